@@ -1,0 +1,67 @@
+"""LSTM weights as named gates: out of every Keras file, into any framework, and back, bit for bit.
+
+>>> import lstmconvert as lc
+>>> model = lc.load("fixtures/keras-3.15.1/seed95.keras")
+>>> model["lstm"].forget_gate.kernel.shape
+(7, 2)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lstmconvert.api import Result as Result
+    from lstmconvert.api import convert as convert
+    from lstmconvert.api import load as load
+    from lstmconvert.api import save as save
+    from lstmconvert.compare import diff as diff
+    from lstmconvert.errors import LSTMConvertError as LSTMConvertError
+    from lstmconvert.gates import Gate as Gate
+    from lstmconvert.keras.rebuild import from_keras as from_keras
+    from lstmconvert.keras.rebuild import to_keras as to_keras
+    from lstmconvert.layer import LSTMLayer as LSTMLayer
+    from lstmconvert.model import Model as Model
+
+__version__ = "0.1.0"
+
+#: Public name -> the module that defines it, imported when the name is first used.
+_HOMES = {
+    "Gate": "gates",
+    "LSTMConvertError": "errors",
+    "LSTMLayer": "layer",
+    "Model": "model",
+    "Result": "api",
+    "convert": "api",
+    "diff": "compare",
+    "from_keras": "keras.rebuild",
+    "load": "api",
+    "save": "api",
+    "to_keras": "keras.rebuild",
+}
+
+__all__ = [
+    "Gate",
+    "LSTMConvertError",
+    "LSTMLayer",
+    "Model",
+    "Result",
+    "convert",
+    "diff",
+    "from_keras",
+    "load",
+    "save",
+    "to_keras",
+]
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

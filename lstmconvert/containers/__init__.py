@@ -1,0 +1,1 @@
+"""Files as named arrays: a container knows nothing about gates."""

@@ -1,0 +1,163 @@
+"""safetensors: read where the library is safe, written by ourselves, streaming.
+
+    8 bytes, little-endian: length of the header
+    header: JSON, {"__metadata__": {str: str}, name: {"dtype", "shape", "data_offsets"}}
+    data: the tensors, back to back
+
+The library validates what we read. It is not used to write, because it needs every tensor in
+memory at once, and because safetensors 0.8.0 writes wrong numbers for arrays that are not
+C-contiguous (safetensors issue 825).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lstmconvert import limits
+from lstmconvert.dtypes import FROM_SAFETENSORS, Array, dtype_of, safetensors_name
+from lstmconvert.errors import CorruptFile, DestinationError
+from lstmconvert.jsontext import parse_object
+from lstmconvert.streaming import pour
+from lstmconvert.tensors import FileTensor, SourceFile, Tensor
+
+_LENGTH = struct.Struct("<Q")
+_METADATA = "__metadata__"
+_ALIGNMENT = 8
+
+
+def looks_like(head: bytes) -> bool:
+    """Whether the first bytes of a file can be those of a safetensors file."""
+    return len(head) > _LENGTH.size and head[_LENGTH.size : _LENGTH.size + 1] == b"{"
+
+
+def read(source: SourceFile) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a file's tensors, lazily, and its metadata.
+
+    Raises:
+        CorruptFile: it is not a valid safetensors file, or names a tensor twice.
+        LimitExceeded: its header is larger than the format allows.
+    """
+    (length,) = _LENGTH.unpack(source.read_at(0, _LENGTH.size))
+    limits.HEADER_BYTES.check(length, source.path, "the safetensors header")
+    header = parse_object(bytes(source.read_at(_LENGTH.size, length)), source.path)
+    _validate(source)
+    metadata = header.pop(_METADATA, None) or {}
+    start = _LENGTH.size + length
+    return {name: _tensor(source, start, name, entry) for name, entry in header.items()}, metadata
+
+
+def _validate(source: SourceFile) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(f"/dev/fd/{source.descriptor}", framework="np"):
+            pass
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CorruptFile(
+            f"not a valid safetensors file: {str(error)[:160]}",
+            where=source.path,
+            hint="the file is truncated or damaged: copy or download it again",
+        ) from None
+
+
+def _tensor(source: SourceFile, start: int, name: str, entry: Any) -> Tensor:
+    dtype = FROM_SAFETENSORS.get(entry["dtype"])
+    if dtype is None:
+        raise CorruptFile(
+            "a dtype that is not read here", where=f"{source.path}: {name}", found=entry["dtype"]
+        )
+    shape = tuple(entry["shape"])
+    return FileTensor(source, start + entry["data_offsets"][0], shape, dtype_of(dtype))
+
+
+def write(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Callable[[], Mapping[str, str]]
+) -> None:
+    """Write a file, streaming.
+
+    Tensors lie in the library's own order, by dtype and then by name, so that the same input gives
+    the same bytes.
+
+    Args:
+        path: the file to write; it must not exist.
+        tensors: name -> tensor.
+        metadata: called twice, before the data is written and after it: it may return the hash of
+            the source only the second time, in a text of the same length.
+
+    Raises:
+        UnsupportedByTarget: a dtype that safetensors does not have.
+        DestinationError: a tensor has the reserved name `__metadata__`.
+    """
+    ordered = sorted(tensors, key=lambda name: (_rank(tensors[name], name), name.encode()))
+    if _METADATA in tensors:
+        raise DestinationError("a tensor has the reserved name __metadata__", where=path)
+    entries, offsets, end = {}, {}, 0
+    for name in ordered:
+        tensor = tensors[name]
+        entries[name] = {
+            "dtype": safetensors_name(tensor.dtype, name),
+            "shape": list(tensor.shape),
+            "data_offsets": [end, end + tensor.nbytes],
+        }
+        offsets[name] = end
+        end += tensor.nbytes
+    header = _header(metadata(), entries)
+    with open(path, "xb") as file:
+        file.write(header)
+        file.truncate(len(header) + end)
+        file.flush()
+
+        def sink(name: str, offset: int, piece: Array) -> None:
+            _write_at(file.fileno(), len(header) + offsets[name] + offset, piece)
+
+        pour({name: tensors[name] for name in ordered}, sink)
+        final = _header(metadata(), entries)
+        if len(final) != len(header):
+            raise AssertionError("the metadata changed its length")
+        file.seek(0)
+        file.write(final)
+
+
+def _header(metadata: Mapping[str, str], entries: Mapping[str, Any]) -> bytes:
+    texts = {key: metadata[key] for key in sorted(metadata)}
+    header = {_METADATA: texts, **entries} if texts else dict(entries)
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    return _LENGTH.pack(len(text)) + text
+
+
+def _write_at(descriptor: int, offset: int, piece: Array) -> None:
+    view = memoryview(piece.reshape(-1).view("u1").data)
+    while view:
+        count = os.pwrite(descriptor, view, offset)
+        view, offset = view[count:], offset + count
+
+
+#: The library's order: safetensors/src/tensor.rs sorts by its Dtype enum, largest first.
+ORDER: tuple[str, ...] = (
+    "U64",
+    "I64",
+    "F64",
+    "C64",
+    "F32",
+    "U32",
+    "I32",
+    "BF16",
+    "F16",
+    "U16",
+    "I16",
+    "F8_E4M3",
+    "F8_E5M2",
+    "I8",
+    "U8",
+    "BOOL",
+)
+
+
+def _rank(tensor: Tensor, name: str) -> int:
+    return ORDER.index(safetensors_name(tensor.dtype, name))

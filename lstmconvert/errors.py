@@ -1,0 +1,135 @@
+"""Every error that lstmconvert raises, in one tree.
+
+    LSTMConvertError
+    ├── UsageError               the call itself is wrong (option, layer name, destination)
+    │   └── UnknownLayer         no layer of that name
+    ├── SourceError              a file cannot be used as a source
+    │   ├── NotAModel            its bytes are no container that is read here
+    │   ├── NoLSTM               a model, but without an LSTM layer
+    │   ├── CorruptFile          truncated, inconsistent or changed while it was read
+    │   └── LimitExceeded        larger, deeper or denser than the limits allow
+    ├── DestinationError         a file cannot be written there
+    ├── UnknownOption            the file does not say it, and the target needs it
+    ├── UnsupportedByTarget      the target cannot express what the layer does
+    └── MissingPackage           a live object was asked for and its package is not installed
+
+Each carries its facts as fields, prints as one line, holds one hint for what to do next, and
+survives pickling, so that a process pool can hand it back.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def printable(text: object) -> str:
+    """Return `text` on one line, with every control or bidirectional character escaped."""
+    return "".join(c if c.isprintable() else _escape(c) for c in str(text))
+
+
+def _escape(char: str) -> str:
+    return char.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+class LSTMConvertError(Exception):
+    """The base of the tree: what went wrong, where, and what to do next.
+
+    Fields: `message` (one line), `where` (a path, layer or tensor name, or None), `found` and
+    `expected` (what the file or call had, and what was needed, or None), `hint` (or None).
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: object = None,
+        found: object = None,
+        expected: object = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = None if where is None else str(where)
+        self.found = None if found is None else str(found)
+        self.expected = None if expected is None else str(expected)
+        self.hint = hint
+
+    def __str__(self) -> str:
+        parts = [f"{self.where}: {self.message}" if self.where else self.message]
+        if self.found is not None:
+            parts.append(f"found {self.found}")
+        if self.expected is not None:
+            parts.append(f"expected {self.expected}")
+        return printable("; ".join(parts))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.message, dict(self.__dict__))
+
+
+def _rebuild(
+    kind: type[LSTMConvertError], message: str, fields: dict[str, Any]
+) -> LSTMConvertError:
+    error = kind(message)
+    error.__dict__.update(fields)
+    return error
+
+
+class UsageError(LSTMConvertError):
+    """The call itself is wrong: an option, a layer name, a suffix."""
+
+
+class UnknownLayer(UsageError, KeyError):
+    """No layer of that name is in the model."""
+
+
+class SourceError(LSTMConvertError):
+    """A file cannot be used as a source."""
+
+
+class NotAModel(SourceError):
+    """The bytes are no container that lstmconvert reads."""
+
+
+class NoLSTM(SourceError):
+    """The file is a model, and holds no LSTM layer."""
+
+
+class CorruptFile(SourceError):
+    """The file is truncated, contradicts itself, or changed while it was read."""
+
+
+class LimitExceeded(SourceError):
+    """The file is larger, deeper or denser than the limits in `lstmconvert.limits` allow."""
+
+
+class DestinationError(LSTMConvertError):
+    """The destination cannot be written."""
+
+
+class UnknownOption(LSTMConvertError):
+    """The source does not say an option that the target needs."""
+
+
+class UnsupportedByTarget(LSTMConvertError):
+    """The target cannot express what a layer does.
+
+    Fields beside the common ones: `layer`, `option`, `target`.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        layer: str | None = None,
+        option: str | None = None,
+        target: str | None = None,
+        **facts: Any,
+    ) -> None:
+        super().__init__(message, **facts)
+        self.layer = layer
+        self.option = option
+        self.target = target
+
+
+class MissingPackage(LSTMConvertError, ImportError):
+    """A live object was asked for, and its package is not installed."""

@@ -1,0 +1,120 @@
+"""Opening what a path names: bytes, windows into them, directories, and their hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from lstmconvert import limits
+from lstmconvert.errors import CorruptFile, NotAModel, SourceError
+from lstmconvert.tensors import SourceFile
+
+_CHUNK = 1 << 20
+_LFS = b"version https://git-lfs.github.com/spec/"
+
+
+def open_source(path: Path) -> SourceFile:
+    """Open a regular file for reading.
+
+    Raises:
+        SourceError: it does not exist, is a directory, or may not be read.
+        NotAModel: it is empty, or a Git LFS pointer.
+    """
+    try:
+        if path.is_dir():
+            raise NotAModel("a directory that holds no model", where=path)
+        if path.exists() and not path.is_file():
+            raise NotAModel("not a regular file", where=path)
+        source = SourceFile(path)
+    except OSError as error:
+        hint = "check the path" if isinstance(error, FileNotFoundError) else None
+        raise SourceError(error.strerror or str(error), where=path, hint=hint) from None
+    if source.size == 0:
+        raise NotAModel("the file is empty", where=path, hint="copy or download it again")
+    if head(source, len(_LFS)) == _LFS:
+        raise NotAModel(
+            "the file is a Git LFS pointer, not the model itself",
+            where=path,
+            hint="run `git lfs pull` in its repository",
+        )
+    return source
+
+
+def head(source: SourceFile, length: int) -> bytes:
+    """Return the first bytes of a file: `length`, or fewer if it is shorter."""
+    return bytes(source.read_at(0, min(length, source.size)))
+
+
+def digest_of_file(source: SourceFile) -> str:
+    """Return the SHA-256 of a file's bytes.
+
+    Raises:
+        CorruptFile: the file changed since it was opened.
+    """
+    digest = hashlib.sha256()
+    for offset in range(0, source.size, _CHUNK):
+        digest.update(source.read_at(offset, min(_CHUNK, source.size - offset)))
+    source.check_unchanged()
+    return digest.hexdigest()
+
+
+def digest_of_files(root: Path, paths: Iterable[Path]) -> str:
+    """Return the SHA-256 over sorted lines `hash path` of the files of a directory."""
+    lines = sorted(
+        f"{digest_of_file(SourceFile(path))} {path.relative_to(root).as_posix()}\n"
+        for path in paths
+    )
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def files_below(root: Path) -> list[Path]:
+    """Return every regular file of a directory, sorted; links are not followed.
+
+    Raises:
+        CorruptFile: the directory holds a symbolic link.
+        LimitExceeded: it holds more files than the limit.
+    """
+    found: list[Path] = []
+    for folder, folders, names in os.walk(root):
+        for name in (*folders, *names):
+            path = Path(folder, name)
+            if path.is_symlink():
+                raise CorruptFile("a symbolic link in a model's directory", where=path)
+            if path.is_file():
+                found.append(path)
+        limits.DIRECTORY_FILES.check(len(found), root, "the number of files")
+    return sorted(found)
+
+
+class Window(io.RawIOBase):
+    """A read-only view of bytes `offset` to `offset + size` of an open file, as a file object."""
+
+    def __init__(self, source: SourceFile, offset: int = 0, size: int | None = None) -> None:
+        super().__init__()
+        self.source, self.offset = source, offset
+        self.size = source.size - offset if size is None else size
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]  # typeshed: any buffer
+        count = max(0, min(len(view), self.size - self._position))
+        view[:count] = self.source.read_at(self.offset + self._position, count)
+        self._position += count
+        return count

@@ -1,0 +1,132 @@
+"""The per-gate layout: a model as named tensors and one metadata text, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from lstmconvert import metadata, naming
+from lstmconvert.errors import CorruptFile, NoLSTM
+from lstmconvert.gates import Gate
+from lstmconvert.layer import (
+    CELL_PARTS,
+    Cell,
+    CellOptions,
+    Direction,
+    DirectionOptions,
+    GateWeights,
+    LSTMLayer,
+)
+from lstmconvert.model import Model, Source
+from lstmconvert.tensors import Tensor
+
+
+def tensors(
+    model: Model, *, lstm_only: bool = False, with_optimizer: bool = False
+) -> dict[str, Tensor]:
+    """Return every tensor of a per-gate file by name.
+
+    Args:
+        model: the model.
+        lstm_only: leave out all that belongs to no LSTM.
+        with_optimizer: carry the optimizer's slots too.
+    """
+    result = {name: tensor for layer in model.layers for name, tensor in naming.tensors(layer)}
+    if not lstm_only:
+        rest = {**model.other, **model.assets, **(model.optimizer if with_optimizer else {})}
+        result.update({f"{naming.OTHER}{path}": tensor for path, tensor in rest.items()})
+    return result
+
+
+def is_per_gate(names: Mapping[str, object], texts: Mapping[str, str]) -> bool:
+    """Whether a file is in the per-gate layout: by its metadata, or by its tensors' names."""
+    return metadata.KEY in texts or any(naming.parse(name) for name in names)
+
+
+def read(
+    found: Mapping[str, Tensor], texts: Mapping[str, str], container: str, where: object
+) -> Model:
+    """Build the model of a per-gate file.
+
+    Raises:
+        CorruptFile: the metadata and the tensors do not fit each other.
+        NoLSTM: there is no metadata, and no tensor has a per-gate name.
+    """
+    if metadata.KEY in texts:
+        return metadata.Reader(found, where).model(texts[metadata.KEY], container)
+    layers = tuple(_by_name(found, where))
+    if not layers:
+        raise NoLSTM(
+            "no per-gate tensors",
+            where=where,
+            found=", ".join(list(found)[:5]) or "no tensors",
+            expected="names such as lstm.forget_gate.kernel",
+        )
+    other = {
+        name.removeprefix(naming.OTHER): tensor
+        for name, tensor in found.items()
+        if naming.parse(name) is None
+    }
+    return Model(
+        layers=layers, source=Source(container=container), container=container, other=other
+    )
+
+
+def _by_name(found: Mapping[str, Tensor], where: object) -> Iterator[LSTMLayer]:
+    layers: dict[str, dict[str, dict[int, dict[str, Tensor]]]] = {}
+    for name, tensor in found.items():
+        parsed = naming.parse(name)
+        if parsed is not None:
+            directions = layers.setdefault(parsed.layer, {})
+            cells = directions.setdefault(parsed.direction or "forward", {})
+            cells.setdefault(parsed.index or 0, {})[parsed.tensor] = tensor
+    for name, directions in layers.items():
+        halves = {
+            key: Direction(
+                cells=tuple(_cell(cells[index], where, name) for index in sorted(cells)),
+                options=DirectionOptions(),
+            )
+            for key, cells in directions.items()
+        }
+        if "forward" not in halves:
+            raise CorruptFile("a layer without a forward half", where=f"{where}: {name}")
+        yield LSTMLayer(
+            name=name,
+            path=name,
+            class_name=_class_name(halves),
+            forward=halves["forward"],
+            backward=halves.get("backward"),
+        )
+
+
+def _class_name(halves: Mapping[str, Direction]) -> str:
+    if len(halves) > 1:
+        return "Bidirectional"
+    return "RNN" if len(halves["forward"].cells) > 1 else "LSTM"
+
+
+def _cell(named: Mapping[str, Tensor], where: object, layer: str) -> Cell:
+    gates: dict[Gate, dict[str, Tensor]] = {}
+    for name, tensor in named.items():
+        if name not in CELL_PARTS:
+            gate, _, part = name.partition("_gate.")
+            gates.setdefault(Gate(gate), {})[part] = tensor
+    shapes = {
+        part: {weights[part].shape if part in weights else None for weights in gates.values()}
+        for part in ("kernel", "recurrent_kernel", "bias")
+    }
+    complete = set(gates) >= set(Gate) - {Gate.INPUT} and all(len(s) == 1 for s in shapes.values())
+    if not complete or None in shapes["kernel"] | shapes["recurrent_kernel"]:
+        raise CorruptFile(
+            "a gate or a part of one is missing, or the gates differ in shape",
+            where=f"{where}: {layer}",
+            found=", ".join(sorted(named)),
+        )
+    cell = Cell(
+        gates={gate: GateWeights(gate, gates[gate]) for gate in Gate if gate in gates},
+        options=CellOptions(input_forget=Gate.INPUT not in gates),
+        parts={name: tensor for name, tensor in named.items() if name in CELL_PARTS},
+    )
+    kernel, recurrent = cell.fused_shape("kernel"), cell.fused_shape("recurrent_kernel")
+    if len(kernel) < 2 or len(kernel) != len(recurrent) or kernel[-1] != recurrent[-1]:
+        raise CorruptFile("kernel and recurrent_kernel disagree", where=f"{where}: {layer}")
+    return cell

@@ -1,0 +1,96 @@
+"""JSON in and out: strict and bounded on the way in, canonical on the way out.
+
+A config is data. What Python's parser lets through and JSON does not (NaN, duplicate keys, endless
+nesting, integers of a million digits) is refused here with one typed error.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+from lstmconvert import limits
+from lstmconvert.errors import CorruptFile
+
+#: What a JSON text holds. `Any`, because its shape is checked where a value is read.
+Json = Any
+JsonObject = dict[str, Any]
+
+#: Python refuses longer integers with a ValueError of its own; 64 bits need 20 digits.
+_MAX_DIGITS = 400
+
+
+def parse(text: str | bytes, where: object) -> Json:
+    """Parse one JSON text.
+
+    Raises:
+        CorruptFile: it is not UTF-8, not JSON, has a duplicate key, NaN or Infinity.
+        LimitExceeded: it is longer or deeper than the limits allow.
+    """
+    limits.JSON_BYTES.check(len(text), where, "the JSON text")
+    try:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8")
+        value = json.loads(
+            text, parse_constant=_no_constant, object_pairs_hook=_unique, parse_int=_integer
+        )
+    except ValueError as error:
+        raise CorruptFile(f"not valid JSON: {str(error)[:200]}", where=where) from None
+    except RecursionError:
+        raise CorruptFile("the JSON text is nested too deeply", where=where) from None
+    _check_depth(value, where)
+    return value
+
+
+def parse_object(text: str | bytes, where: object) -> JsonObject:
+    """Parse one JSON text that must be an object.
+
+    Raises:
+        CorruptFile, LimitExceeded: as `parse`; also if it is a list, string or number.
+    """
+    value = parse(text, where)
+    if not isinstance(value, dict):
+        raise CorruptFile(
+            "the JSON text is not an object", where=where, found=type(value).__name__
+        )
+    return value
+
+
+def canonical(value: Json) -> str:
+    """Return the one text of a JSON value: sorted keys, no white space, no NaN."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+
+
+def _check_depth(value: Json, where: object) -> None:
+    level, depth = [value], 0
+    while level:
+        children: list[Json] = []
+        for item in level:
+            if isinstance(item, dict):
+                children.extend(item.values())
+            elif isinstance(item, list):
+                children.extend(item)
+        level = [child for child in children if isinstance(child, (dict, list))]
+        depth += 1
+    limits.JSON_DEPTH.check(depth, where, "the nesting of the JSON text")
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS:
+        raise ValueError(f"an integer of {len(digits)} digits")
+    return int(digits)
+
+
+def _unique(pairs: list[tuple[str, Json]]) -> JsonObject:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} stands twice in one object")
+    return result

@@ -1,0 +1,121 @@
+"""Filling sketches from a legacy store: by layer name, and within a layer by order."""
+
+from __future__ import annotations
+
+import re
+
+from lstmconvert.errors import CorruptFile
+from lstmconvert.gates import GATES
+from lstmconvert.keras.cells import Stored
+from lstmconvert.keras.legacy import Block, LegacyStore, blocks
+from lstmconvert.keras.sketch import CellSketch, DirectionSketch, LayerSketch, Plan
+
+_CELL_SCOPE = re.compile(r"(stacked_rnn_cells|lstm_cell|lstm_v1_cell|cell)(_\d+)?$")
+_KINDS = {4: "LSTMCell", 3: "GRUCell", 1: "SimpleRNNCell"}
+
+
+class LegacyArrays:
+    """Gives each cell of a plan its arrays.
+
+    Raises:
+        CorruptFile: the config and the stored layers cannot be matched.
+    """
+
+    def __init__(self, store: LegacyStore, plan: Plan, where: object) -> None:
+        self._found: dict[int, list[Stored]] = {}
+        self._where = where
+        by_top: dict[str, list[CellSketch]] = {}
+        for sketch in plan.layers:
+            by_top.setdefault(sketch.top, []).extend(sketch.cells)
+        groups = _groups(store, list(by_top), where)
+        for top, cells in by_top.items():
+            self._match(cells, blocks(store.names[groups[top]], store.weights[groups[top]]), top)
+
+    def __call__(self, cell: CellSketch) -> list[Stored]:
+        return self._found[id(cell)]
+
+    def _match(self, cells: list[CellSketch], found: list[Block], top: str) -> None:
+        # Weights are listed trainable first, then the rest (`_legacy_weights`).
+        ordered = sorted(cells, key=lambda cell: not cell.trainable)
+        if len(ordered) != len(found):
+            raise CorruptFile(
+                "the config and the stored weights disagree",
+                where=f"{self._where}: {top}",
+                found=f"{len(found)} recurrent cells",
+                expected=f"{len(ordered)}",
+            )
+        for cell, block in zip(ordered, found, strict=True):
+            self._found[id(cell)] = list(block.arrays)
+
+
+def _groups(store: LegacyStore, tops: list[str], where: object) -> dict[str, str]:
+    """Map each layer of the config to a stored one: by name, or else by order among those that
+    hold recurrent cells, as Keras does when it loads weights into a model built anew."""
+    if all(top in store.weights for top in tops):
+        return {top: top for top in tops}
+    stored = [name for name in store.names if blocks(store.names[name], store.weights[name])]
+    if len(stored) != len(tops):
+        raise CorruptFile(
+            "the config and the weights file are of different models",
+            where=where,
+            found=f"recurrent layers {', '.join(stored) or 'none'}",
+            expected=", ".join(tops),
+        )
+    return dict(zip(tops, stored, strict=True))
+
+
+def infer(store: LegacyStore) -> Plan:
+    """Sketch the recurrent layers of a weights-only file by its names and shapes alone."""
+    result = Plan()
+    for layer, names in store.names.items():
+        found = blocks(names, store.weights[layer])
+        result.classes.append(("", layer))
+        for sketch in _sketches(layer, found):
+            result.layers.append(sketch)
+    return result
+
+
+def _sketches(layer: str, found: list[Block]) -> list[LayerSketch]:
+    by_path: dict[tuple[str, ...], dict[str, list[Block]]] = {}
+    for block in found:
+        path = _path(layer, block.scope)
+        half = _half(path[-1]) if path else ""
+        outer = path[:-1] if half else path
+        by_path.setdefault(outer, {}).setdefault(half, []).append(block)
+    if len(by_path) == 1:
+        # One layer in the group: its inner scope may have drifted from its name.
+        path, halves = next(iter(by_path.items()))
+        by_path = {path if _is_another(layer, path) else (): halves}
+    return [_sketch(layer, path, list(halves.values())) for path, halves in by_path.items()]
+
+
+def _path(layer: str, scope: tuple[str, ...]) -> tuple[str, ...]:
+    parts = [part for part in scope if not _CELL_SCOPE.match(part)]
+    while parts and parts[0] == layer:
+        parts = parts[1:]
+    return tuple(parts)
+
+
+def _is_another(layer: str, path: tuple[str, ...]) -> bool:
+    return bool(path) and re.sub(r"(_\d+)+$", "", path[0]) != re.sub(r"(_\d+)+$", "", layer)
+
+
+def _half(name: str) -> str:
+    return next((half for half in ("forward_", "backward_") if name.startswith(half)), "")
+
+
+def _sketch(layer: str, path: tuple[str, ...], halves: list[list[Block]]) -> LayerSketch:
+    is_stack = len(halves[0]) > 1
+    class_name = "Bidirectional" if len(halves) > 1 else "RNN" if is_stack else "LSTM"
+    directions = tuple(
+        DirectionSketch(
+            layer,
+            None,
+            tuple(
+                CellSketch(layer, _KINDS[block.gates], block.gates == len(GATES), None, is_stack)
+                for block in blocks
+            ),
+        )
+        for blocks in halves
+    )
+    return LayerSketch("/".join([layer, *path]), "", layer, class_name, None, directions)

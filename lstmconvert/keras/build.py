@@ -1,0 +1,94 @@
+"""From a sketch and its arrays to a neutral layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from lstmconvert.keras import options, values
+from lstmconvert.keras.cells import Stored, fused_cell
+from lstmconvert.keras.era import Era
+from lstmconvert.keras.sketch import CellSketch, DirectionSketch, LayerSketch
+from lstmconvert.layer import (
+    Cell,
+    CellOptions,
+    Direction,
+    DirectionOptions,
+    LayerOptions,
+    LSTMLayer,
+    OpaqueCell,
+)
+
+#: Gives the arrays of a cell, in the order of Keras's weights.
+Arrays = Callable[[CellSketch], list[Stored]]
+
+
+def layer(sketch: LayerSketch, arrays: Arrays, era: Era | None, name: str) -> LSTMLayer:
+    """Build one layer.
+
+    Args:
+        sketch: what the config, or the shapes, say of it.
+        arrays: where its arrays are.
+        era: the Keras that wrote the config; None without one: every option is unknown.
+        name: its canonical name.
+
+    Raises:
+        CorruptFile: config and arrays contradict each other.
+    """
+    directions = [_direction(part, arrays, era) for part in sketch.directions]
+    node = sketch.node
+    return LSTMLayer(
+        name=name,
+        path=sketch.group or sketch.top,
+        class_name=sketch.class_name,
+        forward=directions[0],
+        backward=directions[1] if len(directions) > 1 else None,
+        options=(
+            options.layer_options(node.config, era, name) if node and era else LayerOptions()
+        ),
+        config=node.whole if node else None,
+    )
+
+
+def _direction(sketch: DirectionSketch, arrays: Arrays, era: Era | None) -> Direction:
+    node = sketch.node
+    return Direction(
+        cells=tuple(_cell(part, arrays, era) for part in sketch.cells),
+        options=(
+            options.direction_options(node.config, era, node.name)
+            if node and era
+            else DirectionOptions()
+        ),
+        name=node.name if node else None,
+        class_name=node.class_name if node else None,
+    )
+
+
+def _cell(sketch: CellSketch, arrays: Arrays, era: Era | None) -> Cell | OpaqueCell:
+    node, stored = sketch.node, arrays(sketch)
+    if not sketch.is_lstm:
+        return OpaqueCell(
+            class_name=sketch.class_name,
+            name=node.name if node else None,
+            config=node.whole if node else None,
+            paths=tuple(one.path for one in stored),
+        )
+    where = sketch.group or (node.name if node else "")
+    known = options.cell_options(node.config, era, where) if node and era else CellOptions()
+    cell = fused_cell(
+        stored,
+        known,
+        where,
+        name=node.name if node and sketch.own else None,
+        class_name=sketch.class_name if sketch.own else None,
+        units=_units(era.modern(node.config), where) if node and era else None,
+    )
+    return replace(cell, options=replace(known, use_bias=cell.use_bias))
+
+
+def _units(config: Mapping[str, Any], where: str) -> int | None:
+    for key in ("units", "filters"):
+        if key in config:
+            return values.integer(config[key], f"{where}.{key}")
+    return None

@@ -1,0 +1,224 @@
+"""The one place where an HDF5 file is touched, and every guard on it.
+
+HDF5 can point a name at another file (external and soft links), a dataset at another file (external
+storage, virtual datasets), declare petabytes and store nothing, and load native code for a filter.
+A Keras file does none of that: its groups are hard links, its datasets plain numbers, contiguous.
+What differs is refused here. Contiguous data is not read through HDF5 at all, but by offset.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import h5py
+import numpy as np
+from h5py import h5a, h5d, h5g, h5l, h5o, h5z
+
+from lstmconvert import limits
+from lstmconvert.dtypes import Array, DType, dtype_of
+from lstmconvert.errors import CorruptFile, LSTMConvertError
+from lstmconvert.files import Window
+from lstmconvert.tensors import ArrayTensor, FileTensor, SourceFile, Tensor
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+#: Filters that HDF5 carries itself. Any other would be a plug-in: native code named by the file.
+_FILTERS = frozenset({h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32})
+
+Attributes = Mapping[str, "str | list[str]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """All that an HDF5 file holds: full path -> tensor, and full group path -> text attributes.
+
+    The root group's path is empty.
+    """
+
+    tensors: Mapping[str, Tensor]
+    attributes: Mapping[str, Attributes]
+    groups: frozenset[str] = field(default_factory=frozenset)
+
+
+def is_hdf5(source: SourceFile) -> bool:
+    """Whether an HDF5 signature lies at byte 0, or behind a user block (512, 1024, 2048, …)."""
+    offset = 0
+    while offset + len(SIGNATURE) <= source.size:
+        if source.read_at(offset, len(SIGNATURE)) == SIGNATURE:
+            return True
+        offset = offset * 2 or 512
+    return False
+
+
+def read_tree(source: SourceFile, offset: int = 0, size: int | None = None) -> Tree:
+    """Walk the HDF5 file that lies at bytes `offset` to `offset + size` of an open file.
+
+    Raises:
+        CorruptFile: HDF5 cannot parse it, or it holds a link, external storage, a virtual dataset,
+            a foreign filter, or a dataset without stored data.
+        LimitExceeded: it is deeper, larger or denser than the limits allow.
+    """
+    walk = _Walk(source, offset)
+    try:
+        file = h5py.File(Window(source, offset, size), "r")
+        walk.group(file.id, "", 0)
+    except LSTMConvertError:
+        raise
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, UnicodeError) as error:
+        # What h5py raises on broken files depends on where the break is.
+        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+        raise CorruptFile(
+            f"HDF5 cannot read it: {reason}",
+            where=source.path,
+            hint="the file is truncated or damaged: copy or download it again",
+        ) from None
+    return Tree(walk.tensors, walk.attributes, frozenset(walk.seen.values()))
+
+
+class _Walk:
+    def __init__(self, source: SourceFile, offset: int) -> None:
+        self.source, self.offset = source, offset
+        self.tensors: dict[str, Tensor] = {}
+        self.attributes: dict[str, Attributes] = {}
+        self.seen: dict[Any, str] = {}
+        self.count = 0
+
+    def fail(self, message: str, path: str, **facts: Any) -> CorruptFile:
+        return CorruptFile(message, where=f"{self.source.path}: {path or '/'}", **facts)
+
+    def group(self, group: Any, path: str, depth: int) -> None:
+        limits.HDF5_DEPTH.check(depth, self.source.path, "the nesting of the HDF5 groups")
+        root = h5g.open(group, b"/") if isinstance(group, h5py.h5f.FileID) else group
+        address = h5o.get_info(root).addr
+        if address in self.seen:
+            raise self.fail("a group stands in two places: Keras never writes that", path)
+        self.seen[address] = path
+        attributes = dict(self._attributes(root))
+        if attributes:
+            self.attributes[path] = attributes
+        for name in root:
+            self._child(root, name, path, depth)
+
+    def _child(self, group: Any, name: bytes, path: str, depth: int) -> None:
+        self.count += 1
+        limits.HDF5_OBJECTS.check(self.count, self.source.path, "the number of HDF5 objects")
+        here = f"{path}/{_text(name)}" if path else _text(name)
+        if group.links.get_info(name).type != h5l.TYPE_HARD:
+            raise self.fail("a soft or external link, which Keras never writes", here)
+        child = h5o.open(group, name)
+        if isinstance(child, h5g.GroupID):
+            self.group(child, here, depth + 1)
+        elif isinstance(child, h5d.DatasetID):
+            self.tensors[here] = self._tensor(child, here)
+        else:
+            raise self.fail("a named type, which Keras never writes", here)
+
+    def _attributes(self, group: Any) -> Iterator[tuple[str, str | list[str]]]:
+        reader = h5py.Group(group).attrs
+        for index in range(h5a.get_num_attrs(group)):
+            attribute = h5a.open(group, index=index)
+            size = math.prod(attribute.shape) * attribute.dtype.itemsize
+            limits.ATTRIBUTE_BYTES.check(size, self.source.path, "an attribute's size")
+            if attribute.dtype.kind not in "SO" and size:
+                continue  # numbers: nothing that Keras reads back
+            value = reader[_text(attribute.name)]
+            yield _text(attribute.name), _texts(value)
+
+    def _tensor(self, dataset: Any, path: str) -> Tensor:
+        plist = dataset.get_create_plist()
+        layout = plist.get_layout()
+        if layout == h5d.VIRTUAL:
+            raise self.fail("a virtual dataset, which reads other files", path)
+        if plist.get_external_count():
+            raise self.fail("a dataset with external storage, which reads other files", path)
+        dtype, shape = self._dtype(dataset), self._shape(dataset, path)
+        declared = math.prod(shape) * dtype.itemsize
+        limits.TENSOR_BYTES.check(declared, f"{self.source.path}: {path}", "the tensor's bytes")
+        if declared == 0:
+            return ArrayTensor(np.zeros(shape, dtype))
+        stored = dataset.get_storage_size()
+        limits.check_expansion(declared, stored, f"{self.source.path}: {path}")
+        if stored == 0:
+            raise self.fail("a dataset with no stored data", path, found=f"shape {shape}")
+        if layout == h5d.CONTIGUOUS and dtype.kind != "O":
+            return FileTensor(self.source, self.offset + dataset.get_offset(), shape, dtype)
+        self._check_filters(plist, path)
+        return DatasetTensor(dataset, shape, dtype, self.source)
+
+    def _check_filters(self, plist: Any, path: str) -> None:
+        for index in range(plist.get_nfilters()):
+            code = plist.get_filter(index)[0]
+            if code not in _FILTERS:
+                raise self.fail(
+                    "a dataset with a foreign compression filter",
+                    path,
+                    found=f"filter {code}",
+                    expected="none, gzip, shuffle or fletcher32",
+                    hint="rewrite the file with h5repack -f NONE",
+                )
+
+    def _shape(self, dataset: Any, path: str) -> tuple[int, ...]:
+        if dataset.get_space().get_simple_extent_type() == h5py.h5s.NULL:
+            raise self.fail("a dataset without a shape", path)
+        limits.RANK.check(dataset.rank, f"{self.source.path}: {path}", "the number of axes")
+        return tuple(int(size) for size in dataset.shape)
+
+    def _dtype(self, dataset: Any) -> DType:
+        dtype: DType = dataset.dtype
+        if dtype.kind == "V" and dtype.itemsize == 2 and dtype.names is None:
+            # Keras writes bfloat16 as an opaque type with this attribute
+            # (keras/src/saving/saving_lib.py, H5IOStore.__setitem__).
+            marks = h5py.Dataset(dataset).attrs
+            if "dtype" in marks and _texts(marks["dtype"]) == "bfloat16":
+                return dtype_of("bfloat16")
+        return dtype
+
+
+class DatasetTensor(Tensor):
+    """A chunked, compressed or compact dataset: read through HDF5, a slab at a time.
+
+    Holding it holds the HDF5 file open.
+    """
+
+    def __init__(
+        self, dataset: Any, shape: tuple[int, ...], dtype: DType, source: SourceFile
+    ) -> None:
+        self._dataset, self.source = h5py.Dataset(dataset), source
+        self._stored = dtype
+        self.shape = shape
+        self.dtype = dtype.newbyteorder("<") if dtype.byteorder == ">" else dtype
+
+    def rows(self, start: int, stop: int) -> Array:
+        try:
+            values = self._slab(start, stop)
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0][:160]
+            raise CorruptFile(
+                f"HDF5 cannot read {self._dataset.name}: {reason}", where=self.source.path
+            ) from None
+        if values.dtype.kind == "V":
+            values = values.view(self._stored)
+        return values.reshape(stop - start, self.matrix_shape[1]).astype(self.dtype, copy=False)
+
+    def _slab(self, start: int, stop: int) -> Array:
+        if len(self.shape) < 2:
+            return np.asarray(self._dataset[()])
+        inner = math.prod(self.shape[1:-1])
+        first, last = start // inner, -(-stop // inner)
+        whole: Array = np.asarray(self._dataset[first:last]).reshape(-1, self.shape[-1])
+        return whole[start - first * inner : stop - first * inner]
+
+
+def _text(name: bytes | str) -> str:
+    return name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else name
+
+
+def _texts(value: Any) -> str | list[str]:
+    if isinstance(value, (str, bytes)):
+        return _text(value)
+    if isinstance(value, np.ndarray) and value.ndim:
+        return [_text(item) for item in value.ravel().tolist()]
+    return _text(value.item() if hasattr(value, "item") else str(value))

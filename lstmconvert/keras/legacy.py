@@ -1,0 +1,164 @@
+"""The weight store of legacy HDF5: `layer_names` and `weight_names`, in every spelling.
+
+    model_weights/                     attrs layer_names, backend, keras_version (whole model)
+      <layer>/                         attr weight_names, in the order of the layer's weights
+        <weight name>                  a dataset, at the path that its name spells
+
+A weights-only file has the same without `model_weights`. Lists too long for an attribute are cut
+into `weight_names0`, `weight_names1`, … (keras/src/legacy/saving/legacy_h5_format.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from lstmconvert.errors import CorruptFile
+from lstmconvert.keras.cells import Stored, gate_count
+from lstmconvert.keras.hdf5 import Attributes, Tree
+from lstmconvert.tensors import Tensor
+
+ROOT = "model_weights"
+OPTIMIZER = "optimizer_weights"
+TOP_LEVEL = "top_level_model_weights"
+#: Root attributes that say who wrote the file.
+WRITER = ("keras_version", "backend")
+
+
+@dataclass(frozen=True)
+class LegacyStore:
+    """A legacy store by layer.
+
+    Fields: `root`: `model_weights`, or empty; `weights`: layer name -> its arrays in the order of
+    `weight_names`; `names`: layer name -> those names; `attributes`: who wrote it; `tensors`: every
+    dataset of the file.
+    """
+
+    root: str
+    weights: Mapping[str, list[Stored]]
+    names: Mapping[str, tuple[str, ...]]
+    attributes: Mapping[str, str]
+    tensors: Mapping[str, Tensor]
+
+
+def is_legacy(tree: Tree) -> bool:
+    """Whether a tree is a legacy store."""
+    return any(
+        _listed(tree.attributes.get(path, {}), "layer_names") is not None for path in ("", ROOT)
+    )
+
+
+def read_store(tree: Tree, where: object) -> LegacyStore:
+    """Sort a tree into layers.
+
+    Raises:
+        CorruptFile: a listed layer or weight is missing.
+    """
+    root = ROOT if ROOT in tree.groups else ""
+    attributes = tree.attributes.get(root, {})
+    layers = _listed(attributes, "layer_names")
+    if layers is None:
+        raise CorruptFile("no layer_names attribute", where=f"{where}: {root or '/'}")
+    weights: dict[str, list[Stored]] = {}
+    names: dict[str, tuple[str, ...]] = {}
+    if _path(root, TOP_LEVEL) in tree.groups and TOP_LEVEL not in layers:
+        layers = [*layers, TOP_LEVEL]
+    for layer in layers:
+        path = _path(root, layer)
+        listed = _listed(tree.attributes.get(path, {}), "weight_names")
+        if path not in tree.groups or listed is None:
+            raise CorruptFile(
+                "a listed layer has no group, or its group no weight_names",
+                where=f"{where}: {path}",
+            )
+        names[layer] = tuple(listed)
+        weights[layer] = [_weight(tree, path, name, where) for name in listed]
+    return LegacyStore(root, weights, names, _writer(tree, root), tree.tensors)
+
+
+def _weight(tree: Tree, layer: str, name: str, where: object) -> Stored:
+    path = _path(layer, name.replace("//", "/").strip("/"))
+    if path not in tree.tensors:
+        raise CorruptFile("a listed weight is missing", where=f"{where}: {path}")
+    return Stored(path, tree.tensors[path])
+
+
+def _writer(tree: Tree, root: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for path in ("", root):
+        for key in WRITER:
+            value = tree.attributes.get(path, {}).get(key)
+            if isinstance(value, str):
+                found[key] = value
+    return found
+
+
+def _listed(attributes: Attributes, name: str) -> list[str] | None:
+    whole = attributes.get(name)
+    if whole is not None:
+        return [whole] if isinstance(whole, str) else list(whole)
+    result: list[str] = []
+    index = 0
+    while (chunk := attributes.get(f"{name}{index}")) is not None:
+        result.extend([chunk] if isinstance(chunk, str) else chunk)
+        index += 1
+    return result if index else None
+
+
+def _path(*parts: str) -> str:
+    return "/".join(part for part in parts if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Neighbouring weights of one layer that are one recurrent cell.
+
+    Fields: `gates`: 4 for an LSTM, 3 GRU, 1 simple RNN; `scope`: the parts of the weights' names
+    before `kernel`; `arrays`: kernel, recurrent_kernel, perhaps bias; or, of Keras 1, the twelve
+    arrays in the order of the file.
+    """
+
+    gates: int
+    scope: tuple[str, ...]
+    arrays: tuple[Stored, ...]
+
+
+def blocks(names: Sequence[str], weights: Sequence[Stored]) -> list[Block]:
+    """Find the recurrent cells among a layer's weights, in order."""
+    return list(_scan([_split(name) for name in names], weights))
+
+
+def _scan(names: list[tuple[tuple[str, ...], str]], weights: Sequence[Stored]) -> Iterator[Block]:
+    index = 0
+    while index + 1 < len(names):
+        length = _block_length(names, index)
+        shapes = [stored.tensor.shape for stored in weights[index : index + 2]]
+        count = gate_count(*shapes) if length else None
+        if count is None:
+            index += 1
+            continue
+        yield Block(count, names[index][0], tuple(weights[index : index + length]))
+        index += length
+
+
+def _block_length(names: list[tuple[tuple[str, ...], str]], index: int) -> int:
+    scope, leaf = names[index]
+    if leaf != "kernel" or names[index + 1] != (scope, "recurrent_kernel"):
+        return 0
+    return 3 if index + 2 < len(names) and names[index + 2] == (scope, "bias") else 2
+
+
+_SUFFIX = re.compile(r"(:\d+)?$")
+_NUMBERED = re.compile(r"^(kernel|recurrent_kernel|bias)_\d+$")
+
+
+def _split(name: str) -> tuple[tuple[str, ...], str]:
+    """Split `lstm_1/lstm_cell/kernel_1:0` into its scope and `kernel`.
+
+    TensorFlow 1 numbers the second variable of a name in one scope; cells of one stack differ in
+    nothing else.
+    """
+    *scope, leaf = _SUFFIX.sub("", name).split("/")
+    match = _NUMBERED.match(leaf)
+    return tuple(scope), match[1] if match else leaf

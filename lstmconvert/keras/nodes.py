@@ -1,0 +1,106 @@
+"""A model's config as a tree of layers: what every era's JSON says, in one shape.
+
+A config is data. Class names are looked up in closed tables; a class that is not in one is opaque.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lstmconvert.errors import CorruptFile
+from lstmconvert.jsontext import Json, JsonObject
+
+#: Classes of Keras's own that hold a list of layers.
+MODELS = frozenset({"Sequential", "Functional", "Model"})
+#: Classes that run an LSTM over time.
+LSTM_CLASSES = frozenset({"LSTM"})
+CONV_LSTM_CLASSES = frozenset({"ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"})
+CUDNN_CLASSES = frozenset({"CuDNNLSTM"})
+RECURRENT = LSTM_CLASSES | CONV_LSTM_CLASSES | CUDNN_CLASSES
+CELL_CLASSES = frozenset({"LSTMCell"})
+
+_OPERATION_MODULES = ("keras.src.ops.", "keras.ops")
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One serialized object of a config.
+
+    Fields: `class_name`; `name`, the layer's own; `config`, its keyword arguments; `whole`, the
+    object verbatim; `custom`: a class that is registered and not Keras's own.
+    """
+
+    class_name: str
+    name: str
+    config: JsonObject
+    whole: JsonObject
+    custom: bool
+
+    @property
+    def is_model(self) -> bool:
+        """Whether the object holds a list of layers."""
+        return self.class_name in MODELS and not self.custom
+
+    @property
+    def is_operation(self) -> bool:
+        """Whether it is a bare operation of a functional model, which is no layer."""
+        module = self.whole.get("module")
+        return isinstance(module, str) and module.startswith(_OPERATION_MODULES)
+
+    def child(self, key: str) -> Node | None:
+        """Return the serialized object under a key of the config, if there is one."""
+        value = self.config.get(key)
+        return node(value, f"{self.name}.{key}") if isinstance(value, dict) else None
+
+    def layers(self) -> Iterator[Node]:
+        """Yield the layers of a model, in order, without bare operations."""
+        for index, item in enumerate(_layer_list(self)):
+            child = node(item, f"{self.name}.layers[{index}]")
+            if not child.is_operation:
+                yield child
+
+
+def node(value: Json, where: str) -> Node:
+    """Read one serialized object: `{"class_name": …, "config": …}`.
+
+    Raises:
+        CorruptFile: it is not such an object.
+    """
+    if not isinstance(value, dict) or not isinstance(value.get("class_name"), str):
+        raise CorruptFile("a config entry without a class_name", where=where)
+    class_name, config = value["class_name"], value.get("config")
+    if isinstance(config, list):  # a Sequential of Keras 0.x to 2.2: the bare list of its layers
+        config = {"layers": config}
+    if not isinstance(config, dict):
+        config = {}
+    name = config.get("name", value.get("name"))
+    short, custom = _class_name(class_name, value)
+    return Node(short, name if isinstance(name, str) else "", config, value, custom)
+
+
+def _class_name(class_name: str, value: JsonObject) -> tuple[str, bool]:
+    # Keras 3 writes module and registered_name; Keras 2 writes `package>Class` for custom ones.
+    registered = value.get("registered_name")
+    module = value.get("module")
+    short = class_name.rpartition(">")[2]
+    if ">" in class_name and not class_name.startswith("Keras>"):
+        return short, True
+    if isinstance(module, str):
+        return short, not (module == "keras" or module.startswith(("keras.", "tf_keras.")))
+    return short, isinstance(registered, str) and ">" in registered
+
+
+def _layer_list(parent: Node) -> list[Json]:
+    layers = parent.config.get("layers", [])
+    if not isinstance(layers, list):
+        raise CorruptFile("a model config whose layers are no list", where=parent.name)
+    return layers
+
+
+def snake_case(class_name: str) -> str:
+    """Return the group name that a v3 store gives to a class (keras/src/utils/naming.py)."""
+    name = re.sub(r"\W+", "", class_name)
+    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()

@@ -1,0 +1,204 @@
+"""From a weight store and, where there is one, a config to a model's layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lstmconvert.errors import CorruptFile, NoLSTM
+from lstmconvert.jsontext import parse
+from lstmconvert.keras import bindlegacy, build, infer, legacy, v3store
+from lstmconvert.keras.cells import Stored
+from lstmconvert.keras.era import Era, era_of
+from lstmconvert.keras.hdf5 import Tree
+from lstmconvert.keras.nodes import Node, node
+from lstmconvert.keras.sketch import CellSketch, LayerSketch, Plan, plan
+from lstmconvert.layer import LSTMLayer, OpaqueCell
+from lstmconvert.model import Structure
+from lstmconvert.naming import layer_names
+from lstmconvert.tensors import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a weight store holds: layers, all other tensors by full path, the optimizer's slots,
+    what it takes to write the store anew, and notes for the user."""
+
+    layers: tuple[LSTMLayer, ...]
+    other: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
+    structure: Structure
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A parsed model config and the era it was written in."""
+
+    root: Node
+    era: Era
+
+
+def parse_config(text: str | bytes, version: str | None, where: object) -> Config:
+    """Parse a model's config.
+
+    Raises:
+        CorruptFile: it is no JSON, or no serialized model.
+    """
+    value = parse(text, where)
+    if isinstance(value, list):  # Keras 0.x
+        value = {"class_name": "Sequential", "config": value}
+    stated = value.get("keras_version") if isinstance(value, dict) else None
+    version = version or (stated if isinstance(stated, str) else None)
+    if isinstance(value, dict) and "model_config" in value and "class_name" not in value:
+        value = value["model_config"]
+    return Config(node(value, str(where)), era_of(version, value))
+
+
+def read(tree: Tree, config: Config | None, where: object) -> Content:
+    """Read the layers of a weight store of either kind.
+
+    Args:
+        tree: the store.
+        config: the model's config, if there is one.
+        where: the file, for errors.
+
+    Raises:
+        NoLSTM: it holds no LSTM layer; the error lists what it holds.
+        CorruptFile: config and store contradict each other, or it is no weight store.
+    """
+    if legacy.is_legacy(tree):
+        return _read_legacy(legacy.read_store(tree, where), config, where)
+    if v3store.is_v3(tree):
+        return _read_v3(v3store.read_store(tree, where), config, where)
+    raise CorruptFile(
+        "an HDF5 file, and not one that Keras wrote",
+        where=where,
+        found=f"groups {', '.join(sorted(tree.groups)[1:6]) or 'none'}",
+        expected="layer_names and weight_names attributes, or groups called vars",
+    )
+
+
+def _read_v3(store: v3store.V3Store, config: Config | None, where: object) -> Content:
+    result = plan(config.root, store.container) if config else Plan()
+    found = [(sketch, config.era) for sketch in result.layers if sketch.has_lstm] if config else []
+    notes: list[str] = []
+    inferred = _inferred(store, result, notes) if config else infer.layers(store)
+    located = [(_located(sketch, store, where), era) for sketch, era in found]
+    sketches = [*((s, e) for s, e in located if s is not None), *((s, None) for s in inferred)]
+    if not sketches:
+        raise _no_lstm(where, result.classes or _groups(store))
+    names = layer_names(sketch.name for sketch, _ in sketches)
+
+    def arrays(cell: CellSketch) -> list[Stored]:
+        if cell.is_lstm and cell.group not in store.vars:
+            raise _unbuilt(where, cell.group)
+        below = [
+            stored
+            for group, stored in store.vars.items()
+            if group == cell.group or group.startswith(f"{cell.group}/")
+        ]
+        return store.vars[cell.group] if cell.is_lstm else [one for some in below for one in some]
+
+    layers = tuple(
+        build.layer(sketch, arrays, era, name)
+        for (sketch, era), name in zip(sketches, names, strict=True)
+    )
+    structure = Structure(kind="v3", names=store.names)
+    return _content(layers, store.tensors, v3store.OPTIMIZER, structure, notes)
+
+
+def _inferred(store: v3store.V3Store, result: Plan, notes: list[str]) -> list[LayerSketch]:
+    sketches: list[LayerSketch] = []
+    for custom, name, group in result.custom:
+        below = [f"{group}/{part}".strip("/") for part in ("cell", "forward_layer", "layer")]
+        is_recurrent = any(_holds(store, part) for part in below)
+        inside = [] if is_recurrent else infer.layers(store, group, name if group else "")
+        sketches.extend(inside)
+        if is_recurrent or not inside:
+            notes.append(f"{name}: the custom class {custom.class_name} is left as it is")
+    return sketches
+
+
+def _holds(store: v3store.V3Store, group: str) -> bool:
+    return any(name == group or name.startswith(f"{group}/") for name in store.vars)
+
+
+def _located(sketch: LayerSketch, store: v3store.V3Store, where: object) -> LayerSketch | None:
+    """Return the sketch if the store has its group, None if another layer shares its weights."""
+    if _holds(store, sketch.group):
+        return sketch
+    name = sketch.node.name if sketch.node else ""
+    if any(stored == name for stored in store.names.values()):
+        return None
+    raise _unbuilt(where, sketch.group)
+
+
+def _unbuilt(where: object, group: str) -> CorruptFile:
+    return CorruptFile(
+        "the config names a layer whose weights are not stored",
+        where=f"{where}: {group}",
+        hint="was the model built, and are config and weights of one model?",
+    )
+
+
+def _read_legacy(store: legacy.LegacyStore, config: Config | None, where: object) -> Content:
+    result = plan(config.root) if config else bindlegacy.infer(store)
+    sketches = [sketch for sketch in result.layers if sketch.has_lstm]
+    notes = [
+        f"{name}: the custom class {custom.class_name} is left as it is"
+        for custom, name, _ in result.custom
+    ]
+    if not sketches:
+        raise _no_lstm(where, result.classes)
+    arrays = bindlegacy.LegacyArrays(store, result, where)
+    names = layer_names(sketch.name for sketch in sketches)
+    layers = tuple(
+        build.layer(sketch, arrays, config.era if config else None, name)
+        for sketch, name in zip(sketches, names, strict=True)
+    )
+    structure = Structure(
+        kind="legacy", attributes=store.attributes, weights=store.names, root=store.root
+    )
+    return _content(layers, store.tensors, legacy.OPTIMIZER, structure, notes)
+
+
+def _content(
+    layers: tuple[LSTMLayer, ...],
+    tensors: Mapping[str, Tensor],
+    optimizer: str,
+    structure: Structure,
+    notes: list[str],
+) -> Content:
+    cells = [cell for layer in layers for _, _, cell in layer.cells()]
+    used = {path for cell in cells for path in cell.places.values()}
+    rest = {path: tensor for path, tensor in tensors.items() if path not in used}
+    slots = {path for path in rest if path.partition("/")[0] == optimizer}
+    return Content(
+        layers,
+        {path: tensor for path, tensor in rest.items() if path not in slots},
+        {path: tensor for path, tensor in rest.items() if path in slots},
+        structure,
+        (*notes, *_opaque_notes(layers)),
+    )
+
+
+def _opaque_notes(layers: tuple[LSTMLayer, ...]) -> list[str]:
+    return [
+        f"{layer.name}: its {direction} half holds a {cell.class_name}, kept as it is"
+        for layer in layers
+        for direction, value in layer.directions
+        for cell in value.cells
+        if isinstance(cell, OpaqueCell)
+    ]
+
+
+def _groups(store: v3store.V3Store) -> list[tuple[str, str]]:
+    return [("", store.names.get(group, group) or "the root") for group in store.vars]
+
+
+def _no_lstm(where: object, classes: list[tuple[str, str]]) -> NoLSTM:
+    listed = [f"{name} ({kind})" if kind else name for kind, name in classes]
+    shown = ", ".join(listed[:20]) + (f" and {len(listed) - 20} more" if len(listed) > 20 else "")
+    return NoLSTM("the model has no LSTM layer", where=where, found=f"layers {shown or 'none'}")
+

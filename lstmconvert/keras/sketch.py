@@ -1,0 +1,225 @@
+"""From a config to sketches: which recurrent layers a model has, and where a v3 store keeps them.
+
+A sketch knows names, classes and options' sources, and no arrays yet. The same sketch is filled
+from a v3 store, by group path, or from a legacy store, by order.
+
+Group paths follow keras/src/saving/saving_lib.py, `_save_state` and `_save_container_state`: the
+layers of a model lie under `layers/`, each in a group named by its class and a counter; wrappers
+and cells lie under the attribute that holds them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from lstmconvert.keras.nodes import (
+    CELL_CLASSES,
+    RECURRENT,
+    Node,
+    node,
+    snake_case,
+)
+
+STACKED = "StackedRNNCells"
+_WRAPPERS = frozenset({"TimeDistributed"})
+_OTHER_RECURRENT = frozenset({"GRU", "SimpleRNN", "CuDNNGRU"})
+
+
+@dataclass(frozen=True, slots=True)
+class CellSketch:
+    """One cell: its v3 group, and the config of the object that it is, if there is one."""
+
+    group: str
+    class_name: str
+    is_lstm: bool
+    node: Node | None
+    own: bool  # the node is the cell's own, not that of the layer around it
+    trainable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class DirectionSketch:
+    """One direction: its v3 group, its config, its cells."""
+
+    group: str
+    node: Node | None
+    cells: tuple[CellSketch, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSketch:
+    """One recurrent layer, LSTM or not.
+
+    Fields: `name`, canonical; `group`, in a v3 store; `top`, the name of the model's own layer
+    that holds it (a legacy store's group); `class_name`; `node`; `directions`, one or two.
+    """
+
+    name: str
+    group: str
+    top: str
+    class_name: str
+    node: Node | None
+    directions: tuple[DirectionSketch, ...]
+
+    @property
+    def has_lstm(self) -> bool:
+        """Whether any cell is an LSTM."""
+        return any(cell.is_lstm for direction in self.directions for cell in direction.cells)
+
+    @property
+    def cells(self) -> tuple[CellSketch, ...]:
+        """The cells of both directions, in the order of Keras's weights."""
+        return tuple(cell for direction in self.directions for cell in direction.cells)
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a config says of a model.
+
+    Fields: `layers`: the recurrent layers, in order; `custom`: (class, name, v3 group) of layers
+    of a user's own class; `classes`: (class, name) of every top-level layer, for messages.
+    """
+
+    layers: list[LayerSketch] = field(default_factory=list)
+    custom: list[tuple[Node, str, str]] = field(default_factory=list)
+    classes: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    group: str
+    outer: str
+    top: str
+    trainable: bool
+
+    def below(self, part: str, name: str = "") -> _Place:
+        outer = f"{self.outer}/{name}".strip("/") if name else self.outer
+        return _Place(f"{self.group}/{part}".strip("/"), outer, self.top, self.trainable)
+
+
+def plan(root: Node, container: str = "layers") -> Plan:
+    """Sketch every recurrent layer of a model's config.
+
+    Args:
+        root: the model, or one layer alone.
+        container: the v3 group that holds a model's layers.
+    """
+    result = Plan()
+    walker = _Walker(result, container)
+    if root.is_model:
+        for child, group in walker.children(root, ""):
+            result.classes.append((child.class_name, child.name))
+            walker.visit(child, _Place(group, "", child.name, _trainable(root)))
+    else:
+        result.classes.append((root.class_name, root.name))
+        walker.visit(root, _Place("", "", root.name, True))
+    return result
+
+
+class _Walker:
+    def __init__(self, result: Plan, container: str) -> None:
+        self.result, self.container = result, container
+
+    def children(self, model: Node, group: str) -> Iterator[tuple[Node, str]]:
+        used: dict[str, int] = {}
+        for child in model.layers():
+            yield child, f"{group}/{self.container}/{_counted(child, used)}".strip("/")
+
+    def visit(self, item: Node, place: _Place) -> None:
+        place = _Place(
+            place.group, place.outer, place.top, place.trainable and _trainable(item)
+        )
+        if item.custom:
+            self.result.custom.append((item, _join(place.outer, item.name), place.group))
+        elif item.is_model:
+            for child, group in self.children(item, place.group):
+                outer = _join(place.outer, item.name)
+                self.visit(child, _Place(group, outer, place.top, place.trainable))
+        elif item.class_name in _WRAPPERS:
+            inner = item.child("layer")
+            if inner is not None:
+                self.visit(inner, place.below("layer", item.name))
+        else:
+            self._recurrent(item, place)
+
+    def _recurrent(self, item: Node, place: _Place) -> None:
+        directions = self._directions(item, place)
+        if directions and any(direction.cells for direction in directions):
+            self.result.layers.append(
+                LayerSketch(
+                    name=_join(place.outer, item.name),
+                    group=place.group,
+                    top=place.top,
+                    class_name=item.class_name,
+                    node=item,
+                    directions=directions,
+                )
+            )
+
+    def _directions(self, item: Node, place: _Place) -> tuple[DirectionSketch, ...]:
+        if item.class_name != "Bidirectional":
+            return (_direction(item, place),) if _is_recurrent(item) else ()
+        forward = item.child("layer")
+        if forward is None or not _is_recurrent(forward):
+            return ()
+        backward = item.child("backward_layer") or mirrored(forward)
+        return (
+            _direction(forward, place.below("forward_layer")),
+            _direction(backward, place.below("backward_layer")),
+        )
+
+
+def mirrored(forward: Node) -> Node:
+    """Return the backward half that Bidirectional makes of its forward layer
+    (keras/src/layers/rnn/bidirectional.py, `__init__`)."""
+    bare = forward.name.removeprefix("forward_")
+    backwards = not forward.config.get("go_backwards", False)
+    config = {**forward.config, "name": f"backward_{bare}", "go_backwards": backwards}
+    return node({**forward.whole, "config": config}, forward.name)
+
+
+def _is_recurrent(item: Node) -> bool:
+    return item.class_name in RECURRENT | _OTHER_RECURRENT | {"RNN"}
+
+
+def _direction(item: Node, place: _Place) -> DirectionSketch:
+    return DirectionSketch(place.group, item, tuple(_cells(item, place)))
+
+
+def _cells(item: Node, place: _Place) -> Iterator[CellSketch]:
+    trainable = place.trainable and _trainable(item)
+    group = f"{place.group}/cell".strip("/")
+    if item.class_name != "RNN" or item.custom:
+        is_lstm = item.class_name in RECURRENT and not item.custom
+        yield CellSketch(group, item.class_name, is_lstm, item, False, trainable)
+        return
+    cell = item.child("cell")
+    if cell is None:
+        return
+    if cell.class_name != STACKED or cell.custom:
+        yield _own_cell(cell, group, trainable)
+        return
+    used: dict[str, int] = {}
+    for index, part in enumerate(cell.config.get("cells", [])):
+        one = node(part, f"{item.name}.cells[{index}]")
+        yield _own_cell(one, f"{group}/cells/{_counted(one, used)}", trainable)
+
+
+def _own_cell(cell: Node, group: str, trainable: bool) -> CellSketch:
+    is_lstm = cell.class_name in CELL_CLASSES and not cell.custom
+    return CellSketch(group, cell.class_name, is_lstm, cell, True, trainable and _trainable(cell))
+
+
+def _counted(item: Node, used: dict[str, int]) -> str:
+    name = snake_case(item.class_name)
+    used[name] = used.get(name, -1) + 1
+    return f"{name}_{used[name]}" if used[name] else name
+
+
+def _trainable(item: Node) -> bool:
+    return item.config.get("trainable", True) is not False
+
+
+def _join(outer: str, name: str) -> str:
+    return f"{outer}/{name}" if outer else name

@@ -1,0 +1,76 @@
+"""The weight store of Keras 3 (and of Keras 2.12 to 2.15): `layers/lstm/cell/vars/0`."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from lstmconvert.errors import CorruptFile
+from lstmconvert.keras.cells import Stored
+from lstmconvert.keras.hdf5 import Tree
+from lstmconvert.tensors import Tensor
+
+OPTIMIZER = "optimizer"
+#: Groups that hold a model's layers: today's, and that of Keras 2.12 to 2.14.
+CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
+
+
+@dataclass(frozen=True)
+class V3Store:
+    """A v3 store by group.
+
+    Fields: `tensors`: full path -> tensor; `vars`: group -> its arrays in order (`""` is the root);
+    `names`: group -> the `name` attribute of its `vars` group (Keras 3.6 and later).
+    """
+
+    tensors: dict[str, Tensor]
+    vars: dict[str, list[Stored]] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def container(self) -> str:
+        """The name of the group that holds the model's layers."""
+        roots = {path.partition("/")[0] for path in self.tensors}
+        return next((name for name in CONTAINERS if name in roots), CONTAINERS[0])
+
+
+def is_v3(tree: Tree) -> bool:
+    """Whether a tree is a v3 store: arrays lie in groups called `vars`, and no group is legacy."""
+    return any("/vars/" in f"/{path}" for path in tree.tensors) or (
+        not tree.tensors
+        and any(path == "vars" or path.endswith("/vars") for path in tree.groups)
+    )
+
+
+def read_store(tree: Tree, where: object) -> V3Store:
+    """Sort a tree into groups of arrays.
+
+    Raises:
+        CorruptFile: an array lies outside any `vars` group's 0, 1, 2, ….
+    """
+    numbered: dict[str, dict[int, Stored]] = defaultdict(dict)
+    for path, tensor in tree.tensors.items():
+        group, _, leaf = path.rpartition("/")
+        if group == "vars" or group.endswith("/vars"):
+            if not (leaf.isascii() and leaf.isdigit() and len(leaf) < 9):
+                continue  # a layer that names its own variables: carried, not interpreted
+            numbered[group[: -len("vars")].rstrip("/")][int(leaf)] = Stored(path, tensor)
+    result = {}
+    for group, arrays in numbered.items():
+        if sorted(arrays) != list(range(len(arrays))):
+            raise CorruptFile(
+                "an array of a layer is missing",
+                where=f"{where}: {group}/vars",
+                found=", ".join(map(str, sorted(arrays))),
+            )
+        result[group] = [arrays[index] for index in range(len(arrays))]
+    return V3Store(dict(tree.tensors), result, _names(tree))
+
+
+def _names(tree: Tree) -> dict[str, str]:
+    names = {}
+    for path, attributes in tree.attributes.items():
+        name = attributes.get("name")
+        if isinstance(name, str) and (path == "vars" or path.endswith("/vars")):
+            names[path[: -len("vars")].rstrip("/")] = name
+    return names

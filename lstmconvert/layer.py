@@ -1,0 +1,416 @@
+"""The neutral model: gates, cells, directions and layers, belonging to no framework.
+
+Everything here is frozen. Arrays have Keras's orientation, rows are inputs and columns are units,
+and are read from their file when they are touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Literal
+
+from lstmconvert.activations import Activation
+from lstmconvert.dtypes import Array, DType
+from lstmconvert.errors import UsageError
+from lstmconvert.gates import GATES, Gate
+from lstmconvert.jsontext import JsonObject
+from lstmconvert.tensors import Shape, SideBySide, Tensor
+
+#: The parts that each gate may have, in the order of the design's table.
+GATE_PARTS: tuple[str, ...] = (
+    "kernel",
+    "recurrent_kernel",
+    "bias",
+    "recurrent_bias",
+    "peephole",
+    "layer_norm",
+    "layer_norm_bias",
+)
+#: The parts that a cell may have beside its gates.
+CELL_PARTS: tuple[str, ...] = (
+    "projection",
+    "projection_bias",
+    "state_norm",
+    "initial_hidden",
+    "initial_cell",
+)
+
+
+class Unknown(Enum):
+    """The type of `UNKNOWN`: what a file does not say. It is false, and null in JSON."""
+
+    UNKNOWN = "unknown"
+
+    def __repr__(self) -> str:
+        return "unknown"
+
+    def __bool__(self) -> Literal[False]:
+        return False
+
+
+UNKNOWN = Unknown.UNKNOWN
+
+
+
+@dataclass(frozen=True, slots=True)
+class GateWeights:
+    """The tensors of one gate.
+
+    Fields: `gate`, and `tensors`: part name -> lazily read tensor. Each part is also an attribute
+    that reads the array: `kernel` (*window, input_dim, units), `recurrent_kernel`
+    (*window, recurrent_dim, units), and `bias`, `recurrent_bias`, `peephole`, `layer_norm`,
+    `layer_norm_bias`, each (units,) or None where the gate has none.
+    """
+
+    gate: Gate
+    tensors: Mapping[str, Tensor]
+
+    @property
+    def kernel(self) -> Array:
+        return self.tensors["kernel"].read()
+
+    @property
+    def recurrent_kernel(self) -> Array:
+        return self.tensors["recurrent_kernel"].read()
+
+    @property
+    def bias(self) -> Array | None:
+        return self._optional("bias")
+
+    @property
+    def recurrent_bias(self) -> Array | None:
+        return self._optional("recurrent_bias")
+
+    @property
+    def peephole(self) -> Array | None:
+        return self._optional("peephole")
+
+    @property
+    def layer_norm(self) -> Array | None:
+        return self._optional("layer_norm")
+
+    @property
+    def layer_norm_bias(self) -> Array | None:
+        return self._optional("layer_norm_bias")
+
+    def _optional(self, part: str) -> Array | None:
+        return self.tensors[part].read() if part in self.tensors else None
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{part} {shape_text(t.shape)}" for part, t in self.tensors.items())
+        return f"{self.gate}_gate({parts})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellOptions:
+    """What the weights of one step do, beside their numbers. `UNKNOWN` is what no file said.
+
+    `activation` is applied to the cell gate, and to the state on the way out unless
+    `output_activation` is another; `recurrent_activation` to the three sigmoid gates. The
+    initializers, regularizers and constraints are `{"class_name", "config"}` objects, or None.
+    `unit_forget_bias` is how the bias was initialised: it never changes a stored number, whereas
+    `forget_bias` is added at run time. `convolution` is set for ConvLSTM only: kernel_size,
+    strides, padding, data_format, dilation_rate.
+    """
+
+    activation: Activation | Unknown = UNKNOWN
+    recurrent_activation: Activation | Unknown = UNKNOWN
+    output_activation: Activation | None = None
+    use_bias: bool | Unknown = UNKNOWN
+    unit_forget_bias: bool | Unknown = UNKNOWN
+    dropout: float | Unknown = UNKNOWN
+    recurrent_dropout: float | Unknown = UNKNOWN
+    seed: int | Unknown | None = UNKNOWN
+    kernel_initializer: Any = UNKNOWN
+    recurrent_initializer: Any = UNKNOWN
+    bias_initializer: Any = UNKNOWN
+    kernel_regularizer: Any = UNKNOWN
+    recurrent_regularizer: Any = UNKNOWN
+    bias_regularizer: Any = UNKNOWN
+    kernel_constraint: Any = UNKNOWN
+    recurrent_constraint: Any = UNKNOWN
+    bias_constraint: Any = UNKNOWN
+    trainable: bool | Unknown = UNKNOWN
+    policy: str | Unknown = UNKNOWN
+    gate_clip: float | None = None
+    cell_clip: float | None = None
+    projection_clip: float | None = None
+    input_forget: bool = False
+    forget_bias: float | Unknown = 0.0
+    convolution: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectionOptions:
+    """How the cells of one direction are run over time. `UNKNOWN` is what no file said.
+
+    `go_backwards` reads the input from its end; `policy` is the name of the dtype policy
+    (`float32`, `mixed_float16`, …).
+    """
+
+    return_sequences: bool | Unknown = UNKNOWN
+    return_state: bool | Unknown = UNKNOWN
+    go_backwards: bool | Unknown = UNKNOWN
+    stateful: bool | Unknown = UNKNOWN
+    unroll: bool | Unknown = UNKNOWN
+    time_major: bool | Unknown = UNKNOWN
+    zero_output_for_mask: bool | Unknown = UNKNOWN
+    activity_regularizer: Any = UNKNOWN
+    trainable: bool | Unknown = UNKNOWN
+    policy: str | Unknown = UNKNOWN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerOptions:
+    """What belongs to the layer as a whole.
+
+    `merge_mode` is that of a Bidirectional (`concat`, `sum`, `mul`, `ave` or None: two outputs).
+    `masked` says whether a mask reaches the layer in its model. `trainable` and `policy` are those
+    of the outer layer.
+    """
+
+    merge_mode: str | Unknown | None = UNKNOWN
+    masked: bool | Unknown = UNKNOWN
+    trainable: bool | Unknown = UNKNOWN
+    policy: str | Unknown = UNKNOWN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpaqueCell:
+    """A cell that is no LSTM, at its place in a stack or a Bidirectional: a GRU for one.
+
+    Its tensors are among the model's `other`; `paths` names them in their order.
+    """
+
+    class_name: str
+    name: str | None
+    config: JsonObject | None
+    paths: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"OpaqueCell({self.class_name})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """The weights of one step of one direction, and what they do.
+
+    Fields: `gates`: gate -> its weights (no input gate if `options.input_forget`); `parts`: cell
+    parts such as `projection`; `options`; `name` and `class_name` of the source's own cell object
+    where it has one; `places`: where the source keeps each array, `part` or `gate_gate.part` ->
+    full path.
+    """
+
+    gates: Mapping[Gate, GateWeights]
+    options: CellOptions
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+    name: str | None = None
+    class_name: str | None = None
+    places: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def _kernel(self) -> Tensor:
+        return self.gates[Gate.FORGET].tensors["kernel"]
+
+    @property
+    def units(self) -> int:
+        """The width of the cell state."""
+        return self._kernel.shape[-1]
+
+    @property
+    def input_dim(self) -> int:
+        """The width of the input (its channels, for ConvLSTM)."""
+        return self._kernel.shape[-2]
+
+    @property
+    def recurrent_dim(self) -> int:
+        """The width of the hidden state: `units`, or the projected size."""
+        return self.gates[Gate.FORGET].tensors["recurrent_kernel"].shape[-2]
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of the stored weights."""
+        return self._kernel.dtype
+
+    @property
+    def use_bias(self) -> bool:
+        """Whether a bias is stored."""
+        return "bias" in self.gates[Gate.FORGET].tensors
+
+    @property
+    def gate_parts(self) -> tuple[str, ...]:
+        """The parts that the gates of this cell have, in the order of `GATE_PARTS`."""
+        return tuple(p for p in GATE_PARTS if any(p in g.tensors for g in self.gates.values()))
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield `(forget_gate.kernel, tensor)` pairs: gates in order, then the cell's own parts."""
+        for gate in GATES:
+            if gate in self.gates:
+                for part, tensor in self.gates[gate].tensors.items():
+                    yield f"{gate}_gate.{part}", tensor
+        yield from self.parts.items()
+
+    def fused(self, part: str, order: tuple[Gate, ...] = GATES) -> Tensor:
+        """Return one part of all gates side by side: Keras's `kernel` for `"kernel"`."""
+        return SideBySide(tuple(self.gates[gate].tensors[part] for gate in order))
+
+    @property
+    def parameters(self) -> int:
+        """The number of weights."""
+        return sum(tensor.size for _, tensor in self.tensors())
+
+    @property
+    def input_gate(self) -> GateWeights:
+        return self.gates[Gate.INPUT]
+
+    @property
+    def forget_gate(self) -> GateWeights:
+        return self.gates[Gate.FORGET]
+
+    @property
+    def cell_gate(self) -> GateWeights:
+        return self.gates[Gate.CELL]
+
+    @property
+    def output_gate(self) -> GateWeights:
+        return self.gates[Gate.OUTPUT]
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{p} {shape_text(self.fused_shape(p))}" for p in self.gate_parts)
+        return f"Cell({self.input_dim} inputs -> {self.units} units, {self.dtype.name}: {parts})"
+
+    def fused_shape(self, part: str) -> Shape:
+        """The shape of `fused(part)`."""
+        shape = next(g.tensors[part].shape for g in self.gates.values() if part in g.tensors)
+        count = sum(part in g.tensors for g in self.gates.values())
+        return (*shape[:-1], shape[-1] * count)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Direction:
+    """An ordered list of cells run over time one way.
+
+    Fields: `cells`, one save for StackedRNNCells; `options`; `name` and `class_name` of the
+    source's own layer object (`forward_lstm`, `LSTM`; `RNN` over cells).
+    """
+
+    cells: tuple[Cell | OpaqueCell, ...]
+    options: DirectionOptions
+    name: str | None = None
+    class_name: str | None = None
+
+    @property
+    def lstm_cells(self) -> tuple[Cell, ...]:
+        """The cells that are LSTMs."""
+        return tuple(cell for cell in self.cells if isinstance(cell, Cell))
+
+    @property
+    def units(self) -> int:
+        """The width of the output: the last cell's units."""
+        return last_cell(self).units
+
+    def __repr__(self) -> str:
+        return f"Direction({self.name or 'unnamed'}, {list(self.cells)!r})"
+
+
+def last_cell(direction: Direction) -> Cell:
+    """Return the last LSTM cell of a direction."""
+    return direction.lstm_cells[-1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LSTMLayer:
+    """One LSTM layer: one direction, or the two of a Bidirectional.
+
+    Fields: `name`, unique in its model (enclosing wrappers and models are parts of it, joined by
+    `/`); `path` in the source; `class_name` (`LSTM`, `Bidirectional`, `RNN`, `ConvLSTM2D`, …);
+    `forward` and, for a Bidirectional, `backward`; `options`; `config`, the source's own JSON
+    object, verbatim, or None.
+
+    A layer with one cell lends its gates: `layer.forget_gate.kernel`.
+    """
+
+    name: str
+    path: str
+    class_name: str
+    forward: Direction
+    backward: Direction | None = None
+    options: LayerOptions = field(default_factory=LayerOptions)
+    config: JsonObject | None = None
+
+    @property
+    def directions(self) -> tuple[tuple[str, Direction], ...]:
+        """`("forward", …)`, and `("backward", …)` of a Bidirectional."""
+        one = (("forward", self.forward),)
+        return one if self.backward is None else (*one, ("backward", self.backward))
+
+    def cells(self) -> Iterator[tuple[str, int, Cell]]:
+        """Yield `(direction, index, cell)` of every LSTM cell."""
+        for direction, value in self.directions:
+            for index, cell in enumerate(value.cells):
+                if isinstance(cell, Cell):
+                    yield direction, index, cell
+
+    @property
+    def cell(self) -> Cell:
+        """The one cell of a layer that has one.
+
+        Raises:
+            UsageError: it has several; go through `forward.cells` and `backward.cells`.
+        """
+        cells = [cell for _, _, cell in self.cells()]
+        if len(cells) != 1:
+            raise UsageError(
+                "the layer has several cells",
+                where=self.name,
+                found=str(len(cells)),
+                hint="name one: layer.forward.cells[0], layer.backward.cells[0]",
+            )
+        return cells[0]
+
+    @property
+    def input_gate(self) -> GateWeights:
+        return self.cell.input_gate
+
+    @property
+    def forget_gate(self) -> GateWeights:
+        return self.cell.forget_gate
+
+    @property
+    def cell_gate(self) -> GateWeights:
+        return self.cell.cell_gate
+
+    @property
+    def output_gate(self) -> GateWeights:
+        return self.cell.output_gate
+
+    @property
+    def units(self) -> int:
+        """The width of one direction's output."""
+        return self.forward.units
+
+    @property
+    def input_dim(self) -> int:
+        """The width of the input."""
+        return next(cell for _, _, cell in self.cells()).input_dim
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of the stored weights (of the first cell)."""
+        return next(cell for _, _, cell in self.cells()).dtype
+
+    @property
+    def parameters(self) -> int:
+        """The number of weights of all LSTM cells."""
+        return sum(cell.parameters for _, _, cell in self.cells())
+
+    def __repr__(self) -> str:
+        cells = ", ".join(f"{d}.cells[{i}]={c!r}" for d, i, c in self.cells())
+        return f"LSTMLayer({self.name!r}, {self.class_name}, {self.parameters:,} weights, {cells})"
+
+
+def shape_text(shape: Shape) -> str:
+    """`(7, 8)`, `(8,)`, `()`."""
+    return str(tuple(shape))

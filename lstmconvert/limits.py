@@ -1,0 +1,96 @@
+"""Every limit on untrusted input, in one place, each with its reason.
+
+A limit is read from the environment when it is needed, so that a user with an honest giant raises
+it without touching code: `LSTMCONVERT_MAX_JSON_BYTES=1000000000 lstmconvert inspect big.keras`.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from lstmconvert.errors import LimitExceeded, UsageError
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One bound: its name (also the environment variable's tail), its value and its reason."""
+
+    name: str
+    default: int
+    reason: str
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that raises this limit."""
+        return f"LSTMCONVERT_MAX_{self.name.upper()}"
+
+    @property
+    def value(self) -> int:
+        """The limit in force.
+
+        Raises:
+            UsageError: the environment variable holds no positive integer.
+        """
+        text = os.environ.get(self.variable)
+        if text is None:
+            return self.default
+        if not text.isascii() or not text.isdigit() or int(text[:30]) == 0:
+            raise UsageError(
+                "the limit must be a positive integer", where=self.variable, found=repr(text[:40])
+            )
+        return int(text)
+
+    def check(self, amount: int, where: object, what: str) -> None:
+        """Raise `LimitExceeded` if `amount` is above the limit."""
+        if amount > self.value:
+            raise LimitExceeded(
+                f"{what} is above the limit",
+                where=where,
+                found=f"{amount:,}",
+                expected=f"at most {self.value:,} ({self.reason})",
+                hint=f"if you trust the file, set {self.variable}={amount} and try again",
+            )
+
+
+JSON_BYTES = Limit("json_bytes", 256 * MIB, "a config of 10,000 layers is 20 MB")
+JSON_DEPTH = Limit("json_depth", 200, "nested models are a few levels deep, each some ten brackets")
+HEADER_BYTES = Limit("header_bytes", 100_000_000, "the safetensors format allows no more")
+HDF5_DEPTH = Limit("hdf5_depth", 64, "layer paths have a few parts for each nested model")
+HDF5_OBJECTS = Limit("hdf5_objects", 2_000_000, "10,000 layers with optimizer slots are 200,000")
+ATTRIBUTE_BYTES = Limit("attribute_bytes", 256 * MIB, "the largest attribute is a model's config")
+ZIP_MEMBERS = Limit("zip_members", 100_000, "a Keras archive has three, and a few assets")
+RANK = Limit("rank", 8, "the kernels of ConvLSTM3D have five axes")
+UNITS = Limit("units", 1 << 24, "no LSTM is that wide")
+TENSOR_BYTES = Limit("tensor_bytes", 64 * GIB, "one tensor of more has not been seen")
+PATH_LENGTH = Limit("path_length", 4096, "64 groups with names of 60 characters")
+NPY_HEADER_BYTES = Limit("npy_header_bytes", 10_000, "NumPy's own bound; it writes 118 bytes")
+PICKLE_OPCODES = Limit(
+    "pickle_opcodes", 4_000_000, "an array takes 30, a variable 120; 10,000 layers' slots 1,800,000"
+)
+PICKLE_TEXT_BYTES = Limit("pickle_text_bytes", 64 * MIB, "a variable's names take 200 bytes")
+DIRECTORY_FILES = Limit("directory_files", 100_000, "a saved model has a few dozen files")
+PROTOBUF_BYTES = Limit("protobuf_bytes", 256 * MIB, "10,000 layers' object graph is 20 MB")
+PROTOBUF_MESSAGES = Limit("protobuf_messages", 5_000_000, "a layer takes a hundred or so")
+
+#: Stored data that claims to expand by more than this factor is refused …
+RATIO = Limit("ratio", 100, "honest Keras files are stored uncompressed; deflated weights reach 10")
+#: … once the declared size is above this floor.
+RATIO_FLOOR = Limit("ratio_floor_bytes", 64 * MIB, "below it an expansion does no harm")
+
+#: Bytes held at a time while tensors are streamed from file to file.
+BUFFER_BYTES = 8 * MIB
+
+
+def check_expansion(declared: int, stored: int, where: object) -> None:
+    """Refuse data that declares far more bytes than are stored for it (zip and HDF5 bombs)."""
+    if declared > RATIO_FLOOR.value and declared > RATIO.value * max(stored, 1):
+        raise LimitExceeded(
+            "the data expands beyond the limit",
+            where=where,
+            found=f"{declared:,} bytes declared, {stored:,} stored",
+            expected=f"at most {RATIO.value} times, above {RATIO_FLOOR.value:,} bytes",
+            hint=f"if you trust the file, raise {RATIO.variable} or {RATIO_FLOOR.variable}",
+        )

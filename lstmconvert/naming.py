@@ -1,0 +1,95 @@
+"""The canonical names of per-gate tensors, rendered and parsed in one place.
+
+    <layer>[.<direction>][.cells.<k>].(<gate>_gate.<part> | <cell part>)
+
+`lstm.forget_gate.recurrent_kernel`, `bidirectional.backward.output_gate.bias`,
+`rnn.cells.1.input_gate.kernel`, `time_distributed/lstm.cell_gate.kernel`. Every tensor of the file
+that belongs to no LSTM is `other/` and its full path in the source.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from lstmconvert.gates import GATES
+from lstmconvert.layer import CELL_PARTS, GATE_PARTS, LSTMLayer
+from lstmconvert.tensors import Tensor
+
+OTHER = "other/"
+
+_AMBIGUOUS = re.compile(r"\.(forward|backward|cells\.\d+)$")
+_TENSOR = re.compile(
+    r"(?P<layer>.+?)(?:\.(?P<direction>forward|backward))?(?:\.cells\.(?P<index>\d+))?"
+    rf"\.(?P<tensor>(?:{'|'.join(GATES)})_gate\.(?:{'|'.join(GATE_PARTS)})|{'|'.join(CELL_PARTS)})",
+    re.DOTALL,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorName:
+    """A parsed tensor name: layer, direction or None, cell index or None, and the cell's own
+    tensor (`forget_gate.kernel`, `projection`)."""
+
+    layer: str
+    direction: str | None
+    index: int | None
+    tensor: str
+
+
+def parse(name: str) -> TensorName | None:
+    """Take a canonical tensor name apart; None if it is not one."""
+    match = _TENSOR.fullmatch(name)
+    if match is None or name.startswith(OTHER):
+        return None
+    index = match["index"]
+    return TensorName(
+        match["layer"], match["direction"], None if index is None else int(index), match["tensor"]
+    )
+
+
+def prefix(layer: LSTMLayer, direction: str, index: int) -> str:
+    """Return what comes before `.forget_gate.kernel` for one cell of a layer."""
+    name = layer.name
+    if layer.backward is not None:
+        name += f".{direction}"
+    if len(dict(layer.directions)[direction].cells) > 1:
+        name += f".cells.{index}"
+    return name
+
+
+def tensors(layer: LSTMLayer) -> Iterator[tuple[str, Tensor]]:
+    """Yield `(canonical name, tensor)` of every tensor of a layer."""
+    for direction, index, cell in layer.cells():
+        start = prefix(layer, direction, index)
+        for name, tensor in cell.tensors():
+            yield f"{start}.{name}", tensor
+
+
+def layer_names(wanted: Iterable[str]) -> list[str]:
+    """Return one unique, unambiguous layer name for each wanted one.
+
+    A name that ends like a direction or a cell of a stack, or whose first path element is `other`,
+    gets `_` appended there; a name that is taken already gets the next free number.
+    """
+    wanted = [_unambiguous(name) for name in wanted]
+    taken: set[str] = set()
+    spoken_for = set(wanted)
+    result = []
+    for name in wanted:
+        unique, number = name, 0
+        while unique in taken or (number and unique in spoken_for):
+            number += 1
+            unique = f"{name}_{number}"
+        taken.add(unique)
+        result.append(unique)
+    return result
+
+
+def _unambiguous(name: str) -> str:
+    name = name or "lstm"
+    first, slash, rest = name.partition("/")
+    if first == OTHER.rstrip("/"):
+        name = f"{first}_{slash}{rest}"
+    return f"{name}_" if _AMBIGUOUS.search(name) else name

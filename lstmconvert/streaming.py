@@ -1,0 +1,43 @@
+"""Moving tensors through a few megabytes of memory, each source byte read once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from lstmconvert.dtypes import Array, little_endian
+from lstmconvert.tensors import Columns, Tensor
+
+#: Takes a tensor's key, a byte offset in it, and a C-contiguous, little-endian piece of it.
+Sink = Callable[[str, int, Array], None]
+
+
+def pour(tensors: Mapping[str, Tensor], sink: Sink) -> None:
+    """Hand every byte of every tensor to `sink`, in pieces of a few megabytes.
+
+    Column ranges of one base are cut from the same slab of rows, so that the four gates of a fused
+    kernel cost one pass over it.
+    """
+    groups: dict[int, dict[str, Columns]] = {}
+    for key, tensor in tensors.items():
+        if isinstance(tensor, Columns):
+            groups.setdefault(id(tensor.base), {})[key] = tensor
+        else:
+            _pour_one(key, tensor, sink)
+    for group in groups.values():
+        _pour_columns(group, sink)
+
+
+def _pour_one(key: str, tensor: Tensor, sink: Sink) -> None:
+    offset = 0
+    for block in tensor.blocks():
+        sink(key, offset, little_endian(block))
+        offset += block.nbytes
+
+
+def _pour_columns(group: Mapping[str, Columns], sink: Sink) -> None:
+    base = next(iter(group.values())).base
+    for start, stop in base.slabs():
+        slab = base.rows(start, stop)
+        for key, view in group.items():
+            piece = little_endian(slab[:, view.start : view.stop])
+            sink(key, start * view.matrix_shape[1] * view.dtype.itemsize, piece)

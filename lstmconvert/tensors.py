@@ -1,0 +1,231 @@
+"""Arrays that are read when they are touched, and views of them that cost nothing.
+
+A file of 600 MB is converted through a few megabytes of memory: a tensor knows its shape and dtype
+at once, and hands out its numbers in slabs of rows. "Rows" are those of the tensor seen as a matrix
+whose columns are its last axis; a vector is one row. So the four gates of a kernel are column
+ranges of one matrix (`Columns`), and a fused kernel is four matrices side by side (`SideBySide`),
+whatever the rank.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from lstmconvert.dtypes import Array, DType, little_endian
+from lstmconvert.errors import CorruptFile
+from lstmconvert.limits import BUFFER_BYTES
+
+Shape = tuple[int, ...]
+
+
+class Tensor(ABC):
+    """A named-nothing array: `shape`, `dtype` (little-endian), and numbers on demand."""
+
+    shape: Shape
+    dtype: DType
+
+    @abstractmethod
+    def rows(self, start: int, stop: int) -> Array:
+        """Read rows `start` to `stop` of the matrix view: `(stop - start, columns)`."""
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """The number of bytes the elements take."""
+        return self.size * self.dtype.itemsize
+
+    @property
+    def matrix_shape(self) -> tuple[int, int]:
+        """`(rows, columns)` of the matrix view."""
+        if not self.shape:
+            return 1, 1
+        return math.prod(self.shape[:-1]), self.shape[-1]
+
+    def slabs(self, budget: int = BUFFER_BYTES) -> Iterator[tuple[int, int]]:
+        """Yield row ranges that each take about `budget` bytes, at least one row."""
+        count, width = self.matrix_shape
+        step = max(1, budget // max(1, width * self.dtype.itemsize))
+        for start in range(0, count, step):
+            yield start, min(start + step, count)
+
+    def blocks(self, budget: int = BUFFER_BYTES) -> Iterator[Array]:
+        """Yield the elements in C order, as arrays of about `budget` bytes."""
+        if self.size:
+            for start, stop in self.slabs(budget):
+                yield self.rows(start, stop)
+
+    def read(self) -> Array:
+        """Return the whole array, C-contiguous and little-endian."""
+        count, _ = self.matrix_shape
+        return little_endian(self.rows(0, count).reshape(self.shape))
+
+    def __repr__(self) -> str:
+        shape = ", ".join(map(str, self.shape)) + ("," if len(self.shape) == 1 else "")
+        return f"{type(self).__name__}(({shape}), {self.dtype.name})"
+
+
+class ArrayTensor(Tensor):
+    """An array already in memory."""
+
+    def __init__(self, array: Array) -> None:
+        self._array = little_endian(array)
+        self.shape = self._array.shape
+        self.dtype = self._array.dtype
+
+    def rows(self, start: int, stop: int) -> Array:
+        return self._array.reshape(self.matrix_shape)[start:stop]
+
+
+class SourceFile:
+    """An open file that tensors read from, by offset; closed when the last of them is gone.
+
+    The descriptor is opened once, so that what is read is the file that was parsed, even when
+    another takes its name meanwhile.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self._closer = weakref.finalize(self, os.close, self.descriptor)
+        self._state = self._stat()
+
+    def _stat(self) -> tuple[int, int]:
+        status = os.fstat(self.descriptor)
+        return status.st_size, status.st_mtime_ns
+
+    @property
+    def size(self) -> int:
+        """The size in bytes when the file was opened."""
+        return self._state[0]
+
+    def read_at(self, offset: int, length: int) -> bytearray:
+        """Read exactly `length` bytes.
+
+        Raises:
+            CorruptFile: the file ends before.
+        """
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise CorruptFile(
+                "the file is truncated: it ends before its data",
+                where=self.path,
+                found=f"{self.size:,} bytes",
+                expected=f"at least {offset + length:,}",
+                hint="copy or download the file again",
+            )
+        buffer = bytearray(length)
+        view, done = memoryview(buffer), 0
+        while done < length:
+            count = os.preadv(self.descriptor, [view[done:]], offset + done)
+            if count == 0:
+                raise self.changed()
+            done += count
+        return buffer
+
+    def check_unchanged(self) -> None:
+        """Raise `CorruptFile` if the file was written to since it was opened."""
+        if self._stat() != self._state:
+            raise self.changed()
+
+    def changed(self) -> CorruptFile:
+        """Return the error of a file that changes under its reader."""
+        return CorruptFile(
+            "the file changed while it was read", where=self.path, hint="try again when it is whole"
+        )
+
+
+class FileTensor(Tensor):
+    """Elements that lie contiguous, in C order, at an offset of a file.
+
+    Args:
+        source: the open file.
+        offset: where the first element's first byte lies.
+        shape: the shape.
+        dtype: the dtype as stored; a big-endian one is turned as it is read.
+    """
+
+    def __init__(self, source: SourceFile, offset: int, shape: Shape, dtype: DType) -> None:
+        self.source = source
+        self.offset = offset
+        self.shape = shape
+        self._stored = dtype
+        self.dtype = dtype.newbyteorder("<") if dtype.byteorder == ">" else dtype
+        if offset < 0 or offset + self.nbytes > source.size:
+            source.read_at(offset, self.nbytes)  # raises, and says what is missing
+
+    def rows(self, start: int, stop: int) -> Array:
+        width = self.matrix_shape[1]
+        return self._elements(start * width, stop * width).reshape(stop - start, width)
+
+    def blocks(self, budget: int = BUFFER_BYTES) -> Iterator[Array]:
+        step = max(1, budget // self.dtype.itemsize)
+        for start in range(0, self.size, step):
+            yield self._elements(start, min(start + step, self.size))
+
+    def _elements(self, start: int, stop: int) -> Array:
+        size = self.dtype.itemsize
+        buffer = self.source.read_at(self.offset + start * size, (stop - start) * size)
+        return little_endian(np.frombuffer(buffer, dtype=self._stored))
+
+
+class Columns(Tensor):
+    """A range of the last axis of another tensor: one gate of a fused array."""
+
+    def __init__(self, base: Tensor, start: int, stop: int) -> None:
+        self.base, self.start, self.stop = base, start, stop
+        self.shape = (*base.shape[:-1], stop - start)
+        self.dtype = base.dtype
+
+    def rows(self, start: int, stop: int) -> Array:
+        return self.base.rows(start, stop)[:, self.start : self.stop]
+
+
+class SideBySide(Tensor):
+    """Tensors of one dtype joined along the last axis: a fused array of four gates.
+
+    Where the parts are the neighbouring columns of one base, that base is read instead, so that
+    splitting and fusing again costs nothing.
+    """
+
+    def __init__(self, parts: tuple[Tensor, ...]) -> None:
+        self.parts = parts
+        self.shape = (*parts[0].shape[:-1], sum(part.shape[-1] for part in parts))
+        self.dtype = parts[0].dtype
+
+    @cached_property
+    def _whole(self) -> Tensor | None:
+        end, base = 0, None
+        for part in self.parts:
+            if not isinstance(part, Columns) or part.start != end:
+                return None
+            if base is not None and part.base is not base:
+                return None
+            base, end = part.base, part.stop
+        return base if base is not None and base.shape[-1] == end else None
+
+    def rows(self, start: int, stop: int) -> Array:
+        if self._whole is not None:
+            return self._whole.rows(start, stop)
+        return np.concatenate([part.rows(start, stop) for part in self.parts], axis=-1)
+
+
+class Cast(Tensor):
+    """Another tensor's numbers in another dtype, rounded to nearest even."""
+
+    def __init__(self, base: Tensor, dtype: DType) -> None:
+        self.base, self.shape, self.dtype = base, base.shape, dtype
+
+    def rows(self, start: int, stop: int) -> Array:
+        with np.errstate(over="ignore"):  # too large for float16 is infinity, and counted later
+            return self.base.rows(start, stop).astype(self.dtype)
