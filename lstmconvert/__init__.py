@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lstmconvert.compare import diff as diff
     from lstmconvert.errors import LSTMConvertError as LSTMConvertError
     from lstmconvert.gates import Gate as Gate
-    from lstmconvert.keras.rebuild import from_keras as from_keras
+    from lstmconvert.keras.fromlive import from_keras as from_keras
     from lstmconvert.keras.rebuild import to_keras as to_keras
     from lstmconvert.layer import LSTMLayer as LSTMLayer
     from lstmconvert.model import Model as Model
@@ -34,7 +34,7 @@ _HOMES = {
     "Result": "api",
     "convert": "api",
     "diff": "compare",
-    "from_keras": "keras.rebuild",
+    "from_keras": "keras.fromlive",
     "load": "api",
     "save": "api",
     "to_keras": "keras.rebuild",

@@ -29,9 +29,9 @@ def open_source(path: Path) -> SourceFile:
         if path.exists() and not path.is_file():
             raise NotAModel("not a regular file", where=path)
         source = SourceFile(path)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a null character
         hint = "check the path" if isinstance(error, FileNotFoundError) else None
-        raise SourceError(error.strerror or str(error), where=path, hint=hint) from None
+        raise SourceError(getattr(error, "strerror", None) or str(error), where=path, hint=hint) from None
     if source.size == 0:
         raise NotAModel("the file is empty", where=path, hint="copy or download it again")
     if head(source, len(_LFS)) == _LFS:
@@ -46,6 +46,16 @@ def open_source(path: Path) -> SourceFile:
 def head(source: SourceFile, length: int) -> bytes:
     """Return the first bytes of a file: `length`, or fewer if it is shorter."""
     return bytes(source.read_at(0, min(length, source.size)))
+
+
+def whole_text(source: SourceFile) -> bytes:
+    """Return a file that must be a JSON text, in memory.
+
+    Raises:
+        LimitExceeded: it is too large for one.
+    """
+    limits.CONFIG_BYTES.check(source.size, source.path, "the JSON file")
+    return bytes(source.read_at(0, source.size))
 
 
 def digest_of_file(source: SourceFile) -> str:
@@ -64,7 +74,7 @@ def digest_of_file(source: SourceFile) -> str:
 def digest_of_files(root: Path, paths: Iterable[Path]) -> str:
     """Return the SHA-256 over sorted lines `hash path` of the files of a directory."""
     lines = sorted(
-        f"{digest_of_file(SourceFile(path))} {path.relative_to(root).as_posix()}\n"
+        f"{digest_of_file(open_source(path))} {path.relative_to(root).as_posix()}\n"
         for path in paths
     )
     return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -7,6 +7,7 @@ nesting, integers of a million digits) is refused here with one typed error.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any, NoReturn
 
 from lstmconvert import limits
@@ -16,6 +17,9 @@ from lstmconvert.errors import CorruptFile
 Json = Any
 JsonObject = dict[str, Any]
 
+#: Each value of a text but the first follows one of these.
+_OPENERS = "[{,:"
+
 #: Python refuses longer integers with a ValueError of its own; 64 bits need 20 digits.
 _MAX_DIGITS = 400
 
@@ -24,16 +28,26 @@ def parse(text: str | bytes, where: object) -> Json:
     """Parse one JSON text.
 
     Raises:
-        CorruptFile: it is not UTF-8, not JSON, has a duplicate key, NaN or Infinity.
-        LimitExceeded: it is longer or deeper than the limits allow.
+        CorruptFile: it is not UTF-8, not JSON, has a duplicate key, NaN or Infinity, a number that
+            no float holds, or half a surrogate pair.
+        LimitExceeded: it is longer, deeper or of more values than the limits allow.
     """
     limits.JSON_BYTES.check(len(text), where, "the JSON text")
     try:
         if isinstance(text, bytes):
             text = text.decode("utf-8")
+        # Counted before they are made: a value takes two bytes of text, and sixty of memory.
+        count = sum(map(text.count, _OPENERS))
+        limits.JSON_VALUES.check(count, where, "the number of JSON values")
         value = json.loads(
-            text, parse_constant=_no_constant, object_pairs_hook=_unique, parse_int=_integer
+            text,
+            parse_constant=_no_constant,
+            parse_float=_float,
+            parse_int=_integer,
+            object_pairs_hook=_unique,
         )
+        if "\\ud" in text or "\\uD" in text:
+            canonical(value).encode()  # fails on half a surrogate pair
     except ValueError as error:
         raise CorruptFile(f"not valid JSON: {str(error)[:200]}", where=where) from None
     except RecursionError:
@@ -87,10 +101,17 @@ def _integer(digits: str) -> int:
     return int(digits)
 
 
+def _float(digits: str) -> float:
+    value = float(digits)
+    if value - value != 0:
+        raise ValueError(f"{digits[:40]} is too large")
+    return value
+
+
 def _unique(pairs: list[tuple[str, Json]]) -> JsonObject:
     result = dict(pairs)
     if len(result) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
         raise ValueError(f"the key {twice!r} stands twice in one object")
     return result

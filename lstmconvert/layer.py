@@ -181,13 +181,15 @@ class LayerOptions:
 class OpaqueCell:
     """A cell that is no LSTM, at its place in a stack or a Bidirectional: a GRU for one.
 
-    Its tensors are among the model's `other`; `paths` names them in their order.
+    Its tensors are among the model's `other`: `paths` names them, in the order of its weights, and
+    `tensors` are they, where the file carries them.
     """
 
     class_name: str
     name: str | None
     config: JsonObject | None
     paths: tuple[str, ...] = ()
+    tensors: tuple[Tensor, ...] = ()
 
     def __repr__(self) -> str:
         return f"OpaqueCell({self.class_name})"
@@ -339,6 +341,12 @@ class LSTMLayer:
     backward: Direction | None = None
     options: LayerOptions = field(default_factory=LayerOptions)
     config: JsonObject | None = None
+
+    @property
+    def own_name(self) -> str:
+        """The name of the source's own layer object: without enclosing models and wrappers."""
+        own = self.config.get("config", {}).get("name") if self.config else None
+        return own if isinstance(own, str) and own else self.name.rpartition("/")[2]
 
     @property
     def directions(self) -> tuple[tuple[str, Direction], ...]:

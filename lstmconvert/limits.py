@@ -55,12 +55,17 @@ class Limit:
             )
 
 
-JSON_BYTES = Limit("json_bytes", 256 * MIB, "a config of 10,000 layers is 20 MB")
+JSON_BYTES = Limit("json_bytes", 256 * MIB, "the metadata of 10,000 layers is 80 MB")
+JSON_VALUES = Limit("json_values", 8_000_000, "a layer's config and metadata have some 300")
+CONFIG_BYTES = Limit("config_bytes", 40 * MIB, "a config of 10,000 layers is 20 MB")
 JSON_DEPTH = Limit("json_depth", 200, "nested models are a few levels deep, each some ten brackets")
 HEADER_BYTES = Limit("header_bytes", 100_000_000, "the safetensors format allows no more")
 HDF5_DEPTH = Limit("hdf5_depth", 64, "layer paths have a few parts for each nested model")
 HDF5_OBJECTS = Limit("hdf5_objects", 2_000_000, "10,000 layers with optimizer slots are 200,000")
-ATTRIBUTE_BYTES = Limit("attribute_bytes", 256 * MIB, "the largest attribute is a model's config")
+ATTRIBUTE_BYTES = Limit("attribute_bytes", 64 * MIB, "the largest attribute is a model's config")
+CHUNK_BYTES = Limit("chunk_bytes", 64 * MIB, "h5py makes chunks of one megabyte at most")
+ZIP_DIRECTORY_BYTES = Limit("zip_directory_bytes", 8 * MIB, "an entry takes some 80 bytes")
+STACK_CELLS = Limit("stack_cells", 8, "their order is found by trying all, without a config")
 ZIP_MEMBERS = Limit("zip_members", 100_000, "a Keras archive has three, and a few assets")
 RANK = Limit("rank", 8, "the kernels of ConvLSTM3D have five axes")
 UNITS = Limit("units", 1 << 24, "no LSTM is that wide")
@@ -74,6 +79,7 @@ PICKLE_TEXT_BYTES = Limit("pickle_text_bytes", 64 * MIB, "a variable's names tak
 DIRECTORY_FILES = Limit("directory_files", 100_000, "a saved model has a few dozen files")
 PROTOBUF_BYTES = Limit("protobuf_bytes", 256 * MIB, "10,000 layers' object graph is 20 MB")
 PROTOBUF_MESSAGES = Limit("protobuf_messages", 5_000_000, "a layer takes a hundred or so")
+PARTITIONS = Limit("partitions", 1024, "TensorFlow cuts a variable over a few servers")
 
 #: Stored data that claims to expand by more than this factor is refused …
 RATIO = Limit("ratio", 100, "honest Keras files are stored uncompressed; deflated weights reach 10")

@@ -66,6 +66,7 @@ def _source(source: Source, digest: str | None) -> JsonObject:
             # A list, because the order of the layers counts and JSON objects here are sorted.
             "weights": [[name, list(weights)] for name, weights in structure.weights.items()],
             "root": structure.root,
+            "paths": sorted(structure.paths),
         }
     return result
 
@@ -164,6 +165,8 @@ class Reader:
             if not name.startswith(naming.OTHER):
                 raise self.fail("a tensor that belongs to nothing", found=name)
             path = name[len(naming.OTHER) :]
+            if not {"", "."}.isdisjoint(path.split("/")) or "\0" in path:
+                raise self.fail("a tensor whose path no file can hold", found=repr(name)[:80])
             first = path.partition("/")[0]
             is_slot = first in ("optimizer", "optimizer_weights")
             is_asset = first == "assets" and source.container == "keras"
@@ -195,6 +198,7 @@ class Reader:
             names=self._text_map(value, "names"),
             weights=weights,
             root=self._text(value, "root"),
+            paths=frozenset(self._texts(value.get("paths"))),
         )
 
     def _layer(self, value: Json) -> LSTMLayer:
@@ -264,13 +268,7 @@ class Reader:
         if not isinstance(value, dict):
             raise self.fail(where)
         if "opaque" in value:
-            config = value.get("config")
-            return OpaqueCell(
-                class_name=self._text(value, "opaque"),
-                name=self._optional_text(value, "name"),
-                config=config if isinstance(config, dict) else None,
-                paths=tuple(self._texts(value.get("paths", []))),
-            )
+            return self._opaque(value)
         gates: dict[Gate, dict[str, Tensor]] = {}
         parts: dict[str, Tensor] = {}
         for name, tensor in names.items():
@@ -285,6 +283,18 @@ class Reader:
         )
         self._check_cell(cell, value, where)
         return cell
+
+    def _opaque(self, value: JsonObject) -> OpaqueCell:
+        config = value.get("config")
+        paths = self._texts(value.get("paths", []))
+        names = [f"{naming.OTHER}{path}" for path in paths]
+        return OpaqueCell(
+            class_name=self._text(value, "opaque"),
+            name=self._optional_text(value, "name"),
+            config=config if isinstance(config, dict) else None,
+            paths=tuple(paths),
+            tensors=tuple(self._tensors[name] for name in names if name in self._tensors),
+        )
 
     def _put(
         self,

@@ -20,7 +20,8 @@ class Structure:
     `attributes`: root attributes of a legacy file that are not configs (`keras_version`,
     `backend`); `names`: v3 group path -> the `name` attribute of its `vars` group;
     `weights`: legacy layer name -> its weight names, both in file order; `root`: the group that
-    holds the weights (`model_weights`, or empty for a weights-only file).
+    holds the weights (`model_weights`, or empty for a weights-only file); `paths`: the full path of
+    every array but the optimizer's: what must be there for the model to be whole.
     """
 
     kind: str
@@ -28,6 +29,7 @@ class Structure:
     names: Mapping[str, str] = field(default_factory=dict)
     weights: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     root: str = ""
+    paths: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)

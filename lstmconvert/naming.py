@@ -10,7 +10,7 @@ that belongs to no LSTM is `other/` and its full path in the source.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lstmconvert.gates import GATES
@@ -73,7 +73,11 @@ def layer_names(wanted: Iterable[str]) -> list[str]:
     A name that ends like a direction or a cell of a stack, or whose first path element is `other`,
     gets `_` appended there; a name that is taken already gets the next free number.
     """
-    wanted = [_unambiguous(name) for name in wanted]
+    return unique([_unambiguous(name) for name in wanted])
+
+
+def unique(wanted: Sequence[str]) -> list[str]:
+    """Return the names, each taken one with the next free number appended."""
     taken: set[str] = set()
     spoken_for = set(wanted)
     result = []

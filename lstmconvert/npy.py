@@ -87,17 +87,21 @@ def read_header(window: Window, where: object) -> Header:
         raise _error("no .npy array", where, repr(start[: len(MAGIC)]), "NumPy's signature")
     version = tuple(start[len(MAGIC) : len(MAGIC) + 2])
     if version not in _VERSIONS:
-        raise _error("an unknown version of .npy", where, ".".join(map(str, version)), "1.0, 2.0 or 3.0")
+        raise _error(
+            "an unknown version of .npy", where, ".".join(map(str, version)), "1.0, 2.0 or 3.0"
+        )
     width, encoding = _VERSIONS[version]
     begin = len(MAGIC) + 2 + width
     length = int.from_bytes(start[begin - width : begin], "little")
     limits.NPY_HEADER_BYTES.check(length, where, "the .npy header's length")
     if begin + length > window.size:
-        raise _error("the .npy header is truncated", where, f"{window.size} bytes", f"{begin + length}")
+        raise _error(
+            "the .npy header is truncated", where, f"{window.size} bytes", f"{begin + length}"
+        )
     try:
         text = bytes(window.source.read_at(window.offset + begin, length)).decode(encoding)
     except UnicodeDecodeError:
-        raise _error("the .npy header is not text", where)
+        raise _error("the .npy header is not text", where) from None
     return _parse(text, begin + length, where)
 
 
@@ -110,13 +114,17 @@ def _parse(text: str, data: int, where: object) -> Header:
     while position < len(body):
         entry = _ENTRY.match(body, position)
         if entry is None or entry["key"] in found:
-            raise _error("a .npy header that NumPy does not write", where, repr(body[position:][:80]))
+            raise _error(
+                "a .npy header that NumPy does not write", where, repr(body[position:][:80])
+            )
         found[entry["key"]] = _value(entry, where)
         position = entry.end()
     match found:
         case {"descr": str(descr), "fortran_order": bool(fortran), "shape": tuple(shape)}:
             return Header(descr, fortran, shape, data)
-    raise _error("a .npy header lacks an entry", where, ", ".join(found) or "none", "descr, shape, order")
+    raise _error(
+        "a .npy header lacks an entry", where, ", ".join(found) or "none", "descr, shape, order"
+    )
 
 
 def _value(entry: re.Match[str], where: object) -> str | bool | Shape:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 
 from lstmconvert.dtypes import Array, little_endian
@@ -41,3 +42,11 @@ def _pour_columns(group: Mapping[str, Columns], sink: Sink) -> None:
         for key, view in group.items():
             piece = little_endian(slab[:, view.start : view.stop])
             sink(key, start * view.matrix_shape[1] * view.dtype.itemsize, piece)
+
+
+def write_at(descriptor: int, offset: int, piece: Array) -> None:
+    """Write a piece's bytes at an offset of an open file."""
+    view = memoryview(piece.reshape(-1).view("u1").data)
+    while view:
+        count = os.pwrite(descriptor, view, offset)
+        view, offset = view[count:], offset + count

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from lstmconvert.dtypes import Array, DType, little_endian
-from lstmconvert.errors import CorruptFile
+from lstmconvert.errors import CorruptFile, SourceError
 from lstmconvert.limits import BUFFER_BYTES
 
 Shape = tuple[int, ...]
@@ -66,6 +66,13 @@ class Tensor(ABC):
             for start, stop in self.slabs(budget):
                 yield self.rows(start, stop)
 
+    def elements(self, start: int, stop: int) -> Array:
+        """Read elements `start` to `stop` in C order: `(stop - start,)`, little-endian."""
+        width = self.matrix_shape[1] or 1
+        first, last = start // width, -(-stop // width)
+        flat = self.rows(first, last).reshape(-1)
+        return little_endian(flat[start - first * width : stop - first * width])
+
     def read(self) -> Array:
         """Return the whole array, C-contiguous and little-endian."""
         count, _ = self.matrix_shape
@@ -93,12 +100,18 @@ class SourceFile:
 
     The descriptor is opened once, so that what is read is the file that was parsed, even when
     another takes its name meanwhile.
+
+    Args:
+        path: the file, for errors too.
+        descriptor: of a file that is open already, and that its owner closes.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, descriptor: int | None = None) -> None:
         self.path = path
-        self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        self._closer = weakref.finalize(self, os.close, self.descriptor)
+        if descriptor is None:
+            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            weakref.finalize(self, os.close, descriptor)
+        self.descriptor = descriptor
         self._state = self._stat()
 
     def _stat(self) -> tuple[int, int]:
@@ -115,6 +128,7 @@ class SourceFile:
 
         Raises:
             CorruptFile: the file ends before.
+            SourceError: the disk cannot read it.
         """
         if offset < 0 or length < 0 or offset + length > self.size:
             raise CorruptFile(
@@ -127,7 +141,12 @@ class SourceFile:
         buffer = bytearray(length)
         view, done = memoryview(buffer), 0
         while done < length:
-            count = os.preadv(self.descriptor, [view[done:]], offset + done)
+            try:
+                count = os.preadv(self.descriptor, [view[done:]], offset + done)
+            except OSError as error:
+                raise SourceError(
+                    f"the file cannot be read: {error.strerror or error}", where=self.path
+                ) from None
             if count == 0:
                 raise self.changed()
             done += count
@@ -166,14 +185,14 @@ class FileTensor(Tensor):
 
     def rows(self, start: int, stop: int) -> Array:
         width = self.matrix_shape[1]
-        return self._elements(start * width, stop * width).reshape(stop - start, width)
+        return self.elements(start * width, stop * width).reshape(stop - start, width)
 
     def blocks(self, budget: int = BUFFER_BYTES) -> Iterator[Array]:
         step = max(1, budget // self.dtype.itemsize)
         for start in range(0, self.size, step):
-            yield self._elements(start, min(start + step, self.size))
+            yield self.elements(start, min(start + step, self.size))
 
-    def _elements(self, start: int, stop: int) -> Array:
+    def elements(self, start: int, stop: int) -> Array:
         size = self.dtype.itemsize
         buffer = self.source.read_at(self.offset + start * size, (stop - start) * size)
         return little_endian(np.frombuffer(buffer, dtype=self._stored))

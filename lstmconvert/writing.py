@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -16,6 +17,10 @@ from lstmconvert.streaming import pour
 from lstmconvert.tensors import Tensor
 
 _SUFFIX = "lstmconvert-tmp"
+#: Of a long name, the temporary file carries so many bytes: file systems allow 255.
+_NAME_BYTES = 160
+#: The temporary files of this process, which are not stale.
+_mine: set[str] = set()
 
 
 @contextlib.contextmanager
@@ -33,7 +38,10 @@ def replacing(
     """
     check_destination(destination, force=force, source=source)
     _remove_stale(destination)
-    temporary = destination.with_name(f".{destination.name}.{os.getpid()}.{_SUFFIX}")
+    # Two threads may write to one destination at once, and a process number comes again.
+    name = f"{_stem(destination)}.{os.getpid()}.{secrets.token_hex(4)}.{_SUFFIX}"
+    temporary = destination.with_name(name)
+    _mine.add(name)
     try:
         yield temporary
         with open(temporary, "rb+") as file:
@@ -46,12 +54,26 @@ def replacing(
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        _mine.discard(name)
+
+
+def _stem(destination: Path) -> str:
+    return os.fsdecode(os.fsencode(f".{destination.name}")[:_NAME_BYTES])
 
 
 def check_destination(
     destination: Path, *, force: bool = False, source: Path | None = None
 ) -> None:
     """Raise `DestinationError` if `destination` cannot become a new file."""
+    try:
+        _check_destination(destination, force, source)
+    except (OSError, ValueError) as error:  # too long, not to be looked at, a null character
+        raise DestinationError(
+            f"cannot write: {getattr(error, 'strerror', None) or error}", where=destination
+        ) from None
+
+
+def _check_destination(destination: Path, force: bool, source: Path | None) -> None:
     if not destination.parent.is_dir():
         raise DestinationError(
             "the destination's directory does not exist",
@@ -63,7 +85,9 @@ def check_destination(
     both_exist = source is not None and destination.exists() and source.exists()
     if source is not None and both_exist and os.path.samefile(source, destination):
         raise DestinationError("source and destination are the same file", where=destination)
-    if destination.exists() and not force:
+    if source is not None and source.resolve() in destination.resolve().parents:
+        raise DestinationError("the destination lies inside the source", where=destination)
+    if os.path.lexists(destination) and not force:
         raise DestinationError(
             "the destination exists", where=destination, hint="--force replaces it"
         )
@@ -85,15 +109,19 @@ def _take_name(temporary: Path, destination: Path, force: bool) -> None:
 
 
 def _remove_stale(destination: Path) -> None:
-    pattern = re.compile(rf"\.{re.escape(destination.name)}\.(\d+)\.{_SUFFIX}(\..*)?")
-    with contextlib.suppress(OSError):
-        for entry in os.scandir(destination.parent):
+    start = re.escape(_stem(destination))
+    pattern = re.compile(rf"({start}\.(\d{{1,10}})\.[0-9a-f]{{8}}\.{_SUFFIX})(\..*)?", re.DOTALL)
+    with contextlib.suppress(OSError), os.scandir(destination.parent) as entries:
+        for entry in entries:
             match = pattern.fullmatch(entry.name)
-            if match and not _alive(int(match[1])):
-                os.unlink(entry.path)
+            if match and match[1] not in _mine and not _alive(int(match[2])):
+                with contextlib.suppress(OSError):
+                    os.unlink(entry.path)
 
 
 def _alive(process: int) -> bool:
+    if process == os.getpid():  # an earlier one of the same number, in a container for one
+        return False
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -114,7 +142,7 @@ def check_written(
 
     def compare(key: str, offset: int, piece: Array) -> None:
         start = offset // piece.itemsize if piece.itemsize else 0
-        found = flat(written[key], start, piece.size)
+        found = written[key].elements(start, start + piece.size)
         if not np.array_equal(bits(piece), bits(found)):
             raise differs(key)
 
@@ -128,10 +156,3 @@ def check_written(
         if there is None or there.shape != tensor.shape or there.dtype.name != tensor.dtype.name:
             raise differs(key)
     pour(meant, compare)
-
-
-def flat(tensor: Tensor, start: int, count: int) -> Array:
-    """Read elements `start` to `start + count` of a tensor in C order."""
-    width = tensor.matrix_shape[1] or 1
-    first, last = start // width, -(-(start + count) // width)
-    return tensor.rows(first, last).reshape(-1)[start - first * width :][:count]

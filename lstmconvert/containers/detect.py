@@ -83,7 +83,7 @@ def _open_safetensors(source: SourceFile) -> Model:
 
 
 def _open_json(source: SourceFile, path: Path, given: load.Given | None) -> Model:
-    value = parse(bytes(source.read_at(0, source.size)), path)
+    value = parse(files.whole_text(source), path)
     if shards.is_shard_map(value):
         return load.load_shards(path, given)
     if isinstance(value, dict) and "class_name" in value:

@@ -12,7 +12,6 @@ C-contiguous (safetensors issue 825).
 from __future__ import annotations
 
 import json
-import os
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,7 +21,7 @@ from lstmconvert import limits
 from lstmconvert.dtypes import FROM_SAFETENSORS, Array, dtype_of, safetensors_name
 from lstmconvert.errors import CorruptFile, DestinationError
 from lstmconvert.jsontext import parse_object
-from lstmconvert.streaming import pour
+from lstmconvert.streaming import pour, write_at
 from lstmconvert.tensors import FileTensor, SourceFile, Tensor
 
 _LENGTH = struct.Struct("<Q")
@@ -72,6 +71,7 @@ def _tensor(source: SourceFile, start: int, name: str, entry: Any) -> Tensor:
             "a dtype that is not read here", where=f"{source.path}: {name}", found=entry["dtype"]
         )
     shape = tuple(entry["shape"])
+    limits.RANK.check(len(shape), f"{source.path}: {name}", "the number of axes")
     return FileTensor(source, start + entry["data_offsets"][0], shape, dtype_of(dtype))
 
 
@@ -113,7 +113,7 @@ def write(
         file.flush()
 
         def sink(name: str, offset: int, piece: Array) -> None:
-            _write_at(file.fileno(), len(header) + offsets[name] + offset, piece)
+            write_at(file.fileno(), len(header) + offsets[name] + offset, piece)
 
         pour({name: tensors[name] for name in ordered}, sink)
         final = _header(metadata(), entries)
@@ -129,13 +129,6 @@ def _header(metadata: Mapping[str, str], entries: Mapping[str, Any]) -> bytes:
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
     return _LENGTH.pack(len(text)) + text
-
-
-def _write_at(descriptor: int, offset: int, piece: Array) -> None:
-    view = memoryview(piece.reshape(-1).view("u1").data)
-    while view:
-        count = os.pwrite(descriptor, view, offset)
-        view, offset = view[count:], offset + count
 
 
 #: The library's order: safetensors/src/tensor.rs sorts by its Dtype enum, largest first.

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from lstmconvert.errors import CorruptFile, NotAModel
-from lstmconvert.files import Window, files_below, open_source
+from lstmconvert.files import Window, files_below, open_source, whole_text
 from lstmconvert.keras.hdf5 import Tree, read_tree
 from lstmconvert.keras.zipmembers import ZipMembers
 from lstmconvert.tensors import FileTensor, SourceFile, Tensor
@@ -31,7 +31,8 @@ ASSETS = "assets/"
 class Archive:
     """What an archive holds: its JSON texts, its weight store, its assets.
 
-    `check` reads the large members through and raises `CorruptFile` where a CRC is wrong.
+    `check` raises `CorruptFile` where the CRC of a large member is wrong, or, of a directory, where a
+    file has changed.
     """
 
     config: str
@@ -88,27 +89,35 @@ def read_directory(path: Path) -> Archive:
     Raises:
         CorruptFile, LimitExceeded: see `files_below` and `read_tree`.
     """
-    files = files_below(path)
-    config = open_source(path / CONFIG)
-    metadata = open_source(path / METADATA) if path / METADATA in files else None
-    if path / WEIGHTS_H5 in files:
-        tree = read_tree(open_source(path / WEIGHTS_H5))
-    else:
-        tree = _npz_tree(Window(open_source(path / WEIGHTS_NPZ)))
-    names = {file.relative_to(path).as_posix(): file for file in files}
+    names = [file.relative_to(path).as_posix() for file in files_below(path)]
+    weights = WEIGHTS_H5 if WEIGHTS_H5 in names else WEIGHTS_NPZ
+    sources = {
+        name: open_source(path / name)
+        for name in names
+        if name in (CONFIG, METADATA, weights) or _is_asset(name)
+    }
+
+    def check() -> None:
+        for source in sources.values():
+            source.check_unchanged()
+
+    is_hdf5 = weights == WEIGHTS_H5
     return Archive(
-        config=_whole(config),
-        metadata=_whole(metadata) if metadata else None,
-        tree=tree,
-        assets={
-            name: _bytes_tensor(SourceFile(file)) for name, file in names.items() if _is_asset(name)
-        },
-        check=lambda: None,
+        config=_whole(sources[CONFIG]),
+        metadata=_whole(sources[METADATA]) if METADATA in sources else None,
+        tree=read_tree(sources[weights]) if is_hdf5 else _npz_tree(Window(sources[weights])),
+        assets={name: _bytes_tensor(sources[name]) for name in names if _is_asset(name)},
+        check=check,
     )
 
 
 def _is_asset(name: str) -> bool:
-    return name.startswith(ASSETS) and not name.endswith("/")
+    if not name.startswith(ASSETS) or name.endswith("/"):
+        return False
+    if not {"", ".", ".."}.isdisjoint(name.split("/")) or set(name) & set("\\\0"):
+        # It is not used as a path here, but would be by who unpacks what we write.
+        raise CorruptFile("an asset whose name is no plain path", where=repr(name)[:80])
+    return True
 
 
 def _asset(members: ZipMembers, name: str) -> Tensor:
@@ -127,7 +136,7 @@ def _npz_tree(window: Window) -> Tree:
 
 
 def _whole(source: SourceFile) -> str:
-    return _text(bytes(source.read_at(0, source.size)), source.path)
+    return _text(whole_text(source), source.path)
 
 
 def _text(data: bytes, path: Path) -> str:

@@ -73,6 +73,7 @@ def _cell(sketch: CellSketch, arrays: Arrays, era: Era | None) -> Cell | OpaqueC
             name=node.name if node else None,
             config=node.whole if node else None,
             paths=tuple(one.path for one in stored),
+            tensors=tuple(one.tensor for one in stored),
         )
     where = sketch.group or (node.name if node else "")
     known = options.cell_options(node.config, era, where) if node and era else CellOptions()

@@ -2,8 +2,9 @@
 
 HDF5 can point a name at another file (external and soft links), a dataset at another file (external
 storage, virtual datasets), declare petabytes and store nothing, and load native code for a filter.
-A Keras file does none of that: its groups are hard links, its datasets plain numbers, contiguous.
-What differs is refused here. Contiguous data is not read through HDF5 at all, but by offset.
+It can also give one dataset a thousand names. A Keras file does none of that: its groups are hard
+links, its datasets plain numbers, contiguous, each stored once. What differs is refused here.
+Contiguous data is not read through HDF5 at all, but by offset.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5g, h5l, h5o, h5z
+from h5py import h5a, h5d, h5g, h5l, h5o, h5t, h5z
 
 from lstmconvert import limits
 from lstmconvert.dtypes import Array, DType, dtype_of
@@ -61,29 +62,44 @@ def read_tree(source: SourceFile, offset: int = 0, size: int | None = None) -> T
             a foreign filter, or a dataset without stored data.
         LimitExceeded: it is deeper, larger or denser than the limits allow.
     """
-    walk = _Walk(source, offset)
+    window = _Exact(source, offset, size)
+    walk = _Walk(window)
     try:
-        file = h5py.File(Window(source, offset, size), "r")
-        walk.group(file.id, "", 0)
+        file = h5py.File(window, "r")
+        walk.group(h5g.open(file.id, b"/"), "", 0)
     except LSTMConvertError:
         raise
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, UnicodeError) as error:
         # What h5py raises on broken files depends on where the break is.
-        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
         raise CorruptFile(
-            f"HDF5 cannot read it: {reason}",
+            f"HDF5 cannot read it: {_reason(error)}",
             where=source.path,
             hint="the file is truncated or damaged: copy or download it again",
         ) from None
-    return Tree(walk.tensors, walk.attributes, frozenset(walk.seen.values()))
+    return Tree(walk.tensors, walk.attributes, frozenset(walk.groups))
+
+
+class _Exact(Window):
+    """A window that gives HDF5 all the bytes it asks for, or an error.
+
+    h5py ignores a short read and goes on with whatever the buffer held.
+    """
+
+    def readinto(self, buffer: object) -> int:
+        wanted = memoryview(buffer).nbytes  # type: ignore[arg-type]  # typeshed: any buffer
+        if wanted > self.size - self._position:
+            raise OSError("the file ends before its data")
+        return super().readinto(buffer)
 
 
 class _Walk:
-    def __init__(self, source: SourceFile, offset: int) -> None:
-        self.source, self.offset = source, offset
+    def __init__(self, window: Window) -> None:
+        self.source, self.offset, self.size = window.source, window.offset, window.size
+        self.declared = self.stored = 0
         self.tensors: dict[str, Tensor] = {}
         self.attributes: dict[str, Attributes] = {}
-        self.seen: dict[Any, str] = {}
+        self.groups: set[str] = set()
+        self.seen: set[int] = set()
         self.count = 0
 
     def fail(self, message: str, path: str, **facts: Any) -> CorruptFile:
@@ -91,27 +107,35 @@ class _Walk:
 
     def group(self, group: Any, path: str, depth: int) -> None:
         limits.HDF5_DEPTH.check(depth, self.source.path, "the nesting of the HDF5 groups")
-        root = h5g.open(group, b"/") if isinstance(group, h5py.h5f.FileID) else group
-        address = h5o.get_info(root).addr
-        if address in self.seen:
-            raise self.fail("a group stands in two places: Keras never writes that", path)
-        self.seen[address] = path
-        attributes = dict(self._attributes(root))
+        self._once(group, path)
+        self.groups.add(path)
+        attributes = dict(self._attributes(group))
         if attributes:
             self.attributes[path] = attributes
-        for name in root:
-            self._child(root, name, path, depth)
+        for name in group:
+            self._child(group, name, path, depth)
+
+    def _once(self, item: Any, path: str) -> None:
+        address = h5o.get_info(item).addr
+        if address in self.seen:
+            raise self.fail("a group or dataset stands in two places: Keras never writes that", path)
+        self.seen.add(address)
 
     def _child(self, group: Any, name: bytes, path: str, depth: int) -> None:
         self.count += 1
         limits.HDF5_OBJECTS.check(self.count, self.source.path, "the number of HDF5 objects")
         here = f"{path}/{_text(name)}" if path else _text(name)
+        limits.PATH_LENGTH.check(len(here), self.source.path, "the length of an HDF5 path")
+        if name in (b"", b".") or b"/" in name or here in self.tensors or here in self.groups:
+            # HDF5 would look such a name up as a path, and might follow a link on its way.
+            raise self.fail("a name that HDF5 cannot write", path, found=repr(name)[:80])
         if group.links.get_info(name).type != h5l.TYPE_HARD:
             raise self.fail("a soft or external link, which Keras never writes", here)
         child = h5o.open(group, name)
         if isinstance(child, h5g.GroupID):
             self.group(child, here, depth + 1)
         elif isinstance(child, h5d.DatasetID):
+            self._once(child, here)
             self.tensors[here] = self._tensor(child, here)
         else:
             raise self.fail("a named type, which Keras never writes", here)
@@ -120,11 +144,13 @@ class _Walk:
         reader = h5py.Group(group).attrs
         for index in range(h5a.get_num_attrs(group)):
             attribute = h5a.open(group, index=index)
+            if attribute.get_space().get_simple_extent_type() == h5py.h5s.NULL:
+                continue
             size = math.prod(attribute.shape) * attribute.dtype.itemsize
             limits.ATTRIBUTE_BYTES.check(size, self.source.path, "an attribute's size")
-            if attribute.dtype.kind not in "SO" and size:
-                continue  # numbers: nothing that Keras reads back
-            value = reader[_text(attribute.name)]
+            if size and h5py.check_string_dtype(attribute.dtype) is None:
+                continue  # numbers, references: nothing that Keras reads back
+            value = reader[attribute.name]
             yield _text(attribute.name), _texts(value)
 
     def _tensor(self, dataset: Any, path: str) -> Tensor:
@@ -134,7 +160,7 @@ class _Walk:
             raise self.fail("a virtual dataset, which reads other files", path)
         if plist.get_external_count():
             raise self.fail("a dataset with external storage, which reads other files", path)
-        dtype, shape = self._dtype(dataset), self._shape(dataset, path)
+        dtype, shape = self._dtype(dataset, path), self._shape(dataset, path)
         declared = math.prod(shape) * dtype.itemsize
         limits.TENSOR_BYTES.check(declared, f"{self.source.path}: {path}", "the tensor's bytes")
         if declared == 0:
@@ -143,10 +169,36 @@ class _Walk:
         limits.check_expansion(declared, stored, f"{self.source.path}: {path}")
         if stored == 0:
             raise self.fail("a dataset with no stored data", path, found=f"shape {shape}")
+        self._count(declared, stored)
         if layout == h5d.CONTIGUOUS and dtype.kind != "O":
             return FileTensor(self.source, self.offset + dataset.get_offset(), shape, dtype)
         self._check_filters(plist, path)
+        if layout == h5d.CHUNKED:
+            self._check_chunks(dataset, plist.get_chunk(), dtype, path)
         return DatasetTensor(dataset, shape, dtype, self.source)
+
+    def _count(self, declared: int, stored: int) -> None:
+        """Bound all datasets together: a thousand of them may share their bytes."""
+        self.declared, self.stored = self.declared + declared, self.stored + stored
+        if self.stored > self.size:
+            raise self.fail(
+                "the datasets overlap, or the file is truncated",
+                "",
+                found=f"{self.stored:,} bytes in datasets, {self.size:,} in the file",
+            )
+        limits.check_expansion(self.declared, self.stored, self.source.path)
+
+    def _check_chunks(self, dataset: Any, chunk: tuple[int, ...], dtype: DType, path: str) -> None:
+        size = math.prod(chunk) * dtype.itemsize
+        limits.CHUNK_BYTES.check(size, f"{self.source.path}: {path}", "the size of an HDF5 chunk")
+        count = math.prod(-(-n // step) for n, step in zip(dataset.shape, chunk, strict=True))
+        if dataset.get_num_chunks() != count:  # HDF5 would fill the gaps with zeros
+            raise self.fail(
+                "a dataset with missing chunks",
+                path,
+                found=f"{dataset.get_num_chunks():,}",
+                expected=f"{count:,}",
+            )
 
     def _check_filters(self, plist: Any, path: str) -> None:
         for index in range(plist.get_nfilters()):
@@ -166,8 +218,12 @@ class _Walk:
         limits.RANK.check(dataset.rank, f"{self.source.path}: {path}", "the number of axes")
         return tuple(int(size) for size in dataset.shape)
 
-    def _dtype(self, dataset: Any) -> DType:
+    def _dtype(self, dataset: Any, path: str) -> DType:
         dtype: DType = dataset.dtype
+        stored = dataset.get_type()
+        if dtype.kind in "biufc" and not stored.equal(h5t.py_create(dtype, logical=True)):
+            # h5py converts these as it reads. The bytes in the file are other numbers.
+            raise self.fail("numbers in a format of their own", path, found=f"nearly {dtype.name}")
         if dtype.kind == "V" and dtype.itemsize == 2 and dtype.names is None:
             # Keras writes bfloat16 as an opaque type with this attribute
             # (keras/src/saving/saving_lib.py, H5IOStore.__setitem__).
@@ -195,9 +251,8 @@ class DatasetTensor(Tensor):
         try:
             values = self._slab(start, stop)
         except (OSError, RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0][:160]
             raise CorruptFile(
-                f"HDF5 cannot read {self._dataset.name}: {reason}", where=self.source.path
+                f"HDF5 cannot read {self._dataset.name}: {_reason(error)}", where=self.source.path
             ) from None
         if values.dtype.kind == "V":
             values = values.view(self._stored)
@@ -210,6 +265,11 @@ class DatasetTensor(Tensor):
         first, last = start // inner, -(-stop // inner)
         whole: Array = np.asarray(self._dataset[first:last]).reshape(-1, self.shape[-1])
         return whole[start - first * inner : stop - first * inner]
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0][:160] if lines else type(error).__name__
 
 
 def _text(name: bytes | str) -> str:

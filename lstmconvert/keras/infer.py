@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import islice
 
+from lstmconvert import limits
 from lstmconvert.errors import CorruptFile
 from lstmconvert.gates import GATES
 from lstmconvert.keras.cells import gate_count
@@ -115,7 +117,8 @@ def _in_order(store: V3Store, stack: list[str], where: str) -> list[str]:
     classes = {re.sub(r"_\d+$", "", _leaf(name)) for name in stack}
     if len(classes) == 1:
         return stack
-    fitting = list(_chains(store, [], stack))
+    limits.STACK_CELLS.check(len(stack), where, "the number of unlike cells in a stack")
+    fitting = list(islice(_chains(store, [], stack), 2))
     if len(fitting) != 1:
         raise CorruptFile(
             "the order of a stack of unlike cells is not stored in a weights file",

@@ -60,6 +60,8 @@ def read_store(tree: Tree, where: object) -> LegacyStore:
     layers = _listed(attributes, "layer_names")
     if layers is None:
         raise CorruptFile("no layer_names attribute", where=f"{where}: {root or '/'}")
+    if len(set(layers)) != len(layers):
+        raise CorruptFile("layer_names lists a layer twice", where=f"{where}: {root or '/'}")
     weights: dict[str, list[Stored]] = {}
     names: dict[str, tuple[str, ...]] = {}
     if _path(root, TOP_LEVEL) in tree.groups and TOP_LEVEL not in layers:

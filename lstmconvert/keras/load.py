@@ -46,7 +46,7 @@ def load_directory(path: Path, given: Given | None = None) -> Model:
     def digest() -> str:
         return files.digest_of_files(path, files.files_below(path))
 
-    return _archive(content, path, given, digest, lambda: None)
+    return _archive(content, path, given, digest, content.check)
 
 
 def _archive(
@@ -173,7 +173,7 @@ def given_config(path: Path) -> Given:
         return Given(text, _version(tree), f"{path}: model_config")
     if start.lstrip()[:1] not in (b"{", b"["):
         raise NotAModel("no config: neither JSON, .keras nor .h5", where=path)
-    return Given(bytes(source.read_at(0, source.size)).decode("utf-8", "replace"), None, str(path))
+    return Given(files.whole_text(source).decode("utf-8", "replace"), None, str(path))
 
 
 def _from_archive(content: archive.Archive, path: Path) -> Given:

@@ -29,7 +29,7 @@ from lstmconvert.keras.hdf5 import Tree
 from lstmconvert.keras.pickled import Call, Span, Symbol, read_pickle
 from lstmconvert.keras.zipmembers import ZipMembers
 from lstmconvert.npy import OBJECT, number_dtype, read_header, tensor_at
-from lstmconvert.tensors import ArrayTensor, Shape, SourceFile, Tensor
+from lstmconvert.tensors import ArrayTensor, Shape, Tensor
 
 ROOT, VARS = "__root__", "vars"
 _SUFFIX = ".npy"
@@ -117,6 +117,7 @@ class _Member:
                 raise self.fail("a member that holds no dict of arrays, as Keras writes it")
 
     def _tensor(self, value: object, where: str) -> Tensor:
+        inner = value
         match value:
             case bool() | float():
                 return ArrayTensor(np.asarray(value))
@@ -130,9 +131,9 @@ class _Member:
             raise SourceError(
                 "the numbers are not in the file as a NumPy array",
                 where=where,
-                found=_describe(value),
+                found=_describe(inner),
                 expected="an array, or a Variable of Keras on TensorFlow, JAX or NumPy",
-                hint="load the model with the Keras that wrote it, and save it as .weights.h5",
+                hint="where the model still runs, save it with its weights as HDF5, the default",
             )
         return found
 

@@ -1,10 +1,10 @@
 """Pickles read as data: what they would call is written down, and never called.
 
 A pickle is a program for a stack machine that may call anything (Lib/pickletools.py describes every
-opcode). This machine knows a closed table of opcodes and no function at all: a global is a `Symbol`,
-a name and nothing more; calling it, or making an object of it, gives a `Call`, the record that it
-would have been called; bytes are a `Span`, the place in the file where they lie, and are not read.
-Who reads the result decides which calls mean something (`lstmconvert.keras.npzstore`).
+opcode). This machine knows a closed table of opcodes and no function at all: a global is a
+`Symbol`, a name and nothing more; calling it, or making an object of it, gives a `Call`, the record
+that it would have been called; bytes are a `Span`, the place in the file where they lie, and are
+not read. Who reads the result decides which calls mean something (`lstmconvert.keras.npzstore`).
 
 Values are `None`, bool, int, float, str, tuple, list, dict with str keys, `Symbol`, `Span`, `Call`.
 They may share parts and hold themselves, so nothing may walk through them without an end.
@@ -128,7 +128,7 @@ class _Machine:
         try:
             self.push(self.take(length).decode("utf-8", "surrogatepass"))
         except UnicodeDecodeError:
-            raise self.fail("has text that is not UTF-8")
+            raise self.fail("has text that is not UTF-8") from None
 
     def span(self, length: int) -> None:
         begin = self.stream.tell()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lstmconvert.errors import CorruptFile, NoLSTM
 from lstmconvert.jsontext import parse
@@ -172,13 +172,15 @@ def _content(
 ) -> Content:
     cells = [cell for layer in layers for _, _, cell in layer.cells()]
     used = {path for cell in cells for path in cell.places.values()}
+    def is_slot(path: str) -> bool:
+        return path.partition("/")[0] == optimizer
+
     rest = {path: tensor for path, tensor in tensors.items() if path not in used}
-    slots = {path for path in rest if path.partition("/")[0] == optimizer}
     return Content(
         layers,
-        {path: tensor for path, tensor in rest.items() if path not in slots},
-        {path: tensor for path, tensor in rest.items() if path in slots},
-        structure,
+        {path: tensor for path, tensor in rest.items() if not is_slot(path)},
+        {path: tensor for path, tensor in rest.items() if is_slot(path)},
+        replace(structure, paths=frozenset(path for path in tensors if not is_slot(path))),
         (*notes, *_opaque_notes(layers)),
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lstmconvert.errors import CorruptFile
-from lstmconvert.files import open_source
+from lstmconvert.files import open_source, whole_text
 from lstmconvert.jsontext import Json, parse_object
 from lstmconvert.keras.hdf5 import Attributes, Tree, read_tree
 from lstmconvert.tensors import SourceFile, Tensor
@@ -32,7 +32,7 @@ def read(path: Path) -> tuple[list[SourceFile], Tree]:
             one array.
     """
     text = open_source(path)
-    value = parse_object(bytes(text.read_at(0, text.size)), path)
+    value = parse_object(whole_text(text), path)
     if not is_shard_map(value):
         raise CorruptFile("no weight_map of shards", where=path)
     sources: list[SourceFile] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 
@@ -9,6 +10,9 @@ from lstmconvert.errors import CorruptFile
 from lstmconvert.keras.cells import Stored
 from lstmconvert.keras.hdf5 import Tree
 from lstmconvert.tensors import Tensor
+
+#: `0`, `1`, …, and not `00`, which would be a second 0.
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
 
 OPTIMIZER = "optimizer"
 #: Groups that hold a model's layers: today's, and that of Keras 2.12 to 2.14.
@@ -52,7 +56,7 @@ def read_store(tree: Tree, where: object) -> V3Store:
     for path, tensor in tree.tensors.items():
         group, _, leaf = path.rpartition("/")
         if group == "vars" or group.endswith("/vars"):
-            if not (leaf.isascii() and leaf.isdigit() and len(leaf) < 9):
+            if not _NUMBER.fullmatch(leaf):
                 continue  # a layer that names its own variables: carried, not interpreted
             numbered[group[: -len("vars")].rstrip("/")][int(leaf)] = Stored(path, tensor)
     result = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -61,7 +62,10 @@ def number(value: Json, where: str) -> float:
     """Return a finite number as float, or raise `CorruptFile`."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise CorruptFile("not a number", where=where, found=shown(value))
-    result = float(value)
+    try:
+        result = float(value)
+    except OverflowError:
+        result = math.inf
     if result - result != 0:  # 1e400 is read as infinity
         raise CorruptFile("not a finite number", where=where, found=shown(value))
     return result
@@ -139,8 +143,8 @@ def _has(config: Json, wanted: dict[str, float]) -> bool:
     ) and all(config.get(key, value) in (None, value) for key, value in neutral.items())
 
 
-#: snake_case names of Keras's own initializers, regularizers and constraints whose class name is
-#: not simply the camel-case spelling.
+#: Names of Keras's own initializers, regularizers and constraints that are not today's class name
+#: nor its snake_case spelling.
 _IRREGULAR = {
     "l1": "L1",
     "l2": "L2",
@@ -154,7 +158,8 @@ _IRREGULAR = {
     "nonneg": "NonNeg",
     "unitnorm": "UnitNorm",
     "lecun_uniform": "LecunUniform",
-    "orthogonal": "Orthogonal",
+    "OrthogonalInitializer": "Orthogonal",
+    "IdentityInitializer": "Identity",
 }
 
 

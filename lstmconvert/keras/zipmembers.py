@@ -1,20 +1,23 @@
 """The one place where a zip archive is opened: its members by exact name, never extracted.
 
 Stored members are read in place, at their offset in the archive: Keras stores, it does not deflate.
-A deflated one is unpacked to a nameless temporary file, a megabyte at a time.
+Deflated ones are unpacked to one nameless temporary file, a megabyte at a time.
+
+Programs differ in how they read an archive that contradicts itself, so it must not: the directory
+and the headers before the members give the same names, no members share bytes, the first begins the
+archive, and the end record ends it.
 """
 
 from __future__ import annotations
 
-import os
 import struct
 import tempfile
 import zipfile
 import zlib
-from pathlib import Path
+from collections.abc import Iterator
 
 from lstmconvert import limits
-from lstmconvert.errors import CorruptFile
+from lstmconvert.errors import CorruptFile, SourceError
 from lstmconvert.files import Window
 from lstmconvert.tensors import SourceFile
 
@@ -22,10 +25,15 @@ SIGNATURE = b"PK\x03\x04"
 
 _CHUNK = 1 << 20
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")  # PKZIP APPNOTE 4.3.7
-_ENCRYPTED = 0x1
+_END_RECORD = struct.Struct("<4s4H2IH")  # 4.3.16
+_ENCRYPTED, _UTF8 = 0x1, 0x800  # 4.4.4
 #: Members up to this size are checked against their CRC when they are opened, larger ones when
 #: the archive is read as a whole.
 _CHECK_NOW = 16 * limits.MIB
+
+
+#: What `zipfile` raises on broken archives depends on where the break is.
+_BROKEN = (zipfile.BadZipFile, NotImplementedError, ValueError, OSError, struct.error)
 
 
 class ZipMembers:
@@ -44,17 +52,53 @@ class ZipMembers:
         self.source, self._start = window.source, window.offset
         self._end = window.offset + window.size
         try:
-            self._archive = zipfile.ZipFile(Window(self.source, window.offset, window.size))
-        except (zipfile.BadZipFile, ValueError, EOFError, OSError, struct.error) as error:
+            self._archive = zipfile.ZipFile(_Bounded(self.source, window.offset, window.size))
+        except _BROKEN as error:
             raise self._damaged(str(error)) from None
         infos = self._archive.infolist()
         limits.ZIP_MEMBERS.check(len(infos), self.source.path, "the number of archive members")
         self._infos = {info.filename: info for info in infos}
         if len(self._infos) != len(infos):
             raise CorruptFile("an archive member stands twice", where=self.source.path)
-        if sum(info.compress_size for info in infos) > window.size:
-            raise self._damaged("its members overlap")  # one megabyte listed a thousand times
+        self._offsets = self._laid_out(infos)
+        limits.check_expansion(
+            sum(info.file_size for info in infos),
+            sum(info.compress_size for info in infos),
+            self.source.path,
+        )
+        self._scratch: _Scratch | None = None
         self._unchecked: list[tuple[str, int, zipfile.ZipInfo]] = []
+
+    def _laid_out(self, infos: list[zipfile.ZipInfo]) -> dict[str, int]:
+        """Return each member's offset in the source, once they lie one behind the other."""
+        offsets, end = {}, 0
+        for info in sorted(infos, key=lambda info: info.header_offset):
+            if info.header_offset < end or (end == 0 and info.header_offset):
+                raise self._damaged("its members overlap, or are not where it begins")
+            offset = self._data_offset(info)
+            offsets[info.filename] = offset
+            end = offset - self._start + info.compress_size
+        if end > self._archive.start_dir:
+            raise self._damaged("its last member runs into its directory")
+        self._check_end()
+        return offsets
+
+    def _data_offset(self, info: zipfile.ZipInfo) -> int:
+        begin = self._start + info.header_offset
+        fields = _LOCAL_HEADER.unpack(self.source.read_at(begin, _LOCAL_HEADER.size))
+        begin += _LOCAL_HEADER.size
+        encoding = "utf-8" if info.flag_bits & _UTF8 else "cp437"
+        name = info.orig_filename.encode(encoding)
+        if fields[0] != SIGNATURE or self.source.read_at(begin, fields[9]) != name or 0 in name:
+            raise self._damaged(f"no member where {info.filename} should begin")
+        return begin + int(fields[9]) + int(fields[10])
+
+    def _check_end(self) -> None:
+        comment = len(self._archive.comment)
+        begin = self._end - comment - _END_RECORD.size
+        record = self.source.read_at(max(begin, self._start), _END_RECORD.size)
+        if record[:4] != b"PK\x05\x06" or _END_RECORD.unpack(record)[7] != comment:
+            raise self._damaged("it does not end with its end record")
 
     def _damaged(self, reason: str) -> CorruptFile:
         return CorruptFile(
@@ -69,7 +113,9 @@ class ZipMembers:
         return tuple(self._infos)
 
     def read(self, name: str) -> bytes:
-        """Return a small member whole (a config, an asset)."""
+        """Return a small member whole: a config."""
+        where = f"{self.source.path}: {name}"
+        limits.CONFIG_BYTES.check(self._infos[name].file_size, where, "the archive member")
         window = self.open(name)
         return bytes(window.source.read_at(window.offset, window.size))
 
@@ -82,19 +128,19 @@ class ZipMembers:
         limits.check_expansion(info.file_size, info.compress_size, where)
         if info.compress_type == zipfile.ZIP_STORED:
             return self._in_place(info)
-        return self._unpacked(info)
+        if info.compress_type == zipfile.ZIP_DEFLATED:
+            return self._unpacked(info)
+        raise CorruptFile(
+            "the archive member is compressed in a way that Keras does not write",
+            where=where,
+            found=zipfile.compressor_names.get(info.compress_type, str(info.compress_type)),
+            expected="stored, or deflate",
+        )
 
     def _in_place(self, info: zipfile.ZipInfo) -> Window:
         if info.file_size != info.compress_size:
             raise self._damaged(f"{info.filename} is stored, and its two sizes differ")
-        begin = self._start + info.header_offset
-        header = self.source.read_at(begin, _LOCAL_HEADER.size)
-        fields = _LOCAL_HEADER.unpack(header)
-        if fields[0] != SIGNATURE:
-            raise self._damaged(f"no member where {info.filename} should begin")
-        offset = begin + _LOCAL_HEADER.size + fields[9] + fields[10]
-        if offset + info.file_size > self._end:
-            raise self._damaged(f"{info.filename} ends behind the archive")
+        offset = self._offsets[info.filename]
         if info.file_size <= _CHECK_NOW:
             self._check(info.filename, offset, info)
         else:
@@ -115,15 +161,45 @@ class ZipMembers:
             raise self._damaged(f"bad CRC-32 of {name}")
 
     def _unpacked(self, info: zipfile.ZipInfo) -> Window:
-        handle, name = tempfile.mkstemp(prefix="lstmconvert-")
+        if self._scratch is None:
+            self._scratch = _Scratch(self.source)
         try:
-            with os.fdopen(handle, "wb") as target, self._archive.open(info) as member:
+            return self._scratch.add(self._inflated(info))
+        except OSError as error:
+            raise SourceError(
+                f"a compressed archive cannot be unpacked: {error.strerror or error}",
+                where=tempfile.gettempdir(),
+                hint="TMPDIR names another directory for temporary files",
+            ) from None
+
+    def _inflated(self, info: zipfile.ZipInfo) -> Iterator[bytes]:
+        try:
+            with self._archive.open(info) as member:
                 while chunk := member.read(_CHUNK):
-                    target.write(chunk)
-            unpacked = SourceFile(Path(name))
-            unpacked.path = self.source.path  # errors name the archive, not the nameless file
-            return Window(unpacked)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+                    yield chunk
+        except (*_BROKEN, EOFError, zlib.error) as error:
             raise self._damaged(f"{info.filename}: {error}") from None
-        finally:
-            os.unlink(name)
+
+
+class _Bounded(Window):
+    """What `zipfile` reads from: it takes the archive's directory in one read, of any size."""
+
+    def read(self, size: int = -1) -> bytes | None:
+        limits.ZIP_DIRECTORY_BYTES.check(size, self.source.path, "the archive's directory")
+        return super().read(size)
+
+
+class _Scratch(SourceFile):
+    """A nameless file that grows: what is unpacked of one archive. Errors name the archive."""
+
+    def __init__(self, archive: SourceFile) -> None:
+        self._file = tempfile.TemporaryFile()
+        super().__init__(archive.path, self._file.fileno())
+
+    def add(self, chunks: Iterator[bytes]) -> Window:
+        """Append, and return a window onto what was appended."""
+        start = self._file.tell()
+        self._file.writelines(chunks)
+        self._file.flush()
+        self._state = self._stat()
+        return Window(self, start, self.size - start)

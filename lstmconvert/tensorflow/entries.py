@@ -71,7 +71,7 @@ class Header:
 
     num_shards: int = integer(1)
     endianness: int = integer(2)
-    version: Version | None = message(3, Version)
+    version: Version | None = message(3, Version)  # noqa: RUF009 (frozen, as all are)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class Entry:
     """BundleEntryProto: where a tensor lies; with slices, only what the whole is."""
 
     dtype: int = integer(1)
-    shape: ShapeProto | None = message(2, ShapeProto)
+    shape: ShapeProto | None = message(2, ShapeProto)  # noqa: RUF009
     shard: int = integer(3)
     offset: int = integer(4)
     size: int = integer(5)
@@ -139,6 +139,7 @@ def shape_of(proto: ShapeProto | None, where: object) -> Shape:
     limits.RANK.check(len(shape), where, "the number of axes")
     if proto.unknown_rank or any(size < 0 for size in shape):
         raise CorruptFile("a stored tensor without a shape", where=where, found=shape)
+    limits.TENSOR_BYTES.check(math.prod(max(1, size) for size in shape), where, "the shape")
     return shape
 
 
@@ -177,7 +178,7 @@ def slice_key(name: bytes, part: Slice) -> bytes:
 
     An ordered code: the number 0, the name, the number of axes, a start and a length for each.
     """
-    escaped = name.replace(b"\xff", b"\xff\x00").replace(b"\x00", b"\x00\xff")
+    escaped = name.replace(b"\x00", b"\x00\xff")  # 0xff is escaped too; UTF-8 does not have it
     key = _number(0) + escaped + b"\x00\x01" + _number(len(part.extents))
     for extent in part.extents:
         length = -1 if extent.length is None else extent.length
@@ -193,7 +194,5 @@ def _number(value: int) -> bytes:
 def _signed_number(value: int) -> bytes:
     # Seven bits a byte; the leading bits count the bytes, inverted for a negative number.
     size = (~value if value < 0 else value).bit_length() // 7 + 1
-    bits = ((1 << size) - 1) << 7 * size
-    whole = max(size, 1)
-    raw = (value & (1 << 8 * whole) - 1) ^ bits
-    return raw.to_bytes(whole, "big")
+    header = ((1 << size) - 1) << 7 * size
+    return ((value & (1 << 8 * size) - 1) ^ header).to_bytes(size, "big")

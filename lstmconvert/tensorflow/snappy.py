@@ -23,11 +23,8 @@ def decompress(data: memoryview, where: object) -> memoryview:
         raise _damaged("its declared length cannot be true", where)
     output = bytearray()
     while at < len(data):
-        tag = data[at]
-        if tag & 3 == 0:
-            at = _literal(data, at, output, where)
-        else:
-            at = _copy(data, at, output, where)
+        element = _copy if data[at] & 3 else _literal
+        at = element(data, at, output, where)
         if len(output) > length:
             raise _damaged("it is longer than it declares", where)
     if len(output) != length:

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from lstmconvert import limits
 from lstmconvert.errors import CorruptFile
@@ -62,13 +62,8 @@ def texts(number: int) -> Any:
 
 
 def blob(number: int) -> Any:
-    """Declare bytes, or a packed list: a view of the payload; None if it is absent."""
-    return _field(Rule(number, LENGTH, lambda _, value: value), None)
-
-
-def blobs(number: int) -> Any:
-    """Declare repeated bytes."""
-    return _field(Rule(number, LENGTH, lambda _, value: value, True), ())
+    """Declare bytes, or a packed list."""
+    return _field(Rule(number, LENGTH, lambda _, value: bytes(value)), b"")
 
 
 def message(number: int, kind: type[Any]) -> Any:
@@ -90,8 +85,8 @@ def _signed(value: int) -> int:
 
 
 @functools.cache
-def _rules(kind: type[Any]) -> dict[int, tuple[str, Rule]]:
-    fields = dataclasses.fields(kind)
+def _rules(kind: Hashable) -> dict[int, tuple[str, Rule]]:
+    fields = dataclasses.fields(cast(Any, kind))
     return {field.metadata["rule"].number: (field.name, field.metadata["rule"]) for field in fields}
 
 
@@ -132,7 +127,8 @@ class Parser:
         """
         self._count += 1
         limits.PROTOBUF_MESSAGES.check(self._count, self.where, "the number of messages")
-        rules, found = _rules(kind), dict[str, Any]()
+        rules = _rules(cast(Hashable, kind))
+        found: dict[str, Any] = {}
         for number, wire, payload in self.fields(data):
             if number not in rules:
                 continue

@@ -1,0 +1,184 @@
+"""`lstmconvert convert`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lstmconvert.cli import options, output
+from lstmconvert.errors import UsageError
+
+if TYPE_CHECKING:
+    from lstmconvert.api import Result, Target
+
+#: Options that mean something for some targets only: option -> what it is for.
+_FUSED = "ONNX destinations (.onnx)"
+_BARE = "framework layouts (--to torch, flax, …)"
+_GATES = "per-gate destinations (.safetensors, .npz)"
+_KERAS = "Keras destinations (.keras, .weights.h5, .h5)"
+#: Options that contradict each other: the second leaves out what the first asks for.
+_CONTRADICTIONS = (
+    ("with_other", "lstm_only"),
+    ("with_optimizer", "lstm_only"),
+    ("with_other", "layers"),
+    ("with_optimizer", "layers"),
+)
+
+
+@options.command(
+    "Write the model in SRC to DST, whose suffix names the kind of file: .safetensors or .npz for "
+    "one tensor a gate, .keras, .weights.h5 or .h5 for Keras. What is written is read back and "
+    "compared bit for bit before it takes its name.",
+    "convert model.keras lstm.safetensors",
+    "convert lstm.weights.h5 lstm.keras --config architecture.json",
+)
+@click.argument("source", metavar="SRC", type=options.PATH)
+@click.argument("destination", metavar="DST", type=options.PATH)
+@click.option(
+    "--from",
+    "from_layout",
+    metavar="LAYOUT",
+    help="How SRC arranges the gates: gates or keras. Found out by default.",
+)
+@click.option(
+    "--to",
+    "layout",
+    metavar="LAYOUT",
+    help="How DST arranges the gates. By default gates "
+    "for .safetensors and .npz, keras for Keras files.",
+)
+@click.option(
+    "--layer",
+    "layers",
+    metavar="NAME",
+    multiple=True,
+    help="Convert this layer alone. May be given more than once.",
+)
+@click.option(
+    "--dtype", metavar="DTYPE", help="Cast the LSTM weights: float32, float16, bfloat16 or float64."
+)
+@click.option(
+    "--config",
+    metavar="FILE",
+    type=options.PATH,
+    help="The model's config, for weights without one: the text of to_json(), a .keras "
+    "or a whole-model .h5.",
+)
+@click.option(
+    "--set",
+    "settings",
+    metavar="[LAYER.]OPTION=VALUE",
+    multiple=True,
+    help="Say an option that no file says. May be given more than once.",
+)
+@click.option("--lstm-only", is_flag=True, help="Leave out all that belongs to no LSTM layer.")
+@click.option(
+    "--with-other",
+    is_flag=True,
+    help="Carry the other tensors too: the default where DST is per gate.",
+)
+@click.option("--with-optimizer", is_flag=True, help="Carry the optimizer's slots too.")
+@click.option("--fused", is_flag=True, help="For ONNX: write W, R and B instead of gates.")
+@click.option("--bare", is_flag=True, help="For framework layouts: no layer name before tensors'.")
+@click.option(
+    "--rescale-hard-sigmoid",
+    is_flag=True,
+    help="For Keras destinations: express the hard_sigmoid of Keras 2 by that of Keras 3 "
+    "and rescaled weights, equal to rounding.",
+)
+@click.option("--force", is_flag=True, help="Replace DST if it exists.")
+@click.option(
+    "--allow-lossy", is_flag=True, help="Accept that DST cannot express some of what a layer does."
+)
+@click.option("--dry-run", is_flag=True, help="Do everything but write.")
+@options.as_json
+def command(
+    source: Path,
+    destination: Path,
+    from_layout: str | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    from lstmconvert import api
+
+    _check(api.target_of(destination, given["layout"]), destination, given)
+    if from_layout is not None:
+        _check_layout(source, from_layout)
+    result = api.convert(
+        source,
+        destination,
+        **{k: v for k, v in given.items() if k not in ("with_other", "fused", "bare")},
+    )
+    for text in result.warnings:
+        output.warning(text)
+    if as_json:
+        output.as_json(_json(result))
+    else:
+        output.done(_summary(result))
+
+
+def _check(target: Target, destination: Path, given: dict[str, Any]) -> None:
+    """Raise `UsageError` for an option that means nothing here, or contradicts another."""
+    is_keras = target.layouts[0] == "keras"
+    for option, purpose, fits in (
+        ("fused", _FUSED, False),
+        ("bare", _BARE, False),
+        ("with_other", _GATES, not is_keras),
+        ("rescale_hard_sigmoid", _KERAS, is_keras),
+    ):
+        if given[option] and not fits:
+            raise UsageError(f"{_flag(option)} is for {purpose}", found=destination)
+    for wanted, other in _CONTRADICTIONS:
+        if given[wanted] and given[other]:
+            raise UsageError(f"{_flag(wanted)} and {_flag(other)} contradict each other")
+
+
+def _flag(name: str) -> str:
+    return "--layer" if name == "layers" else f"--{name.replace('_', '-')}"
+
+
+def _check_layout(source: Path, layout: str) -> None:
+    from lstmconvert import api
+    from lstmconvert.describe import is_per_gate
+
+    if layout not in (api.GATES, api.KERAS):
+        raise UsageError(
+            "no such layout", where="--from", found=layout, expected=f"{api.GATES} or {api.KERAS}"
+        )
+    found = api.GATES if is_per_gate(api.load(source)) else api.KERAS
+    if found != layout:
+        raise UsageError(
+            "SRC is in another layout",
+            where="--from",
+            found=found,
+            expected=layout,
+            hint="leave --from away: the layout is found out",
+        )
+
+
+def _json(result: Result) -> dict[str, Any]:
+    return {
+        "version": 1,
+        "destination": str(result.destination),
+        "container": result.container,
+        "layout": result.layout,
+        "layers": list(result.layers),
+        "tensors": result.tensors,
+        "whole_model": result.whole_model,
+        "losses": list(result.losses),
+        "warnings": list(result.warnings),
+        "written": result.written,
+    }
+
+
+def _summary(result: Result) -> str:
+    from lstmconvert.cli.shapes import counted
+
+    verb = "wrote" if result.written else "would write"
+    layers = counted(len(result.layers), "LSTM layer")
+    what = f"{counted(result.tensors, 'tensor')}, {layers}"
+    if result.layout == "keras":
+        what += ", the whole model" if result.whole_model else " alone, not the whole model"
+    return f"{verb} {result.destination}: {what}"

@@ -1,0 +1,95 @@
+"""What the user sees when something fails: one line, one hint, an exit code; never a traceback.
+
+`LSTMCONVERT_DEBUG=1` shows the traceback as well.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+
+import click
+
+from lstmconvert import errors
+from lstmconvert.cli import output
+
+#: Exit codes: what was asked is done, or the things are equal; a finding; trouble.
+DONE, FINDING, TROUBLE = 0, 1, 2
+#: What shells report of a process that SIGINT or SIGPIPE ended.
+INTERRUPTED, PIPE_CLOSED = 130, 141
+
+DEBUG = "LSTMCONVERT_DEBUG"
+
+#: The next step, for errors that name none themselves; the first that fits.
+_HINTS: tuple[tuple[type[BaseException], str], ...] = (
+    (errors.UnknownLayer, "lstmconvert inspect lists the layers of a file"),
+    (errors.UsageError, "--help shows how the command is used"),
+    (errors.NoLSTM, "only LSTM layers are read; is it the right file?"),
+    (errors.NotAModel, "give a file that Keras saved, or a per-gate file that lstmconvert wrote"),
+    (errors.CorruptFile, "save, copy or download the file again"),
+    (errors.DestinationError, "choose another destination"),
+    (errors.UnknownOption, "supply it with --config FILE or --set [LAYER.]OPTION=VALUE"),
+    (errors.UnsupportedByTarget, "choose another target, or accept the loss with --allow-lossy"),
+    (errors.LSTMConvertError, "check the path and its permissions"),
+)
+
+
+def report(failure: BaseException) -> int:
+    """Say what went wrong in one line and what to do next in another; return the exit code."""
+    if isinstance(failure, (KeyboardInterrupt, click.Abort)):
+        output.done("lstmconvert: interrupted")
+        return INTERRUPTED
+    if isinstance(failure, click.UsageError):
+        _usage(failure)
+        return TROUBLE
+    if os.environ.get(DEBUG):
+        lines = "".join(traceback.format_exception(failure)).splitlines()
+        for line in lines:
+            output.done(line)
+    text, hint = _explained(failure)
+    output.error(text)
+    output.hint(hint)
+    return TROUBLE
+
+
+def _explained(failure: BaseException) -> tuple[str, str]:
+    match failure:
+        case errors.LSTMConvertError():
+            hint = failure.hint or next(text for kind, text in _HINTS if isinstance(failure, kind))
+            return str(failure), hint
+        case MemoryError():
+            return "not enough memory", "close other programs, or convert on a larger machine"
+        case RecursionError():
+            return "the file is nested too deeply", "is it a file that Keras saved?"
+        case OSError():
+            where = f"{failure.filename}: " if failure.filename else ""
+            return (
+                f"{where}{failure.strerror or failure}",
+                "check the path, the disk and the permissions",
+            )
+        case click.ClickException():
+            return failure.format_message(), "--help shows how the command is used"
+    return (
+        f"a fault of lstmconvert itself: {type(failure).__name__}: {failure}",
+        f"{DEBUG}=1 shows where; please report it together with the file",
+    )
+
+
+def _usage(failure: click.UsageError) -> None:
+    command = failure.ctx.command_path if failure.ctx else "lstmconvert"
+    if isinstance(failure, click.exceptions.NoArgsIsHelpError):
+        click.echo(failure.ctx.get_help() if failure.ctx else "", err=True)
+        return
+    hint = f"{command} --help shows how it is used"
+    close = getattr(failure, "possibilities", None)
+    if isinstance(failure, click.NoSuchOption) and close:
+        hint = f"did you mean {' or '.join(close)}?"
+    elif isinstance(failure, click.exceptions.NoSuchCommand):
+        hint = f"did you mean {' or '.join(close)}?" if close else hint
+    message = getattr(failure, "message", str(failure))
+    output.error(_lowered(message if close else failure.format_message()))
+    output.hint(hint)
+
+
+def _lowered(text: str) -> str:
+    return (text[:1].lower() + text[1:]).rstrip(".")

@@ -1,0 +1,96 @@
+"""The command `lstmconvert`. A command's module is imported when the command is called."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+import lstmconvert
+from lstmconvert.cli import failures
+
+#: Command -> one line of help, so that the list of commands imports none of them.
+COMMANDS = {
+    "inspect": "Show the layers, tensors and gates of a file, and why they have their shapes.",
+    "convert": "Write a model's LSTM weights to another kind of file.",
+    "diff": "Tell whether two files hold the same layers, bit for bit.",
+}
+
+_EPILOG = """\b
+Examples:
+  lstmconvert inspect model.keras
+  lstmconvert convert model.keras lstm.safetensors"""
+
+
+class Program(click.Group):
+    """The group of commands, whose errors are one line, one hint and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
+        return list(COMMANDS)
+
+    def get_command(
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        cmd_name: str,
+    ) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"lstmconvert.cli.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise click.exceptions.NoSuchCommand(args[0], possibilities=COMMANDS, ctx=ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        formatter: click.HelpFormatter,
+    ) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise click.Abort from None  # click itself would print an empty line first
+
+    def main(  # type: ignore[override]  # it never returns
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,  # noqa: ARG002  # always the same, under python -m too
+        **extra: Any,
+    ) -> NoReturn:
+        sys.exit(self._run(args, extra))
+
+    def _run(self, args: Sequence[str] | None, extra: dict[str, Any]) -> int:
+        try:
+            code = super().main(args, "lstmconvert", **(extra | {"standalone_mode": False}))
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # The reader has what it wanted. What is left in the buffer must not raise at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return failures.PIPE_CLOSED
+        except (Exception, KeyboardInterrupt) as failure:
+            return failures.report(failure)
+        return code if isinstance(code, int) else failures.DONE
+
+
+@click.group(cls=Program, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(lstmconvert.__version__, message="lstmconvert %(version)s")
+def program() -> None:
+    """LSTM weights of Keras files as named gates: look, convert, compare. Bit for bit."""
+
+
+def main() -> NoReturn:
+    """Run the command line."""
+    program.main()

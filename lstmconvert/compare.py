@@ -1,0 +1,288 @@
+"""Whether two models are the same: weights bit for bit, options, other tensors.
+
+Layers are paired by name, and those left over by order and shape, which the report says. Weights
+are streamed, so that files of any size are compared in a few megabytes. An option that one side
+does not say is listed, and is no difference. Optimizer slots are not compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from lstmconvert import api, optionjson
+from lstmconvert.activations import Activation
+from lstmconvert.bitdiff import TensorDiff, compare_tensors
+from lstmconvert.gates import GATES
+from lstmconvert.layer import (
+    CELL_PARTS,
+    GATE_PARTS,
+    UNKNOWN,
+    Cell,
+    CellOptions,
+    DirectionOptions,
+    LayerOptions,
+    LSTMLayer,
+    OpaqueCell,
+)
+from lstmconvert.model import Model
+from lstmconvert.naming import prefix
+from lstmconvert.report import BY_NAME, BY_SHAPE, LayerDiff, OptionDiff, OtherDiff, Report
+from lstmconvert.tensors import SideBySide, Tensor
+
+T = TypeVar("T")
+
+
+def diff(a: str | Path | Model, b: str | Path | Model, *, weights_only: bool = False) -> Report:
+    """Compare two models.
+
+    Args:
+        a, b: paths, or models.
+        weights_only: compare the weights of the LSTM layers alone: no options, no other tensors.
+
+    Returns:
+        a report, which is true when the two are equal.
+
+    Raises:
+        SourceError: a file cannot be read.
+
+    >>> bool(diff("fixtures/keras-3.15.1/seed95.keras", "fixtures/keras-3.15.1/seed95.h5"))
+    True
+    """
+    one, two = _model(a), _model(b)
+    pairs, only_a, only_b = _paired(one.layers, two.layers)
+    report = Report(
+        a=_name(a),
+        b=_name(b),
+        weights_only=weights_only,
+        layers=tuple(_layer(x, y, how, weights_only) for x, y, how in pairs),
+        only_in_a=tuple(layer.name for layer in only_a),
+        only_in_b=tuple(layer.name for layer in only_b),
+        other=None if weights_only else _other(one, two),
+    )
+    one.source.check()
+    two.source.check()
+    return report
+
+
+def _model(value: str | Path | Model) -> Model:
+    return value if isinstance(value, Model) else api.load(value)
+
+
+def _name(value: str | Path | Model) -> str:
+    return value.source.container if isinstance(value, Model) else Path(value).resolve().name
+
+
+Pair = tuple[LSTMLayer, LSTMLayer, str]
+
+
+def _paired(
+    a: Sequence[LSTMLayer], b: Sequence[LSTMLayer]
+) -> tuple[list[Pair], list[LSTMLayer], list[LSTMLayer]]:
+    by_name = {layer.name: layer for layer in b}
+    pairs = [(x, by_name[x.name], BY_NAME) for x in a if x.name in by_name]
+    taken = {x.name for x, _, _ in pairs}
+    rest = _Waiting((_signature(y), y) for y in b if y.name not in taken)
+    only_a = []
+    for layer in (x for x in a if x.name not in taken):
+        found = rest.take(_signature(layer))
+        if found is None:
+            only_a.append(layer)
+        else:
+            pairs.append((layer, found, BY_SHAPE))
+    place = {layer.name: index for index, layer in enumerate(a)}
+    return sorted(pairs, key=lambda pair: place[pair[0].name]), only_a, rest.left()
+
+
+class _Waiting(Generic[T]):
+    """Things in their order, taken one by one by what they look like."""
+
+    def __init__(self, items: Iterable[tuple[Hashable, T]]) -> None:
+        self._by_kind: dict[Hashable, dict[int, T]] = {}
+        for place, (kind, item) in enumerate(items):
+            self._by_kind.setdefault(kind, {})[place] = item
+
+    def take(self, kind: Hashable) -> T | None:
+        """Take out the first of a kind, or None."""
+        same = self._by_kind.get(kind)
+        return same.pop(next(iter(same))) if same else None
+
+    def left(self) -> list[T]:
+        """Return what nobody took, in order."""
+        return [item for _, item in sorted(self._all(), key=itemgetter(0))]
+
+    def _all(self) -> Iterator[tuple[int, T]]:
+        for same in self._by_kind.values():
+            yield from same.items()
+
+
+def _signature(layer: LSTMLayer) -> Hashable:
+    return tuple(
+        (direction, index, tuple((part, cell.fused_shape(part)) for part in cell.gate_parts))
+        for direction, index, cell in layer.cells()
+    )
+
+
+def _layer(a: LSTMLayer, b: LSTMLayer, how: str, weights_only: bool) -> LayerDiff:
+    tensors = [
+        found for (name, one), (_, two) in _same_places(a, b) for found in _cells(name, one, two)
+    ]
+    compared = sum(len(list(cell.tensors())) for _, _, cell in a.cells())
+    options = [] if weights_only else list(_options(a, b))
+    return LayerDiff(
+        a=a.name,
+        b=b.name,
+        paired_by=how,
+        compared=compared,
+        tensors=tuple(tensors),
+        options=tuple(option for option in options if option.unknown_in is None),
+        unknown=tuple(option for option in options if option.unknown_in is not None),
+    )
+
+
+AnyCell = Cell | OpaqueCell | None
+
+
+def _same_places(
+    a: LSTMLayer, b: LSTMLayer
+) -> Iterator[tuple[tuple[str, AnyCell], tuple[str, AnyCell]]]:
+    """Yield `(tensor prefix, cell)` of both layers, direction by direction; None where none is."""
+    for direction in ("forward", "backward"):
+        sides = [dict(layer.directions).get(direction) for layer in (a, b)]
+        cells = [side.cells if side else () for side in sides]
+        for index in range(max(map(len, cells))):
+            names = [
+                prefix(x, direction, index) if s else x.name
+                for x, s in zip((a, b), sides, strict=True)
+            ]
+            found = [side[index] if index < len(side) else None for side in cells]
+            yield (names[0], found[0]), (names[1], found[1])
+
+
+def _cells(name: str, a: AnyCell, b: AnyCell) -> Iterator[TensorDiff]:
+    if not isinstance(a, Cell) or not isinstance(b, Cell):
+        if isinstance(a, OpaqueCell) and isinstance(b, OpaqueCell):
+            return  # their tensors are among the others
+        yield TensorDiff(name=name, reason="cell", a=_cell_name(a), b=_cell_name(b))
+        return
+    for part in GATE_PARTS:
+        yield from _part(name, part, a, b)
+    for part in CELL_PARTS:
+        yield from compare_tensors({f"{name}.{part}": None}, a.parts.get(part), b.parts.get(part))
+
+
+def _cell_name(cell: AnyCell) -> str:
+    return "none" if cell is None else "LSTM" if isinstance(cell, Cell) else cell.class_name
+
+
+def _part(name: str, part: str, a: Cell, b: Cell) -> Iterator[TensorDiff]:
+    have = [[g for g in GATES if g in c.gates and part in c.gates[g].tensors] for c in (a, b)]
+    both = [gate for gate in have[0] if gate in have[1]]
+    for gate in GATES:
+        if gate in both or not (gate in have[0] or gate in have[1]):
+            continue
+        sides = [c.gates[gate].tensors.get(part) if gate in c.gates else None for c in (a, b)]
+        yield from compare_tensors({f"{name}.{gate}_gate.{part}": None}, *sides)
+    if not both:
+        return
+    # All gates in one pass over the fused arrays, each byte read once.
+    fused: list[Tensor] = [
+        SideBySide(tuple(c.gates[g].tensors[part] for g in both)) for c in (a, b)
+    ]
+    if fused[0].shape == fused[1].shape:
+        labels = {f"{name}.{gate}_gate.{part}": a.units for gate in both}
+        yield from compare_tensors(labels, *fused)
+        return
+    for gate in both:
+        label = f"{name}.{gate}_gate.{part}"
+        yield from compare_tensors(
+            {label: None}, a.gates[gate].tensors[part], b.gates[gate].tensors[part]
+        )
+
+
+def _options(a: LSTMLayer, b: LSTMLayer) -> Iterator[OptionDiff]:
+    """Yield every option that the two say differently, or that one of them does not say."""
+    if a.config is not None and b.config is not None and a.class_name != b.class_name:
+        yield OptionDiff(where=a.name, option="class", a=a.class_name, b=b.class_name)
+    skipped = set() if a.backward is not None else {"merge_mode"}
+    yield from _fields(a.name, a.options, b.options, skipped)
+    for direction, side in a.directions:
+        other = dict(b.directions).get(direction)
+        if other is not None:
+            where = a.name if a.backward is None else f"{a.name}.{direction}"
+            yield from _fields(where, side.options, other.options, set())
+    for (name, one), (_, two) in _same_places(a, b):
+        if isinstance(one, Cell) and isinstance(two, Cell):
+            yield from _fields(name, one.options, two.options, set())
+
+
+AnyOptions = CellOptions | DirectionOptions | LayerOptions
+
+
+def _fields(where: str, a: AnyOptions, b: AnyOptions, skipped: set[str]) -> Iterator[OptionDiff]:
+    for field in fields(a):
+        one, two = _value(a, field.name), _value(b, field.name)
+        if field.name in skipped or one is two is UNKNOWN:
+            continue
+        unknown_in = "a" if one is UNKNOWN else "b" if two is UNKNOWN else None
+        if unknown_in or _differ(one, two):
+            yield OptionDiff(
+                where=where,
+                option=field.name,
+                a=optionjson.value_to_json(one),
+                b=optionjson.value_to_json(two),
+                unknown_in=unknown_in,
+            )
+
+
+def _value(options: AnyOptions, name: str) -> Any:
+    value = getattr(options, name)
+    if name == "output_activation" and value is None and isinstance(options, CellOptions):
+        return options.activation  # which it then is
+    return value
+
+
+def _differ(a: Any, b: Any) -> bool:
+    if isinstance(a, Activation) or isinstance(b, Activation):
+        return bool(a != b)
+    return bool(_plain(a) != _plain(b))
+
+
+def _plain(value: Any) -> Any:
+    """Make a config's tuples and lists one; True stays apart from 1."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return ("flag", value) if isinstance(value, bool) else value
+
+
+def _other(a: Model, b: Model) -> OtherDiff:
+    one, two = {**a.other, **a.assets}, {**b.other, **b.assets}
+    pairs = [(name, name) for name in one if name in two]
+    rest = _Waiting((_kind(two[name]), name) for name in two if name not in one)
+    only_a, renamed = [], []
+    for name in (name for name in one if name not in two):
+        found = rest.take(_kind(one[name]))
+        if found is None:
+            only_a.append(name)
+        else:
+            renamed.append((name, found))
+    return OtherDiff(
+        compared=len(pairs) + len(renamed),
+        tensors=tuple(
+            found
+            for x, y in (*pairs, *renamed)
+            for found in compare_tensors({x: None}, one[x], two[y])
+        ),
+        renamed=tuple(renamed),
+        only_in_a=tuple(only_a),
+        only_in_b=tuple(rest.left()),
+    )
+
+
+def _kind(tensor: Tensor) -> Hashable:
+    return tensor.shape, tensor.dtype.name

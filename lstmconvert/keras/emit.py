@@ -1,0 +1,329 @@
+"""From a neutral layer to the config of a Keras 3 layer: only what differs from Keras's defaults.
+
+Fewer keys open in more versions: Keras 3.3 refuses keywords that 3.15 writes. Every class named
+here is Keras's own, so that a file needs no import of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from lstmconvert.activations import HARD_SIGMOID_KERAS2, KERAS2, KERAS3, Activation
+from lstmconvert.errors import UnsupportedByTarget
+from lstmconvert.jsontext import Json, JsonObject
+from lstmconvert.keras import options
+from lstmconvert.keras.era import DEFAULTS, Era
+from lstmconvert.keras.values import COMPOSITION, object_spec
+from lstmconvert.layer import (
+    UNKNOWN,
+    Cell,
+    CellOptions,
+    Direction,
+    DirectionOptions,
+    LSTMLayer,
+    OpaqueCell,
+)
+
+TARGET = "Keras 3"
+DEFAULT_POLICY = "float32"
+#: The batch and time axes of an input of any size.
+Shape = tuple[int | None, ...]
+
+_KINDS = {
+    "initializer": "keras.initializers",
+    "regularizer": "keras.regularizers",
+    "constraint": "keras.constraints",
+}
+#: Activation layers for functions whose constants are not those of Keras's bare name.
+_LAYERS = {"relu": "ReLU", "leaky_relu": "LeakyReLU", "elu": "ELU"}
+#: Options that are written under another key, or elsewhere.
+_ELSEWHERE = frozenset({"policy", "trainable", "use_bias", "time_major"})
+#: Cells beside an LSTM that can be rebuilt.
+_OPAQUE = frozenset({"GRU", "GRUCell", "SimpleRNN", "SimpleRNNCell"})
+#: The activations that tf_keras has by name (tf_keras/src/activations.py).
+_TF_KERAS_NAMES: tuple[str, ...] = (
+    "linear",
+    "sigmoid",
+    "tanh",
+    "hard_sigmoid",
+    "relu",
+    "elu",
+    "selu",
+    "gelu",
+    "softplus",
+    "softsign",
+    "exponential",
+    "swish",
+    "mish",
+    "softmax",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """How one Keras spells a layer's config.
+
+    Fields: `library`: `keras` (Keras 3) or `tf_keras`; `custom`: names of a user's own objects that
+    will be there when the config is read.
+    """
+
+    library: str = "keras"
+    custom: frozenset[str] = frozenset()
+
+    @property
+    def target(self) -> str:
+        """The name of this Keras in messages."""
+        return TARGET if self.library == "keras" else self.library
+
+    def known(self, name: str) -> str | None:
+        """Return the name under which a user's own object was supplied, if it was."""
+        short = name.rpartition(">")[2]
+        return next((found for found in (name, short) if found in self.custom), None)
+
+    def layer_config(self, layer: LSTMLayer, name: str) -> JsonObject:
+        """Return the serialized object of a whole layer, as `keras.saving.serialize_keras_object`.
+
+        Raises:
+            UnsupportedByTarget: an option has no spelling in Keras 3.
+        """
+        if layer.backward is None:
+            return self._direction(layer.forward, layer, name)
+        outer = layer.options
+        policy = outer.policy if isinstance(outer.policy, str) else _policy(layer.forward)
+        config: JsonObject = {"name": name, **_common(outer.trainable, policy)}
+        if outer.merge_mode != "concat":
+            config["merge_mode"] = outer.merge_mode
+        own = name.removeprefix("forward_")
+        config["layer"] = self._direction(
+            layer.forward, layer, layer.forward.name or f"forward_{own}"
+        )
+        config["backward_layer"] = self._direction(
+            layer.backward, layer, layer.backward.name or f"backward_{own}"
+        )
+        return serialized("keras.layers", "Bidirectional", config)
+
+    def _direction(self, direction: Direction, layer: LSTMLayer, name: str) -> JsonObject:
+        first = direction.cells[0]
+        config: JsonObject = {"name": name, **self._changed(direction.options, layer)}
+        if _is_rnn(direction, layer):
+            config["cell"] = self._rnn_cell(direction, layer)
+        elif isinstance(first, OpaqueCell):
+            config.update(self._opaque(first, layer))
+        else:
+            config.update(self._cell(first, layer))
+        config.update(_common(direction.options.trainable, _policy(direction)))
+        return serialized("keras.layers", class_of(direction, layer), config)
+
+    def _rnn_cell(self, direction: Direction, layer: LSTMLayer) -> JsonObject:
+        cells = [self._rnn_part(cell, layer) for cell in direction.cells]
+        if len(cells) == 1:
+            return cells[0]
+        config: JsonObject = {"name": _stack_name(layer), "cells": cells}
+        return serialized("keras.layers", "StackedRNNCells", config)
+
+    def _rnn_part(self, cell: Cell | OpaqueCell, layer: LSTMLayer) -> JsonObject:
+        named = {"name": cell.name} if cell.name else {}
+        if isinstance(cell, OpaqueCell):
+            config = {**named, **self._opaque(cell, layer)}
+            return serialized("keras.layers", cell.class_name, config)
+        common = _common(cell.options.trainable, cell.options.policy)
+        config = {**named, **self._cell(cell, layer), **common}
+        return serialized("keras.layers", "LSTMCell", config)
+
+    def _opaque(self, cell: OpaqueCell, layer: LSTMLayer) -> JsonObject:
+        """Spell a GRU or simple RNN beside an LSTM: its options have the names of an LSTM's."""
+        found = (cell.config or {}).get("config")
+        if cell.class_name not in _OPAQUE or not isinstance(found, dict) or "units" not in found:
+            raise UnsupportedByTarget(
+                f"{self.target} cannot rebuild the {cell.class_name} beside the LSTM",
+                where=layer.name,
+                layer=layer.name,
+                option=cell.class_name,
+                target=self.target,
+            )
+        era = Era("keras3" if "module" in (cell.config or {}) else "keras2")
+        known = options.cell_options(found, era, layer.name)
+        config = {"units": found["units"], **self._changed(known, layer)}
+        config.update(_common(known.trainable, known.policy))
+        for name, default in (("use_bias", True), ("reset_after", None)):
+            if name in found and found[name] != default:
+                config[name] = found[name]
+        return config
+
+    def _cell(self, cell: Cell, layer: LSTMLayer) -> JsonObject:
+        convolution = cell.options.convolution
+        width = "units" if convolution is None else "filters"
+        config: JsonObject = {width: cell.units, **self._changed(cell.options, layer)}
+        if not cell.use_bias:
+            config["use_bias"] = False
+        if convolution is not None:
+            config.update(convolution)
+        return config
+
+    def _changed(
+        self, known: CellOptions | DirectionOptions, layer: LSTMLayer
+    ) -> JsonObject:
+        result: JsonObject = {}
+        for field in fields(known):
+            name, value = field.name, getattr(known, field.name)
+            if name in _ELSEWHERE or name not in DEFAULTS or value is UNKNOWN:
+                continue
+            if isinstance(value, Activation):
+                if value != KERAS3[DEFAULTS[name]]:
+                    result[name] = self.activation(value, layer, name)
+            elif value != _default(name):
+                result[name] = self._object(value, name, layer)
+        return result
+
+    def _object(self, value: Any, name: str, layer: LSTMLayer) -> Json:
+        module = _KINDS.get(name.rpartition("_")[2])
+        if module is None or value is None:
+            return value
+        if "registered_name" not in value:
+            return serialized(module, value["class_name"], value["config"])
+        known = self.known(value["registered_name"])
+        if known is None:
+            raise self._custom(name, value["class_name"], layer)
+        return {**serialized(module, known, value["config"]), "registered_name": known}
+
+    def activation(self, value: Activation, layer: LSTMLayer, option: str) -> Json:
+        """Return how this Keras spells an activation: a name, or a layer in its place.
+
+        Raises:
+            UnsupportedByTarget: it has no spelling.
+        """
+        if value.custom:
+            known = self.known(value.name)
+            if known is None:
+                raise self._custom(option, value.name, layer)
+            return known
+        for name, meant in self._names().items():
+            if meant == value:
+                return name
+        if value == HARD_SIGMOID_KERAS2 and self.library == "keras":
+            return _composition(layer)
+        if value.name in _LAYERS and self.library == "keras":
+            return serialized("keras.layers", _LAYERS[value.name], dict(value.constants))
+        raise UnsupportedByTarget(
+            f"{self.target} has no {option} {value}",
+            where=layer.name,
+            layer=layer.name,
+            option=option,
+            target=self.target,
+            found=str(value),
+        )
+
+    def _names(self) -> Mapping[str, Activation]:
+        if self.library == "keras":
+            return KERAS3
+        return {name: KERAS2[name] for name in _TF_KERAS_NAMES}
+
+    def _custom(self, option: str, found: str, layer: LSTMLayer) -> UnsupportedByTarget:
+        return UnsupportedByTarget(
+            f"a custom {option}, which is code that no file holds",
+            where=layer.name,
+            layer=layer.name,
+            option=option,
+            target=self.target,
+            found=found,
+            hint="rebuild in Python with to_keras(layer, custom_objects={…})",
+        )
+
+
+def _composition(layer: LSTMLayer) -> JsonObject:
+    """Keras 2's hard_sigmoid in Keras 3's own layers, in the dtype that the layer computes in."""
+    dtype = _policy(layer.forward).removeprefix("mixed_")
+    layers = [
+        serialized("keras.layers", class_name, {**config, "dtype": dtype})
+        for class_name, config in COMPOSITION
+    ]
+    return serialized("keras", "Sequential", {"name": "keras2_hard_sigmoid", "layers": layers})
+
+
+def serialized(module: str, class_name: str, config: JsonObject) -> JsonObject:
+    """Return an object as Keras 3 serializes it."""
+    return {
+        "module": module,
+        "class_name": class_name,
+        "config": config,
+        "registered_name": None,
+    }
+
+
+def class_of(direction: Direction, layer: LSTMLayer) -> str:
+    """Return the Keras 3 class that one direction becomes: LSTM, RNN or ConvLSTM1D to 3D."""
+    if _is_rnn(direction, layer):
+        return "RNN"
+    cell = direction.cells[0]
+    if isinstance(cell, OpaqueCell):
+        return cell.class_name
+    rank = len(cell.fused_shape("kernel")) - 2
+    return f"ConvLSTM{rank}D" if rank else "LSTM"
+
+
+def _is_rnn(direction: Direction, layer: LSTMLayer) -> bool:
+    named = direction.class_name or layer.class_name
+    return named == "RNN" or len(direction.cells) > 1
+
+
+def _stack_name(layer: LSTMLayer) -> str:
+    config = layer.config or {}
+    for key in ("config", "cell", "config", "name"):
+        config = config.get(key, {}) if isinstance(config, dict) else {}
+    return config if isinstance(config, str) else "stacked_rnn_cells"
+
+
+def _default(name: str) -> Json:
+    kind = name.rpartition("_")[2]
+    return object_spec(DEFAULTS[name], name) if kind in _KINDS else DEFAULTS[name]
+
+
+def _policy(direction: Direction) -> str:
+    """Return the dtype policy of a direction; where it is unknown, the dtype of its weights."""
+    policy = direction.options.policy
+    if isinstance(policy, str):
+        return policy
+    cells = direction.lstm_cells
+    return cells[0].dtype.name if cells else DEFAULT_POLICY
+
+
+def _common(trainable: Any, policy: Any) -> JsonObject:
+    frozen = {"trainable": False} if trainable is False else {}
+    other = isinstance(policy, str) and policy != DEFAULT_POLICY
+    return {**frozen, "dtype": policy} if other else frozen
+
+
+def input_shape(layer: LSTMLayer) -> Shape:
+    """Return the input's shape with the batch and time axes, None where any size will do.
+
+    The source's own shape is used where its config has one: a stateful layer needs its batch
+    size, an unrolled one its number of steps.
+    """
+    found = _stated_shape(layer)
+    cell = next(cell for _, _, cell in layer.cells())
+    rank = len(cell.fused_shape("kernel")) - 2
+    if found is not None and len(found) == 3 + rank:
+        return found
+    spatial: Shape = (None,) * rank
+    data_format = (cell.options.convolution or {}).get("data_format")
+    if data_format == "channels_first":
+        return (None, None, cell.input_dim, *spatial)
+    return (None, None, *spatial, cell.input_dim)
+
+
+def _stated_shape(layer: LSTMLayer) -> Shape | None:
+    whole = layer.config or {}
+    build, config = whole.get("build_config"), whole.get("config")
+    places = [
+        build.get("input_shape") if isinstance(build, dict) else None,
+        build.get("shapes_dict", {}).get("sequences_shape") if isinstance(build, dict) else None,
+        *(config.get(k) for k in ("batch_input_shape", "batch_shape") if isinstance(config, dict)),
+    ]
+    for shape in places:
+        if isinstance(shape, list) and all(
+            size is None or (isinstance(size, int) and 0 < size < 1 << 40) for size in shape
+        ):
+            return tuple(shape)
+    return None

@@ -1,0 +1,289 @@
+"""Live Keras layers out of neutral ones. The only module of the package that imports Keras.
+
+A layer is rebuilt from the config that we emit, through closed tables of Keras's own classes:
+nothing that a file names is imported, looked up or called otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from lstmconvert.dtypes import Array, same_bits
+from lstmconvert.errors import MissingPackage, UnknownOption, UnsupportedByTarget, UsageError
+from lstmconvert.jsontext import Json, JsonObject
+from lstmconvert.keras import emit
+from lstmconvert.keras.cells import ROLES
+from lstmconvert.keras.era import DEFAULTS
+from lstmconvert.keras.fit import Fitter
+from lstmconvert.layer import Cell, LSTMLayer, OpaqueCell
+from lstmconvert.model import Model
+
+LIBRARIES = ("keras", "tf_keras")
+
+#: Keras's own classes that a config of ours may name, by module.
+_LAYERS = frozenset(
+    {
+        *("LSTM", "LSTMCell", "RNN", "StackedRNNCells", "Bidirectional"),
+        *("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"),
+        *("GRU", "GRUCell", "SimpleRNN", "SimpleRNNCell"),
+        *("ReLU", "LeakyReLU", "ELU", "Rescaling"),
+    }
+)
+_INITIALIZERS = frozenset(
+    {
+        *("Zeros", "Ones", "Constant", "RandomNormal", "RandomUniform", "TruncatedNormal"),
+        *("VarianceScaling", "Orthogonal", "OrthogonalInitializer", "Identity"),
+        *("GlorotNormal", "GlorotUniform", "HeNormal", "HeUniform"),
+        *("LecunNormal", "LecunUniform"),
+    }
+)
+_REGULARIZERS = frozenset({"L1", "L2", "L1L2", "OrthogonalRegularizer"})
+_CONSTRAINTS = frozenset({"MaxNorm", "MinMaxNorm", "NonNeg", "UnitNorm"})
+_TABLES: dict[str, tuple[str, frozenset[str]]] = {
+    "layers": ("keras.layers", _LAYERS),
+    "initializers": ("keras.initializers", _INITIALIZERS),
+    "regularizers": ("keras.regularizers", _REGULARIZERS),
+    "constraints": ("keras.constraints", _CONSTRAINTS),
+}
+#: Arguments that hold an initializer: built as zeros first, and set when the weights are there.
+_INITIALIZER_KEYS = ("kernel_initializer", "recurrent_initializer", "bias_initializer")
+
+
+def to_keras(
+    value: LSTMLayer | Model,
+    *,
+    library: str = "keras",
+    custom_objects: Mapping[str, Any] | None = None,
+    rescale_hard_sigmoid: bool = False,
+) -> Any:
+    """Return a live, built Keras layer equal to a neutral one; of a model, name -> layer.
+
+    Args:
+        value: the layer, or the model.
+        library: `keras` (Keras 3, on whatever backend it runs) or `tf_keras`.
+        custom_objects: name -> a user's own activation, initializer, regularizer or constraint.
+        rescale_hard_sigmoid: compute Keras 2's hard_sigmoid by Keras 3's with rescaled weights
+            (rounded) instead of by a composition of Keras's own layers (exact).
+
+    Raises:
+        MissingPackage: Keras is not installed.
+        UnknownOption: the source does not say an option that changes the numbers.
+        UnsupportedByTarget: Keras cannot express an option, or a custom object is missing.
+    """
+    if isinstance(value, Model):
+        return {
+            name: to_keras(
+                layer,
+                library=library,
+                custom_objects=custom_objects,
+                rescale_hard_sigmoid=rescale_hard_sigmoid,
+            )
+            for name, layer in value.items()
+        }
+    builder = _Builder(import_library(library), library, dict(custom_objects or {}))
+    fitter = Fitter(emit.TARGET if library == "keras" else library, rescale=rescale_hard_sigmoid)
+    layer = fitter.fit(value)
+    for loss in fitter.losses:
+        _warn(loss)
+    return builder.layer(layer)
+
+
+def import_library(name: str) -> Any:
+    """Import Keras 3 or tf_keras.
+
+    Raises:
+        UsageError: another name.
+        MissingPackage: it is not installed.
+    """
+    if name not in LIBRARIES:
+        raise UsageError("no such Keras", found=name, expected=" or ".join(LIBRARIES))
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise MissingPackage(
+            f"{name} is not installed, or its backend is not: {error}",
+            hint="pip install 'lstmconvert[keras]'" if name == "keras" else "pip install tf_keras",
+        ) from None
+
+
+def _warn(text: str) -> None:
+    import warnings
+
+    warnings.warn(text, UserWarning, stacklevel=4)
+
+
+@dataclass(frozen=True, slots=True)
+class _Builder:
+    keras: Any
+    library: str
+    custom: dict[str, Any]
+
+    def layer(self, layer: LSTMLayer) -> Any:
+        spelling = emit.Spelling(self.library, frozenset(self.custom))
+        config = spelling.layer_config(layer, layer.own_name)
+        shape = emit.input_shape(layer)
+        _check_shape(layer, shape)
+        with self._scope():
+            live = self._object(_with_zeros(config), layer.name)
+            live.build(shape)
+            for (_, cell), target in zip(_cells(layer), live_cells(live), strict=True):
+                self._assign(target, _arrays(cell, layer), layer.name)
+            for found, target in zip(_cell_configs(config), live_cells(live), strict=True):
+                for key in _INITIALIZER_KEYS:
+                    if hasattr(target, key):
+                        setattr(target, key, self._initializer(found.get(key), key, layer.name))
+        return live
+
+    def _assign(self, target: Any, arrays: list[Array], where: str) -> None:
+        for role, array in zip(ROLES, arrays, strict=False):
+            variable = getattr(target, role)
+            variable.assign(array)
+            kept = read_variable(variable, self.library)
+            if not same_bits(kept, array):
+                raise UnsupportedByTarget(
+                    f"this backend of Keras does not keep the bits of {role}",
+                    where=where,
+                    layer=where,
+                    option="dtype",
+                    target=self.library,
+                    found=f"{array.dtype.name}, kept as {kept.dtype.name}",
+                )
+
+    def _scope(self) -> Any:
+        if not self.custom:
+            return contextlib.nullcontext()
+        return self.keras.utils.custom_object_scope(self.custom)
+
+    def _object(self, value: JsonObject, where: str) -> Any:
+        class_name = value["class_name"]
+        if value.get("registered_name") in self.custom:
+            return self._custom(value)
+        if class_name == "Sequential":
+            return self.keras.Sequential(
+                [self._object(item, where) for item in value["config"]["layers"]]
+            )
+        for module, (path, allowed) in _TABLES.items():
+            if value["module"].startswith(path) and class_name in allowed:
+                return self._call(getattr(self.keras, module), value, where)
+        raise UnsupportedByTarget(
+            "a class that is not Keras's own",
+            where=where,
+            layer=where,
+            option=class_name,
+            target=self.library,
+            hint="pass it in custom_objects",
+        )
+
+    def _call(self, module: Any, value: JsonObject, where: str) -> Any:
+        factory: Callable[..., Any] = getattr(module, value["class_name"])
+        arguments = {
+            key: self._value(item, f"{where}.{key}") for key, item in value["config"].items()
+        }
+        return factory(**arguments)
+
+    def _value(self, value: Json, where: str) -> Any:
+        if isinstance(value, dict):
+            return self._object(value, where)
+        if isinstance(value, list):
+            return [self._value(item, where) for item in value]
+        return self.custom.get(value, value) if isinstance(value, str) else value
+
+    def _custom(self, value: JsonObject) -> Any:
+        found = self.custom[value["registered_name"]]
+        return found.from_config(value["config"]) if hasattr(found, "from_config") else found
+
+    def _initializer(self, value: Json, key: str, where: str) -> Any:
+        if value is None:
+            value = DEFAULTS[key]
+        if isinstance(value, str):
+            return self.keras.initializers.get(self.custom.get(value, value))
+        return self._object(value, f"{where}.{key}")
+
+
+def _check_shape(layer: LSTMLayer, shape: emit.Shape) -> None:
+    for _, direction in layer.directions:
+        for option, axis, what in (("stateful", 0, "batch size"), ("unroll", 1, "number of steps")):
+            if getattr(direction.options, option) is True and shape[axis] is None:
+                raise UnknownOption(
+                    f"a layer with {option}=True is built for one {what}, which no file says",
+                    where=layer.name,
+                    hint="convert from a file with the model's whole config",
+                )
+
+
+def _with_zeros(value: Json) -> Any:
+    """Return a config whose LSTM weights start as zeros: on TensorFlow, Keras cannot draw bfloat16
+    ones from its default orthogonal initializer."""
+    if isinstance(value, list):
+        return [_with_zeros(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    result = {key: _with_zeros(item) for key, item in value.items()}
+    if _is_cell(value):
+        result["config"].update(dict.fromkeys(_INITIALIZER_KEYS, "zeros"))
+    return result
+
+
+def _is_cell(value: JsonObject) -> bool:
+    config = value.get("config")
+    return isinstance(config, dict) and ("units" in config or "filters" in config)
+
+
+def _cell_configs(value: Json) -> Iterator[JsonObject]:
+    """Yield the arguments of every object that has weights, in the order of Keras's weights."""
+    if _is_cell(value):
+        yield value["config"]
+        return
+    config = value["config"]
+    for key in ("layer", "backward_layer", "cell"):
+        if isinstance(config.get(key), dict):
+            yield from _cell_configs(config[key])
+    for item in config.get("cells", []):
+        yield from _cell_configs(item)
+
+
+def _cells(layer: LSTMLayer) -> Iterator[tuple[str, Cell | OpaqueCell]]:
+    for name, direction in layer.directions:
+        for cell in direction.cells:
+            yield name, cell
+
+
+def read_variable(variable: Any, library: str) -> Array:
+    """Return the array of a live variable, in its own dtype."""
+    if library == "tf_keras":
+        return np.asarray(variable.numpy())
+    return np.asarray(import_library(library).ops.convert_to_numpy(variable.value))
+
+
+def live_cells(live: Any) -> Iterator[Any]:
+    """Yield the objects that hold `kernel`, in the order of Keras's weights."""
+    if hasattr(live, "forward_layer"):
+        yield from live_cells(live.forward_layer)
+        yield from live_cells(live.backward_layer)
+    elif hasattr(live, "cells"):
+        for cell in live.cells:
+            yield from live_cells(cell)
+    elif hasattr(live, "cell"):
+        yield from live_cells(live.cell)
+    else:
+        yield live
+
+
+def _arrays(cell: Cell | OpaqueCell, layer: LSTMLayer) -> list[Array]:
+    if isinstance(cell, Cell):
+        return [cell.fused(role).read() for role in ROLES if role in cell.gate_parts]
+    if not cell.tensors:
+        raise UnsupportedByTarget(
+            f"the weights of the {cell.class_name} beside the LSTM are not in the file",
+            where=layer.name,
+            layer=layer.name,
+            option=cell.class_name,
+            target="Keras",
+        )
+    return [tensor.read() for tensor in cell.tensors]

@@ -1,0 +1,276 @@
+"""Writing Keras's files without Keras: the whole model where it is all there, else its LSTMs.
+
+A model goes back whole into the kind of weight store that it came from, array by array to its old
+place and with its own config, byte for byte. Otherwise the file holds the LSTM layers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lstmconvert import writing
+from lstmconvert.errors import UnknownOption, UnsupportedByTarget
+from lstmconvert.jsontext import canonical
+from lstmconvert.keras import archive, emit, h5write, layerstore, legacy, zipwrite
+from lstmconvert.keras.fit import Fitter
+from lstmconvert.keras.hdf5 import read_tree
+from lstmconvert.model import Model
+from lstmconvert.tensors import SourceFile, Tensor
+
+if TYPE_CHECKING:
+    from lstmconvert.api import Options, Result
+
+#: What the archives that we generate say of themselves. No clock; their configs open from 3.3 on.
+_METADATA = {"keras_version": "3.3.0", "date_saved": "1980-01-01@00:00:00"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """What a Keras file will hold.
+
+    Fields: `tensors`: full path -> tensor; `attributes` of HDF5 groups; `config` and `metadata`,
+    for an archive; `assets`; `layers`, their names; `whole`: whether it is the whole model;
+    `losses` and `warnings`, to tell the user.
+    """
+
+    tensors: Mapping[str, Tensor]
+    attributes: h5write.GroupAttributes
+    config: str = ""
+    metadata: str = ""
+    assets: Mapping[str, Tensor] = field(default_factory=dict)
+    layers: tuple[str, ...]
+    whole: bool
+    losses: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def save(
+    model: Model, path: Path, container: str, how: Options, source: Path | None
+) -> Result:
+    """Write a Keras file of one kind: `keras`, `weights.h5` or `h5`.
+
+    Raises:
+        UnsupportedByTarget: Keras, or this kind of file, cannot hold an option or a dtype.
+        UnknownOption: the file's config would need an option that the source does not say.
+        DestinationError: see `writing.replacing`.
+    """
+    from lstmconvert.api import KERAS, Result
+
+    content = _CONTENT[container](model, how)
+    result = Result(
+        destination=path,
+        container=container,
+        layout=KERAS,
+        layers=content.layers,
+        tensors=len(content.tensors),
+        whole_model=content.whole,
+        losses=(*model.losses, *content.losses),
+        warnings=(*model.notes, *model.losses, *content.losses, *content.warnings),
+        written=not how.dry_run,
+    )
+    if not how.dry_run:
+        with writing.replacing(path, force=how.force, source=source) as temporary:
+            _write(content, temporary, container)
+            written = _read_back(temporary, container)
+            try:
+                writing.check_written({**content.tensors, **content.assets}, written, path)
+            finally:
+                model.source.check()
+    return result
+
+
+def _write(content: Content, path: Path, container: str) -> None:
+    if container != "keras":
+        h5write.write(path, content.tensors, content.attributes)
+        return
+    weights = path.with_name(f"{path.name}.h5")
+    try:
+        h5write.write(weights, content.tensors, content.attributes)
+        zipwrite.write(path, content.config, content.metadata, weights, content.assets)
+    finally:
+        weights.unlink(missing_ok=True)
+
+
+def _read_back(path: Path, container: str) -> dict[str, Tensor]:
+    if container != "keras":
+        return dict(read_tree(SourceFile(path)).tensors)
+    found = archive.read_zip(SourceFile(path))
+    found.check()
+    return {**found.tree.tensors, **found.assets}
+
+
+def _archive(model: Model, how: Options) -> Content:
+    structure = model.source.structure
+    is_today = model.source.era == "keras3" and structure is not None and structure.kind == "v3"
+    if is_today and "model_config" in model.texts and _is_whole(model):
+        return Content(
+            tensors=_in_place(model, how),
+            attributes=_names(structure.names if structure else {}),
+            config=model.texts["model_config"],
+            metadata=model.texts.get("archive_metadata", json.dumps(_METADATA)),
+            assets=model.assets,
+            layers=tuple(model),
+            whole=True,
+            warnings=_bfloat16_warning(model),
+        )
+    named, fitter = _fitted(model, how)
+    tensors, names = layerstore.v3_store(named)
+    return Content(
+        tensors=tensors,
+        attributes=_names(names),
+        config=canonical(layerstore.model_config(named)),
+        metadata=json.dumps(_METADATA),
+        layers=tuple(name for name, _ in named),
+        whole=False,
+        losses=tuple(fitter.losses),
+        warnings=(*_bfloat16_warning(model), *_assumed(model)),
+    )
+
+
+def _weights(model: Model, how: Options) -> Content:
+    structure = model.source.structure
+    if structure is not None and structure.kind == "v3" and _is_whole(model):
+        return Content(
+            tensors=_in_place(model, how),
+            attributes=_names(structure.names),
+            layers=tuple(model),
+            whole=True,
+        )
+    fitter = Fitter(emit.TARGET, rescale=how.rescale_hard_sigmoid)
+    named = layerstore.named([fitter.fit_weights(layer) for layer in model.layers])
+    tensors, names = layerstore.v3_store(named)
+    return Content(
+        tensors=tensors,
+        attributes=_names(names),
+        layers=tuple(name for name, _ in named),
+        whole=False,
+        losses=tuple(fitter.losses),
+    )
+
+
+def _legacy(model: Model, how: Options) -> Content:
+    _refuse_bfloat16(model)
+    structure = model.source.structure
+    if structure is not None and structure.kind == "legacy" and _is_whole(model):
+        return Content(
+            tensors=_in_place(model, how),
+            attributes=_legacy_attributes(
+                structure.root, structure.weights, structure.attributes, model.texts
+            ),
+            layers=tuple(model),
+            whole=bool(structure.root) and "model_config" in model.texts,
+        )
+    try:
+        named, fitter = _fitted(model, how)
+        texts = {"model_config": canonical(layerstore.model_config(named))}
+    except UnknownOption:
+        fitter = Fitter(emit.TARGET, rescale=how.rescale_hard_sigmoid)
+        named = layerstore.named([fitter.fit_weights(layer) for layer in model.layers])
+        texts = {}
+    root = legacy.ROOT if texts else ""
+    tensors, weights = layerstore.legacy_store(named)
+    writer = {"keras_version": _METADATA["keras_version"], "backend": "tensorflow"}
+    return Content(
+        tensors={f"{root}/{path}".strip("/"): tensor for path, tensor in tensors.items()},
+        attributes=_legacy_attributes(root, weights, writer, texts),
+        layers=tuple(name for name, _ in named),
+        whole=False,
+        losses=tuple(fitter.losses),
+        warnings=_assumed(model) if texts else (_WEIGHTS_ONLY,),
+    )
+
+
+_BFLOAT16 = (
+    "bfloat16: Keras on TensorFlow cannot build such a layer with its default orthogonal "
+    "initializer, nor load this file; Keras on JAX or PyTorch can"
+)
+_WEIGHTS_ONLY = "options are unknown, so the file holds weights only, without a config"
+_CONTENT = {"keras": _archive, "weights.h5": _weights, "h5": _legacy}
+
+
+def _fitted(model: Model, how: Options) -> tuple[layerstore.Named, Fitter]:
+    fitter = Fitter(emit.TARGET, rescale=how.rescale_hard_sigmoid)
+    return layerstore.named([fitter.fit(layer) for layer in model.layers]), fitter
+
+
+def _is_whole(model: Model) -> bool:
+    structure = model.source.structure
+    return structure is not None and structure.paths <= set(_stored(model))
+
+
+def _in_place(model: Model, how: Options) -> dict[str, Tensor]:
+    tensors = _stored(model)
+    return {**tensors, **(model.optimizer if how.with_optimizer else {})}
+
+
+def _stored(model: Model) -> dict[str, Tensor]:
+    """Return every tensor but the optimizer's at the full path that the source gives it."""
+    result = dict(model.other)
+    for layer in model.layers:
+        for _, _, cell in layer.cells():
+            named = dict(cell.tensors())
+            for place, path in cell.places.items():
+                result[path] = named[place] if place in named else cell.fused(place)
+    return result
+
+
+def _names(names: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    return {f"{group}/vars".strip("/"): {"name": name} for group, name in names.items()}
+
+
+def _legacy_attributes(
+    root: str,
+    weights: Mapping[str, tuple[str, ...]],
+    writer: Mapping[str, str],
+    texts: Mapping[str, str],
+) -> h5write.GroupAttributes:
+    listed = {
+        **writer,
+        "layer_names": tuple(name for name in weights if name != legacy.TOP_LEVEL),
+    }
+    groups: dict[str, Mapping[str, str | Sequence[str]]] = {root: listed}
+    if root:
+        configs = {k: texts[k] for k in ("model_config", "training_config") if k in texts}
+        groups[""] = {**writer, **configs}
+    for layer, names in weights.items():
+        groups[f"{root}/{layer}".strip("/")] = {"weight_names": names}
+    return groups
+
+
+def _bfloat16_warning(model: Model) -> tuple[str, ...]:
+    if not any(layer.dtype.name == "bfloat16" for layer in model.layers):
+        return ()
+    return (_BFLOAT16,)
+
+
+def _refuse_bfloat16(model: Model) -> None:
+    for layer in model.layers:
+        if layer.dtype.name == "bfloat16":
+            raise UnsupportedByTarget(
+                "Keras cannot read bfloat16 back from a legacy .h5",
+                where=layer.name,
+                layer=layer.name,
+                option="dtype",
+                target="h5",
+                found="bfloat16",
+                hint="write .keras or .weights.h5, or cast with --dtype float32",
+            )
+
+
+def _assumed(model: Model) -> tuple[str, ...]:
+    from lstmconvert import optionjson
+
+    names: dict[str, None] = {}
+    for layer in model.layers:
+        for _, direction in layer.directions:
+            names.update(dict.fromkeys(optionjson.unknown(direction.options)))
+            for cell in direction.lstm_cells:
+                names.update(dict.fromkeys(optionjson.unknown(cell.options)))
+    names.pop("time_major", None)
+    if not names:
+        return ()
+    return (f"unknown, and written as Keras's defaults: {', '.join(names)}",)

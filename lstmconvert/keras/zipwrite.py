@@ -1,0 +1,42 @@
+"""Writing a `.keras` archive: members stored, dates fixed, the same bytes for the same input."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from lstmconvert.keras.archive import CONFIG, METADATA, WEIGHTS_H5
+from lstmconvert.tensors import Tensor
+
+_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip archive can state: no clock
+_CHUNK = 1 << 20
+
+
+def write(
+    path: Path, config: str, metadata: str, weights: Path, assets: Mapping[str, Tensor]
+) -> None:
+    """Write a new archive.
+
+    Args:
+        path: the file to write.
+        config, metadata: JSON texts.
+        weights: an HDF5 weight store on disk, which becomes `model.weights.h5`.
+        assets: member name -> its bytes.
+    """
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(_info(METADATA), metadata)
+        archive.writestr(_info(CONFIG), config)
+        info = _info(WEIGHTS_H5)
+        info.file_size = weights.stat().st_size
+        with open(weights, "rb") as source, archive.open(info, "w") as member:
+            while chunk := source.read(_CHUNK):
+                member.write(chunk)
+        for name, tensor in sorted(assets.items()):
+            archive.writestr(_info(name), tensor.read().tobytes())
+
+
+def _info(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, _DATE)
+    info.external_attr = 0o644 << 16
+    return info

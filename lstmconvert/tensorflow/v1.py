@@ -1,0 +1,179 @@
+"""Checkpoints of format V1, TensorFlow's own before 1.0: one table that holds the numbers too.
+
+The value of the empty key lists the tensors; every other value is a slice of one, as a protocol
+buffer of its numbers. They are held in memory: such files are a few megabytes.
+Format: tensorflow/core/util/saved_tensor_slice.proto, tensorflow/core/framework/tensor.proto
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lstmconvert import limits
+from lstmconvert.dtypes import Array, DType
+from lstmconvert.errors import CorruptFile
+from lstmconvert.files import open_source
+from lstmconvert.tensorflow import entries
+from lstmconvert.tensorflow.bundle import Bundle
+from lstmconvert.tensorflow.entries import ShapeProto, Slice, check_bytes, shape_of
+from lstmconvert.tensorflow.partitioned import Partitioned, Piece, piece_bounds
+from lstmconvert.tensorflow.table import Table
+from lstmconvert.tensorflow.wire import Parser, blob, integer, message, messages, text
+from lstmconvert.tensors import ArrayTensor, Shape, SourceFile, Tensor
+
+_SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})")
+
+
+@dataclass(frozen=True, slots=True)
+class _TensorMeta:
+    name: str = text(1)
+    shape: ShapeProto | None = message(2, ShapeProto)  # noqa: RUF009 (frozen)
+    dtype: int = integer(3)
+    slices: tuple[Slice, ...] = messages(4, Slice)
+
+
+@dataclass(frozen=True, slots=True)
+class _Meta:
+    tensors: tuple[_TensorMeta, ...] = messages(1, _TensorMeta)
+
+
+@dataclass(frozen=True, slots=True)
+class _Values:
+    """TensorProto: one of its lists, packed."""
+
+    floats: bytes = blob(5)
+    doubles: bytes = blob(6)
+    ints: bytes = blob(7)
+    complex_floats: bytes = blob(9)
+    longs: bytes = blob(10)
+    bools: bytes = blob(11)
+    complex_doubles: bytes = blob(12)
+    halves: bytes = blob(13)
+
+
+@dataclass(frozen=True, slots=True)
+class _Data:
+    name: str = text(1)
+    part: Slice | None = message(2, Slice)  # noqa: RUF009 (frozen)
+    values: _Values | None = message(3, _Values)  # noqa: RUF009 (frozen)
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    meta: _Meta | None = message(1, _Meta)  # noqa: RUF009 (frozen)
+    data: _Data | None = message(2, _Data)  # noqa: RUF009 (frozen)
+
+
+#: Where the numbers of a dtype lie, if not among the integers (tensorflow/core/framework/types.h).
+_LISTS: dict[str, str] = {
+    "float32": "floats",
+    "float64": "doubles",
+    "complex64": "complex_floats",
+    "complex128": "complex_doubles",
+    "int64": "longs",
+    "bool": "bools",
+    "float16": "halves",
+}
+_FIXED = frozenset({"float32", "float64", "complex64", "complex128"})
+
+
+def read_v1(path: Path) -> Bundle:
+    """Read a checkpoint of format V1; given one shard, all of them.
+
+    Raises:
+        SourceError: a shard is missing.
+        CorruptFile: the table or its records contradict themselves.
+        LimitExceeded: something is larger than the limits allow.
+    """
+    files = _shards(path)
+    metas: dict[str, _TensorMeta] = {}
+    found: dict[str, list[_Data]] = {}
+    for file in files:
+        _collect(file, metas, found)
+    tensors: dict[str, Tensor] = {}
+    unread: dict[str, str] = {}
+    for name in sorted(metas):
+        meta, where = metas[name], f"{path}: {name}"
+        dtype = entries.dtype_named(meta.dtype, where)
+        if dtype is None:
+            unread[name] = entries.OTHER_DTYPES.get(meta.dtype, "string")
+        else:
+            tensors[name] = _tensor(meta, dtype, found.get(name, []), where)
+    return Bundle(path=path, tensors=tensors, unread=unread, files=files)
+
+
+def _shards(path: Path) -> tuple[Path, ...]:
+    match = _SHARD.fullmatch(path.name)
+    if match is None:
+        return (path,)
+    name, count = match.group(1), int(match.group(2))
+    limits.PARTITIONS.check(count, path, "the number of shards")
+    return tuple(path.with_name(f"{name}-{i:05d}-of-{count:05d}") for i in range(count))
+
+
+def _collect(file: Path, metas: dict[str, _TensorMeta], found: dict[str, list[_Data]]) -> None:
+    source = open_source(file)
+    limits.TENSOR_BYTES.check(source.size, file, "the checkpoint")
+    parser = Parser(file)
+    for key, value in Table(source):
+        record = parser.parse(_Record, value)
+        if key == b"" and record.meta is not None:
+            metas.update((meta.name, meta) for meta in record.meta.tensors)
+        elif record.data is not None:
+            found.setdefault(record.data.name, []).append(record.data)
+
+
+def _tensor(meta: _TensorMeta, dtype: DType, parts: list[_Data], where: str) -> Tensor:
+    shape = shape_of(meta.shape, where)
+    if len(parts) == 1 and _is_whole(parts[0]):
+        return ArrayTensor(_array(parts[0], shape, dtype, where))
+    pieces = []
+    for part in parts:
+        start, piece = piece_bounds(part.part or Slice(), shape, where)
+        pieces.append(Piece(start, ArrayTensor(_array(part, piece, dtype, where)), shape))
+    return Partitioned(shape, dtype, tuple(pieces), where)
+
+
+def _is_whole(data: _Data) -> bool:
+    return data.part is None or all(extent.length is None for extent in data.part.extents)
+
+
+def _array(data: _Data, shape: Shape, dtype: DType, where: str) -> Array:
+    name = _LISTS.get(dtype.name, "ints")
+    payload = getattr(data.values or _Values(), name)
+    if dtype.name in _FIXED:
+        check_bytes(shape, dtype.itemsize, len(payload), where)
+        return np.frombuffer(payload, dtype).reshape(shape)
+    numbers = _varints(payload, where)
+    check_bytes(shape, 1, len(numbers), where)
+    if dtype.name == "float16":
+        return numbers.astype("<u2").view(dtype).reshape(shape)
+    return numbers.astype(dtype).reshape(shape)
+
+
+def _varints(payload: bytes, where: str) -> Array:
+    """Return the integers of a packed list, `(count,)`, int64."""
+    octets = np.frombuffer(payload, np.uint8)
+    ends = np.flatnonzero(octets < 0x80)
+    starts = np.concatenate([[0], ends[:-1] + 1]) if len(ends) else ends
+    lengths = ends - starts + 1
+    if (ends[-1] + 1 if len(ends) else 0) != len(octets) or (lengths > 10).any():
+        raise CorruptFile("a list of integers is cut off", where=where)
+    result = np.zeros(len(ends), np.uint64)
+    for index in range(int(lengths.max(initial=0))):
+        more = lengths > index
+        bits = (octets[starts[more] + index] & 0x7F).astype(np.uint64)
+        result[more] |= bits << np.uint64(7 * index)
+    return result.view(np.int64)
+
+
+def is_v1(source: SourceFile) -> bool:
+    """Whether a table's first record is that of a V1 checkpoint; in an index, it is a header."""
+    for key, value in Table(source):
+        # Field 1 is an embedded message here, and a number (num_shards) in an index.
+        return key == b"" and bytes(value[:1]) == b"\x0a"
+    return False
