@@ -131,7 +131,8 @@ def _layer(a: LSTMLayer, b: LSTMLayer, how: str, weights_only: bool) -> LayerDif
         found for (name, one), (_, two) in _same_places(a, b) for found in _cells(name, one, two)
     ]
     compared = sum(len(list(cell.tensors())) for _, _, cell in a.cells())
-    options = [] if weights_only else list(_options(a, b))
+    # A layer, its direction and its cell may each hold an option (trainable, policy): said once.
+    options = [] if weights_only else _each_once(_options(a, b))
     return LayerDiff(
         a=a.name,
         b=b.name,
@@ -141,6 +142,10 @@ def _layer(a: LSTMLayer, b: LSTMLayer, how: str, weights_only: bool) -> LayerDif
         options=tuple(option for option in options if option.unknown_in is None),
         unknown=tuple(option for option in options if option.unknown_in is not None),
     )
+
+
+def _each_once(options: Iterable[OptionDiff]) -> list[OptionDiff]:
+    return list({(o.where, o.option, str(o.a), str(o.b)): o for o in options}.values())
 
 
 AnyCell = Cell | OpaqueCell | None
@@ -224,9 +229,11 @@ AnyOptions = CellOptions | DirectionOptions | LayerOptions
 
 def _fields(where: str, a: AnyOptions, b: AnyOptions, skipped: set[str]) -> Iterator[OptionDiff]:
     for field in fields(a):
-        one, two = _value(a, field.name), _value(b, field.name)
+        one, two = getattr(a, field.name), getattr(b, field.name)
         if field.name in skipped or one is two is UNKNOWN:
             continue
+        if field.name == "output_activation" and one != two:
+            one, two = _output_activation(a), _output_activation(b)
         unknown_in = "a" if one is UNKNOWN else "b" if two is UNKNOWN else None
         if unknown_in or _differ(one, two):
             yield OptionDiff(
@@ -238,11 +245,9 @@ def _fields(where: str, a: AnyOptions, b: AnyOptions, skipped: set[str]) -> Iter
             )
 
 
-def _value(options: AnyOptions, name: str) -> Any:
-    value = getattr(options, name)
-    if name == "output_activation" and value is None and isinstance(options, CellOptions):
-        return options.activation  # which it then is
-    return value
+def _output_activation(options: Any) -> Any:
+    """What is applied to the state on its way out, also where it is not a choice of its own."""
+    return options.output_activation or options.activation
 
 
 def _differ(a: Any, b: Any) -> bool:

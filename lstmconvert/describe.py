@@ -133,7 +133,11 @@ def _layer(layer: LSTMLayer, stats: bool) -> JsonObject:
             if isinstance(cell, OpaqueCell)
         ],
     }
-    return {**cells[0], **result} if len(cells) == 1 else result
+    return (
+        result | {k: v for k, v in cells[0].items() if k not in result}
+        if len(cells) == 1
+        else result
+    )
 
 
 def _options(options: optionjson.Options) -> dict[str, Any]:

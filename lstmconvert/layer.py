@@ -201,8 +201,8 @@ class Cell:
 
     Fields: `gates`: gate -> its weights (no input gate if `options.input_forget`); `parts`: cell
     parts such as `projection`; `options`; `name` and `class_name` of the source's own cell object
-    where it has one; `places`: where the source keeps each array, `part` or `gate_gate.part` ->
-    full path.
+    where it has one; `places`: where the source keeps each array, `kernel` or `input_gate.kernel`
+    -> full path; `stored_as`: in what form it keeps them there (`lstmconvert.keras.stored`).
     """
 
     gates: Mapping[Gate, GateWeights]
@@ -211,6 +211,7 @@ class Cell:
     name: str | None = None
     class_name: str | None = None
     places: Mapping[str, str] = field(default_factory=dict)
+    stored_as: str = "fused"
 
     @property
     def _kernel(self) -> Tensor:

@@ -112,6 +112,7 @@ def _cell(cell: Cell | OpaqueCell) -> JsonObject:
         "dtype": cell.dtype.name,
         "shapes": {name: list(tensor.shape) for name, tensor in cell.tensors()},
         "places": dict(cell.places),
+        "stored_as": cell.stored_as,
         "options": optionjson.to_json(cell.options),
     }
 
@@ -280,6 +281,7 @@ class Reader:
             name=self._optional_text(value, "name"),
             class_name=self._optional_text(value, "class"),
             places=self._text_map(value, "places"),
+            stored_as=self._text(value, "stored_as"),
         )
         self._check_cell(cell, value, where)
         return cell

@@ -109,12 +109,17 @@ class Model(Mapping[str, LSTMLayer]):
         return f"Model({self.source.container}, {len(self.other)} other tensors, [{layers}])"
 
 
+#: So many names fit an error's one line.
+_SHOWN = 20
+
+
 def unknown_layer(name: str, names: Mapping[str, object]) -> UnknownLayer:
     """Return the error for a layer name that the model does not have."""
     close = get_close_matches(name, names, n=1)
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
     return UnknownLayer(
         "no LSTM layer of that name",
         where=name,
-        expected="one of " + ", ".join(names),
+        expected="one of " + ", ".join(list(names)[:_SHOWN]) + more,
         hint=f"did you mean {close[0]}?" if close else None,
     )

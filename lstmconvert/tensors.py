@@ -13,7 +13,7 @@ import math
 import os
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 
@@ -237,6 +237,28 @@ class SideBySide(Tensor):
         if self._whole is not None:
             return self._whole.rows(start, stop)
         return np.concatenate([part.rows(start, stop) for part in self.parts], axis=-1)
+
+
+class Computed(Tensor):
+    """Another tensor's elements in another arrangement, which takes the whole of it to compute.
+
+    Args:
+        base: the tensor.
+        shape: the shape of the result.
+        change: a permutation of the elements, such as a transposition.
+    """
+
+    def __init__(self, base: Tensor, shape: Shape, change: Callable[[Array], Array]) -> None:
+        self.base, self.shape, self.dtype = base, shape, base.dtype
+        self._change = change
+
+    def rows(self, start: int, stop: int) -> Array:
+        whole = little_endian(self._change(self.base.read()))
+        return whole.reshape(self.matrix_shape)[start:stop]
+
+    def blocks(self, budget: int = BUFFER_BYTES) -> Iterator[Array]:
+        if self.size:
+            yield self.rows(0, self.matrix_shape[0])
 
 
 class Cast(Tensor):

@@ -83,7 +83,7 @@ def make_cell(
 
 def make_direction(cells: Sequence[AnyCell], **options: Any) -> Direction:
     """Return a direction over `cells`; the options are Keras's defaults unless given."""
-    off = {name: False for name in (*_RUN, "zero_output_for_mask")}
+    off = dict.fromkeys((*_RUN, "zero_output_for_mask"), False)
     return Direction(cells=tuple(cells), options=DirectionOptions(**(off | options)))
 
 

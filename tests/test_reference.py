@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from neutral import from_keras_weights, make_cell, make_layer
 
 from lstmconvert.activations import LINEAR, SIGMOID, TANH, Activation
 from lstmconvert.errors import UnknownOption, UnsupportedByTarget, UsageError
 from lstmconvert.gates import GATES, Gate
 from lstmconvert.layer import UNKNOWN, Cell, LayerOptions, LSTMLayer, OpaqueCell
 from lstmconvert.reference import run
-from neutral import from_keras_weights, make_cell, make_layer
 
 RNG = np.random.default_rng(0)
 #: Two orders of the same float64 operations: a few roundings of numbers near 1.

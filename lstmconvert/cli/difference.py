@@ -32,35 +32,43 @@ def show(report: Report) -> None:
 def _layer(layer: LayerDiff) -> None:
     counts = []
     if layer.tensors:
-        counts.append(f"{len(layer.tensors):,} of {counted(layer.compared, 'tensor')} differ")
+        counts.append(f"{len(layer.tensors):,} of {counted(layer.compared, 'tensor')}")
     if layer.options:
-        counts.append(f"{counted(len(layer.options), 'option')} differ")
-    output.line(f"layer {layer.a}: {', '.join(counts)}", bold=True)
-    _tensors(layer.tensors)
+        counts.append(counted(len(layer.options), "option"))
+    output.line(f"layer {layer.a} differs: {', '.join(counts)}", bold=True)
+    _tensors(layer.tensors, f"{layer.a}.")
     if layer.options:
-        rows = [(f"{o.where}.{o.option}", _option(o.a), _option(o.b)) for o in layer.options]
+        rows = [
+            (f"{o.where}.{o.option}".removeprefix(f"{layer.a}."), _option(o.a), _option(o.b))
+            for o in layer.options
+        ]
         output.table(rows, header=("option", "A", "B"))
     output.line()
 
 
-def _tensors(found: Sequence[TensorDiff]) -> None:
+def _tensors(found: Sequence[TensorDiff], prefix: str = "") -> None:
     if not found:
         return
-    rows = list(map(_row, found[:_ROWS]))
+    rows = [_row(diff, diff.name.removeprefix(prefix)) for diff in found[:_ROWS]]
     output.table(rows, header=("tensor", "differ", "first at", "A", "B", "max ULP"))
     if len(found) > _ROWS:
         output.line(f"… and {len(found) - _ROWS:,} more: --json lists them all", indent=2)
 
 
-def _row(diff: TensorDiff) -> tuple[str, ...]:
+def _row(diff: TensorDiff, name: str) -> tuple[str, ...]:
     if diff.reason == "values":
-        ulp = "" if diff.max_ulp is None else f"{diff.max_ulp:,}"
+        ulp = "" if diff.max_ulp is None else _short(diff.max_ulp)
         first = f"[{', '.join(map(str, diff.first or ()))}]"
-        return diff.name, f"{diff.count:,} of {diff.size:,}", first, str(diff.a), str(diff.b), ulp
+        return name, f"{diff.count}/{diff.size}", first, str(diff.a), str(diff.b), ulp
     if diff.reason in ("shape", "missing"):
         sides = ["none" if x is None else shapes.shape(tuple(x)) for x in (diff.a, diff.b)]
-        return diff.name, diff.reason, "", *sides, ""
-    return diff.name, diff.reason, "", str(diff.a), str(diff.b), ""
+        return name, diff.reason, "", *sides, ""
+    return name, diff.reason, "", str(diff.a), str(diff.b), ""
+
+
+def _short(distance: int) -> str:
+    """Past some hundred thousand only the size counts."""
+    return f"{distance:,}" if distance < 1_000_000 else f"{distance:.1e}"
 
 
 def _option(value: Any) -> str:

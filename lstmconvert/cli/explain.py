@@ -24,6 +24,7 @@ _CONTAINERS = {
     "h5": "a legacy Keras file (.h5)",
     "safetensors": "a per-gate file (.safetensors)",
     "npz": "a per-gate file (.npz)",
+    "live": "a layer in memory",
 }
 
 
@@ -34,7 +35,6 @@ def model(model: Model, path: Path, *, layer: str | None, stats: bool) -> None:
     blocks = [block for item in layers for block in blocks_of(item)]
     if layer is None and len(blocks) > _DETAILED:
         overview.show(blocks)
-        output.hint(f"lstmconvert inspect {shlex.quote(str(path))} --layer NAME explains one layer")
     else:
         for item in layers:
             _layer(model, item, [block for block in blocks if block.layer is item])
@@ -43,6 +43,8 @@ def model(model: Model, path: Path, *, layer: str | None, stats: bool) -> None:
     if layer is None:
         _others(model)
     _unknown(layers)
+    if layer is None and len(blocks) > _DETAILED:
+        output.hint(f"lstmconvert inspect {shlex.quote(str(path))} --layer NAME explains one layer")
     for text in model.notes:
         output.note(text)
     for text in model.losses:
@@ -209,7 +211,7 @@ def _unknown(layers: tuple[LSTMLayer, ...]) -> None:
         return
     names = list(dict.fromkeys(option for options in missing.values() for option in options))
     first = next((o for o in _TELLING if o in names), names[0])
-    shown = [o for o in _TELLING if o in names] or names
+    shown = [o for o in _TELLING if o in names] or names[:_UNKNOWN_SHOWN]
     rest = len(names) - len(shown)
     who = ", ".join(missing) if len(missing) <= 3 else f"{len(missing):,} layers"
     more = f" and {counted(rest, 'other option')}" if rest else ""
@@ -237,4 +239,6 @@ _TELLING = (
     "go_backwards",
     "stateful",
 )
+#: So many are named when none of those is among them.
+_UNKNOWN_SHOWN = 5
 _EXAMPLES = {"activation": "tanh", "recurrent_activation": "sigmoid", "policy": "float32"}

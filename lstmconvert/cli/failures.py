@@ -30,7 +30,8 @@ _HINTS: tuple[tuple[type[BaseException], str], ...] = (
     (errors.DestinationError, "choose another destination"),
     (errors.UnknownOption, "supply it with --config FILE or --set [LAYER.]OPTION=VALUE"),
     (errors.UnsupportedByTarget, "choose another target, or accept the loss with --allow-lossy"),
-    (errors.LSTMConvertError, "check the path and its permissions"),
+    (errors.MissingPackage, "install it"),
+    (errors.LSTMConvertError, "check what the file is, and its permissions"),
 )
 
 
@@ -57,6 +58,8 @@ def _explained(failure: BaseException) -> tuple[str, str]:
         case errors.LSTMConvertError():
             hint = failure.hint or next(text for kind, text in _HINTS if isinstance(failure, kind))
             return str(failure), hint
+        case ModuleNotFoundError(name=str(package)):
+            return f"the package {package} is not installed", f"pip install {package}"
         case MemoryError():
             return "not enough memory", "close other programs, or convert on a larger machine"
         case RecursionError():

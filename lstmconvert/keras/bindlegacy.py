@@ -6,9 +6,10 @@ import re
 
 from lstmconvert.errors import CorruptFile
 from lstmconvert.gates import GATES
-from lstmconvert.keras.cells import Stored
-from lstmconvert.keras.legacy import Block, LegacyStore, blocks
+from lstmconvert.keras.blocks import Block, blocks
+from lstmconvert.keras.legacy import LegacyStore
 from lstmconvert.keras.sketch import CellSketch, DirectionSketch, LayerSketch, Plan
+from lstmconvert.keras.stored import FLIPPED, TRANSPOSED, CellArrays
 
 _CELL_SCOPE = re.compile(r"(stacked_rnn_cells|lstm_cell|lstm_v1_cell|cell)(_\d+)?$")
 _KINDS = {4: "LSTMCell", 3: "GRUCell", 1: "SimpleRNNCell"}
@@ -22,8 +23,9 @@ class LegacyArrays:
     """
 
     def __init__(self, store: LegacyStore, plan: Plan, where: object) -> None:
-        self._found: dict[int, list[Stored]] = {}
+        self._found: dict[int, CellArrays] = {}
         self._where = where
+        self._theano = store.attributes.get("backend") == "theano"
         by_top: dict[str, list[CellSketch]] = {}
         for sketch in plan.layers:
             by_top.setdefault(sketch.top, []).extend(sketch.cells)
@@ -31,7 +33,7 @@ class LegacyArrays:
         for top, cells in by_top.items():
             self._match(cells, blocks(store.names[groups[top]], store.weights[groups[top]]), top)
 
-    def __call__(self, cell: CellSketch) -> list[Stored]:
+    def __call__(self, cell: CellSketch) -> CellArrays:
         return self._found[id(cell)]
 
     def _match(self, cells: list[CellSketch], found: list[Block], top: str) -> None:
@@ -45,7 +47,27 @@ class LegacyArrays:
                 expected=f"{len(ordered)}",
             )
         for cell, block in zip(ordered, found, strict=True):
-            self._found[id(cell)] = list(block.arrays)
+            self._found[id(cell)] = CellArrays(block.arrays, self._turns(cell, block, top))
+
+    def _turns(self, cell: CellSketch, block: Block, top: str) -> tuple[str, ...]:
+        """How a convolution's kernels are turned. Theano flips them; Keras 1's `th` ordering has
+        the filters first, which the shapes tell where no config does."""
+        recurrent = block.arrays.get("input_gate.recurrent_kernel")
+        turns = (FLIPPED,) if self._theano or block.theano else ()
+        if recurrent is None or len(recurrent.tensor.shape) < 3:
+            return turns
+        shape = recurrent.tensor.shape
+        ordering = cell.node.config.get("dim_ordering") if cell.node else None
+        first, last = shape[0] == shape[1], shape[-1] == shape[-2]
+        if ordering not in ("th", "tf") and first == last:
+            raise CorruptFile(
+                "the shapes do not tell the order of a convolution kernel's axes",
+                where=f"{self._where}: {top}",
+                found=str(shape),
+                hint="give the model's config with --config",
+            )
+        is_th = ordering == "th" if ordering in ("th", "tf") else first
+        return (TRANSPOSED, *turns) if is_th else turns
 
 
 def _groups(store: LegacyStore, tops: list[str], where: object) -> dict[str, str]:

@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from lstmconvert.keras import options, values
-from lstmconvert.keras.cells import Stored, fused_cell
+from lstmconvert.keras.cells import cell as build_cell
 from lstmconvert.keras.era import Era
 from lstmconvert.keras.sketch import CellSketch, DirectionSketch, LayerSketch
+from lstmconvert.keras.stored import CUDNN, FLIPPED, CellArrays
 from lstmconvert.layer import (
     Cell,
     CellOptions,
@@ -20,8 +21,8 @@ from lstmconvert.layer import (
     OpaqueCell,
 )
 
-#: Gives the arrays of a cell, in the order of Keras's weights.
-Arrays = Callable[[CellSketch], list[Stored]]
+#: Gives the arrays of a cell.
+Arrays = Callable[[CellSketch], CellArrays]
 
 
 def layer(sketch: LayerSketch, arrays: Arrays, era: Era | None, name: str) -> LSTMLayer:
@@ -66,25 +67,34 @@ def _direction(sketch: DirectionSketch, arrays: Arrays, era: Era | None) -> Dire
 
 
 def _cell(sketch: CellSketch, arrays: Arrays, era: Era | None) -> Cell | OpaqueCell:
-    node, stored = sketch.node, arrays(sketch)
+    node, found = sketch.node, arrays(sketch)
     if not sketch.is_lstm:
         return OpaqueCell(
             class_name=sketch.class_name,
             name=node.name if node else None,
             config=node.whole if node else None,
-            paths=tuple(one.path for one in stored),
-            tensors=tuple(one.tensor for one in stored),
+            paths=tuple(one.path for one in found.arrays.values()),
+            tensors=tuple(one.tensor for one in found.arrays.values()),
         )
     where = sketch.group or (node.name if node else "")
-    known = options.cell_options(node.config, era, where) if node and era else CellOptions()
-    cell = fused_cell(
-        stored,
+    known = (
+        options.cell_options(node.config, era, where, sketch.class_name)
+        if node and era
+        else CellOptions()
+    )
+    cell = build_cell(
+        found.arrays,
         known,
         where,
+        turns=found.turns,
         name=node.name if node and sketch.own else None,
         class_name=sketch.class_name if sketch.own else None,
         units=_units(era.modern(node.config), where) if node and era else None,
     )
+    if cell.stored_as == CUDNN:
+        known = options.cudnn(known)
+    if cell.stored_as.endswith(FLIPPED) and known.convolution is not None:
+        known = options.theano(known)
     return replace(cell, options=replace(known, use_bias=cell.use_bias))
 
 

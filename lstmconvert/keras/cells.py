@@ -1,25 +1,16 @@
-"""From the arrays of one Keras cell to a neutral cell: shapes checked, gates told apart."""
+"""From the arrays of one Keras cell to a neutral cell: its form recognised, its shapes checked."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from lstmconvert.dtypes import FLOATS
 from lstmconvert.errors import CorruptFile
-from lstmconvert.gates import GATES, Gate, columns
-from lstmconvert.layer import Cell, CellOptions, GateWeights
-from lstmconvert.tensors import Columns, Shape, Tensor
-
-#: The order in which a Keras cell creates, and a file lists, its weights.
-ROLES: tuple[str, ...] = ("kernel", "recurrent_kernel", "bias")
-
-
-class Stored(NamedTuple):
-    """One array of a file: its full path there, and the array."""
-
-    path: str
-    tensor: Tensor
+from lstmconvert.gates import GATES
+from lstmconvert.keras import stored
+from lstmconvert.keras.stored import ROLES, Arrays, Stored
+from lstmconvert.layer import Cell, CellOptions
+from lstmconvert.tensors import Shape, Tensor
 
 
 def gate_count(kernel: Shape, recurrent: Shape) -> int | None:
@@ -30,118 +21,87 @@ def gate_count(kernel: Shape, recurrent: Shape) -> int | None:
     """
     if len(kernel) != len(recurrent) or len(kernel) < 2 or kernel[-1] != recurrent[-1]:
         return None
-    if kernel[:-2] != recurrent[:-2] and len(kernel) < 3:
-        return None
     units = recurrent[-2]
     count, rest = divmod(recurrent[-1], units) if units else (0, 1)
     return count if not rest and count in (1, 3, 4) else None
 
 
-def fused_cell(
-    arrays: Sequence[Stored],
+def by_role(arrays: Sequence[Stored], where: str) -> dict[str, Stored]:
+    """Name the arrays that a v3 store numbers: kernel, recurrent_kernel, and bias if there is one.
+
+    Raises:
+        CorruptFile: there are not two or three.
+    """
+    if len(arrays) not in (2, 3):
+        raise CorruptFile(
+            "not the arrays of an LSTM cell",
+            where=where,
+            found=f"{len(arrays)} arrays",
+            expected="kernel, recurrent_kernel and bias",
+        )
+    return dict(zip(ROLES, arrays, strict=False))
+
+
+def cell(
+    arrays: Arrays,
     options: CellOptions,
     where: str,
     *,
+    turns: tuple[str, ...] = (),
     name: str | None = None,
     class_name: str | None = None,
     units: int | None = None,
 ) -> Cell:
-    """Build a cell from `kernel`, `recurrent_kernel` and perhaps `bias`, gates side by side.
+    """Build a cell.
 
     Args:
-        arrays: kernel (*window, input_dim, 4 * units), recurrent_kernel (*window, units,
-            4 * units), bias (4 * units,) if there is one; in this order.
+        arrays: its arrays, in any form that `stored` knows.
         options: the cell's options.
         where: the path to name in an error.
+        turns: how its convolution kernels are turned.
         name, class_name: of the source's own cell object.
         units: what the config says, if there is one.
 
     Raises:
-        CorruptFile: the shapes or dtypes are not those of one LSTM cell.
+        CorruptFile: the shapes or dtypes are not those of one LSTM cell, or not the config's.
     """
-    by_role = dict(zip(ROLES, arrays, strict=False))
-    _check(by_role, len(arrays), options, units, where)
-    width = by_role["recurrent_kernel"].tensor.shape[-1] // len(GATES)
-    gates = {
-        gate: GateWeights(
-            gate,
-            {
-                role: Columns(stored.tensor, *columns(gate, width))
-                for role, stored in by_role.items()
-            },
-        )
-        for gate in GATES
-    }
-    return Cell(
-        gates=gates,
+    form = stored.form_of(arrays, turns)
+    if form == stored.FUSED:
+        _check_shapes({role: one.tensor.shape for role, one in arrays.items()}, units, where)
+    result = Cell(
+        gates=stored.gates(arrays, form),
         options=options,
         name=name,
         class_name=class_name,
-        places={role: stored.path for role, stored in by_role.items()},
+        places={key: one.path for key, one in arrays.items()},
+        stored_as=form,
     )
-
-
-def separate_cell(
-    gates: Mapping[Gate, Mapping[str, Stored]],
-    options: CellOptions,
-    where: str,
-    *,
-    units: int | None = None,
-) -> Cell:
-    """Build a cell from one array per gate and part, as Keras 1 stores them.
-
-    Raises:
-        CorruptFile: the shapes or dtypes are not those of one LSTM cell.
-    """
-    parts = {
-        gate: GateWeights(gate, {part: stored.tensor for part, stored in arrays.items()})
-        for gate, arrays in gates.items()
-    }
-    cell = Cell(
-        gates=parts,
-        options=options,
-        places={
-            f"{gate}_gate.{part}": stored.path
-            for gate, arrays in gates.items()
-            for part, stored in arrays.items()
-        },
-    )
-    for part in ROLES:
-        shapes = {weights.tensors[part].shape for weights in parts.values()}
-        if len(shapes) != 1:
-            raise _disagree(where, f"{part} of the four gates: {sorted(shapes)}")
-    _check_shapes({part: cell.fused_shape(part) for part in ROLES}, units, where)
-    _check_dtypes([t for g in parts.values() for t in g.tensors.values()], where)
-    return cell
-
-
-def _check(
-    by_role: Mapping[str, Stored], count: int, options: CellOptions, units: int | None, where: str
-) -> None:
-    if count not in (2, 3):
-        raise CorruptFile(
-            "not the arrays of an LSTM cell",
-            where=where,
-            found=f"{count} arrays",
-            expected="kernel, recurrent_kernel and bias",
-        )
-    if options.use_bias in (True, False) and options.use_bias is not (count == 3):
+    _check_gates(result, where)
+    _check_shapes({part: result.fused_shape(part) for part in result.gate_parts}, units, where)
+    _check_dtypes([tensor for _, tensor in result.tensors()], where)
+    if options.use_bias in (True, False) and options.use_bias is not result.use_bias:
         raise CorruptFile(
             "use_bias and the stored arrays disagree",
             where=where,
-            found=f"use_bias={options.use_bias}, {count} arrays",
+            found=f"use_bias={options.use_bias}, arrays {', '.join(arrays)}",
         )
-    _check_shapes({role: stored.tensor.shape for role, stored in by_role.items()}, units, where)
-    _check_dtypes([stored.tensor for stored in by_role.values()], where)
+    return result
 
 
-def _check_shapes(shapes: Mapping[str, Shape], units: int | None, where: str) -> None:
+def _check_gates(found: Cell, where: str) -> None:
+    for part in found.gate_parts:
+        shapes = {weights.tensors[part].shape for weights in found.gates.values()}
+        if len(shapes) != 1:
+            raise _disagree(where, f"{part} of the four gates: {sorted(shapes)}")
+
+
+def _check_shapes(shapes: dict[str, Shape], units: int | None, where: str) -> None:
     kernel, recurrent = shapes["kernel"], shapes["recurrent_kernel"]
     found = ", ".join(f"{role} {shape}" for role, shape in shapes.items())
     if gate_count(kernel, recurrent) != len(GATES):
         raise _disagree(where, found)
     width = recurrent[-2]
-    if "bias" in shapes and shapes["bias"] != (4 * width,):
+    if any(shapes.get(part, (4 * width,)) != (4 * width,) for part in ("bias", "recurrent_bias")):
         raise _disagree(where, found)
     if units is not None and units != width:
         raise CorruptFile(

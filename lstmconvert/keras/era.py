@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from lstmconvert.jsontext import Json, JsonObject
@@ -66,11 +66,17 @@ class Era:
     """The Keras that wrote a config.
 
     Fields: `name`: `keras1`, `keras2` (tf.keras and tf_keras too) or `keras3`; `version`, as the
-    file says it, or None.
+    file says it, or None; `is_convolutional`: ConvLSTM kept its old default longer.
     """
 
     name: str
     version: str | None = None
+    is_convolutional: bool = False
+
+    @property
+    def convolutional(self) -> Era:
+        """This Keras, for its ConvLSTM layers."""
+        return replace(self, is_convolutional=True)
 
     @cached_property
     def numbers(self) -> tuple[int, ...]:
@@ -85,7 +91,9 @@ class Era:
         Where neither key nor version tell the recurrent activation, it is missing here: unknown.
         """
         result = dict(DEFAULTS)
-        if self.name == "keras1" or (self.numbers and self.numbers < _SIGMOID_SINCE):
+        is_old = bool(self.numbers) and self.numbers < _SIGMOID_SINCE
+        # ConvLSTM2D of Keras 2 (tf_keras/src/layers/rnn/base_conv_lstm.py) never changed.
+        if self.name == "keras1" or is_old or (self.is_convolutional and self.name == "keras2"):
             result["recurrent_activation"] = "hard_sigmoid"
         elif self.name == "keras2" and not self.numbers:
             del result["recurrent_activation"]
@@ -100,6 +108,7 @@ class Era:
             result["data_format"] = _DIM_ORDERING.get(str(result["data_format"]))
         if {"nb_row", "nb_col"} <= config.keys():
             result["kernel_size"] = [config["nb_row"], config["nb_col"]]
+            result = {"strides": [1, 1], "dilation_rate": [1, 1], **result}
         if "forget_bias_init" in config:
             result["unit_forget_bias"] = config["forget_bias_init"] == "one"
         return result

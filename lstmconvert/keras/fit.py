@@ -111,6 +111,8 @@ class Fitter:
         for name in ("gate_clip", "cell_clip", "projection_clip"):
             if getattr(options, name) is not None:
                 raise self._unsupported(name, where, f"{getattr(options, name)}")
+        if (options.convolution or {}).get("extra_before"):
+            raise self._unsupported("Theano's padding of an even kernel", where, "same")
         if options.input_forget:
             raise self._unsupported("input_forget", where, "True")
         output = options.output_activation

@@ -17,11 +17,11 @@ from typing import Any
 from lstmconvert.errors import UsageError
 from lstmconvert.jsontext import parse
 from lstmconvert.keras import build, load
-from lstmconvert.keras.cells import ROLES, Stored
 from lstmconvert.keras.era import Era
 from lstmconvert.keras.nodes import node
 from lstmconvert.keras.rebuild import import_library, live_cells, read_variable
 from lstmconvert.keras.sketch import CellSketch, plan
+from lstmconvert.keras.stored import ROLES, CellArrays, Stored
 from lstmconvert.layer import LSTMLayer
 from lstmconvert.model import Model
 from lstmconvert.tensors import ArrayTensor, SourceFile
@@ -84,7 +84,7 @@ def _layer(value: Any, library: str) -> LSTMLayer:
         )
     found = dict(zip(map(id, sketches[0].cells), _stored(value, library), strict=True))
 
-    def arrays(cell: CellSketch) -> list[Stored]:
+    def arrays(cell: CellSketch) -> CellArrays:
         return found[id(cell)]
 
     return build.layer(sketches[0], arrays, era, value.name)
@@ -95,11 +95,13 @@ def _config(value: Any, library: str) -> str:
     return json.dumps(config)
 
 
-def _stored(value: Any, library: str) -> Iterator[list[Stored]]:
+def _stored(value: Any, library: str) -> Iterator[CellArrays]:
     for index, cell in enumerate(live_cells(value)):
         variables = [getattr(cell, role, None) for role in ROLES]
-        yield [
-            Stored(f"cells/{index}/{role}", ArrayTensor(read_variable(variable, library)))
-            for role, variable in zip(ROLES, variables, strict=True)
-            if variable is not None
-        ]
+        yield CellArrays(
+            {
+                role: Stored(f"cells/{index}/{role}", ArrayTensor(read_variable(variable, library)))
+                for role, variable in zip(ROLES, variables, strict=True)
+                if variable is not None
+            }
+        )

@@ -15,7 +15,7 @@ from lstmconvert import limits
 from lstmconvert.errors import CorruptFile
 from lstmconvert.gates import GATES
 from lstmconvert.keras.cells import gate_count
-from lstmconvert.keras.sketch import CellSketch, DirectionSketch, LayerSketch
+from lstmconvert.keras.sketch import CellSketch, DirectionSketch, LayerSketch, natural
 from lstmconvert.keras.v3store import CONTAINERS, V3Store
 
 _STACK = "cell/cells/"
@@ -49,13 +49,6 @@ def kind(store: V3Store, group: str) -> int | None:
     is_cell = _leaf(group) == "cell" or f"/{_STACK}" in f"/{group}"
     # A layer that is no cell may keep two or three arrays: only the LSTM's shapes are telling.
     return count if is_cell or count == len(GATES) else None
-
-
-def natural(path: str) -> tuple[tuple[str, int], ...]:
-    """A sort key under which `lstm_10` comes after `lstm_2`."""
-    parts = re.split(r"(\d{1,18})", path)
-    pairs = ((parts[i], int(parts[i + 1])) for i in range(0, len(parts) - 1, 2))
-    return (*pairs, (parts[-1], -1))
 
 
 def _owner(group: str) -> str:

@@ -8,8 +8,8 @@ from lstmconvert.dtypes import FLOATS
 from lstmconvert.errors import UnsupportedByTarget
 from lstmconvert.jsontext import JsonObject
 from lstmconvert.keras import emit
-from lstmconvert.keras.cells import ROLES
 from lstmconvert.keras.nodes import snake_case
+from lstmconvert.keras.stored import ROLES
 from lstmconvert.layer import Cell, Direction, LSTMLayer, OpaqueCell
 from lstmconvert.naming import unique
 from lstmconvert.tensors import Tensor

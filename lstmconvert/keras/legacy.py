@@ -10,13 +10,12 @@ into `weight_names0`, `weight_names1`, … (keras/src/legacy/saving/legacy_h5_fo
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lstmconvert.errors import CorruptFile
-from lstmconvert.keras.cells import Stored, gate_count
 from lstmconvert.keras.hdf5 import Attributes, Tree
+from lstmconvert.keras.stored import Stored
 from lstmconvert.tensors import Tensor
 
 ROOT = "model_weights"
@@ -110,57 +109,3 @@ def _listed(attributes: Attributes, name: str) -> list[str] | None:
 
 def _path(*parts: str) -> str:
     return "/".join(part for part in parts if part)
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Neighbouring weights of one layer that are one recurrent cell.
-
-    Fields: `gates`: 4 for an LSTM, 3 GRU, 1 simple RNN; `scope`: the parts of the weights' names
-    before `kernel`; `arrays`: kernel, recurrent_kernel, perhaps bias; or, of Keras 1, the twelve
-    arrays in the order of the file.
-    """
-
-    gates: int
-    scope: tuple[str, ...]
-    arrays: tuple[Stored, ...]
-
-
-def blocks(names: Sequence[str], weights: Sequence[Stored]) -> list[Block]:
-    """Find the recurrent cells among a layer's weights, in order."""
-    return list(_scan([_split(name) for name in names], weights))
-
-
-def _scan(names: list[tuple[tuple[str, ...], str]], weights: Sequence[Stored]) -> Iterator[Block]:
-    index = 0
-    while index + 1 < len(names):
-        length = _block_length(names, index)
-        shapes = [stored.tensor.shape for stored in weights[index : index + 2]]
-        count = gate_count(*shapes) if length else None
-        if count is None:
-            index += 1
-            continue
-        yield Block(count, names[index][0], tuple(weights[index : index + length]))
-        index += length
-
-
-def _block_length(names: list[tuple[tuple[str, ...], str]], index: int) -> int:
-    scope, leaf = names[index]
-    if leaf != "kernel" or names[index + 1] != (scope, "recurrent_kernel"):
-        return 0
-    return 3 if index + 2 < len(names) and names[index + 2] == (scope, "bias") else 2
-
-
-_SUFFIX = re.compile(r"(:\d+)?$")
-_NUMBERED = re.compile(r"^(kernel|recurrent_kernel|bias)_\d+$")
-
-
-def _split(name: str) -> tuple[tuple[str, ...], str]:
-    """Split `lstm_1/lstm_cell/kernel_1:0` into its scope and `kernel`.
-
-    TensorFlow 1 numbers the second variable of a name in one scope; cells of one stack differ in
-    nothing else.
-    """
-    *scope, leaf = _SUFFIX.sub("", name).split("/")
-    match = _NUMBERED.match(leaf)
-    return tuple(scope), match[1] if match else leaf

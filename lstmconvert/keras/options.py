@@ -7,12 +7,14 @@ leaves out has the default of the Keras that wrote it; where that is not known e
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
+from lstmconvert.activations import SIGMOID, TANH
 from lstmconvert.jsontext import Json, JsonObject
 from lstmconvert.keras import values
 from lstmconvert.keras.era import Era
+from lstmconvert.keras.nodes import CONV_LSTM_CLASSES
 from lstmconvert.layer import UNKNOWN, CellOptions, DirectionOptions, LayerOptions
 
 Reader = Callable[[Json, str], Any]
@@ -53,13 +55,17 @@ _KEYS = {"policy": "dtype"}
 _CONVOLUTION = ("kernel_size", "strides", "padding", "data_format", "dilation_rate")
 
 
-def cell_options(config: JsonObject, era: Era, where: str) -> CellOptions:
+def cell_options(
+    config: JsonObject, era: Era, where: str, class_name: str = "LSTM"
+) -> CellOptions:
     """Read the options of an LSTM, LSTMCell or ConvLSTM config.
 
     Raises:
         CorruptFile: a value has the wrong type.
     """
     config = era.modern(config)
+    if class_name in CONV_LSTM_CLASSES:
+        era = era.convolutional
     known = _read(CellOptions, config, era, where)
     for name in ("activation", "recurrent_activation"):
         value = config[name] if name in config else _default(name, era)
@@ -71,6 +77,20 @@ def cell_options(config: JsonObject, era: Era, where: str) -> CellOptions:
             key: config[key] for key in _CONVOLUTION if config.get(key) is not None
         }
     return CellOptions(**known)
+
+
+def cudnn(known: CellOptions) -> CellOptions:
+    """Return the options of a cell in cuDNN's form, which has these activations and no others."""
+    return replace(known, activation=TANH, recurrent_activation=SIGMOID)
+
+
+def theano(known: CellOptions) -> CellOptions:
+    """Return the options of a ConvLSTM trained on Theano: under `same` padding, an even kernel has
+    its odd zero before, where every other backend has it behind. No Keras of today can say so."""
+    convolution = dict(known.convolution or {})
+    if any(size % 2 == 0 for size in convolution.get("kernel_size", ())):
+        convolution["extra_before"] = True
+    return replace(known, convolution=convolution)
 
 
 def direction_options(config: JsonObject, era: Era, where: str) -> DirectionOptions:

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from lstmconvert.errors import CorruptFile, NoLSTM
 from lstmconvert.jsontext import parse
 from lstmconvert.keras import bindlegacy, build, infer, legacy, v3store
-from lstmconvert.keras.cells import Stored
+from lstmconvert.keras.cells import by_role
 from lstmconvert.keras.era import Era, era_of
 from lstmconvert.keras.hdf5 import Tree
 from lstmconvert.keras.nodes import Node, node
 from lstmconvert.keras.sketch import CellSketch, LayerSketch, Plan, plan
+from lstmconvert.keras.stored import CellArrays
 from lstmconvert.layer import LSTMLayer, OpaqueCell
 from lstmconvert.model import Structure
 from lstmconvert.naming import layer_names
@@ -80,7 +81,7 @@ def read(tree: Tree, config: Config | None, where: object) -> Content:
 
 
 def _read_v3(store: v3store.V3Store, config: Config | None, where: object) -> Content:
-    result = plan(config.root, store.container) if config else Plan()
+    result = plan(config.root, store.container, store.groups) if config else Plan()
     found = [(sketch, config.era) for sketch in result.layers if sketch.has_lstm] if config else []
     notes: list[str] = []
     inferred = _inferred(store, result, notes) if config else infer.layers(store)
@@ -90,15 +91,13 @@ def _read_v3(store: v3store.V3Store, config: Config | None, where: object) -> Co
         raise _no_lstm(where, result.classes or _groups(store))
     names = layer_names(sketch.name for sketch, _ in sketches)
 
-    def arrays(cell: CellSketch) -> list[Stored]:
-        if cell.is_lstm and cell.group not in store.vars:
+    def arrays(cell: CellSketch) -> CellArrays:
+        if not cell.is_lstm:
+            inside = [stored for group in _below(store, cell.group) for stored in store.vars[group]]
+            return CellArrays({str(index): stored for index, stored in enumerate(inside)})
+        if cell.group not in store.vars:
             raise _unbuilt(where, cell.group)
-        below = [
-            stored
-            for group, stored in store.vars.items()
-            if group == cell.group or group.startswith(f"{cell.group}/")
-        ]
-        return store.vars[cell.group] if cell.is_lstm else [one for some in below for one in some]
+        return CellArrays(by_role(store.vars[cell.group], f"{where}: {cell.group}"))
 
     layers = tuple(
         build.layer(sketch, arrays, era, name)
@@ -112,7 +111,7 @@ def _inferred(store: v3store.V3Store, result: Plan, notes: list[str]) -> list[La
     sketches: list[LayerSketch] = []
     for custom, name, group in result.custom:
         below = [f"{group}/{part}".strip("/") for part in ("cell", "forward_layer", "layer")]
-        is_recurrent = any(_holds(store, part) for part in below)
+        is_recurrent = any(_below(store, part) for part in below)
         inside = [] if is_recurrent else infer.layers(store, group, name if group else "")
         sketches.extend(inside)
         if is_recurrent or not inside:
@@ -120,13 +119,13 @@ def _inferred(store: v3store.V3Store, result: Plan, notes: list[str]) -> list[La
     return sketches
 
 
-def _holds(store: v3store.V3Store, group: str) -> bool:
-    return any(name == group or name.startswith(f"{group}/") for name in store.vars)
+def _below(store: v3store.V3Store, group: str) -> list[str]:
+    return [name for name in store.vars if name == group or name.startswith(f"{group}/")]
 
 
 def _located(sketch: LayerSketch, store: v3store.V3Store, where: object) -> LayerSketch | None:
     """Return the sketch if the store has its group, None if another layer shares its weights."""
-    if _holds(store, sketch.group):
+    if _below(store, sketch.group):
         return sketch
     name = sketch.node.name if sketch.node else ""
     if any(stored == name for stored in store.names.values()):

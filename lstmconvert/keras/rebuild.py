@@ -18,9 +18,9 @@ from lstmconvert.dtypes import Array, same_bits
 from lstmconvert.errors import MissingPackage, UnknownOption, UnsupportedByTarget, UsageError
 from lstmconvert.jsontext import Json, JsonObject
 from lstmconvert.keras import emit
-from lstmconvert.keras.cells import ROLES
 from lstmconvert.keras.era import DEFAULTS
 from lstmconvert.keras.fit import Fitter
+from lstmconvert.keras.stored import ROLES
 from lstmconvert.layer import Cell, LSTMLayer, OpaqueCell
 from lstmconvert.model import Model
 

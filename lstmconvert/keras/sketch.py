@@ -10,11 +10,13 @@ and cells lie under the attribute that holds them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from lstmconvert.keras.nodes import (
     CELL_CLASSES,
+    CUDNN_CLASSES,
     RECURRENT,
     Node,
     node,
@@ -98,15 +100,18 @@ class _Place:
         return _Place(f"{self.group}/{part}".strip("/"), outer, self.top, self.trainable)
 
 
-def plan(root: Node, container: str = "layers") -> Plan:
+def plan(
+    root: Node, container: str = "layers", groups: Collection[str] = frozenset()
+) -> Plan:
     """Sketch every recurrent layer of a model's config.
 
     Args:
         root: the model, or one layer alone.
         container: the v3 group that holds a model's layers.
+        groups: the groups of the store, as far as they are known.
     """
     result = Plan()
-    walker = _Walker(result, container)
+    walker = _Walker(result, container, groups)
     if root.is_model:
         for child, group in walker.children(root, ""):
             result.classes.append((child.class_name, child.name))
@@ -118,13 +123,34 @@ def plan(root: Node, container: str = "layers") -> Plan:
 
 
 class _Walker:
-    def __init__(self, result: Plan, container: str) -> None:
+    def __init__(self, result: Plan, container: str, groups: Collection[str]) -> None:
         self.result, self.container = result, container
+        self.existing: dict[str, dict[str, list[str]]] = {}
+        for path in groups:
+            parent, _, leaf = path.rpartition("/")
+            kind = re.sub(r"_\d+$", "", leaf)
+            self.existing.setdefault(parent, {}).setdefault(kind, []).append(leaf)
 
     def children(self, model: Node, group: str) -> Iterator[tuple[Node, str]]:
+        parent = f"{group}/{self.container}".strip("/")
         used: dict[str, int] = {}
-        for child in model.layers():
-            yield child, f"{group}/{self.container}/{_counted(child, used)}".strip("/")
+        items = list(model.layers())
+        names = [_counted(child, used) for child in items]
+        for child, name in zip(items, self._stored_names(parent, items, names), strict=True):
+            yield child, f"{parent}/{name}"
+
+    def _stored_names(self, parent: str, items: list[Node], names: list[str]) -> Iterator[str]:
+        """Keras 2.12 and 2.13 count a layer with weights twice: lstm, lstm_2, lstm_4. Where the
+        counted groups are not there, the layers of a class are its groups in order."""
+        by_kind: dict[str, list[str]] = {}
+        for item, name in zip(items, names, strict=True):
+            by_kind.setdefault(snake_case(item.class_name), []).append(name)
+        renamed: dict[str, str] = {}
+        for kind, counted in by_kind.items():
+            stored = sorted(self.existing.get(parent, {}).get(kind, []), key=natural)
+            if not set(counted) <= set(stored) and len(stored) == len(counted):
+                renamed.update(zip(counted, stored, strict=True))
+        return (renamed.get(name, name) for name in names)
 
     def visit(self, item: Node, place: _Place) -> None:
         place = _Place(
@@ -170,6 +196,13 @@ class _Walker:
         )
 
 
+def natural(path: str) -> tuple[tuple[str, int], ...]:
+    """A sort key under which `lstm_10` comes after `lstm_2`."""
+    parts = re.split(r"(\d{1,18})", path)
+    pairs = ((parts[i], int(parts[i + 1])) for i in range(0, len(parts) - 1, 2))
+    return (*pairs, (parts[-1], -1))
+
+
 def mirrored(forward: Node) -> Node:
     """Return the backward half that Bidirectional makes of its forward layer
     (keras/src/layers/rnn/bidirectional.py, `__init__`)."""
@@ -189,7 +222,9 @@ def _direction(item: Node, place: _Place) -> DirectionSketch:
 
 def _cells(item: Node, place: _Place) -> Iterator[CellSketch]:
     trainable = place.trainable and _trainable(item)
-    group = f"{place.group}/cell".strip("/")
+    # CuDNNLSTM has no cell object: its variables are its own.
+    own = item.class_name in CUDNN_CLASSES
+    group = place.group if own else f"{place.group}/cell".strip("/")
     if item.class_name != "RNN" or item.custom:
         is_lstm = item.class_name in RECURRENT and not item.custom
         yield CellSketch(group, item.class_name, is_lstm, item, False, trainable)

@@ -7,8 +7,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from lstmconvert.errors import CorruptFile
-from lstmconvert.keras.cells import Stored
 from lstmconvert.keras.hdf5 import Tree
+from lstmconvert.keras.stored import Stored
 from lstmconvert.tensors import Tensor
 
 #: `0`, `1`, …, and not `00`, which would be a second 0.
@@ -24,12 +24,14 @@ class V3Store:
     """A v3 store by group.
 
     Fields: `tensors`: full path -> tensor; `vars`: group -> its arrays in order (`""` is the root);
-    `names`: group -> the `name` attribute of its `vars` group (Keras 3.6 and later).
+    `names`: group -> the `name` attribute of its `vars` group (Keras 3.6 and later); `groups`: the
+    path of every group.
     """
 
     tensors: dict[str, Tensor]
     vars: dict[str, list[Stored]] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
+    groups: frozenset[str] = frozenset()
 
     @property
     def container(self) -> str:
@@ -68,7 +70,7 @@ def read_store(tree: Tree, where: object) -> V3Store:
                 found=", ".join(map(str, sorted(arrays))),
             )
         result[group] = [arrays[index] for index in range(len(arrays))]
-    return V3Store(dict(tree.tensors), result, _names(tree))
+    return V3Store(dict(tree.tensors), result, _names(tree), tree.groups)
 
 
 def _names(tree: Tree) -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from lstmconvert import writing
 from lstmconvert.errors import UnknownOption, UnsupportedByTarget
 from lstmconvert.jsontext import canonical
-from lstmconvert.keras import archive, emit, h5write, layerstore, legacy, zipwrite
+from lstmconvert.keras import archive, emit, h5write, layerstore, legacy, stored, zipwrite
 from lstmconvert.keras.fit import Fitter
 from lstmconvert.keras.hdf5 import read_tree
 from lstmconvert.model import Model
@@ -212,9 +212,7 @@ def _stored(model: Model) -> dict[str, Tensor]:
     result = dict(model.other)
     for layer in model.layers:
         for _, _, cell in layer.cells():
-            named = dict(cell.tensors())
-            for place, path in cell.places.items():
-                result[path] = named[place] if place in named else cell.fused(place)
+            result.update(stored.places(cell))
     return result
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 import tempfile
+import weakref
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -193,7 +194,8 @@ class _Scratch(SourceFile):
     """A nameless file that grows: what is unpacked of one archive. Errors name the archive."""
 
     def __init__(self, archive: SourceFile) -> None:
-        self._file = tempfile.TemporaryFile()
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as its tensors are
+        weakref.finalize(self, self._file.close)
         super().__init__(archive.path, self._file.fileno())
 
     def add(self, chunks: Iterator[bytes]) -> Window:

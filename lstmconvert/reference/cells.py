@@ -201,6 +201,7 @@ def _products(layer: LSTMLayer, cell: Cell) -> Products:
         dilation_rate=_each_axis(dilation, rank),
         padding=padding,
         channels_first=data_format == "channels_first",
+        extra_before=bool(settings.get("extra_before")),
     )
 
 

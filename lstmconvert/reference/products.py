@@ -13,6 +13,9 @@ from lstmconvert.errors import UsageError
 
 Sizes = tuple[int, ...]
 
+#: `same` as Theano pads it (measured on files that Keras 1.2.2 wrote there).
+SAME_BEFORE = "same, extra before"
+
 
 class Products(Protocol):
     """What a cell needs of its kernels, whatever their rank."""
@@ -61,13 +64,15 @@ class Convolution:
 
     Fields: `strides` and `dilation_rate`, one number for each axis of the window; `padding`,
     `same` or `valid`; `channels_first`, whether channels come before the spatial axes in
-    everything the layer takes and returns.
+    everything the layer takes and returns; `extra_before`, whether the odd zero of `same` lies
+    before (Theano) or behind.
     """
 
     strides: Sizes
     dilation_rate: Sizes
     padding: str
     channels_first: bool
+    extra_before: bool = False
 
     def of_input(self, x: Array, kernel: Array) -> Array:
         flat = x.reshape(-1, *x.shape[2:])
@@ -82,6 +87,8 @@ class Convolution:
         self, x: Array, kernel: Array, strides: Sizes, dilation: Sizes, padding: str
     ) -> Array:
         last = np.moveaxis(x, 1, -1) if self.channels_first else x
+        if padding == "same" and self.extra_before:
+            padding = SAME_BEFORE
         result = convolve(last, kernel, strides, dilation, padding)
         return np.moveaxis(result, -1, 1) if self.channels_first else result
 
@@ -109,15 +116,16 @@ def convolve(x: Array, kernel: Array, strides: Sizes, dilation: Sizes, padding: 
         kernel: (*window, channels, filters).
         strides: the step along each spatial axis.
         dilation: the distance of neighbouring kernel elements along each spatial axis.
-        padding: `same` (zeros around, as TensorFlow spreads them: the odd one behind) or `valid`.
+        padding: `same` (zeros around, as TensorFlow spreads them: the odd one behind), `valid`, or
+            `SAME_BEFORE` (the odd one before).
 
     Returns:
         (batch, *spatial', filters).
     """
     window = kernel.shape[:-2]
     spans = [(length - 1) * rate + 1 for length, rate in zip(window, dilation, strict=True)]
-    if padding == "same":
-        x = _padded(x, spans, strides)
+    if padding != "valid":
+        x = _padded(x, spans, strides, before=padding == SAME_BEFORE)
     sizes = [
         (length - span) // stride + 1
         for length, span, stride in zip(x.shape[1:-1], spans, strides, strict=True)
@@ -140,10 +148,13 @@ def _slices(place: Sizes, sizes: Sequence[int], strides: Sizes, dilation: Sizes)
     ]
 
 
-def _padded(x: Array, spans: Sequence[int], strides: Sizes) -> Array:
+def _padded(x: Array, spans: Sequence[int], strides: Sizes, *, before: bool) -> Array:
     # tensorflow.org/api_docs/python/tf/nn, "Notes on padding": ceil(length / stride) outputs.
     needs = [
         max((-(-length // stride) - 1) * stride + span - length, 0)
         for length, span, stride in zip(x.shape[1:-1], spans, strides, strict=True)
     ]
-    return np.pad(x, [(0, 0), *((need // 2, need - need // 2) for need in needs), (0, 0)])
+    split = [(need // 2, need - need // 2) for need in needs]
+    if before:
+        split = [(high, low) for low, high in split]
+    return np.pad(x, [(0, 0), *split, (0, 0)])

@@ -1,0 +1,277 @@
+"""Runs the command line under guard: one server process, and a fork of it for each run.
+
+A fork has bounded memory and processor time, and an audit hook that records every file that is
+opened but the allowed ones, every socket, every process and every import of a foreign module.
+What C code opens passes by the audit hook: `Watch` sees that, through inotify.
+
+    with Jail() as jail:
+        run = jail.run("convert", source, destination)
+        assert run.code == 2 and not run.events
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import select
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+MIB = 1 << 20
+#: What the fork may map beyond what the server has mapped already.
+ROOM = 768 * MIB
+SECONDS = 5.0  # the promise
+RESIDENT = 300 * MIB  # the promise
+_HARD_SECONDS = 20  # after this the fork is killed
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run did: exit code (or -signal), output, seconds, peak memory, forbidden events."""
+
+    code: int
+    stdout: str
+    stderr: str
+    seconds: float
+    resident: int
+    events: tuple[str, ...]
+
+
+class Jail:
+    """The server."""
+
+    def __init__(self, **variables: str) -> None:
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+            "OPENBLAS_NUM_THREADS": "1",
+            **variables,
+        }
+        self._server = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        self._ask({"ready": True})
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        print(json.dumps(request), file=self._server.stdin, flush=True)
+        answer: dict[str, Any] = json.loads(self._server.stdout.readline())
+        return answer
+
+    def run(self, *args: str | Path, allow: Sequence[Path] = ()) -> Run:
+        """Run the command line. Paths among `args` may be opened, and what lies below them."""
+        paths = [str(arg) for arg in args if isinstance(arg, Path)]
+        request = {"args": [str(arg) for arg in args], "allow": [*paths, *map(str, allow)]}
+        answer = self._ask(request)
+        return Run(**{**answer, "events": tuple(answer["events"])})
+
+    def __enter__(self) -> Jail:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._server.stdin is not None
+        self._server.stdin.close()
+        self._server.wait()
+        assert self._server.stdout is not None
+        self._server.stdout.close()
+
+
+class Watch:
+    """Sees whether anyone opens a file, in Python or in C (inotify: Linux only)."""
+
+    _OPENED = 0x20  # IN_OPEN, linux/inotify.h
+
+    def __init__(self, path: Path) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._descriptor = self._libc.inotify_init1(os.O_NONBLOCK)
+        watch = self._libc.inotify_add_watch(self._descriptor, os.fsencode(path), self._OPENED)
+        if self._descriptor < 0 or watch < 0:
+            raise OSError(ctypes.get_errno(), "inotify")
+
+    def opened(self) -> bool:
+        """Whether it was opened since the last call."""
+        if not select.select([self._descriptor], [], [], 0)[0]:
+            return False
+        return bool(os.read(self._descriptor, 1 << 16))
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+# --- the server's side ----------------------------------------------------------------------------
+
+
+def _serve() -> None:
+    sys.path.insert(0, str(ROOT))
+    _warm_up()
+    base = _mapped()
+    for line in sys.stdin:
+        request = json.loads(line)
+        answer = {} if "ready" in request else _forked(request, base)
+        print(json.dumps(answer), flush=True)
+
+
+def _warm_up() -> None:
+    """Import what honest files need, so that a fork imports nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        fixtures = ROOT / "fixtures"
+        for name in ("keras-3.6.0/seed95.keras", "keras-3.6.0/seed95.h5", "tf-2.15.1/seed95.h5"):
+            _command(["convert", str(fixtures / name), f"{folder}/a.safetensors"])
+            for suffix in ("keras", "h5", "weights.h5"):
+                _command(["convert", f"{folder}/a.safetensors", f"{folder}/a.{suffix}"])
+            _command(["convert", str(fixtures / name), folder])  # the ways of an error
+            for left in os.listdir(folder):
+                os.unlink(f"{folder}/{left}")
+
+
+def _program():
+    try:
+        import lstmconvert.cli.convert
+        from lstmconvert.cli.main import program
+        return program
+    except ModuleNotFoundError:
+        class P:
+            def main(self, args):
+                from lstmconvert import api
+                from lstmconvert.cli import failures
+                try:
+                    api.convert(args[1], args[2], force="--force" in args)
+                except (Exception, KeyboardInterrupt) as e:
+                    sys.exit(failures.report(e))
+                sys.exit(0)
+        return P()
+
+
+def _command(args: list[str]) -> int:
+    program = _program()
+
+    with open(os.devnull, "w") as sink:
+        quiet = contextlib.redirect_stderr(sink), contextlib.redirect_stdout(sink)
+        with quiet[0], quiet[1]:
+            try:
+                program.main(args)
+            except SystemExit as end:
+                return int(end.code or 0)
+
+
+def _mapped() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()
+
+
+def _forked(request: dict[str, Any], base: int) -> dict[str, Any]:
+    with (
+        tempfile.TemporaryFile() as out,
+        tempfile.TemporaryFile() as err,
+        tempfile.TemporaryFile() as seen,
+    ):
+        start = time.perf_counter()
+        child = os.fork()
+        if not child:
+            _child(request, base, out.fileno(), err.fileno(), seen.fileno())
+        _, status, usage = os.wait4(child, 0)
+        seconds = time.perf_counter() - start
+        texts = []
+        for file in (out, err, seen):
+            file.seek(0)
+            texts.append(file.read().decode("utf-8", "backslashreplace"))
+    return {
+        "code": os.waitstatus_to_exitcode(status),
+        "stdout": texts[0],
+        "stderr": texts[1],
+        "seconds": seconds,
+        "resident": usage.ru_maxrss * 1024,
+        "events": texts[2].splitlines(),
+    }
+
+
+def _child(request: dict[str, Any], base: int, out: int, err: int, seen: int) -> None:
+    code = 99
+    try:
+        os.dup2(out, 1)
+        os.dup2(err, 2)
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+        signal.alarm(_HARD_SECONDS)
+        resource.setrlimit(resource.RLIMIT_CPU, (_HARD_SECONDS, _HARD_SECONDS))
+        resource.setrlimit(resource.RLIMIT_AS, (base + ROOM, base + ROOM))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        program = _program()
+
+        _guard(request["allow"], seen)
+        try:
+            program.main(request["args"])
+        except SystemExit as end:
+            code = int(end.code or 0)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def _guard(allow: list[str], seen: int) -> None:
+    """Record what a conversion has no business doing. A hook cannot be taken off again."""
+    known = {name.partition(".")[0] for name in sys.modules} | set(sys.stdlib_module_names)
+    folders = {os.path.realpath(p) for p in sysconfig.get_paths().values()} | {str(ROOT / "lstmconvert")}
+    allowed = {os.path.realpath(path) for path in allow}
+    temporary = os.path.realpath(tempfile.gettempdir())
+    inside = [False]
+
+    def forbidden(event: str, args: tuple[Any, ...]) -> bool:
+        if event == "open":
+            return not isinstance(args[0], int) and not may_open(os.fsdecode(args[0]), args[2])
+        if event == "import":
+            return args[0].partition(".")[0] not in known
+        return event.startswith(("socket.", "subprocess.", "os.exec", "os.posix_spawn", "os.system"))
+
+    def may_open(name: str, flags: int) -> bool:
+        path = os.path.realpath(name)
+        if flags & getattr(os, "O_TMPFILE", 0) == getattr(os, "O_TMPFILE", -1):
+            return path == temporary  # nameless
+        is_code = path.endswith((".py", ".pyc", ".so"))
+        if is_code and any(path.startswith(folder + os.sep) for folder in folders):
+            return True
+        if path in ("/dev/null", "/dev/urandom"):
+            return True
+        return any(path == one or path.startswith((one + os.sep, _debris(one))) for one in allowed)
+
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        if inside[0]:
+            return
+        inside[0] = True
+        try:
+            if forbidden(event, args):
+                os.write(seen, f"{event} {args!r}\n".encode("utf-8", "backslashreplace"))
+        finally:
+            inside[0] = False
+
+    sys.addaudithook(hook)
+
+
+def _debris(destination: str) -> str:
+    folder, name = os.path.split(destination)
+    return f"{folder}/.{name}."
+
+
+if __name__ == "__main__":
+    _serve()

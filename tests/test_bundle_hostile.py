@@ -1,0 +1,415 @@
+"""Checkpoints that are damaged, or written to do harm: an equal result, or a typed error."""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundlefiles import (
+    STRING,
+    block,
+    child,
+    entry,
+    graph,
+    masked,
+    nested,
+    number,
+    shape_proto,
+    table,
+    varint,
+    write_bundle,
+    write_floats,
+    write_graph,
+)
+
+from lstmconvert.errors import CorruptFile, LimitExceeded, LSTMConvertError, NotAModel, SourceError
+from lstmconvert.tensorflow import bundle as bundle_module
+from lstmconvert.tensorflow.bundle import Bundle, read_bundle
+from lstmconvert.tensorflow.entries import Extent, Slice, slice_key
+from lstmconvert.tensorflow.savedmodel import SavedModel, read_saved_model
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+SAVED = FIXTURES / "tf-2.12.1" / "seed95.savedmodel"
+#: A generous bound on any one read of a small file: a hang, not a slow machine, exceeds it.
+SECONDS = 5.0
+
+
+def content(bundle: Bundle) -> object:
+    """All that a bundle says, as something that can be compared."""
+    bundle.check_large()
+    tensors = {k: (t.shape, t.dtype.name, t.read().tobytes()) for k, t in bundle.tensors.items()}
+    strings = {key: one.read() for key, one in bundle.strings.items()}
+    nodes = None if bundle.graph is None else bundle.graph.nodes
+    return tensors, strings, dict(bundle.unread), nodes
+
+
+def outcome(read: Callable[[], object]) -> object:
+    """Return what reading gives: a result, or the typed error; any other exception passes."""
+    start = time.perf_counter()
+    try:
+        found = read()
+    except LSTMConvertError as error:
+        found = error
+    assert time.perf_counter() - start < SECONDS
+    return found
+
+
+def copied(source: Path, target: Path) -> Path:
+    for suffix in (".index", ".data-00000-of-00001"):
+        data = source.with_name(source.name + suffix).read_bytes()
+        target.with_name(target.name + suffix).write_bytes(data)
+    return target
+
+
+@pytest.mark.parametrize(("suffix", "step"), [(".index", 1), (".data-00000-of-00001", 5)])
+def test_every_byte_and_every_length(tmp_path: Path, suffix: str, step: int) -> None:
+    """Of the data, every fifth: one checksum covers a tensor."""
+    source = FIXTURES / "tf-2.12.1" / "seed95.tf_weights" / "ckpt"
+    prefix = copied(source, tmp_path / "x")
+    path = prefix.with_name(f"x{suffix}")
+    good, expected = path.read_bytes(), content(read_bundle(prefix))
+    errors = 0
+    for index in range(0, len(good), step):
+        for changed in (
+            good[:index] + bytes([good[index] ^ 0xFF]) + good[index + 1 :],
+            good[:index] + bytes([good[index] ^ 0x01]) + good[index + 1 :],
+            good[:index],
+        ):
+            path.write_bytes(changed)
+            found = outcome(lambda: content(read_bundle(prefix)))
+            if isinstance(found, LSTMConvertError):
+                errors += 1
+            else:
+                assert found == expected, index
+    # What may change unseen: the meta index, of 13 bytes and unused, its place, the padding.
+    unseen = 2 * (13 + 40) if suffix == ".index" else 0
+    assert errors >= 3 * (len(good) // step) - unseen
+    path.write_bytes(good)
+    assert content(read_bundle(prefix)) == expected
+
+
+@pytest.mark.parametrize(("name", "step"), [("keras_metadata.pb", 67), ("saved_model.pb", 101)])
+def test_bytes_of_a_saved_model(tmp_path: Path, name: str, step: int) -> None:
+    """These files have no checksum: another text can come out, but no other kind of error."""
+    (tmp_path / "variables").mkdir()
+    copied(SAVED / "variables" / "variables", tmp_path / "variables" / "variables")
+    for other in ("keras_metadata.pb", "saved_model.pb"):
+        (tmp_path / other).write_bytes((SAVED / other).read_bytes())
+    path = tmp_path / name
+    good = path.read_bytes()
+    for index in [*range(20), *range(20, len(good), step)]:
+        for changed in (
+            good[:index] + bytes([good[index] ^ 0xFF]) + good[index + 1 :],
+            good[:index],
+        ):
+            path.write_bytes(changed)
+            found = outcome(lambda: read_saved_model(tmp_path))
+            assert isinstance(found, (SavedModel, LSTMConvertError))
+
+
+def test_a_hand_written_bundle(tmp_path: Path) -> None:
+    bundle = read_bundle(write_floats(tmp_path / "x", [1.0, -2.0]))
+    assert bundle.tensors["x"].read().tolist() == [1, -2]
+    assert bundle.graph is None
+
+
+def test_a_big_endian_bundle(tmp_path: Path) -> None:
+    data = struct.pack(">2f", 1.5, -0.0) + b"\x3f\x80"
+    entries = {
+        b"x": entry(crc=masked(data[:8])),
+        b"y": entry((1,), dtype=14, offset=8, size=2, crc=masked(data[8:])),
+    }
+    bundle = read_bundle(write_bundle(tmp_path / "x", entries, data, endianness=1))
+    assert bundle.tensors["x"].read().tobytes() == struct.pack("<2f", 1.5, -0.0)
+    assert bundle.tensors["y"].read().tobytes() == b"\x80\x3f"
+    text = struct.pack(">I", masked(struct.pack(">I", 2)))
+    data = b"\x02" + text + b"ab"
+    crc = masked(struct.pack(">I", 2) + text + b"ab")
+    string = {b"s": entry((), dtype=STRING, size=len(data), crc=crc)}
+    bundle = read_bundle(write_bundle(tmp_path / "y", string, data, endianness=1))
+    assert bundle.strings["s"].read() == (b"ab",)
+
+
+EIGHT = bytes(8)
+GOOD = masked(EIGHT)
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (entry(crc=GOOD ^ 1), "bad CRC-32C of a tensor"),
+        (entry(crc=GOOD, offset=1), "truncated"),
+        (entry(crc=GOOD, offset=1 << 62), "truncated"),
+        (entry(crc=GOOD, offset=-8), "no shard"),
+        (entry(crc=GOOD, size=-8), "does not agree|no shard"),
+        (entry(crc=GOOD, shard=1), "no shard"),
+        (entry(crc=GOOD, shard=-1), "no shard"),
+        (entry(crc=GOOD, size=4), "does not agree"),
+        (entry((3,), crc=GOOD), "does not agree"),
+        (entry((1 << 40, 1 << 40), crc=GOOD), "shape is above the limit"),
+        (entry((0, 1 << 40, 1 << 40), size=0), "shape is above the limit"),
+        (entry((1,) * 9, crc=GOOD), "number of axes"),
+        (entry((-1, -2), crc=GOOD), "without a shape"),
+        (entry((2,), crc=GOOD, dtype=99), "unknown TensorFlow type"),
+        (entry((2,), crc=GOOD, dtype=0), "unknown TensorFlow type"),
+        (entry(crc=GOOD, extra=b"\x08"), "cut off"),
+        (entry(crc=GOOD, extra=nested(7, b"")), "partition of a variable is missing"),
+    ],
+)
+def test_a_broken_entry(tmp_path: Path, record: bytes, message: str) -> None:
+    read_bundle(write_bundle(tmp_path / "good", {b"x": entry(crc=GOOD)}, EIGHT))
+    with pytest.raises((CorruptFile, LimitExceeded), match=message):
+        content(read_bundle(write_bundle(tmp_path / "x", {b"x": record}, EIGHT)))
+
+
+def test_tensors_on_the_same_bytes(tmp_path: Path) -> None:
+    entries = {b"a": entry(crc=GOOD), b"b": entry(crc=GOOD)}
+    with pytest.raises(CorruptFile, match="same bytes"):
+        read_bundle(write_bundle(tmp_path / "x", entries, EIGHT))
+
+
+def test_a_key_that_is_no_text(tmp_path: Path) -> None:
+    with pytest.raises(CorruptFile, match="UTF-8"):
+        read_bundle(write_bundle(tmp_path / "x", {b"\xff": entry(crc=GOOD)}, EIGHT))
+
+
+@pytest.mark.parametrize(
+    ("facts", "error"),
+    [
+        ({"shards": 0}, CorruptFile),
+        ({"shards": -1}, CorruptFile),
+        ({"shards": 1 << 31}, SourceError),  # the shard of that set is not there
+        ({"endianness": 2}, CorruptFile),
+        ({"min_consumer": 2}, NotAModel),
+    ],
+)
+def test_a_broken_header(tmp_path: Path, facts: dict[str, int], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        read_bundle(write_bundle(tmp_path / "x", {b"x": entry(crc=GOOD)}, EIGHT, **facts))
+
+
+def test_an_index_without_a_header(tmp_path: Path) -> None:
+    for blocks in ([], [block([(b"x", entry())])]):
+        (tmp_path / "x.index").write_bytes(table(blocks))
+        with pytest.raises(CorruptFile, match="no header"):
+            read_bundle(tmp_path / "x")
+
+
+def test_stale_shards_are_not_looked_at(tmp_path: Path) -> None:
+    prefix = write_floats(tmp_path / "x", [1.0])
+    for name in ("x.data-00000-of-00002", "x.data-00001-of-00002", "x.data-00001-of-00001"):
+        (tmp_path / name).write_bytes(b"stale")
+    bundle = read_bundle(prefix)
+    assert [path.name for path in bundle.files] == ["x.index", "x.data-00000-of-00001"]
+    assert bundle.tensors["x"].read().tolist() == [1]
+
+
+def test_large_tensors_are_checked_when_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle_module, "_CHECK_NOW", 8)
+    entries = {b"a": entry(crc=GOOD), b"b": entry(crc=GOOD ^ 1, offset=8)}
+    bundle = read_bundle(write_bundle(tmp_path / "x", entries, bytes(16)))
+    assert [one.key for one in bundle.unchecked] == ["b"]
+    for _ in range(2):  # what failed once fails again
+        with pytest.raises(CorruptFile, match=r"x\.data-00000-of-00001: b: bad CRC"):
+            bundle.check_large()
+
+
+def test_an_empty_shard(tmp_path: Path) -> None:
+    record = entry((0, 3), size=0, crc=masked(b""))
+    bundle = read_bundle(write_bundle(tmp_path / "x", {b"x": record}, b""))
+    assert bundle.tensors["x"].read().shape == (0, 3)
+
+
+def strings(
+    lengths: bytes, check: int, text: bytes, crc: int, shape: tuple[int, ...]
+) -> tuple[bytes, bytes]:
+    data = lengths + struct.pack("<I", check) + text
+    return entry(shape, dtype=STRING, size=len(data), crc=crc), data
+
+
+def test_lying_strings(tmp_path: Path) -> None:
+    check = masked(struct.pack("<I", 2))
+    crc = masked(struct.pack("<I", 2) + struct.pack("<I", check) + b"ab")
+    cases = [
+        (strings(b"\x02", check, b"ab", crc, ()), None),
+        (strings(b"\x02", check ^ 1, b"ab", crc, ()), "bad CRC"),
+        (strings(b"\x02", check, b"ab", crc ^ 1, ()), "bad CRC"),
+        (strings(b"\x03", check, b"ab", crc, ()), "do not add up"),
+        (strings(b"\x01", check, b"ab", crc, ()), "do not add up"),
+        (strings(varint((1 << 64) - 1), check, b"ab", crc, ()), "do not add up"),
+        (strings(b"\x80" * 11, check, b"ab", crc, ()), "too long"),
+        (strings(b"\x02", check, b"ab", crc, (1 << 20,)), "more strings than it has bytes"),
+    ]
+    for (record, data), message in cases:
+        prefix = write_bundle(tmp_path / "x", {b"s": record}, data)
+        if message is None:
+            assert read_bundle(prefix).strings["s"].read() == (b"ab",)
+        else:
+            with pytest.raises(CorruptFile, match=message):
+                read_bundle(prefix).strings["s"].read()
+
+
+Part = tuple[list[tuple[int, int]], list[float]]
+
+
+def write_parts(prefix: Path, shape: tuple[int, ...], parts: list[Part], **facts: int) -> Path:
+    """Write one variable in pieces."""
+    entries, data, slices = {}, b"", b""
+    for extents, values in parts:
+        numbers = np.array(values, "<f4").tobytes()
+        key = slice_key(b"x", Slice(tuple(Extent(*extent) for extent in extents)))
+        size = tuple(length for _, length in extents)
+        entries[key] = entry(size, offset=len(data), size=len(numbers), crc=masked(numbers))
+        data += numbers
+        slices += nested(
+            7, b"".join(nested(1, number(1, start) + number(2, n)) for start, n in extents)
+        )
+    entries[b"x"] = number(1, facts.get("dtype", 1)) + nested(2, shape_proto(shape)) + slices
+    if facts.get("lost"):
+        del entries[min(entries)]
+    return write_bundle(prefix, entries, data)
+
+
+def test_a_grid_of_pieces(tmp_path: Path) -> None:
+    whole = np.arange(12.0).reshape(3, 4)
+    parts = []
+    for top, height in ((0, 2), (2, 1)):
+        for left, width in ((1, 3), (0, 1)):
+            piece = whole[top : top + height, left : left + width]
+            parts.append(([(top, height), (left, width)], piece.reshape(-1).tolist()))
+    tensor = read_bundle(write_parts(tmp_path / "x", (3, 4), parts)).tensors["x"]
+    assert tensor.read().tolist() == whole.tolist()
+    assert np.concatenate(list(tensor.blocks(20))).tolist() == whole.tolist()
+
+
+TOP: Part = ([(0, 1), (0, 2)], [1, 2])
+LOW: Part = ([(1, 1), (0, 2)], [3, 4])
+
+
+@pytest.mark.parametrize(
+    ("parts", "facts", "message"),
+    [
+        ([TOP, TOP], {}, "do not tile"),
+        ([TOP], {}, "do not tile"),
+        ([TOP, ([(2, 1), (0, 2)], [3, 4])], {}, "outside"),
+        ([TOP, ([(-1, 1), (0, 2)], [3, 4])], {}, "outside"),
+        ([TOP, ([(1, 1)], [3])], {}, "other axes"),
+        ([TOP, LOW], {"lost": 1}, "missing"),
+        ([TOP, LOW], {"dtype": 3}, "differ in dtype"),
+    ],
+)
+def test_broken_pieces(
+    tmp_path: Path, parts: list[Part], facts: dict[str, int], message: str
+) -> None:
+    assert read_bundle(write_parts(tmp_path / "good", (2, 2), [TOP, LOW])).tensors["x"].shape == (
+        2,
+        2,
+    )
+    with pytest.raises(CorruptFile, match=message):
+        read_bundle(write_parts(tmp_path / "x", (2, 2), parts, **facts))
+
+
+def test_too_many_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LSTMCONVERT_MAX_PARTITIONS", "1")
+    with pytest.raises(LimitExceeded, match="number of partitions"):
+        read_bundle(write_parts(tmp_path / "x", (2, 2), [TOP, LOW]))
+
+
+def value(key: str, name: str = "full") -> bytes:
+    """An object's VARIABLE_VALUE."""
+    texts = (b"VARIABLE_VALUE", name.encode(), key.encode())
+    return nested(2, b"".join(nested(i + 1, text) for i, text in enumerate(texts)))
+
+
+def test_a_graph_with_cycles(tmp_path: Path) -> None:
+    nodes = [
+        child(1, "a") + child(0, "self") + child(2, "b"),
+        child(0, "up") + child(1, "self") + child(3, "w") + child(2, "next"),
+        child(1, "next") + child(3, "v"),
+        value("a/w"),
+        child(3, "unreachable") + value("lost"),
+    ]
+    found = read_bundle(write_graph(tmp_path / "x", nodes)).graph
+    assert found is not None
+    assert found.paths(3) == ("a/w", "b/v")
+    assert found.path(3) == "a/w"
+    assert found.path(0) == ""
+    assert found.path(4) is None
+    assert found.paths(0) == ("self", "a/up")
+    assert found.find("a/next/next/up/b/v") == 3
+    assert found.find("a/none/w") is None
+    assert found.find("") == 0
+    assert found.keys["a/w"][0] == 3
+    assert found.keys["lost"][1].full_name == "full"
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        child(2, "a"),
+        child(-1, "a"),
+        child(1 << 40, "a"),
+        nested(3, number(1, 9) + nested(2, b"m") + number(3, 0)),
+        nested(3, number(1, 0) + nested(2, b"m") + number(3, -1)),
+    ],
+)
+def test_edges_that_lead_nowhere(tmp_path: Path, node: bytes) -> None:
+    with pytest.raises(CorruptFile, match="does not have"):
+        read_bundle(write_graph(tmp_path / "x", [node, b""]))
+
+
+def test_an_empty_graph(tmp_path: Path) -> None:
+    found = read_bundle(write_graph(tmp_path / "x", [])).graph
+    assert found is not None
+    assert (found.find("a"), found.path(0), found.keys) == (None, None, {})
+
+
+def test_a_deep_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No recursion, and no terabyte of paths."""
+    count = 5_000
+    nodes = [child(index + 1, "a") + value(f"k{index}") for index in range(count)] + [b""]
+    monkeypatch.setenv("LSTMCONVERT_MAX_PROTOBUF_BYTES", str(len(graph(nodes)) + 100))
+    found = read_bundle(write_graph(tmp_path / "x", nodes)).graph
+    assert found is not None
+    start = time.perf_counter()
+    assert found.path(count) == "/".join("a" * count)
+    with pytest.raises(LimitExceeded, match="object paths"):
+        [found.paths(node) for node in range(count)]
+    assert time.perf_counter() - start < SECONDS
+
+
+def test_an_object_graph_that_is_a_list(tmp_path: Path) -> None:
+    prefix = write_graph(tmp_path / "x", [b""])
+    record = entry((1,), dtype=STRING)
+    write_bundle(prefix, {b"_CHECKPOINTABLE_OBJECT_GRAPH": record}, bytes(8))
+    with pytest.raises(CorruptFile, match="not one string"):
+        read_bundle(prefix)
+
+
+def test_limits_of_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefix = write_floats(tmp_path / "x", [1.0, 2.0])
+    monkeypatch.setenv("LSTMCONVERT_MAX_TENSOR_BYTES", "7")
+    with pytest.raises(LimitExceeded, match="tensor"):
+        read_bundle(prefix)
+    monkeypatch.setenv("LSTMCONVERT_MAX_PROTOBUF_BYTES", "10")
+    with pytest.raises(LimitExceeded, match="checkpoint index"):
+        read_bundle(prefix)
+
+
+def test_many_small_tensors_are_read_fast(tmp_path: Path) -> None:
+    count = 3_000
+    data = np.arange(count * 64, dtype="<f4").tobytes()
+    entries = {
+        b"k%06d" % i: entry((64,), offset=256 * i, size=256, crc=masked(data[256 * i :][:256]))
+        for i in range(count)
+    }
+    prefix = write_bundle(tmp_path / "x", entries, data)
+    start = time.process_time()
+    assert len(read_bundle(prefix).tensors) == count
+    assert time.process_time() - start < SECONDS
