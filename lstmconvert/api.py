@@ -101,6 +101,8 @@ def convert(
     target_of(destination, how.layout)
     writing.check_destination(destination, force=how.force, source=Path(source))
     model = load(source, config=config, settings=settings)
+    for part in model.source.files:
+        writing.check_destination(destination, force=how.force, source=part)
     if layers:
         model = select.layers(model, layers)
     return _save(model, destination, how, Path(source))
@@ -239,7 +241,7 @@ class Digest:
     """The source's hash, taken in a thread while the tensors are written."""
 
     def __init__(self, model: Model) -> None:
-        self._error: LSTMConvertError | None = None
+        self._error: Exception | None = None
         self._value: str | None = metadata.NO_DIGEST
         self._asked = False
         self._model = model
@@ -249,7 +251,7 @@ class Digest:
     def _run(self) -> None:
         try:
             self._value = self._model.source.sha256
-        except LSTMConvertError as error:
+        except Exception as error:  # raised anew where the digest is asked for
             self._error = error
 
     def texts(self, model: Model) -> dict[str, str]:

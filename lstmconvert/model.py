@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
+from pathlib import Path
 
 from lstmconvert.errors import UnknownLayer
 from lstmconvert.layer import LSTMLayer
@@ -50,6 +51,7 @@ class Source:
     digest: Callable[[], str | None] = field(default=lambda: None, compare=False, repr=False)
     check: Callable[[], None] = field(default=lambda: None, compare=False, repr=False)
     structure: Structure | None = None
+    files: tuple[Path, ...] = field(default=(), compare=False, repr=False)
 
     @cached_property
     def sha256(self) -> str | None:

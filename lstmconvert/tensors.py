@@ -257,8 +257,21 @@ class Computed(Tensor):
         return whole.reshape(self.matrix_shape)[start:stop]
 
     def blocks(self, budget: int = BUFFER_BYTES) -> Iterator[Array]:
-        if self.size:
-            yield self.rows(0, self.matrix_shape[0])
+        whole = self.rows(0, self.matrix_shape[0])
+        for start, stop in self.slabs(budget):
+            yield whole[start:stop]
+
+
+class Retyped(Tensor):
+    """Another tensor's bits under another dtype of the same width."""
+
+    def __init__(self, base: Tensor, dtype: DType) -> None:
+        if base.dtype.itemsize != dtype.itemsize:
+            raise CorruptFile("bits of another width", found=base.dtype.name, expected=dtype.name)
+        self.base, self.shape, self.dtype = base, base.shape, dtype
+
+    def rows(self, start: int, stop: int) -> Array:
+        return little_endian(self.base.rows(start, stop)).view(self.dtype)
 
 
 class Cast(Tensor):

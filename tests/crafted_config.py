@@ -200,10 +200,10 @@ def cells_are_a_number(config: Any, lstm: dict[str, Any], bench: Bench) -> None:
     lstm.update(class_name="RNN", config={"name": "lstm", "cell": cell})
 
 
-@config_attack("")
+@config_attack("nest")
 def models_in_models(config: Any, lstm: dict[str, Any], bench: Bench) -> None:
     inner: dict[str, Any] = dict(lstm)
-    for _ in range(60):
+    for _ in range(90):
         inner = {"class_name": "Sequential", "config": {"name": "s", "layers": [inner]}}
     _add(config, inner)
 

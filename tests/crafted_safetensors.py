@@ -113,7 +113,7 @@ def safetensors_fractional_axis(header: Header, body: bytes) -> bytes:
     return joined(header, body)
 
 
-@_header_attack("the number of axes is above the limit")
+@_header_attack("axes is above the limit")
 def safetensors_hundred_axes(header: Header, body: bytes) -> bytes:
     header[_NAME]["shape"] = [7, 2, *[1] * 100]
     return joined(header, body)
@@ -164,12 +164,12 @@ def safetensors_path_without_a_part(header: Header, body: bytes) -> bytes:
 @_header_attack("belongs to nothing")
 def safetensors_of_many_names(header: Header, body: bytes) -> bytes:
     end = len(body)
-    for index in range(100_000):
+    for index in range(50_000):
         header[f"n{index}"] = {"dtype": "U8", "shape": [0], "data_offsets": [end, end]}
     return joined(header, body)
 
 
-@_header_attack("belongs to nothing")
+@_header_attack("forget_gate has no kernels")
 def safetensors_without_a_map(header: Header, body: bytes) -> bytes:
     header["lstm.forget_gate.kernel_"] = header.pop(_NAME)
     value = json.loads(header["__metadata__"]["lstmconvert"])

@@ -1,4 +1,4 @@
-"""Every fixture that is read: its gates are slices of what h5py sees, its options what JSON says."""
+"""Every fixture that is read: gates are slices of what h5py sees, options what JSON says."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import keras_tools as tools
+import numpy as np
 import pytest
 from keras_tools import FIXTURES, LATEST, name_of
 
 import lstmconvert as lc
 from lstmconvert.activations import KERAS2, KERAS3
-from lstmconvert.dtypes import same_bits
+from lstmconvert.dtypes import bits, same_bits
 from lstmconvert.errors import CorruptFile, NoLSTM, SourceError, UnknownOption, UsageError
 from lstmconvert.gates import GATES
 from lstmconvert.layer import UNKNOWN, Cell, LSTMLayer, OpaqueCell
@@ -22,13 +23,14 @@ from lstmconvert.optionjson import unknown
 
 #: Those whose arrays h5py sees: all but the pickled ones.
 seen = pytest.mark.parametrize(
-    "path", [p for p in tools.fixtures() if ".npz." not in p.name], ids=name_of
+    "path", [p for p in tools.fused() if ".npz." not in p.name], ids=name_of
 )
+rearranged = [p for p in tools.fixtures() if tools.why_not(tools.REARRANGED, p)]
 with_config = pytest.mark.parametrize(
-    "path", [p for p in tools.fixtures() if tools.config_of(p) is not None], ids=name_of
+    "path", [p for p in tools.fused() if tools.config_of(p) is not None], ids=name_of
 )
 without_config = pytest.mark.parametrize(
-    "path", [p for p in tools.fixtures() if tools.config_of(p) is None], ids=name_of
+    "path", [p for p in tools.fused() if tools.config_of(p) is None], ids=name_of
 )
 
 
@@ -42,12 +44,26 @@ def test_gates_are_slices_of_the_fused_arrays(path: Path) -> None:
             for part, place in cell.places.items():
                 assert same_bits(cell.fused(part).read(), arrays[place])
                 rows = {"kernel": cell.input_dim, "recurrent_kernel": cell.units}
-                assert arrays[place].shape[-2:] == ((rows[part], width) if part in rows else (width,))
+                assert arrays[place].shape[-1] == width
+                assert part not in rows or arrays[place].shape[-2] == rows[part]
                 for index, gate in enumerate(GATES):
                     columns = slice(index * cell.units, (index + 1) * cell.units)
                     one = cell.gates[gate].tensors[part].read()
                     assert same_bits(one, arrays[place][..., columns]), (layer.name, gate, part)
                     assert one.flags.c_contiguous
+
+
+@pytest.mark.parametrize("path", rearranged, ids=name_of)
+def test_rearranged_arrays_keep_every_number(path: Path) -> None:
+    """Each cell's numbers are those of its own arrays, moved about and not one bit changed."""
+    arrays = tools.stored(path)
+    for layer in tools.model(path).layers:
+        for _, _, cell in layer.cells():
+            places = set(cell.places.values())
+            assert places
+            wanted = np.concatenate([bits(arrays[place]).ravel() for place in places])
+            found = np.concatenate([bits(t.read()).ravel() for _, t in cell.tensors()])
+            np.testing.assert_array_equal(np.sort(found), np.sort(wanted))
 
 
 @seen
@@ -85,7 +101,7 @@ def gated(path: Path) -> Iterator[tuple[str, list[Any]]]:
         )
 
 
-@pytest.mark.parametrize("path", tools.fixtures("*.h5", "*.hdf5.keras"), ids=name_of)
+@pytest.mark.parametrize("path", tools.fused("*.h5", "*.hdf5.keras"), ids=name_of)
 def test_legacy_order(path: Path) -> None:
     """In a legacy file, the arrays of a layer's cells are those of its group, in its order."""
     if not any("layer_names" in attrs for attrs in tools.attributes(path).values()):
@@ -266,10 +282,9 @@ def test_options_are_those_of_the_config(path: Path) -> None:
             assert kept == {key: config[key] for key in keys}
         if tools.is_keras3(path):
             assert cell.options.seed == config["seed"]
-        policy = config.get("dtype", "float32")
-        assert cell.options.policy == (
-            policy if isinstance(policy, str) else policy["config"]["name"]
-        )
+        policy = config.get("dtype")
+        policy = policy["config"]["name"] if isinstance(policy, dict) else policy
+        assert cell.options.policy == (UNKNOWN if policy is None else policy)
 
 
 def assert_object(found: Any, written: Any) -> None:
@@ -341,18 +356,17 @@ def test_weights_alone_say_nothing_but_numbers(path: Path) -> None:
                 assert cell.options.use_bias == cell.use_bias
 
 
-def config_for(path: Path) -> Path | None:
-    for suffix in (".keras", ".h5", ".config.json"):
-        found = Path(f"{tools.stem(path)}{suffix}")
-        if found.exists():
-            return found
-    return None
+def numbers(layer: LSTMLayer) -> list[Any]:
+    return [tensor.read() for _, _, cell in layer.cells() for _, tensor in cell.tensors()]
 
 
 def tables(model: lc.Model) -> list[Any]:
     return [
-        (layer.name, layer.class_name, layer.options, [d.options for _, d in layer.directions])
-        + tuple((c.options, c.units, c.input_dim) for _, _, c in layer.cells())
+        (
+            (layer.name, layer.class_name, layer.options),
+            [direction.options for _, direction in layer.directions],
+            [(c.options, c.units, c.input_dim) for _, _, c in layer.cells()],
+        )
         for layer in model.layers
     ]
 
@@ -372,9 +386,8 @@ def test_weights_with_their_config(path: Path, suffix: str) -> None:
     model = lc.load(path, config=config)
     assert tables(model) == tables(tools.model(whole))
     for name, layer in model.items():
-        wanted = [t.read() for _, _, c in tools.model(whole)[name].cells() for _, t in c.tensors()]
-        found = [t.read() for _, _, c in layer.cells() for _, t in c.tensors()]
-        assert all(same_bits(a, b) for a, b in zip(found, wanted, strict=True))
+        wanted = numbers(tools.model(whole)[name])
+        assert all(same_bits(a, b) for a, b in zip(numbers(layer), wanted, strict=True))
 
 
 def test_config_of_another_model() -> None:
@@ -387,7 +400,7 @@ def test_config_of_another_model() -> None:
 
 def test_settings_fill_what_is_unknown() -> None:
     path = FIXTURES / LATEST / "both_concat.weights.h5"
-    with pytest.raises(UnknownOption, match="unknown: .*recurrent_activation.*merge_mode"):
+    with pytest.raises(UnknownOption, match=r"unknown: .*recurrent_activation.*merge_mode"):
         lc.to_keras(tools.model(path)["both"])
     every = ["activation=tanh", "both.recurrent_activation=hard_sigmoid(alpha=0.2,beta=0.5)"]
     layer = lc.load(path, settings=[*every, "merge_mode=sum", "dropout=0.5", "seed=null"])["both"]
@@ -420,7 +433,7 @@ def test_what_is_not_read_yet(path: Path) -> None:
 
 
 def test_no_row_of_the_table_is_idle() -> None:
-    for table in (tools.NOT_READ, tools.NOT_LOADED):
+    for table in (tools.NOT_READ, tools.REARRANGED, tools.NOT_LOADED):
         found = {tools.why_not(table, path) for path in tools.candidates()}
         assert set(table.values()) <= found
 
@@ -455,7 +468,7 @@ def test_assets_are_bytes() -> None:
     assert {name: tensor.read().tobytes() for name, tensor in assets.items()} == wanted
 
 
-FAMILY = [p for p in tools.fixtures("*/zoo.*") if not tools.is_keras3(p)]
+FAMILY = [p for p in tools.fused("*/zoo.*") if not tools.is_keras3(p)]
 
 
 @pytest.mark.parametrize("path", FAMILY, ids=name_of)
@@ -469,8 +482,7 @@ def test_every_keras_2_holds_the_same_zoo(path: Path) -> None:
     for layer in model.layers:
         if path.parent.name == "keras-2.0.8" and layer.name not in ("enc", "hard", "no_bias"):
             continue  # fewer layers before it: other places, other numbers
-        wanted = [t.read() for _, _, c in first[layer.name.split("/")[0]].cells() for _, t in c.tensors()]
-        found = [t.read() for _, _, c in layer.cells() for _, t in c.tensors()]
+        wanted, found = numbers(first[layer.name.split("/")[0]]), numbers(layer)
         assert all(same_bits(a, b) for a, b in zip(found, wanted, strict=True)), layer.name
         compared += 1
     assert compared >= 3

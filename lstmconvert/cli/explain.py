@@ -83,7 +83,7 @@ def _layer(model: Model, layer: LSTMLayer, blocks: list[Block]) -> None:
     if len(blocks) == 1 and not blocks[0].label:
         facts.append(_size(blocks[0].cell))
     facts.append(counted(layer.parameters, "parameter"))
-    output.line(f"{layer.name}: {', '.join(facts)}", bold=True)
+    output.paragraph(f"{layer.name}: {', '.join(facts)}", bold=True)
     for block in blocks:
         output.line()
         _block(model, block)
@@ -101,7 +101,7 @@ def _layer(model: Model, layer: LSTMLayer, blocks: list[Block]) -> None:
 def _block(model: Model, block: Block) -> None:
     cell = block.cell
     if block.label:
-        output.line(f"{block.label}: {_size(cell)}", indent=2)
+        output.paragraph(f"{block.label}: {_size(cell)}", indent=2)
         output.line()
     rows = [
         (

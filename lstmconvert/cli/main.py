@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -76,13 +77,24 @@ class Program(click.Group):
         try:
             code = super().main(args, "lstmconvert", **(extra | {"standalone_mode": False}))
             sys.stdout.flush()
-        except BrokenPipeError:
-            # The reader has what it wanted. What is left in the buffer must not raise at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except (BrokenPipeError, SystemExit):
+            # The reader has what it wanted. Outside its standalone mode click exits for this alone.
+            _drop_output()
             return failures.PIPE_CLOSED
         except (Exception, KeyboardInterrupt) as failure:
-            return failures.report(failure)
+            code = failures.report(failure)
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
+                return code
+            _drop_output()
+            return code
         return code if isinstance(code, int) else failures.DONE
+
+
+def _drop_output() -> None:
+    """Send what is left in the buffer of stdout nowhere, so that it does not raise at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(cls=Program, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
@@ -93,4 +105,7 @@ def program() -> None:
 
 def main() -> NoReturn:
     """Run the command line."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell: `>&-`
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # open until exit
     program.main()

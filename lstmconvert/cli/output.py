@@ -30,7 +30,9 @@ def line(text: str = "", *, bold: bool = False, indent: int = 0) -> None:
     _write(sys.stdout, " " * indent + printable(text), {"bold": True} if bold else {})
 
 
-def paragraph(text: str, *, indent: int = 0, label: str = "", hang: int = 0) -> None:
+def paragraph(
+    text: str, *, indent: int = 0, label: str = "", hang: int = 0, bold: bool = False
+) -> None:
     """Print a sentence or two of data, wrapped to the terminal (80 columns in a pipe).
 
     Args:
@@ -38,6 +40,7 @@ def paragraph(text: str, *, indent: int = 0, label: str = "", hang: int = 0) -> 
         indent: blanks before each line.
         label: stands before the first line.
         hang: blanks before the text, in place of the label, on each further line.
+        bold: for headings.
     """
     margin = " " * indent
     lines = textwrap.wrap(
@@ -49,7 +52,7 @@ def paragraph(text: str, *, indent: int = 0, label: str = "", hang: int = 0) -> 
         break_on_hyphens=False,
     )
     for wrapped in lines:
-        _write(sys.stdout, wrapped, {})
+        _write(sys.stdout, wrapped, {"bold": True} if bold else {})
 
 
 def as_json(value: Any) -> None:

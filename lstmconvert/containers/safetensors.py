@@ -46,7 +46,8 @@ def read(source: SourceFile) -> tuple[dict[str, Tensor], dict[str, str]]:
     header = parse_object(bytes(source.read_at(_LENGTH.size, length)), source.path)
     _validate(source)
     metadata = header.pop(_METADATA, None) or {}
-    start = _LENGTH.size + length
+    start, rank = _LENGTH.size + length, max((len(x["shape"]) for x in header.values()), default=0)
+    limits.RANK.check(rank, source.path, "the number of a tensor's axes")
     return {name: _tensor(source, start, name, entry) for name, entry in header.items()}, metadata
 
 
@@ -71,7 +72,6 @@ def _tensor(source: SourceFile, start: int, name: str, entry: Any) -> Tensor:
             "a dtype that is not read here", where=f"{source.path}: {name}", found=entry["dtype"]
         )
     shape = tuple(entry["shape"])
-    limits.RANK.check(len(shape), f"{source.path}: {name}", "the number of axes")
     return FileTensor(source, start + entry["data_offsets"][0], shape, dtype_of(dtype))
 
 

@@ -31,8 +31,8 @@ ASSETS = "assets/"
 class Archive:
     """What an archive holds: its JSON texts, its weight store, its assets.
 
-    `check` raises `CorruptFile` where the CRC of a large member is wrong, or, of a directory, where a
-    file has changed.
+    `check` raises `CorruptFile` where the CRC of a large member is wrong, or, of a directory, where
+    a file has changed.
     """
 
     config: str

@@ -21,8 +21,9 @@ def gate_count(kernel: Shape, recurrent: Shape) -> int | None:
     """
     if len(kernel) != len(recurrent) or len(kernel) < 2 or kernel[-1] != recurrent[-1]:
         return None
-    units = recurrent[-2]
-    count, rest = divmod(recurrent[-1], units) if units else (0, 1)
+    if 0 in kernel or 0 in recurrent:
+        return None
+    count, rest = divmod(recurrent[-1], recurrent[-2])
     return count if not rest and count in (1, 3, 4) else None
 
 

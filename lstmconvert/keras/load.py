@@ -36,7 +36,11 @@ def load_zip(source: SourceFile, given: Given | None = None) -> Model:
         content.check()
         return files.digest_of_file(source)
 
-    return _archive(content, source.path, given, digest, source.check_unchanged)
+    def check() -> None:
+        content.check()  # also where no digest is taken
+        source.check_unchanged()
+
+    return _archive(content, source.path, given, digest, check)
 
 
 def load_directory(path: Path, given: Given | None = None) -> Model:
@@ -115,7 +119,9 @@ def load_shards(path: Path, given: Given | None = None) -> Model:
         for source in sources:
             source.check_unchanged()
 
-    return _model(tree, given, path, WEIGHTS, None, {}, digest, check)
+    model = _model(tree, given, path, WEIGHTS, None, {}, digest, check)
+    files_read = tuple(source.path for source in sources)
+    return replace(model, source=replace(model.source, files=files_read))
 
 
 def _model(

@@ -54,9 +54,20 @@ class Node:
         value = self.config.get(key)
         return node(value, f"{self.name}.{key}") if isinstance(value, dict) else None
 
+    def listed(self, key: str) -> list[Json]:
+        """Return the list under a key of the config, empty if there is none.
+
+        Raises:
+            CorruptFile: it is no list.
+        """
+        value = self.config.get(key, [])
+        if not isinstance(value, list):
+            raise CorruptFile(f"a config whose {key} are no list", where=self.name)
+        return value
+
     def layers(self) -> Iterator[Node]:
         """Yield the layers of a model, in order, without bare operations."""
-        for index, item in enumerate(_layer_list(self)):
+        for index, item in enumerate(self.listed("layers")):
             child = node(item, f"{self.name}.layers[{index}]")
             if not child.is_operation:
                 yield child
@@ -90,13 +101,6 @@ def _class_name(class_name: str, value: JsonObject) -> tuple[str, bool]:
     if isinstance(module, str):
         return short, not (module == "keras" or module.startswith(("keras.", "tf_keras.")))
     return short, isinstance(registered, str) and ">" in registered
-
-
-def _layer_list(parent: Node) -> list[Json]:
-    layers = parent.config.get("layers", [])
-    if not isinstance(layers, list):
-        raise CorruptFile("a model config whose layers are no list", where=parent.name)
-    return layers
 
 
 def snake_case(class_name: str) -> str:

@@ -236,7 +236,7 @@ def _cells(item: Node, place: _Place) -> Iterator[CellSketch]:
         yield _own_cell(cell, group, trainable)
         return
     used: dict[str, int] = {}
-    for index, part in enumerate(cell.config.get("cells", [])):
+    for index, part in enumerate(cell.listed("cells")):
         one = node(part, f"{item.name}.cells[{index}]")
         yield _own_cell(one, f"{group}/cells/{_counted(one, used)}", trainable)
 

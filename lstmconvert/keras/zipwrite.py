@@ -25,18 +25,19 @@ def write(
         assets: member name -> its bytes.
     """
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr(_info(METADATA), metadata)
-        archive.writestr(_info(CONFIG), config)
-        info = _info(WEIGHTS_H5)
+        archive.writestr(member(METADATA), metadata)
+        archive.writestr(member(CONFIG), config)
+        info = member(WEIGHTS_H5)
         info.file_size = weights.stat().st_size
-        with open(weights, "rb") as source, archive.open(info, "w") as member:
+        with open(weights, "rb") as source, archive.open(info, "w") as target:
             while chunk := source.read(_CHUNK):
-                member.write(chunk)
+                target.write(chunk)
         for name, tensor in sorted(assets.items()):
-            archive.writestr(_info(name), tensor.read().tobytes())
+            archive.writestr(member(name), tensor.read().tobytes())
 
 
-def _info(name: str) -> zipfile.ZipInfo:
+def member(name: str) -> zipfile.ZipInfo:
+    """Return the entry of a stored member, with the one date."""
     info = zipfile.ZipInfo(name, _DATE)
     info.external_attr = 0o644 << 16
     return info

@@ -46,7 +46,7 @@ class Partitioned(Tensor):
     def __init__(self, shape: Shape, dtype: DType, pieces: tuple[Piece, ...], where: str) -> None:
         self.shape, self.dtype, self.pieces = shape, dtype, pieces
         limits.PARTITIONS.check(len(pieces), where, "the number of partitions")
-        if False:
+        if any(piece.tensor.dtype != dtype for piece in pieces):
             raise CorruptFile("the partitions of a variable differ in dtype", where=where)
         if sum(piece.tensor.size for piece in pieces) != self.size or _overlap(pieces):
             raise CorruptFile("the partitions of a variable do not tile it", where=where)

@@ -1,0 +1,101 @@
+"""npz: NumPy's zip of arrays, stored, dates fixed, the same bytes for the same input.
+
+The metadata object is a U8 member `__metadata__`. bfloat16, which NumPy does not know, is stored as
+uint16, and the object names those arrays under `bfloat16`.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.lib import format as npy_format
+
+from lstmconvert import gatesfile, metadata, npy
+from lstmconvert.dtypes import Array, dtype_of, little_endian, safetensors_name
+from lstmconvert.errors import CorruptFile
+from lstmconvert.jsontext import canonical, parse_object
+from lstmconvert.keras.zipmembers import ZipMembers
+from lstmconvert.keras.zipwrite import member
+from lstmconvert.model import Model
+from lstmconvert.tensors import Retyped, SourceFile, Tensor
+
+METADATA = "__metadata__"
+BFLOAT16 = "bfloat16"
+_SUFFIX = ".npy"
+
+
+def open_model(source: SourceFile) -> Model:
+    """Open a per-gate npz file. Raises as `read` and `gatesfile.read`."""
+    tensors, texts = read(source)
+    return gatesfile.read(tensors, texts, "npz", source.path)
+
+
+def read(source: SourceFile) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a file's tensors, lazily, and its metadata.
+
+    Raises:
+        CorruptFile, LimitExceeded: see `ZipMembers` and `npy.read_tensor`; or the metadata member
+            is no JSON object.
+    """
+    members = ZipMembers(source)
+    arrays = {
+        name.removesuffix(_SUFFIX): npy.read_tensor(members.open(name), f"{source.path}: {name}")
+        for name in members.names
+        if name.endswith(_SUFFIX)
+    }
+    if METADATA not in arrays:
+        return arrays, {}
+    text = arrays.pop(METADATA).read().tobytes()
+    value = parse_object(text, f"{source.path}: {METADATA}")
+    for name in _names(value.pop(BFLOAT16, []), source):
+        arrays[name] = Retyped(arrays[name], dtype_of(BFLOAT16))
+    return arrays, {metadata.KEY: canonical(value)}
+
+
+def _names(value: object, source: SourceFile) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise CorruptFile("not a list of tensors", where=f"{source.path}: {METADATA}.{BFLOAT16}")
+    return value
+
+
+def write(
+    path: Path, tensors: Mapping[str, Tensor], texts: Callable[[], Mapping[str, str]]
+) -> None:
+    """Write a file, a member at a time. The arguments are those of `safetensors.write`.
+
+    Raises:
+        UnsupportedByTarget: a dtype that the per-gate format does not have.
+    """
+    narrow = []
+    texts()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(tensors):
+            tensor = tensors[name]
+            safetensors_name(tensor.dtype, name)
+            if tensor.dtype.name == BFLOAT16:
+                narrow.append(name)
+                tensor = Retyped(tensor, np.dtype("<u2"))
+            _write_member(archive, name, tensor)
+        value = parse_object(texts()[metadata.KEY], METADATA)
+        text = canonical({**value, BFLOAT16: narrow} if narrow else value)
+        _write_array(archive, METADATA, np.frombuffer(text.encode(), np.uint8))
+
+
+def _write_member(archive: zipfile.ZipFile, name: str, tensor: Tensor) -> None:
+    with archive.open(member(f"{name}{_SUFFIX}"), "w", force_zip64=True) as file:
+        header = {
+            "descr": npy_format.dtype_to_descr(tensor.dtype),
+            "fortran_order": False,
+            "shape": tensor.shape,
+        }
+        npy_format.write_array_header_1_0(file, header)
+        for block in tensor.blocks():
+            file.write(little_endian(block).tobytes())
+
+
+def _write_array(archive: zipfile.ZipFile, name: str, array: Array) -> None:
+    with archive.open(member(f"{name}{_SUFFIX}"), "w") as file:
+        npy_format.write_array(file, array, allow_pickle=False)

@@ -1,0 +1,67 @@
+"""What is imported when: start-up is paid for by every command, frameworks by nobody who converts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+FRAMEWORKS = {"tensorflow", "keras", "tf_keras", "torch", "jax", "flax", "onnxruntime"}
+HEAVY = FRAMEWORKS | {"numpy", "h5py", "safetensors", "onnx", "ml_dtypes", "rich"}
+SEED95 = "fixtures/keras-3.15.1/seed95.keras"
+
+
+def imported(code: str, packages: set[str]) -> set[str]:
+    """Return which of the packages are imported after `code` has run in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{code}\nprint('\\n' + ' '.join(sys.modules))"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return packages & set(done.stdout.splitlines()[-1].split())
+
+
+def command(*args: object) -> str:
+    return f"""
+from lstmconvert.cli.main import program
+try:
+    program.main({list(map(str, args))!r})
+except SystemExit as end:
+    assert end.code in (0, 1), end.code
+"""
+
+
+def test_the_check_can_fail() -> None:
+    assert imported("import rich.table, numpy", HEAVY) == {"rich", "numpy"}
+    with pytest.raises(subprocess.CalledProcessError):
+        imported(command("inspect", "nowhere"), HEAVY)
+
+
+def test_importing_the_package_is_light() -> None:
+    assert imported("import lstmconvert; dir(lstmconvert)", HEAVY | {"click"}) == set()
+
+
+@pytest.mark.parametrize("args", [["--help"], ["--version"], ["convert", "--help"], ["diff", "-h"]])
+def test_help_imports_click_alone(args: list[str]) -> None:
+    assert imported(command(*args), HEAVY | {"click"}) == {"click"}
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".keras", ".weights.h5", ".h5"])
+def test_convert_imports_no_framework(tmp_path_factory: pytest.TempPathFactory, suffix: str) -> None:
+    path = tmp_path_factory.mktemp("out") / f"lstm{suffix}"
+    code = command("convert", SEED95, path)
+    assert imported(code, FRAMEWORKS | {"onnx", "rich", "numpy"}) == {"numpy"}
+    assert path.exists()
+
+
+def test_json_draws_no_table() -> None:
+    assert imported(command("inspect", SEED95, "--json"), FRAMEWORKS | {"rich"}) == set()
+    assert imported(command("diff", SEED95, SEED95, "--json"), FRAMEWORKS | {"rich"}) == set()
+    assert imported(command("inspect", SEED95), FRAMEWORKS | {"rich"}) == {"rich"}
+
+
+def test_an_ordinary_file_needs_no_ml_dtypes() -> None:
+    assert imported(command("inspect", SEED95, "--json", "--stats"), {"ml_dtypes"}) == set()

@@ -1,0 +1,70 @@
+"""The public face: what `import lstmconvert as lc` offers."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+import pickle
+import pkgutil
+
+import pytest
+
+import lstmconvert
+
+MODULES = sorted(
+    info.name
+    for info in pkgutil.walk_packages(lstmconvert.__path__, "lstmconvert.")
+    if not info.name.endswith("__main__")
+)
+
+
+def test_all_is_sorted_and_short() -> None:
+    assert lstmconvert.__all__ == sorted(lstmconvert.__all__)
+    assert len(lstmconvert.__all__) <= 15
+
+
+@pytest.mark.parametrize("name", lstmconvert.__all__)
+def test_every_public_name_is_there_documented_and_at_home(name: str) -> None:
+    value = getattr(lstmconvert, name)
+    assert inspect.getdoc(value)
+    assert value.__module__.startswith("lstmconvert.")
+    assert getattr(importlib.import_module(value.__module__), name) is value
+
+
+def test_dir_lists_them() -> None:
+    assert set(lstmconvert.__all__) <= set(dir(lstmconvert))
+
+
+def test_another_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = lstmconvert.nothing
+
+
+def test_the_names_of_the_design() -> None:
+    wanted = {"load", "save", "convert", "diff", "from_keras", "to_keras", "Model", "LSTMLayer"}
+    assert wanted <= set(lstmconvert.__all__)
+
+
+def test_public_classes_survive_pickling() -> None:
+    error = lstmconvert.LSTMConvertError("what", where="here", hint="there")
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301  # our own
+    assert (str(again), again.hint) == (str(error), "there")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_says_what_it_is(name: str) -> None:
+    module = importlib.import_module(name)
+    assert module.__doc__, name
+    for key, value in vars(module).items():
+        is_own = getattr(value, "__module__", None) == name and not key.startswith("_")
+        if is_own and inspect.isclass(value):
+            assert value.__doc__, f"{name}.{key}"
+
+
+@pytest.mark.parametrize("name", ["lstmconvert", "lstmconvert.compare"])
+def test_examples_in_docstrings(name: str) -> None:
+    module = importlib.import_module(name)
+    result = doctest.testmod(module)
+    assert result.attempted > 0
+    assert result.failed == 0
