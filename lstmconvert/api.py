@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lstmconvert import gatesfile, metadata, select, writing
 from lstmconvert.containers import detect, safetensors
-from lstmconvert.errors import LSTMConvertError, UsageError
+from lstmconvert.errors import UsageError
 from lstmconvert.keras import load as keras_load
 from lstmconvert.model import Model
 from lstmconvert.settings import apply as apply_settings

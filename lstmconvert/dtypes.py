@@ -89,9 +89,13 @@ def little_endian(array: Array) -> Array:
 
 def bits(array: Array) -> Array:
     """Return the memory of `array` as unsigned integers, for comparisons that see -0.0 and NaN."""
-    flat = little_endian(array).reshape(-1)
-    size = flat.dtype.itemsize
-    return flat.view(np.dtype(f"<u{size}") if size in (1, 2, 4, 8) else np.uint8)
+    return as_bits(little_endian(array).reshape(-1))
+
+
+def as_bits(array: Array) -> Array:
+    """`bits` without a copy: a view of an array whose last axis lies side by side in memory."""
+    size = array.dtype.itemsize
+    return array.view(np.dtype(f"<u{size}") if size in (1, 2, 4, 8) else np.uint8)
 
 
 def same_bits(one: Array, two: Array) -> bool:

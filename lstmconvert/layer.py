@@ -33,6 +33,7 @@ CELL_PARTS: tuple[str, ...] = (
     "projection",
     "projection_bias",
     "state_norm",
+    "state_norm_bias",
     "initial_hidden",
     "initial_cell",
 )
@@ -134,9 +135,9 @@ class CellOptions:
     bias_constraint: Any = UNKNOWN
     trainable: bool | Unknown = UNKNOWN
     policy: str | Unknown = UNKNOWN
-    gate_clip: float | None = None
-    cell_clip: float | None = None
-    projection_clip: float | None = None
+    gate_clip: float | Unknown | None = None
+    cell_clip: float | Unknown | None = None
+    projection_clip: float | Unknown | None = None
     input_forget: bool = False
     forget_bias: float | Unknown = 0.0
     convolution: Mapping[str, Any] | None = None

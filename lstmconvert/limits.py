@@ -86,8 +86,8 @@ RATIO = Limit("ratio", 100, "honest Keras files are stored uncompressed; deflate
 #: … once the declared size is above this floor.
 RATIO_FLOOR = Limit("ratio_floor_bytes", 64 * MIB, "below it an expansion does no harm")
 
-#: Bytes held at a time while tensors are streamed from file to file.
-BUFFER_BYTES = 8 * MIB
+#: Bytes held at a time while tensors are streamed from file to file: what a core's cache holds.
+BUFFER_BYTES = MIB
 
 
 def check_expansion(declared: int, stored: int, where: object) -> None:

@@ -42,7 +42,7 @@ class Source:
     `keras1`, `keras2`, `keras3`, or None when the file does not tell; `digest`: computes the
     SHA-256 of the source's bytes (of a directory: over sorted lines `hash path`); `check`: raises
     `CorruptFile` if the file was written to since it was opened; `structure`: how its weight store
-    is laid out.
+    is laid out; `files`: the files that it is made of, where a file names others.
     """
 
     container: str

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from lstmconvert.dtypes import Array, little_endian
 from lstmconvert.tensors import Columns, Tensor
 
-#: Takes a tensor's key, a byte offset in it, and a C-contiguous, little-endian piece of it.
+#: Takes a tensor's key, a byte offset in it, and a piece of it: little-endian, rows of elements side
+#: by side, which in memory may lie apart.
 Sink = Callable[[str, int, Array], None]
 
 
@@ -31,7 +32,7 @@ def pour(tensors: Mapping[str, Tensor], sink: Sink) -> None:
 def _pour_one(key: str, tensor: Tensor, sink: Sink) -> None:
     offset = 0
     for block in tensor.blocks():
-        sink(key, offset, little_endian(block))
+        sink(key, offset, block)
         offset += block.nbytes
 
 
@@ -40,13 +41,13 @@ def _pour_columns(group: Mapping[str, Columns], sink: Sink) -> None:
     for start, stop in base.slabs():
         slab = base.rows(start, stop)
         for key, view in group.items():
-            piece = little_endian(slab[:, view.start : view.stop])
-            sink(key, start * view.matrix_shape[1] * view.dtype.itemsize, piece)
+            offset = start * view.matrix_shape[1] * view.dtype.itemsize
+            sink(key, offset, slab[:, view.start : view.stop])
 
 
 def write_at(descriptor: int, offset: int, piece: Array) -> None:
     """Write a piece's bytes at an offset of an open file."""
-    view = memoryview(piece.reshape(-1).view("u1").data)
+    view = memoryview(little_endian(piece).reshape(-1).view("u1").data)
     while view:
         count = os.pwrite(descriptor, view, offset)
         view, offset = view[count:], offset + count

@@ -24,6 +24,8 @@ from lstmconvert.errors import CorruptFile, SourceError
 from lstmconvert.limits import BUFFER_BYTES
 
 Shape = tuple[int, ...]
+#: Columns are read row by row where they are less than this part of a file's rows.
+_SPARSE = 8
 
 
 class Tensor(ABC):
@@ -72,6 +74,11 @@ class Tensor(ABC):
         first, last = start // width, -(-stop // width)
         flat = self.rows(first, last).reshape(-1)
         return little_endian(flat[start - first * width : stop - first * width])
+
+    def columns(self, start: int, stop: int) -> Array:
+        """Read columns `start` to `stop` of the matrix view: `(rows, stop - start)`."""
+        parts = [self.rows(*slab)[:, start:stop].copy() for slab in self.slabs()]
+        return np.concatenate(parts) if parts else np.empty((0, stop - start), self.dtype)
 
     def read(self) -> Array:
         """Return the whole array, C-contiguous and little-endian."""
@@ -192,6 +199,13 @@ class FileTensor(Tensor):
         for start in range(0, self.size, step):
             yield self.elements(start, min(start + step, self.size))
 
+    def columns(self, start: int, stop: int) -> Array:
+        count, width = self.matrix_shape
+        if (stop - start) * _SPARSE > width:
+            return super().columns(start, stop)
+        parts = [self.elements(row * width + start, row * width + stop) for row in range(count)]
+        return np.stack(parts) if parts else np.empty((0, stop - start), self.dtype)
+
     def elements(self, start: int, stop: int) -> Array:
         size = self.dtype.itemsize
         buffer = self.source.read_at(self.offset + start * size, (stop - start) * size)
@@ -209,6 +223,21 @@ class Columns(Tensor):
     def rows(self, start: int, stop: int) -> Array:
         return self.base.rows(start, stop)[:, self.start : self.stop]
 
+    def columns(self, start: int, stop: int) -> Array:
+        return self.base.columns(self.start + start, self.start + stop)
+
+
+class Rows(Tensor):
+    """A range of rows of a matrix: TensorFlow 1 keeps the kernel above the recurrent kernel."""
+
+    def __init__(self, base: Tensor, start: int, stop: int) -> None:
+        self.base, self.start = base, start
+        self.shape = (stop - start, base.shape[-1])
+        self.dtype = base.dtype
+
+    def rows(self, start: int, stop: int) -> Array:
+        return self.base.rows(self.start + start, self.start + stop)
+
 
 class SideBySide(Tensor):
     """Tensors of one dtype joined along the last axis: a fused array of four gates.
@@ -223,7 +252,8 @@ class SideBySide(Tensor):
         self.dtype = parts[0].dtype
 
     @cached_property
-    def _whole(self) -> Tensor | None:
+    def whole(self) -> Tensor | None:
+        """The one base that the parts are, side by side, the whole of; None if there is none."""
         end, base = 0, None
         for part in self.parts:
             if not isinstance(part, Columns) or part.start != end:
@@ -234,9 +264,18 @@ class SideBySide(Tensor):
         return base if base is not None and base.shape[-1] == end else None
 
     def rows(self, start: int, stop: int) -> Array:
-        if self._whole is not None:
-            return self._whole.rows(start, stop)
+        if self.whole is not None:
+            return self.whole.rows(start, stop)
         return np.concatenate([part.rows(start, stop) for part in self.parts], axis=-1)
+
+    def columns(self, start: int, stop: int) -> Array:
+        pieces, end = [], 0
+        for part in self.parts:
+            begin, end = end, end + part.matrix_shape[1]
+            low, high = max(start, begin), min(stop, end)
+            if low < high:
+                pieces.append(part.columns(low - begin, high - begin))
+        return np.concatenate(pieces, axis=-1) if pieces else super().columns(start, stop)
 
 
 class Computed(Tensor):

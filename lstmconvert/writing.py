@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lstmconvert.dtypes import Array, bits
+from lstmconvert.dtypes import Array, as_bits
 from lstmconvert.errors import DestinationError
 from lstmconvert.streaming import pour
 from lstmconvert.tensors import Tensor
@@ -142,8 +142,8 @@ def check_written(
 
     def compare(key: str, offset: int, piece: Array) -> None:
         start = offset // piece.itemsize if piece.itemsize else 0
-        found = written[key].elements(start, start + piece.size)
-        if not np.array_equal(bits(piece), bits(found)):
+        found = written[key].elements(start, start + piece.size).reshape(piece.shape)
+        if not np.array_equal(as_bits(piece), as_bits(found)):
             raise differs(key)
 
     def differs(key: str) -> DestinationError:

@@ -13,17 +13,19 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import resource
 import select
+import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -48,6 +50,22 @@ class Run:
     seconds: float
     resident: int
     events: tuple[str, ...]
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What goes wrong in a run, and when.
+
+    Fields: `on`: `call` (a Python function of ours is entered) or `read` (of the source); `at`: at
+    which of these, from 1 on; `what`: `kill`, `interrupt`, `error` (EIO), or what becomes of
+    `path`: `truncate`, `touch`, `rewrite`, `replace`, `remove` (a directory).
+    """
+
+    on: str
+    at: int
+    what: str
+    path: Path | None = None
 
 
 class Jail:
@@ -76,11 +94,26 @@ class Jail:
         answer: dict[str, Any] = json.loads(self._server.stdout.readline())
         return answer
 
-    def run(self, *args: str | Path, allow: Sequence[Path] = ()) -> Run:
-        """Run the command line. Paths among `args` may be opened, and what lies below them."""
+    def run(
+        self,
+        *args: str | Path,
+        allow: Sequence[Path] = (),
+        fault: Fault | None = None,
+        file_bytes: int | None = None,
+    ) -> Run:
+        """Run the command line. Paths among `args` may be opened, and what lies below them.
+
+        `fault` happens meanwhile; no file can grow beyond `file_bytes`.
+        """
         paths = [str(arg) for arg in args if isinstance(arg, Path)]
-        request = {"args": [str(arg) for arg in args], "allow": [*paths, *map(str, allow)]}
-        answer = self._ask(request)
+        answer = self._ask(
+            {
+                "args": [str(arg) for arg in args],
+                "allow": [*paths, *map(str, allow)],
+                "fault": fault and [fault.on, fault.at, fault.what, str(fault.path)],
+                "file_bytes": file_bytes,
+            }
+        )
         return Run(**{**answer, "events": tuple(answer["events"])})
 
     def __enter__(self) -> Jail:
@@ -177,13 +210,16 @@ def _forked(request: dict[str, Any], base: int) -> dict[str, Any]:
         for file in (out, err, seen):
             file.seek(0)
             texts.append(file.read().decode("utf-8", "backslashreplace"))
+    events = texts[2].splitlines()
+    counts = [json.loads(line[1:]) for line in events if line.startswith("#")]
     return {
+        "counts": counts[0] if counts else {},
         "code": os.waitstatus_to_exitcode(status),
         "stdout": texts[0],
         "stderr": texts[1],
         "seconds": seconds,
         "resident": usage.ru_maxrss * 1024,
-        "events": texts[2].splitlines(),
+        "events": [line for line in events if not line.startswith("#")],
     }
 
 
@@ -200,15 +236,77 @@ def _child(request: dict[str, Any], base: int, out: int, err: int, seen: int) ->
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         from lstmconvert.cli.main import program
 
-        _guard(request["allow"], seen)
+        if request["file_bytes"] is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_bytes"],) * 2)
+        if request["fault"] is None:
+            _guard(request["allow"], seen)
+        faults = _Faults(request["fault"])
         try:
             program.main(request["args"])
         except SystemExit as end:
             code = int(end.code or 0)
+        sys.setprofile(None)
+        os.write(seen, f"#{json.dumps(faults.counts)}\n".encode())
         sys.stdout.flush()
         sys.stderr.flush()
     finally:
         os._exit(code)
+
+
+class _Faults:
+    """Counts calls and reads, and makes the fault happen when its time has come."""
+
+    def __init__(self, fault: tuple[str, int, str, str] | None) -> None:
+        self.counts = {"call": 0, "read": 0}
+        self.fault = fault
+        if fault is None:
+            return
+        self._preadv = os.preadv
+        os.preadv = self.read
+        sys.setprofile(self.call)
+
+    def call(self, frame: Any, event: str, arg: object) -> None:
+        if event == "call" and "/lstmconvert/" in frame.f_code.co_filename:
+            self._count("call")
+
+    def read(self, *args: Any) -> int:
+        self._count("read")
+        return self._preadv(*args)
+
+    def _count(self, kind: str) -> None:
+        self.counts[kind] += 1
+        assert self.fault is not None
+        on, at, what, path = self.fault
+        if kind == on and self.counts[kind] == at:
+            _HAPPEN[what](path)
+
+
+def _read_error(path: str) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def _rewrite(path: str) -> None:
+    data = bytearray(Path(path).read_bytes())
+    data[-1] ^= 255
+    with open(path, "rb+") as file:
+        file.write(data)
+
+
+def _replace(path: str) -> None:
+    Path(f"{path}.new").write_bytes(b"another file")
+    os.replace(f"{path}.new", path)
+
+
+_HAPPEN: dict[str, Callable[[str], object]] = {
+    "kill": lambda path: os.kill(os.getpid(), signal.SIGKILL),
+    "interrupt": lambda path: os.kill(os.getpid(), signal.SIGINT),
+    "error": _read_error,
+    "truncate": lambda path: os.truncate(path, 100),
+    "touch": lambda path: os.utime(path, (1, 1)),
+    "rewrite": _rewrite,
+    "replace": _replace,
+    "remove": shutil.rmtree,
+}
 
 
 def _guard(allow: list[str], seen: int) -> None:

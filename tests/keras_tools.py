@@ -12,10 +12,10 @@ import io
 import json
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import ml_dtypes
@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[1]
 FIXTURES = ROOT / "fixtures"
 CORPUS = ROOT.parent / "shared" / "corpus"
 LATEST = "keras-3.15.1"
+T = TypeVar("T")
 
 #: The one table of fixtures that cannot be a source yet, or never: pattern -> why. The first match
 #: counts. A file that is read in spite of its row fails `test_what_is_not_read_yet`.
@@ -109,10 +110,21 @@ def stem(path: Path) -> Path:
     return path.with_name(path.name.partition(".")[0])
 
 
+def _once(function: Callable[[Path], T]) -> Callable[[Path], T]:
+    """Look at a fixture once, at any other file anew: it may have been written to."""
+    cached = functools.cache(function)
+
+    @functools.wraps(function)
+    def look(path: Path) -> T:
+        return cached(path) if path.is_relative_to(FIXTURES) else function(path)
+
+    return look
+
+
 # ---- h5py's view -------------------------------------------------------------------------------
 
 
-@functools.cache
+@_once
 def stored(path: Path) -> dict[str, Array]:
     """Return every array of a Keras file by its full path, as h5py reads it."""
     if path.name.endswith(".weights.json"):
@@ -144,7 +156,7 @@ def _array(dataset: Any) -> Array:
     return np.asarray(array)
 
 
-@functools.cache
+@_once
 def attributes(path: Path) -> dict[str, dict[str, Any]]:
     """Return the attributes of every group of a Keras file, by path; the root's is empty."""
     with h5py.File(_hdf5(path), "r") as file:
@@ -157,7 +169,7 @@ def attributes(path: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-@functools.cache
+@_once
 def config_text(path: Path) -> str | None:
     """Return the model's config as the file holds it, or None."""
     if path.is_dir():
@@ -287,6 +299,13 @@ def reset(model: Any) -> None:
     for layer in below:
         if getattr(layer, "stateful", False) and hasattr(layer, "reset_states"):
             layer.reset_states()
+
+
+def built_shape(layer: Any) -> tuple[int | None, ...]:
+    """Return the shape that a live Keras 3 layer was built with."""
+    shapes = layer._build_shapes_dict
+    shape = shapes.get("sequences_shape") or shapes.get("input_shape")
+    return tuple(shape)
 
 
 def flat(values: Any) -> list[Array]:

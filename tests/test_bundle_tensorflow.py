@@ -9,16 +9,14 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from bundleoracle import assert_as_tensorflow_reads, tf
 
-from lstmconvert.dtypes import same_bits
-from lstmconvert.errors import CorruptFile, LSTMConvertError, NotAModel, SourceError
-from lstmconvert.tensorflow.bundle import Bundle
+from lstmconvert.errors import CorruptFile
 from lstmconvert.tensorflow.checkpoint import read_checkpoint
 from lstmconvert.tensorflow.objectgraph import SlotOf
 from lstmconvert.tensorflow.savedmodel import is_saved_model, read_saved_model
@@ -27,30 +25,9 @@ ROOT = Path(__file__).parents[1]
 FIXTURES = sorted(ROOT.glob("fixtures/*/**/*.index"))
 CORPUS = ROOT.parent / "shared" / "corpus"
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
-DTYPES = "float64 float32 float16 bfloat16 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool"
-V1_DTYPES = "float64 float32 float16 int8 int16 int32 int64 uint8 bool complex64 complex128"
 
-tf = pytest.importorskip("tensorflow")
 tf_keras = pytest.importorskip("tf_keras")
 keras = pytest.importorskip("keras")
-
-
-def assert_as_tensorflow_reads(bundle: Bundle, prefix: Path) -> None:
-    """Compare keys, dtypes, shapes and bits; partitioned variables come from RestoreV2 only."""
-    reader = tf.train.load_checkpoint(str(prefix))
-    dtypes = reader.get_variable_to_dtype_map()
-    assert {*bundle.tensors, *bundle.strings, *bundle.unread} == set(dtypes)
-    assert list(bundle.tensors) == sorted(bundle.tensors)
-    bundle.check_large()
-    for key, tensor in bundle.tensors.items():
-        restored = tf.raw_ops.RestoreV2(
-            prefix=str(prefix), tensor_names=[key], shape_and_slices=[""], dtypes=[dtypes[key]]
-        )
-        assert same_bits(tensor.read(), restored[0].numpy()), key
-        assert (tensor.shape, tensor.dtype) == (tensor.read().shape, tensor.read().dtype)
-    for key, strings in bundle.strings.items():
-        expected = np.asarray(reader.get_tensor(key), dtype=object).reshape(-1).tolist()
-        assert list(strings.read()) == expected
 
 
 def network(library: Any) -> Any:
@@ -83,31 +60,6 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     old.fit(np.zeros((1, 2, 3)), np.zeros((1, 2)), verbose=0)
     tf.train.Checkpoint(model=old, optimizer=old.optimizer).write(str(root / "slots" / "ckpt"))
     return root
-
-
-def session(path: Path, build: Callable[[], object], version: int, **options: Any) -> Path:
-    """Save the variables of a TF1 graph."""
-    v1 = tf.compat.v1
-    with tf.Graph().as_default(), v1.Session() as running:
-        build()
-        running.run(v1.global_variables_initializer())
-        saver = v1.train.Saver(write_version=version, **options)
-        return Path(saver.save(running, str(path), write_meta_graph=False))
-
-
-def sample(dtype: str) -> Any:
-    numbers = np.array([[0, 1, 2], [3, 4, 100]]).astype(getattr(tf, dtype).as_numpy_dtype)
-    return tf.compat.v1.get_variable(dtype, initializer=numbers)
-
-
-def partitioned(dtype: str = "float32") -> None:
-    """Variables in pieces of rows, of columns, of a vector."""
-    v1 = tf.compat.v1
-    for name, axis, shape in (("rows", 0, [7, 3]), ("columns", 2, [2, 3, 5]), ("vector", 0, [5])):
-        cut = v1.fixed_size_partitioner(3, axis=axis)
-        with v1.variable_scope(name, partitioner=cut):
-            start = v1.random_normal_initializer(seed=1)
-            v1.get_variable("x", shape, getattr(tf, dtype), initializer=start)
 
 
 @pytest.mark.parametrize("path", FIXTURES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -227,23 +179,6 @@ def test_names_with_dots_and_slashes(tmp_path: Path) -> None:
     assert bundle.graph.paths(node) == ("d/a.Sb..c",)
 
 
-def test_every_dtype(tmp_path: Path) -> None:
-    def build() -> None:
-        for dtype in (*DTYPES.split(), "complex64", "complex128"):
-            sample(dtype)
-        v1 = tf.compat.v1
-        v1.get_variable("text", initializer=np.array([[b"a", b""], [b"long" * 99, b"\xff"]]))
-        v1.get_variable("scalar", initializer=-0.0)
-        v1.get_variable("empty", initializer=np.zeros((0, 3), "f4"))
-        v1.get_variable("nan", initializer=np.array([0x7FC12345], "<u4").view("<f4"))
-
-    prefix = session(tmp_path / "x", build, 2)
-    bundle = read_checkpoint(prefix)
-    assert_as_tensorflow_reads(bundle, prefix)
-    assert len(bundle.tensors) == 18
-    assert bundle.strings["text"].shape == (2, 2)
-
-
 def test_a_variant_is_listed_and_not_read(tmp_path: Path) -> None:
     tf.train.Checkpoint(it=iter(tf.data.Dataset.range(3)), w=tf.Variable(1.0)).write(
         str(tmp_path / "x")
@@ -251,52 +186,6 @@ def test_a_variant_is_listed_and_not_read(tmp_path: Path) -> None:
     bundle = read_checkpoint(tmp_path / "x")
     assert set(bundle.unread.values()) <= {"variant"}
     assert bundle.tensors[f"w{VALUE}"].read() == 1
-
-
-@pytest.mark.parametrize("version", [1, 2])
-@pytest.mark.parametrize("sharded", [False, True])
-def test_partitioned_variables(tmp_path: Path, version: int, sharded: bool) -> None:
-    def build() -> None:
-        partitioned()
-        for dtype in V1_DTYPES.split():
-            sample(dtype)
-
-    saved = session(tmp_path / "x", build, version, sharded=sharded)
-    path = saved.with_name("x-00000-of-00001") if sharded and version == 1 else saved
-    bundle = read_checkpoint(path)
-    assert_as_tensorflow_reads(bundle, saved)
-    assert bundle.tensors["rows/x"].shape == (7, 3)
-    for tensor in bundle.tensors.values():
-        whole = tensor.read().reshape(tensor.matrix_shape)
-        for start, stop in tensor.slabs(13):
-            assert same_bits(tensor.rows(start, stop), whole[start:stop])
-
-
-def test_shards_of_two_devices(tmp_path: Path) -> None:
-    """A sharded save has a data file for each device; TensorFlow merges the indexes."""
-
-    def build() -> None:
-        for index in range(2):
-            with tf.device(f"/cpu:{index}"):
-                tf.compat.v1.get_variable(f"v{index}", initializer=[float(index), 2.0])
-
-    v1 = tf.compat.v1
-    config = v1.ConfigProto(device_count={"CPU": 2})
-    with tf.Graph().as_default(), v1.Session(config=config) as running:
-        build()
-        running.run(v1.global_variables_initializer())
-        saver = v1.train.Saver(sharded=True)
-        saver.save(running, str(tmp_path / "x"), write_meta_graph=False)
-    names = {path.name for path in tmp_path.glob("x.data*")}
-    assert names == {"x.data-00000-of-00002", "x.data-00001-of-00002"}
-    (tmp_path / "x.data-00000-of-00001").write_bytes(b"a leftover of an earlier save")
-    bundle = read_checkpoint(tmp_path / "x")
-    assert_as_tensorflow_reads(bundle, tmp_path / "x")
-    assert {path.name for path in bundle.files} == {"x.index", *names}
-    (tmp_path / "x.data-00001-of-00002").unlink()
-    with pytest.raises(SourceError) as caught:
-        read_checkpoint(tmp_path / "x")
-    assert "copy them together" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("name", ["saved", "light", "export", "module"])
@@ -375,72 +264,6 @@ def test_metadata_of_another_model(written: Path, tmp_path: Path) -> None:
     shutil.copy(tmp_path / "small" / "saved_model.pb", tmp_path / "x")
     with pytest.raises(CorruptFile, match="does not have"):
         read_saved_model(tmp_path / "x")
-
-
-@pytest.mark.parametrize("suffix", ["", ".index", ".data-00000-of-00001", ".meta"])
-def test_what_names_a_checkpoint(written: Path, suffix: str) -> None:
-    bundle = read_checkpoint(written / "weights" / f"ckpt{suffix}")
-    assert bundle.path == written / "weights" / "ckpt"
-
-
-def state(directory: Path, text: str) -> Path:
-    (directory / "checkpoint").write_text(text)
-    return directory
-
-
-def copy(written: Path, directory: Path, *names: str) -> Path:
-    for name in names:
-        for file in (written / "weights").glob("ckpt.*"):
-            shutil.copy(file, directory / file.name.replace("ckpt", name))
-    return directory
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        'model_checkpoint_path: "a-1"\nall_model_checkpoint_paths: "b"\n',
-        'all_model_checkpoint_paths: "b"\nmodel_checkpoint_path: "a-1"\n',
-        r'model_checkpoint_path: "\141-1"',
-        'model_checkpoint_path: "/home/somebody/elsewhere/a-1"',
-        'model_checkpoint_path: "C:\\\\models\\\\a-1"',
-    ],
-)
-def test_a_directory_names_its_newest(written: Path, tmp_path: Path, text: str) -> None:
-    copy(written, tmp_path, "a-1", "b")
-    state(tmp_path, text)
-    assert read_checkpoint(tmp_path).path == tmp_path / "a-1"
-    assert read_checkpoint(tmp_path / "checkpoint").path == tmp_path / "a-1"
-
-
-@pytest.mark.parametrize(
-    "path", ["../up/ckpt", "sub/ckpt", "/etc/passwd", "..", "", "gone", "a\\000b", "a" * 5000]
-)
-def test_a_directory_names_nothing_elsewhere(written: Path, tmp_path: Path, path: str) -> None:
-    for name in ("up", "here", "here/sub"):
-        (tmp_path / name).mkdir()
-        copy(written, tmp_path / name, "ckpt")
-    state(tmp_path / "here", f'model_checkpoint_path: "{path}"\n')
-    with pytest.raises(CorruptFile, match="not in its own directory"):
-        read_checkpoint(tmp_path / "here")
-
-
-def test_a_directory_without_a_state_file(written: Path, tmp_path: Path) -> None:
-    with pytest.raises(NotAModel, match="holds no checkpoint"):
-        read_checkpoint(tmp_path)
-    assert read_checkpoint(copy(written, tmp_path, "a")).path == tmp_path / "a"
-    with pytest.raises(NotAModel, match=r"several checkpoints; found a\.index, b\.index"):
-        read_checkpoint(copy(written, tmp_path, "b"))
-    with pytest.raises(NotAModel, match="names no checkpoint"):
-        read_checkpoint(state(tmp_path, "nothing"))
-
-
-@pytest.mark.parametrize("name", ["no", "no.index", "x.txt"])
-def test_no_checkpoint(tmp_path: Path, name: str) -> None:
-    (tmp_path / "x.txt").write_text("text")
-    with pytest.raises(LSTMConvertError):
-        read_checkpoint(tmp_path / name)
-    with pytest.raises(NotAModel):
-        read_saved_model(tmp_path)
 
 
 def test_tensorflow_is_not_imported(written: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is imported when: start-up is paid for by every command, frameworks by nobody who converts."""
+"""What is imported when: all commands pay for start-up, and no conversion for a framework."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ def test_help_imports_click_alone(args: list[str]) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".keras", ".weights.h5", ".h5"])
-def test_convert_imports_no_framework(tmp_path_factory: pytest.TempPathFactory, suffix: str) -> None:
+def test_convert_imports_no_framework(
+    tmp_path_factory: pytest.TempPathFactory, suffix: str
+) -> None:
     path = tmp_path_factory.mktemp("out") / f"lstm{suffix}"
     code = command("convert", SEED95, path)
     assert imported(code, FRAMEWORKS | {"onnx", "rich", "numpy"}) == {"numpy"}

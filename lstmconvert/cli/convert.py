@@ -180,5 +180,8 @@ def _summary(result: Result) -> str:
     layers = counted(len(result.layers), "LSTM layer")
     what = f"{counted(result.tensors, 'tensor')}, {layers}"
     if result.layout == "keras":
-        what += ", the whole model" if result.whole_model else " alone, not the whole model"
+        whole = (
+            "all weights of the model" if result.container == "weights.h5" else "the whole model"
+        )
+        what += f", {whole}" if result.whole_model else " alone, not the whole model"
     return f"{verb} {result.destination}: {what}"

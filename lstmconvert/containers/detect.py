@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from lstmconvert import files
@@ -41,11 +42,15 @@ def open_model(path: Path, given: load.Given | None) -> Model:
     if path.is_dir():
         if archive.is_directory(path):
             return load.load_directory(path, given)
+        if _is_tensorflow(path):
+            return _open_tensorflow(path, given)
         raise NotAModel(
             "a directory that holds no model",
             where=path,
             expected=f"{archive.CONFIG} and {archive.WEIGHTS_H5} (an unzipped .keras)",
         )
+    if not path.exists() and Path(f"{path}.index").is_file():
+        return _open_tensorflow(path, given)
     source = files.open_source(path)
     head = files.head(source, 16)
     if head.startswith(ZIP):
@@ -56,7 +61,30 @@ def open_model(path: Path, given: load.Given | None) -> Model:
         return _open_safetensors(source)
     if head.lstrip()[:1] in (b"{", b"["):
         return _open_json(source, path, given)
+    if _is_tensorflow(path):
+        return _open_tensorflow(path, given)
     raise _foreign(source, head)
+
+
+def _is_tensorflow(path: Path) -> bool:
+    """Whether a path is a SavedModel or checkpoint, or a file of one."""
+    if path.is_dir():
+        names = {entry.name for entry in path.iterdir()}
+        return bool(names & {"saved_model.pb", "checkpoint", "variables"}) or any(
+            name.endswith(".index") for name in names
+        )
+    from lstmconvert.tensorflow.table import is_table
+
+    return path.name == "checkpoint" or ".data-" in path.name or is_table(files.open_source(path))
+
+
+def _open_tensorflow(path: Path, given: load.Given | None) -> Model:
+    from lstmconvert.checkpoints import load as tensorflow_load
+    from lstmconvert.tensorflow.savedmodel import is_saved_model
+
+    if path.is_dir() and is_saved_model(path):
+        return tensorflow_load.load_saved_model(path, given)
+    return tensorflow_load.load_checkpoint(path, given)
 
 
 def _open_zip(source: SourceFile, given: load.Given | None) -> Model:
@@ -79,7 +107,8 @@ def _open_safetensors(source: SourceFile) -> Model:
             found=", ".join(list(tensors)[:5]) or "no tensors",
             expected="per-gate names such as lstm.forget_gate.kernel",
         )
-    return gatesfile.read(tensors, texts, "safetensors", source.path)
+    model = gatesfile.read(tensors, texts, "safetensors", source.path)
+    return replace(model, source=replace(model.source, check=source.check_unchanged))
 
 
 def _open_json(source: SourceFile, path: Path, given: load.Given | None) -> Model:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.lib import format as npy_format
 
-from lstmconvert import gatesfile, metadata, npy
+from lstmconvert import gatesfile, limits, metadata, npy
 from lstmconvert.dtypes import Array, dtype_of, little_endian, safetensors_name
 from lstmconvert.errors import CorruptFile
 from lstmconvert.jsontext import canonical, parse_object
@@ -29,8 +30,14 @@ _SUFFIX = ".npy"
 
 def open_model(source: SourceFile) -> Model:
     """Open a per-gate npz file. Raises as `read` and `gatesfile.read`."""
-    tensors, texts = read(source)
-    return gatesfile.read(tensors, texts, "npz", source.path)
+    members = ZipMembers(source)
+    model = gatesfile.read(*_read(members), "npz", source.path)
+
+    def check() -> None:
+        members.check_large()
+        source.check_unchanged()
+
+    return replace(model, source=replace(model.source, check=check))
 
 
 def read(source: SourceFile) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -40,7 +47,11 @@ def read(source: SourceFile) -> tuple[dict[str, Tensor], dict[str, str]]:
         CorruptFile, LimitExceeded: see `ZipMembers` and `npy.read_tensor`; or the metadata member
             is no JSON object.
     """
-    members = ZipMembers(source)
+    return _read(ZipMembers(source))
+
+
+def _read(members: ZipMembers) -> tuple[dict[str, Tensor], dict[str, str]]:
+    source = members.source
     arrays = {
         name.removesuffix(_SUFFIX): npy.read_tensor(members.open(name), f"{source.path}: {name}")
         for name in members.names
@@ -48,16 +59,17 @@ def read(source: SourceFile) -> tuple[dict[str, Tensor], dict[str, str]]:
     }
     if METADATA not in arrays:
         return arrays, {}
-    text = arrays.pop(METADATA).read().tobytes()
-    value = parse_object(text, f"{source.path}: {METADATA}")
-    for name in _names(value.pop(BFLOAT16, []), source):
+    where, text = f"{source.path}: {METADATA}", arrays.pop(METADATA)
+    limits.JSON_BYTES.check(text.nbytes, where, "the JSON text")
+    value = parse_object(text.read().tobytes(), where)
+    for name in _names(value.pop(BFLOAT16, []), arrays, where):
         arrays[name] = Retyped(arrays[name], dtype_of(BFLOAT16))
     return arrays, {metadata.KEY: canonical(value)}
 
 
-def _names(value: object, source: SourceFile) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise CorruptFile("not a list of tensors", where=f"{source.path}: {METADATA}.{BFLOAT16}")
+def _names(value: object, arrays: Mapping[str, Tensor], where: str) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(x, str) and x in arrays for x in value):
+        raise CorruptFile("not a list of tensors", where=f"{where}.{BFLOAT16}")
     return value
 
 

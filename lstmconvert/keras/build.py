@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from lstmconvert.keras import options, values
 from lstmconvert.keras.cells import cell as build_cell
 from lstmconvert.keras.era import Era
+from lstmconvert.keras.masks import Mask
 from lstmconvert.keras.sketch import CellSketch, DirectionSketch, LayerSketch
 from lstmconvert.keras.stored import CUDNN, FLIPPED, CellArrays
 from lstmconvert.layer import (
+    UNKNOWN,
     Cell,
     CellOptions,
     Direction,
@@ -21,11 +23,19 @@ from lstmconvert.layer import (
     OpaqueCell,
 )
 
+AnyOptions = TypeVar("AnyOptions", DirectionOptions, LayerOptions)
+
 #: Gives the arrays of a cell.
 Arrays = Callable[[CellSketch], CellArrays]
 
 
-def layer(sketch: LayerSketch, arrays: Arrays, era: Era | None, name: str) -> LSTMLayer:
+def layer(
+    sketch: LayerSketch,
+    arrays: Arrays,
+    era: Era | None,
+    name: str,
+    masks: Mapping[int, Mask] | None = None,
+) -> LSTMLayer:
     """Build one layer.
 
     Args:
@@ -33,37 +43,47 @@ def layer(sketch: LayerSketch, arrays: Arrays, era: Era | None, name: str) -> LS
         arrays: where its arrays are.
         era: the Keras that wrote the config; None without one: every option is unknown.
         name: its canonical name.
+        masks: whether a mask reaches each layer of the config (`masks.reaching`).
 
     Raises:
         CorruptFile: config and arrays contradict each other.
     """
     directions = [_direction(part, arrays, era) for part in sketch.directions]
     node = sketch.node
+    outer = options.layer_options(node.config, era, name) if node and era else LayerOptions()
+    masked = (masks or {}).get(id(node.whole), UNKNOWN) if node else UNKNOWN
+    if era is not None:
+        outer = _with_policy(outer, directions[0])
     return LSTMLayer(
         name=name,
         path=sketch.group or sketch.top,
         class_name=sketch.class_name,
         forward=directions[0],
         backward=directions[1] if len(directions) > 1 else None,
-        options=(
-            options.layer_options(node.config, era, name) if node and era else LayerOptions()
-        ),
+        options=replace(outer, masked=masked),
         config=node.whole if node else None,
     )
 
 
 def _direction(sketch: DirectionSketch, arrays: Arrays, era: Era | None) -> Direction:
     node = sketch.node
-    return Direction(
+    direction = Direction(
         cells=tuple(_cell(part, arrays, era) for part in sketch.cells),
-        options=(
-            options.direction_options(node.config, era, node.name)
-            if node and era
-            else DirectionOptions()
-        ),
+        options=DirectionOptions(),
         name=node.name if node else None,
         class_name=node.class_name if node else None,
     )
+    if node is None or era is None:
+        return direction
+    known = options.direction_options(node.config, era, node.name)
+    return replace(direction, options=_with_policy(known, direction))
+
+
+def _with_policy(known: AnyOptions, direction: Direction) -> AnyOptions:
+    """Fill in the policy that a config leaves out: its Keras's float type, which the weights show."""
+    if known.policy is not UNKNOWN or not direction.lstm_cells:
+        return known
+    return replace(known, policy=direction.lstm_cells[0].dtype.name)
 
 
 def _cell(sketch: CellSketch, arrays: Arrays, era: Era | None) -> Cell | OpaqueCell:
@@ -95,6 +115,8 @@ def _cell(sketch: CellSketch, arrays: Arrays, era: Era | None) -> Cell | OpaqueC
         known = options.cudnn(known)
     if cell.stored_as.endswith(FLIPPED) and known.convolution is not None:
         known = options.theano(known)
+    if era is not None and known.policy is UNKNOWN:
+        known = replace(known, policy=cell.dtype.name)
     return replace(cell, options=replace(known, use_bias=cell.use_bias))
 
 

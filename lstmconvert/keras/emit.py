@@ -28,8 +28,6 @@ from lstmconvert.layer import (
 
 TARGET = "Keras 3"
 DEFAULT_POLICY = "float32"
-#: The batch and time axes of an input of any size.
-Shape = tuple[int | None, ...]
 
 _KINDS = {
     "initializer": "keras.initializers",
@@ -182,7 +180,9 @@ class Spelling:
         if module is None or value is None:
             return value
         if "registered_name" not in value:
-            return serialized(module, value["class_name"], value["config"])
+            # TensorFlow 1 gave its initializers a dtype, which does nothing and is no argument now.
+            config = {key: item for key, item in value["config"].items() if key != "dtype"}
+            return serialized(module, value["class_name"], config)
         known = self.known(value["registered_name"])
         if known is None:
             raise self._custom(name, value["class_name"], layer)
@@ -293,37 +293,3 @@ def _common(trainable: Any, policy: Any) -> JsonObject:
     frozen = {"trainable": False} if trainable is False else {}
     other = isinstance(policy, str) and policy != DEFAULT_POLICY
     return {**frozen, "dtype": policy} if other else frozen
-
-
-def input_shape(layer: LSTMLayer) -> Shape:
-    """Return the input's shape with the batch and time axes, None where any size will do.
-
-    The source's own shape is used where its config has one: a stateful layer needs its batch
-    size, an unrolled one its number of steps.
-    """
-    found = _stated_shape(layer)
-    cell = next(cell for _, _, cell in layer.cells())
-    rank = len(cell.fused_shape("kernel")) - 2
-    if found is not None and len(found) == 3 + rank:
-        return found
-    spatial: Shape = (None,) * rank
-    data_format = (cell.options.convolution or {}).get("data_format")
-    if data_format == "channels_first":
-        return (None, None, cell.input_dim, *spatial)
-    return (None, None, *spatial, cell.input_dim)
-
-
-def _stated_shape(layer: LSTMLayer) -> Shape | None:
-    whole = layer.config or {}
-    build, config = whole.get("build_config"), whole.get("config")
-    places = [
-        build.get("input_shape") if isinstance(build, dict) else None,
-        build.get("shapes_dict", {}).get("sequences_shape") if isinstance(build, dict) else None,
-        *(config.get(k) for k in ("batch_input_shape", "batch_shape") if isinstance(config, dict)),
-    ]
-    for shape in places:
-        if isinstance(shape, list) and all(
-            size is None or (isinstance(size, int) and 0 < size < 1 << 40) for size in shape
-        ):
-            return tuple(shape)
-    return None

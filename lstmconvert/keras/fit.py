@@ -22,7 +22,8 @@ from lstmconvert.tensors import ArrayTensor, Tensor
 _GATE_PARTS = ("kernel", "recurrent_kernel", "bias", "recurrent_bias")
 
 #: Options without which a layer would be rebuilt on a guess that changes its numbers.
-_NEEDED_CELL = ("activation", "recurrent_activation", "forget_bias")
+_CLIPS = ("gate_clip", "cell_clip", "projection_clip")
+_NEEDED_CELL = ("activation", "recurrent_activation", "forget_bias", *_CLIPS)
 _NEEDED_DIRECTION = (
     "return_sequences",
     "return_state",
@@ -108,8 +109,8 @@ class Fitter:
         options = cell.options
         for part in (*cell.parts, *(p for p in cell.gate_parts if p not in _GATE_PARTS)):
             raise self._unsupported(part, where, "a stored tensor")
-        for name in ("gate_clip", "cell_clip", "projection_clip"):
-            if getattr(options, name) is not None:
+        for name in _CLIPS:
+            if getattr(options, name) not in (None, UNKNOWN):
                 raise self._unsupported(name, where, f"{getattr(options, name)}")
         if (options.convolution or {}).get("extra_before"):
             raise self._unsupported("Theano's padding of an even kernel", where, "same")

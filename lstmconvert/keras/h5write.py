@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import IO
 
 import h5py
 import numpy as np
@@ -21,11 +22,13 @@ HEADER_LIMIT = 64512
 GroupAttributes = Mapping[str, Mapping[str, str | Sequence[str]]]
 
 
-def write(path: Path, tensors: Mapping[str, Tensor], attributes: GroupAttributes) -> None:
+def write(
+    target: Path | IO[bytes], tensors: Mapping[str, Tensor], attributes: GroupAttributes
+) -> None:
     """Write a new HDF5 file, the same bytes for the same input.
 
     Args:
-        path: the file to write.
+        target: the file to write, or one that is open and empty.
         tensors: full path -> tensor.
         attributes: the groups to make, empty ones too, and their attributes.
 
@@ -33,16 +36,16 @@ def write(path: Path, tensors: Mapping[str, Tensor], attributes: GroupAttributes
         UnsupportedByTarget: a dtype that Keras's HDF5 files do not hold.
     """
     offsets: dict[str, int] = {}
-    with h5py.File(path, "w") as file:
-        for group, values in attributes.items():
-            _add_attributes(file.require_group(group or "/"), values)
-        for name, tensor in tensors.items():
-            offsets[name] = _allocate(file, name, tensor)
-    descriptor = os.open(path, os.O_WRONLY)
-    try:
+    # Through a file of Python's, because what h5py says of a full disk is no OSError.
+    with open(target, "xb+") if isinstance(target, Path) else nullcontext(target) as opened:
+        with h5py.File(opened, "w") as file:
+            for group, values in attributes.items():
+                _add_attributes(file.require_group(group or "/"), values)
+            for name, tensor in tensors.items():
+                offsets[name] = _allocate(file, name, tensor)
+        opened.flush()
+        descriptor = opened.fileno()
         pour(tensors, lambda name, at, piece: write_at(descriptor, offsets[name] + at, piece))
-    finally:
-        os.close(descriptor)
 
 
 def _allocate(file: h5py.File, name: str, tensor: Tensor) -> int:

@@ -8,6 +8,7 @@ from lstmconvert.dtypes import FLOATS
 from lstmconvert.errors import UnsupportedByTarget
 from lstmconvert.jsontext import JsonObject
 from lstmconvert.keras import emit
+from lstmconvert.keras.inputshape import input_shape
 from lstmconvert.keras.nodes import snake_case
 from lstmconvert.keras.stored import ROLES
 from lstmconvert.layer import Cell, Direction, LSTMLayer, OpaqueCell
@@ -39,7 +40,7 @@ def model_config(layers: Named) -> JsonObject:
     """
     if len(layers) == 1:
         name, layer = layers[0]
-        shape = list(emit.input_shape(layer))
+        shape = list(input_shape(layer))
         config = {"name": "sequential", "layers": [_input(layer, "input"), _entry(name, layer)]}
         return {**emit.serialized("keras", "Sequential", config), "build_config": _build(shape)}
     return _functional(layers)
@@ -52,7 +53,7 @@ def _functional(layers: Named) -> JsonObject:
         tensor = {
             "class_name": "__keras_tensor__",
             "config": {
-                "shape": list(emit.input_shape(layer)),
+                "shape": list(input_shape(layer)),
                 "dtype": _input_dtype(layer),
                 "keras_history": [f"{name}_input", 0, 0],
             },
@@ -70,7 +71,7 @@ def _functional(layers: Named) -> JsonObject:
 
 def _input(layer: LSTMLayer, name: str) -> JsonObject:
     config = {
-        "batch_shape": list(emit.input_shape(layer)),
+        "batch_shape": list(input_shape(layer)),
         "dtype": _input_dtype(layer),
         "name": name,
     }
@@ -79,7 +80,7 @@ def _input(layer: LSTMLayer, name: str) -> JsonObject:
 
 def _entry(name: str, layer: LSTMLayer) -> JsonObject:
     config = emit.Spelling().layer_config(layer, name)
-    return {**config, "build_config": _build(list(emit.input_shape(layer)))}
+    return {**config, "build_config": _build(list(input_shape(layer)))}
 
 
 def _build(shape: list[int | None]) -> JsonObject:

@@ -109,7 +109,8 @@ def layer_options(config: JsonObject, era: Era, where: str) -> LayerOptions:
         CorruptFile: a value has the wrong type.
     """
     known = _read(LayerOptions, era.modern(config), era, where)
-    mode = config.get("merge_mode", UNKNOWN)
+    # What is no Bidirectional merges nothing.
+    mode = config.get("merge_mode", "concat") if "layer" in config else None
     return LayerOptions(merge_mode=mode, **known)
 
 

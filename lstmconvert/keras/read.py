@@ -11,6 +11,7 @@ from lstmconvert.keras import bindlegacy, build, infer, legacy, v3store
 from lstmconvert.keras.cells import by_role
 from lstmconvert.keras.era import Era, era_of
 from lstmconvert.keras.hdf5 import Tree
+from lstmconvert.keras.masks import reaching
 from lstmconvert.keras.nodes import Node, node
 from lstmconvert.keras.sketch import CellSketch, LayerSketch, Plan, plan
 from lstmconvert.keras.stored import CellArrays
@@ -99,8 +100,9 @@ def _read_v3(store: v3store.V3Store, config: Config | None, where: object) -> Co
             raise _unbuilt(where, cell.group)
         return CellArrays(by_role(store.vars[cell.group], f"{where}: {cell.group}"))
 
+    masks = reaching(config.root) if config else {}
     layers = tuple(
-        build.layer(sketch, arrays, era, name)
+        build.layer(sketch, arrays, era, name, masks)
         for (sketch, era), name in zip(sketches, names, strict=True)
     )
     structure = Structure(kind="v3", names=store.names)
@@ -152,8 +154,9 @@ def _read_legacy(store: legacy.LegacyStore, config: Config | None, where: object
         raise _no_lstm(where, result.classes)
     arrays = bindlegacy.LegacyArrays(store, result, where)
     names = layer_names(sketch.name for sketch in sketches)
+    masks = reaching(config.root) if config else {}
     layers = tuple(
-        build.layer(sketch, arrays, config.era if config else None, name)
+        build.layer(sketch, arrays, config.era if config else None, name, masks)
         for sketch, name in zip(sketches, names, strict=True)
     )
     structure = Structure(

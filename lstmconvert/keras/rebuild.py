@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from lstmconvert.dtypes import Array, same_bits
-from lstmconvert.errors import MissingPackage, UnknownOption, UnsupportedByTarget, UsageError
+from lstmconvert.errors import MissingPackage, UnsupportedByTarget, UsageError
 from lstmconvert.jsontext import Json, JsonObject
 from lstmconvert.keras import emit
 from lstmconvert.keras.era import DEFAULTS
 from lstmconvert.keras.fit import Fitter
+from lstmconvert.keras.inputshape import input_shape
 from lstmconvert.keras.stored import ROLES
 from lstmconvert.layer import Cell, LSTMLayer, OpaqueCell
 from lstmconvert.model import Model
@@ -127,8 +128,7 @@ class _Builder:
     def layer(self, layer: LSTMLayer) -> Any:
         spelling = emit.Spelling(self.library, frozenset(self.custom))
         config = spelling.layer_config(layer, layer.own_name)
-        shape = emit.input_shape(layer)
-        _check_shape(layer, shape)
+        shape = input_shape(layer)
         with self._scope():
             live = self._object(_with_zeros(config), layer.name)
             live.build(shape)
@@ -204,17 +204,6 @@ class _Builder:
         if isinstance(value, str):
             return self.keras.initializers.get(self.custom.get(value, value))
         return self._object(value, f"{where}.{key}")
-
-
-def _check_shape(layer: LSTMLayer, shape: emit.Shape) -> None:
-    for _, direction in layer.directions:
-        for option, axis, what in (("stateful", 0, "batch size"), ("unroll", 1, "number of steps")):
-            if getattr(direction.options, option) is True and shape[axis] is None:
-                raise UnknownOption(
-                    f"a layer with {option}=True is built for one {what}, which no file says",
-                    where=layer.name,
-                    hint="convert from a file with the model's whole config",
-                )
 
 
 def _with_zeros(value: Json) -> Any:

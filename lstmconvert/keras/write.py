@@ -7,6 +7,7 @@ place and with its own config, byte for byte. Otherwise the file holds the LSTM 
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from lstmconvert import writing
 from lstmconvert.errors import UnknownOption, UnsupportedByTarget
-from lstmconvert.jsontext import canonical
+from lstmconvert.jsontext import canonical, parse_object
 from lstmconvert.keras import archive, emit, h5write, layerstore, legacy, stored, zipwrite
 from lstmconvert.keras.fit import Fitter
 from lstmconvert.keras.hdf5 import read_tree
@@ -87,12 +88,10 @@ def _write(content: Content, path: Path, container: str) -> None:
     if container != "keras":
         h5write.write(path, content.tensors, content.attributes)
         return
-    weights = path.with_name(f"{path.name}.h5")
-    try:
+    # Nameless, and on the destination's disk: a killed process leaves nothing but `path`.
+    with tempfile.TemporaryFile(dir=path.parent) as weights:
         h5write.write(weights, content.tensors, content.attributes)
         zipwrite.write(path, content.config, content.metadata, weights, content.assets)
-    finally:
-        weights.unlink(missing_ok=True)
 
 
 def _read_back(path: Path, container: str) -> dict[str, Tensor]:
@@ -105,8 +104,8 @@ def _read_back(path: Path, container: str) -> dict[str, Tensor]:
 
 def _archive(model: Model, how: Options) -> Content:
     structure = model.source.structure
-    is_today = model.source.era == "keras3" and structure is not None and structure.kind == "v3"
-    if is_today and "model_config" in model.texts and _is_whole(model):
+    is_today = structure is not None and structure.kind == "v3" and _is_for_archives(model)
+    if is_today and _is_whole(model):
         return Content(
             tensors=_in_place(model, how),
             attributes=_names(structure.names if structure else {}),
@@ -195,6 +194,14 @@ _CONTENT = {"keras": _archive, "weights.h5": _weights, "h5": _legacy}
 def _fitted(model: Model, how: Options) -> tuple[layerstore.Named, Fitter]:
     fitter = Fitter(emit.TARGET, rescale=how.rescale_hard_sigmoid)
     return layerstore.named([fitter.fit(layer) for layer in model.layers]), fitter
+
+
+def _is_for_archives(model: Model) -> bool:
+    """Whether the config is spelled as in an archive of Keras 3: a legacy file's has no modules."""
+    text = model.texts.get("model_config")
+    if model.source.era != "keras3" or text is None:
+        return False
+    return "module" in parse_object(text, "model_config")
 
 
 def _is_whole(model: Model) -> bool:

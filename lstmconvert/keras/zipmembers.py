@@ -134,7 +134,7 @@ class ZipMembers:
         raise CorruptFile(
             "the archive member is compressed in a way that Keras does not write",
             where=where,
-            found=zipfile.compressor_names.get(info.compress_type, str(info.compress_type)),
+            found=f"method {info.compress_type}",
             expected="stored, or deflate",
         )
 
@@ -185,9 +185,9 @@ class ZipMembers:
 class _Bounded(Window):
     """What `zipfile` reads from: it takes the archive's directory in one read, of any size."""
 
-    def read(self, size: int = -1) -> bytes | None:
+    def read(self, size: int = -1) -> bytes:
         limits.ZIP_DIRECTORY_BYTES.check(size, self.source.path, "the archive's directory")
-        return super().read(size)
+        return super().read(size) or b""
 
 
 class _Scratch(SourceFile):

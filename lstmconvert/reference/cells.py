@@ -122,7 +122,7 @@ class CellRun:
         forget_gate = self._gate(Gate.FORGET, z, carry)
         input_gate = 1 - forget_gate if self._coupled else self._gate(Gate.INPUT, z, carry)
         cell_gate = apply(self._activation, self._clipped(z[Gate.CELL]))
-        carry = _clip(forget_gate * carry + input_gate * cell_gate, self._cell.options.cell_clip)
+        carry = _clip(forget_gate * carry + input_gate * cell_gate, self._known_clip("cell_clip"))
         output_gate = self._gate(Gate.OUTPUT, z, carry)
         return self._projected(output_gate * apply(self._output_activation, carry)), carry
 
@@ -133,7 +133,11 @@ class CellRun:
         return apply(self._sigmoid, self._clipped(total))
 
     def _clipped(self, z: Array) -> Array:
-        return _clip(z, self._cell.options.gate_clip)
+        return _clip(z, self._known_clip("gate_clip"))
+
+    def _known_clip(self, option: str) -> float | None:
+        clip: float | None = known(self._layer, option, getattr(self._cell.options, option))
+        return clip
 
     def _projected(self, hidden: Array) -> Array:
         if "projection" not in self._parts:
@@ -141,7 +145,7 @@ class CellRun:
         hidden = hidden @ self._parts["projection"]
         if "projection_bias" in self._parts:
             hidden = hidden + self._parts["projection_bias"]
-        return _clip(hidden, self._cell.options.projection_clip)
+        return _clip(hidden, self._known_clip("projection_clip"))
 
     def _start(self, like: Array, given: tuple[Array, Array] | None) -> tuple[Array, Array]:
         shapes = {

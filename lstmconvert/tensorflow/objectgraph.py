@@ -73,7 +73,7 @@ class SlotOf:
 
 def escaped(name: str) -> str:
     """Return an edge's name as keys spell it (tensorflow/python/checkpoint/util.py)."""
-    return name
+    return name.replace(".", "..").replace("/", ".S")
 
 
 class ObjectGraph:

@@ -5,11 +5,9 @@ Format: https://github.com/google/snappy/blob/main/format_description.txt
 
 from __future__ import annotations
 
+from lstmconvert import limits
 from lstmconvert.errors import CorruptFile
 from lstmconvert.tensorflow.wire import varint
-
-#: Three bytes (tag and 16-bit offset) stand for 64 at most, so no honest block exceeds this.
-_MAX_RATIO = 64
 
 
 def decompress(data: memoryview, where: object) -> memoryview:
@@ -17,10 +15,10 @@ def decompress(data: memoryview, where: object) -> memoryview:
 
     Raises:
         CorruptFile: it refers behind its begin, or its length is not the one that it declares.
+        LimitExceeded: it declares more than a message may have.
     """
     length, at = varint(data, 0, where)
-    if length > _MAX_RATIO * len(data):
-        raise _damaged("its declared length cannot be true", where)
+    limits.PROTOBUF_BYTES.check(length, where, "the compressed block")
     output = bytearray()
     while at < len(data):
         element = _copy if data[at] & 3 else _literal

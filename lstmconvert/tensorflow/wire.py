@@ -96,6 +96,8 @@ def varint(data: Buffer, at: int, where: object) -> tuple[int, int]:
     Raises:
         CorruptFile: it runs over the end, is longer than ten bytes, or does not fit in 64 bits.
     """
+    if at < len(data) and data[at] < 0x80:  # most are: tags, node numbers, short lengths
+        return data[at], at + 1
     result = 0
     for index in range(min(_VARINT_BYTES, len(data) - at)):
         byte = data[at + index]
@@ -117,16 +119,18 @@ class Parser:
     def __init__(self, where: object) -> None:
         self.where = where
         self._count = 0
+        self._limit = limits.PROTOBUF_MESSAGES.value
 
     def parse(self, kind: type[M], data: Buffer) -> M:
         """Read one message.
 
         Raises:
             CorruptFile: the bytes are no such message.
-            LimitExceeded: it is too long, or holds too many messages.
+            LimitExceeded: it holds too many messages.
         """
         self._count += 1
-        limits.PROTOBUF_MESSAGES.check(self._count, self.where, "the number of messages")
+        if self._count > self._limit:
+            limits.PROTOBUF_MESSAGES.check(self._count, self.where, "the number of messages")
         rules = _rules(cast(Hashable, kind))
         found: dict[str, Any] = {}
         for number, wire, payload in self.fields(data):

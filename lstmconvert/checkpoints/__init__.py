@@ -1,0 +1,1 @@
+"""TensorFlow's own files as models: which of their variables are LSTM cells, and of what kind."""

@@ -1,0 +1,89 @@
+"""The shape of what a layer is fed: Keras builds a layer from it, and some layers for one shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lstmconvert.errors import UnknownOption
+from lstmconvert.jsontext import Json
+from lstmconvert.layer import LSTMLayer
+
+#: A size is None where any will do.
+Shape = tuple[int | None, ...]
+
+
+def input_shape(layer: LSTMLayer) -> Shape:
+    """Return the input's shape with the batch and time axes, None where any size will do.
+
+    The source's own shape is used where its config has one that fits the weights.
+
+    Raises:
+        UnknownOption: Keras builds such a layer for one shape, and no file says which: stateful for
+            one batch size, unrolled for one number of steps, convolutional for one image size.
+    """
+    cell = next(cell for _, _, cell in layer.cells())
+    rank = len(cell.fused_shape("kernel")) - 2
+    is_first = (cell.options.convolution or {}).get("data_format") == "channels_first"
+    channels = 2 if is_first else 2 + rank
+    fitting = (
+        shape
+        for shape in _stated(layer)
+        if len(shape) == 3 + rank and shape[channels] == cell.input_dim
+    )
+    default: list[int | None] = [None] * (3 + rank)
+    default[channels] = cell.input_dim
+    shape = next(fitting, tuple(default))
+    _check(layer, shape)
+    return shape
+
+
+def _stated(layer: LSTMLayer) -> Iterator[Shape]:
+    """Yield the shapes that a config states: of the build, the input tensor, the layer itself."""
+    whole = layer.config or {}
+    for key in ("build_config", "config"):
+        holder = whole.get(key)
+        if not isinstance(holder, dict):
+            continue
+        deeper = holder.get("shapes_dict")
+        for place in (holder, deeper if isinstance(deeper, dict) else {}):
+            for name in ("input_shape", "sequences_shape", "batch_input_shape", "batch_shape"):
+                yield from _shape(place.get(name))
+    yield from _shape(_of_input_tensor(whole.get("inbound_nodes")))
+
+
+def _of_input_tensor(value: Json) -> Json:
+    """Return the shape of the first `__keras_tensor__` that a layer is called on."""
+    for key in (0, "args", 0):
+        if isinstance(value, list) and isinstance(key, int) and value:
+            value = value[key]
+        elif isinstance(value, dict) and isinstance(key, str):
+            value = value.get(key)
+        else:
+            return None
+    config = value.get("config") if isinstance(value, dict) else None
+    return config.get("shape") if isinstance(config, dict) else None
+
+
+def _shape(value: Json) -> Iterator[Shape]:
+    if isinstance(value, list) and all(
+        size is None or (type(size) is int and 0 < size < 1 << 40) for size in value
+    ):
+        yield tuple(value)
+
+
+def _check(layer: LSTMLayer, shape: Shape) -> None:
+    options = [direction.options for _, direction in layer.directions]
+    missing = []
+    if any(option.stateful is True for option in options) and shape[0] is None:
+        missing.append("batch size (stateful=True)")
+    if any(option.unroll is True for option in options) and shape[1] is None:
+        missing.append("number of steps (unroll=True)")
+    if None in shape[2:]:
+        missing.append("image size (a convolution)")
+    if missing:
+        raise UnknownOption(
+            f"Keras builds such a layer for one {' and '.join(missing)}, which no file says",
+            where=layer.name,
+            found=f"input shape {shape}",
+            hint="convert from a .keras file, whose config says it",
+        )

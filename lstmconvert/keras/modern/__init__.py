@@ -1,0 +1,12 @@
+"""Whole models onward to today's Keras: other eras' spelling, and from one weight store to another.
+
+    objects.py   initializers, regularizers, constraints, activations, dtypes in Keras 3's spelling
+    classes.py   the closed table of layer classes: keywords, weights, parts
+    keras1.py    Keras 1's keywords and classes under today's names
+    parts.py     a model's config as a tree of parts that hold weights
+    graph.py     how the layers of a functional model are called
+    sources.py   the parts' arrays, out of either weight store
+    emission.py  a part as Keras 3 serializes it
+    stores.py    the parts' arrays, into either weight store
+    crossing.py  all of it: a model that is rebuilt whole
+"""

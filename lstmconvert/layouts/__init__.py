@@ -1,0 +1,1 @@
+"""How frameworks arrange the four gates: a table of rows, and the functions that apply one."""

@@ -1,0 +1,318 @@
+"""Rows of the table that are known from the framework's source, and have not been run here."""
+
+from __future__ import annotations
+
+from lstmconvert.layouts.row import Form, Row, Slot, named
+
+_TORCH_END = "_l{k}{d}"
+
+
+def _fused(
+    kernel: str, recurrent: str, bias: str, second: str | None = None, *, transposed: bool = False
+) -> tuple[Slot, ...]:
+    slots = (
+        Slot(key=kernel, parts=("kernel",), transposed=transposed),
+        Slot(key=recurrent, parts=("recurrent_kernel",), transposed=transposed),
+        Slot(key=bias, parts=("bias",)),
+    )
+    extra = (Slot(key=second, parts=("recurrent_bias",), filled=True),) if second else ()
+    return slots + extra
+
+
+CANDLE = Row(
+    name="candle",
+    title="candle-nn LSTM",
+    slots=_fused(
+        f"weight_ih{_TORCH_END}",
+        f"weight_hh{_TORCH_END}",
+        f"bias_ih{_TORCH_END}",
+        f"bias_hh{_TORCH_END}",
+        transposed=True,
+    ),
+    sides=("", "", "_reverse"),
+    index="{}",
+    alone="0",
+    alike=True,
+    chained=True,
+    run=False,
+    evidence="candle-nn/src/rnn.rs",
+    hint="One LSTM for each layer and direction: LSTMConfig has layer_idx and direction.",
+)
+
+BURN = Row(
+    name="burn",
+    title="Burn Lstm, BiLstm",
+    slots=(
+        Slot(key="{d}{gate}_gate.input_transform.weight", parts=("kernel",)),
+        Slot(key="{d}{gate}_gate.hidden_transform.weight", parts=("recurrent_kernel",)),
+        Slot(key="{d}{gate}_gate.input_transform.bias", parts=("bias",)),
+        Slot(key="{d}{gate}_gate.hidden_transform.bias", parts=("recurrent_bias",), filled=True),
+    ),
+    gates=named("input", "forget", "cell", "output"),
+    sides=("", "forward.", "reverse."),
+    bidirectional=True,
+    alike=True,
+    index=None,
+    run=False,
+    evidence="burn-nn/src/modules/rnn/lstm.rs, gate_controller.rs",
+    hint="Linear layers of Burn keep (inputs, outputs), as Keras does.",
+)
+
+FLUX = Row(
+    name="flux",
+    title="Flux.jl LSTMCell, from 0.15",
+    slots=_fused("{d}{k}Wi", "{d}{k}Wh", "{d}{k}bias", transposed=True),
+    run=False,
+    evidence="Flux.jl/src/layers/recurrent.jl:383",
+    hint="Julia reads these C-ordered arrays turned: permutedims restores (4 units, inputs).",
+)
+
+LUX = Row(
+    name="lux",
+    title="Lux.jl LSTMCell, from 1.0",
+    slots=_fused(
+        "{d}{k}weight_ih", "{d}{k}weight_hh", "{d}{k}bias_ih", "{d}{k}bias_hh", transposed=True
+    ),
+    run=False,
+    evidence="Lux.jl/src/layers/recurrent.jl:494",
+    hint=FLUX.hint,
+)
+
+MATLAB = Row(
+    name="matlab",
+    title="MATLAB lstmLayer",
+    slots=(
+        Slot(key="{d}{k}InputWeights", parts=("kernel",), transposed=True),
+        Slot(key="{d}{k}RecurrentWeights", parts=("recurrent_kernel",), transposed=True),
+        Slot(key="{d}{k}Bias", parts=("bias",), form=Form.COLUMN),
+    ),
+    always_bias=True,
+    run=False,
+    evidence="MathWorks' Keras importer, TranslatorForLSTMLayer",
+    hint="Assign them to the layer's properties of the same names.",
+)
+
+DL4J = Row(
+    name="dl4j",
+    title="Deeplearning4j LSTM",
+    slots=(
+        Slot(key="{d}{k}W", parts=("kernel",)),
+        Slot(key="{d}{k}RW", parts=("recurrent_kernel",)),
+        Slot(key="{d}{k}b", parts=("bias",), form=Form.ROW),
+    ),
+    order="cfoi",
+    always_bias=True,
+    run=False,
+    evidence="deeplearning4j KerasLSTM.java, LSTMParamInitializer.java",
+    hint="What it calls the input gate is the candidate.",
+)
+
+CNTK = Row(
+    name="cntk",
+    title="CNTK layers.LSTM",
+    slots=_fused("{d}{k}W", "{d}{k}H", "{d}{k}b"),
+    order="icfo",
+    always_bias=True,
+    run=False,
+    evidence="cntk/layers/blocks.py",
+    hint="Without self-stabilization.",
+)
+
+CUDNN = Row(
+    name="cudnn",
+    title="cuDNN, by linLayerID",
+    slots=(
+        Slot(key="{d}{k}matrix.{gate}", parts=("kernel",), transposed=True),
+        Slot(
+            key="{d}{k}matrix.{gate}",
+            parts=("recurrent_kernel",),
+            transposed=True,
+            gates=named("4", "5", "6", "7"),
+        ),
+        Slot(key="{d}{k}bias.{gate}", parts=("bias",)),
+        Slot(
+            key="{d}{k}bias.{gate}",
+            parts=("recurrent_bias",),
+            filled=True,
+            gates=named("4", "5", "6", "7"),
+        ),
+    ),
+    gates=named("0", "1", "2", "3"),
+    bidirectional=True,
+    alike=True,
+    always_bias=True,
+    run=False,
+    evidence="cuDNN's linLayerID, as ONNX Runtime and TensorFlow use it",
+    hint="No GPU was at hand.",
+)
+
+CHAINER_STACK = Row(
+    name="chainer",
+    title="Chainer NStepLSTM, NStepBiLSTM",
+    slots=(
+        Slot(key="{n}.w{gate}", parts=("kernel",), transposed=True),
+        Slot(
+            key="{n}.w{gate}",
+            parts=("recurrent_kernel",),
+            transposed=True,
+            gates=named("4", "5", "6", "7"),
+        ),
+        Slot(key="{n}.b{gate}", parts=("bias",)),
+        Slot(
+            key="{n}.b{gate}",
+            parts=("recurrent_bias",),
+            filled=True,
+            gates=named("4", "5", "6", "7"),
+        ),
+    ),
+    gates=named("0", "1", "2", "3"),
+    index="{}",
+    bidirectional=True,
+    alike=True,
+    chained=True,
+    always_bias=True,
+    run=False,
+    evidence="chainer/functions/rnn/n_step_lstm.py, _lstm",
+    hint="w0 to w3 are input, forget, cell, output, whatever its documentation says.",
+)
+
+CHAINER = Row(
+    name="chainer-lstm",
+    title="Chainer L.LSTM",
+    slots=(
+        Slot(key="{d}{k}upward.W", parts=("kernel",), transposed=True, interleaved=True),
+        Slot(key="{d}{k}upward.b", parts=("bias",), interleaved=True),
+        Slot(key="{d}{k}lateral.W", parts=("recurrent_kernel",), transposed=True, interleaved=True),
+    ),
+    order="cifo",
+    always_bias=True,
+    run=False,
+    evidence="chainer/functions/rnn/lstm.py, _extract_gates",
+    hint="The gates alternate unit by unit. Stateful.",
+)
+
+MXNET = Row(
+    name="mxnet",
+    title="MXNET gluon.rnn.LSTM",
+    slots=_fused(
+        "{d}{k}_i2h_weight", "{d}{k}_h2h_weight", "{d}{k}_i2h_bias", "{d}{k}_h2h_bias",
+        transposed=True,
+    ),
+    sides=("l", "l", "r"),
+    index="{}",
+    alone="0",
+    bidirectional=True,
+    alike=True,
+    chained=True,
+    always_bias=True,
+    run=False,
+    evidence="mxnet/gluon/rnn/rnn_layer.py",
+    hint="Names of the layer's own parameters.",
+)
+
+PADDLE = Row(
+    name="paddle",
+    title="PaddlePaddle nn.LSTM",
+    slots=CANDLE.slots,
+    sides=("", "", "_reverse"),
+    index="{}",
+    alone="0",
+    bidirectional=True,
+    alike=True,
+    chained=True,
+    run=False,
+    evidence="paddle/nn/layer/rnn.py:1120",
+    hint="Its state_dict has aliases of the same arrays, 0.cell.weight_ih and so on.",
+)
+
+HLS4ML = Row(
+    name="hls4ml",
+    title="hls4ml",
+    slots=_fused("{d}{k}w", "{d}{k}wr", "{d}{k}b", "{d}{k}br"),
+    always_bias=True,
+    run=False,
+    evidence="hls4ml/converters/keras/recurrent.py",
+    hint="Keras's own arrays, and a second bias.",
+)
+
+FRUGALLY_DEEP = Row(
+    name="frugally-deep",
+    title="frugally-deep",
+    slots=_fused("{d}{k}weights", "{d}{k}recurrent_weights", "{d}{k}bias"),
+    sides=("", "forward_", "backward_"),
+    index="cell{}_",
+    bidirectional=True,
+    run=False,
+    evidence="frugally-deep/keras_export/convert_model.py",
+    hint="The arrays only: the file that frugally-deep loads holds a whole model.",
+)
+
+TFJS = Row(
+    name="tfjs",
+    title="TensorFlow.js LSTM",
+    slots=_fused("{d}{k}kernel", "{d}{k}recurrent_kernel", "{d}{k}bias"),
+    bidirectional=True,
+    run=False,
+    evidence="tfjs-layers/src/layers/recurrent.ts:1616",
+    hint="layer.setWeights([kernel, recurrent_kernel, bias]); its default recurrent activation "
+    "is hardSigmoid.",
+)
+
+COREML = Row(
+    name="coreml",
+    title="Core ML NeuralNetwork LSTMWeightParams",
+    slots=(
+        Slot(key="{d}{gate}WeightMatrix", parts=("kernel",), transposed=True),
+        Slot(key="{d}{gate}RecursionMatrix", parts=("recurrent_kernel",), transposed=True),
+        Slot(key="{d}{gate}BiasVector", parts=("bias",)),
+        Slot(key="{d}{gate}PeepholeVector", parts=("peephole",), order="ifo"),
+    ),
+    gates=named("inputGate", "forgetGate", "blockInput", "outputGate"),
+    bidirectional=True,
+    alike=True,
+    index=None,
+    run=False,
+    evidence="coremltools mlmodel/format/NeuralNetwork.proto:3663",
+    hint="forgetBias must be false: what is stored is the whole bias.",
+)
+
+TFLITE = Row(
+    name="tflite",
+    title="TFLite UNIDIRECTIONAL_SEQUENCE_LSTM",
+    slots=(
+        Slot(key="{d}{k}input_to_{gate}_weights", parts=("kernel",), transposed=True),
+        Slot(key="{d}{k}recurrent_to_{gate}_weights", parts=("recurrent_kernel",), transposed=True),
+        Slot(key="{d}{k}cell_to_{gate}_weights", parts=("peephole",), order="ifo"),
+        Slot(
+            key="{d}{k}{gate}_gate_bias", parts=("bias",)
+        ),
+        Slot(key="{d}{k}projection_weights", parts=("projection",), transposed=True),
+        Slot(key="{d}{k}projection_bias", parts=("projection_bias",)),
+    ),
+    gates=named("input", "forget", "cell", "output"),
+    always_bias=True,
+    expresses=frozenset({"cell_clip", "projection_clip"}),
+    run=False,
+    evidence="tensorflow/lite/kernels/lstm_shared.h",
+    hint="The inputs 1 to 17 of the operator, by name.",
+)
+
+UNRUN: tuple[Row, ...] = (
+    BURN,
+    CANDLE,
+    CHAINER_STACK,
+    CHAINER,
+    CNTK,
+    COREML,
+    CUDNN,
+    DL4J,
+    FLUX,
+    FRUGALLY_DEEP,
+    HLS4ML,
+    LUX,
+    MATLAB,
+    MXNET,
+    PADDLE,
+    TFJS,
+    TFLITE,
+)

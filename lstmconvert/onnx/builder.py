@@ -1,0 +1,111 @@
+"""A graph under construction: nodes, inputs, outputs, and weights that stay in their files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+
+from lstmconvert.dtypes import Array, DType, dtype_of
+from lstmconvert.onnx.types import NUMBERS
+from lstmconvert.tensors import Tensor
+
+#: One axis of a declared shape: a number, or a name for a size that is known when it runs.
+Axes = Sequence[int | str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Style:
+    """What a user chooses of a graph.
+
+    Fields: `fused`: W, R and B as initializers, not gates; `states`: initial states are inputs;
+    `lengths`: the lengths of the sequences are an input.
+    """
+
+    fused: bool = False
+    states: bool = False
+    lengths: bool = False
+
+
+class Graph:
+    """Nodes in the order they run, and what they run on.
+
+    Every value has the name of the node that makes it, so that both read alike in a viewer. Names
+    with a dot belong to a layer (`lstm.W`); shared constants have none.
+
+    Fields: `style`; `weights`: initializers by name, written streaming; `defaults`: small
+    initializers that give inputs a default.
+    """
+
+    def __init__(self, style: Style) -> None:
+        self.style = style
+        self.nodes: list[onnx.NodeProto] = []
+        self.inputs: list[onnx.ValueInfoProto] = []
+        self.outputs: list[onnx.ValueInfoProto] = []
+        self.defaults: list[onnx.TensorProto] = []
+        self.weights: dict[str, Tensor] = {}
+        self._made: set[str] = set()
+
+    def node(self, operator: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
+        """Add a node with one output, and return the output's name, which is the node's."""
+        return self.nodes_outputs(operator, inputs, name, (name,), **attributes)[0]
+
+    def nodes_outputs(
+        self,
+        operator: str,
+        inputs: Sequence[str],
+        name: str,
+        outputs: Sequence[str],
+        **attributes: Any,
+    ) -> Sequence[str]:
+        """Add a node with several outputs, and return their names."""
+        self.nodes.append(
+            onnx.helper.make_node(operator, list(inputs), list(outputs), name=name, **attributes)
+        )
+        return outputs
+
+    def input(self, name: str, dtype: str, axes: Axes, default: Array | None = None) -> str:
+        """Declare an input; with a default, it need not be given."""
+        self.inputs.append(_declared(name, dtype, axes))
+        if default is not None:
+            self.defaults.append(onnx.numpy_helper.from_array(default, name))
+        return name
+
+    def output(self, name: str, dtype: str, axes: Axes) -> str:
+        """Declare a value an output."""
+        self.outputs.append(_declared(name, dtype, axes))
+        return name
+
+    def weight(self, name: str, tensor: Tensor) -> str:
+        """Add an initializer."""
+        self.weights[name] = tensor
+        return name
+
+    def integers(self, *values: int) -> str:
+        """Return the name of a constant (n,) of int64, shared by all that need it."""
+        name = "ints_" + "_".join(map(str, values))
+        if name not in self._made:
+            self._made.add(name)
+            self.node("Constant", (), name, value_ints=list(values))
+        return name
+
+    def scalar(self, value: float, dtype: str) -> str:
+        """Return the name of a constant () of a dtype, shared by all that need it."""
+        name = f"{dtype}_{value:g}"
+        if name not in self._made:
+            self._made.add(name)
+            array = np.asarray(value, dtype_of(dtype))
+            self.node("Constant", (), name, value=onnx.numpy_helper.from_array(array, name))
+        return name
+
+    def zeros(self, count: int, dtype: DType, name: str, value: float = 0.0) -> str:
+        """Return the name of a constant (count,), all of one value, that takes no space."""
+        fill = onnx.numpy_helper.from_array(np.asarray([value], dtype), "value")
+        return self.node("ConstantOfShape", [self.integers(count)], name, value=fill)
+
+
+def _declared(name: str, dtype: str, axes: Axes) -> onnx.ValueInfoProto:
+    return onnx.helper.make_tensor_value_info(name, NUMBERS[dtype], list(axes))

@@ -1,0 +1,351 @@
+"""Whatever happens to a conversion: the destination is whole, old or new, and nothing lies about."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from crafted import FIXTURES, members
+from jail import ROOT, Fault, Jail, Run
+
+import lstmconvert
+from lstmconvert import writing
+from lstmconvert.errors import DestinationError
+
+SOURCE = FIXTURES / "seed95.keras"
+SUFFIXES = (".safetensors", ".keras", ".weights.h5", ".h5")
+OLD = b"what was there before"
+POINTS = 14
+#: By this call the command line is inside its handler of interrupts.
+_STARTED = 5
+
+
+@pytest.fixture(scope="module")
+def jail() -> Iterator[Jail]:
+    with Jail() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def new(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What each conversion gives: the same bytes, always."""
+    folder = tmp_path_factory.mktemp("new")
+    for suffix in SUFFIXES:
+        lstmconvert.convert(SOURCE, folder / f"new{suffix}")
+    return {suffix: (folder / f"new{suffix}").read_bytes() for suffix in SUFFIXES}
+
+
+def counted(jail: Jail, source: Path, folder: Path, suffix: str) -> dict[str, int]:
+    """How many calls and reads a conversion takes."""
+    run = jail.run("convert", source, folder / f"count{suffix}", fault=Fault("call", 0, "kill"))
+    assert run.code == 0, run
+    (folder / f"count{suffix}").unlink()
+    assert run.counts["call"] > 100
+    assert run.counts["read"] > 5
+    return run.counts
+
+
+def spread(count: int, points: int = POINTS) -> list[int]:
+    """Points of time, from the first to the last of `count`, more of them towards the end."""
+    early = range(1, count, max(1, count // points))
+    return sorted({*early, *range(max(1, count - 4), count + 1)})
+
+
+def check_destination(destination: Path, new: bytes, *, debris: int = 0) -> None:
+    """The destination is old or new, and no more than `debris` files lie beside it."""
+    found = destination.read_bytes() if destination.exists() else OLD
+    assert found in (OLD, new), f"{len(found)} bytes, neither old nor new"
+    others = [name for name in os.listdir(destination.parent) if name != destination.name]
+    assert len(others) <= debris, others
+
+
+def check_message(run: Run, words: str = "") -> None:
+    """Exit 2, one line, one hint; or it was done before the fault."""
+    assert "Traceback" not in run.stderr, run.stderr
+    assert "a fault of lstmconvert itself" not in run.stderr, run.stderr
+    if run.code != 0:
+        assert run.code == 2, run
+        assert len(run.stderr.splitlines()) == 2
+        assert words in run.stderr, run.stderr
+
+
+@pytest.mark.parametrize("exists", [True, False], ids=["replacing", "new"])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_killed(
+    suffix: str, exists: bool, jail: Jail, new: dict[str, bytes], tmp_path: Path
+) -> None:
+    destination = tmp_path / f"lstm{suffix}"
+    force = ["--force"] if exists else []
+    killed = left = 0
+    for at in spread(counted(jail, SOURCE, tmp_path, suffix)["call"]):
+        if exists:
+            destination.write_bytes(OLD)
+        run = jail.run("convert", SOURCE, destination, *force, fault=Fault("call", at, "kill"))
+        killed += run.code == -9
+        check_destination(destination, new[suffix], debris=1)
+        left += len(os.listdir(tmp_path)) > destination.exists()
+        destination.unlink(missing_ok=True)
+    assert killed > POINTS // 2
+    assert left > 0  # it was killed while it wrote
+    run = jail.run("convert", SOURCE, destination)
+    assert run.code == 0
+    check_destination(destination, new[suffix])
+    assert destination.read_bytes() == new[suffix]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_interrupted(suffix: str, jail: Jail, new: dict[str, bytes], tmp_path: Path) -> None:
+    destination = tmp_path / f"lstm{suffix}"
+    interrupted = 0
+    for at in spread(counted(jail, SOURCE, tmp_path, suffix)["call"]):
+        destination.write_bytes(OLD)
+        fault = Fault("call", at + _STARTED, "interrupt")
+        run = jail.run("convert", SOURCE, destination, "--force", fault=fault)
+        assert run.code in (0, 130), run
+        interrupted += run.code == 130
+        assert "Traceback" not in run.stderr, run.stderr
+        check_destination(destination, new[suffix])
+    assert interrupted > POINTS // 2
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_no_file_can_grow(suffix: str, jail: Jail, new: dict[str, bytes], tmp_path: Path) -> None:
+    destination = tmp_path / f"lstm{suffix}"
+    size = len(new[suffix])
+    for most in sorted({1024, 2048, 4096, size // 2, size - 1}):
+        destination.write_bytes(OLD)
+        run = jail.run("convert", SOURCE, destination, "--force", file_bytes=most)
+        assert run.code == 2, (most, size)
+        check_message(run, os.strerror(errno.EFBIG))
+        check_destination(destination, OLD)
+    run = jail.run("convert", SOURCE, destination, "--force", file_bytes=10 * size)
+    assert run.code == 0
+    assert destination.read_bytes() == new[suffix]
+
+
+_FULL = """
+import sys, pathlib, subprocess
+mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={sys.argv[3]}", "none", sys.argv[2]])
+if mounted.returncode:
+    sys.exit(77)
+folder = pathlib.Path(sys.argv[2])
+destination = folder / f"lstm{sys.argv[4]}"
+destination.write_bytes(b"old")
+command = [sys.executable, "-m", "lstmconvert", "convert", sys.argv[1], destination, "--force"]
+code = subprocess.run(command).returncode
+assert destination.read_bytes() == b"old"
+assert [path.name for path in folder.iterdir()] == [destination.name]
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_full_disk(suffix: str, new: dict[str, bytes], tmp_path: Path) -> None:
+    # A file system of a few pages, in a mount namespace of its own.
+    unshare = shutil.which("unshare")
+    if unshare is None:
+        pytest.skip("unshare is not installed")
+    (tmp_path / "disk").mkdir()
+    size = str(max(8192, len(new[suffix]) // 8192 * 4096))
+    args = [SOURCE, tmp_path / "disk", size, suffix]
+    run = subprocess.run(
+        [unshare, "--map-root-user", "--mount", sys.executable, "-c", _FULL, *args],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    if run.returncode in (1, 77) and "AssertionError" not in run.stderr:
+        pytest.skip(f"no mount namespace here: {run.stderr[:200]}")
+    assert run.returncode == 2, run.stderr
+    assert os.strerror(errno.ENOSPC) in run.stderr
+    assert len(run.stderr.splitlines()) == 2
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".keras"])
+def test_read_error(suffix: str, jail: Jail, new: dict[str, bytes], tmp_path: Path) -> None:
+    destination = tmp_path / f"lstm{suffix}"
+    failed = 0
+    for at in spread(counted(jail, SOURCE, tmp_path, suffix)["read"]):
+        destination.write_bytes(OLD)
+        run = jail.run("convert", SOURCE, destination, "--force", fault=Fault("read", at, "error"))
+        check_message(run, os.strerror(errno.EIO))
+        failed += run.code == 2
+        check_destination(destination, new[suffix])
+    assert failed > POINTS // 2
+
+
+def _directory(folder: Path) -> Path:
+    folder.mkdir()
+    for name, data in members().items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+@pytest.mark.parametrize("what", ["truncate", "touch", "rewrite"])
+@pytest.mark.parametrize("kind", ["keras", "weights.h5", "safetensors", "directory"])
+def test_source_changes(
+    kind: str, what: str, jail: Jail, new: dict[str, bytes], tmp_path: Path
+) -> None:
+    source = tmp_path / f"source.{kind}"
+    (tmp_path / "out").mkdir()
+    destination = tmp_path / "out" / "lstm.safetensors"
+
+    def renew() -> Path:
+        shutil.rmtree(source, ignore_errors=True)
+        if kind == "directory":
+            return _directory(source) / "model.weights.h5"
+        data = new[".safetensors"] if kind == "safetensors" else None
+        source.write_bytes(data or (FIXTURES / f"seed95.{kind}").read_bytes())
+        return source
+
+    renew()
+    reads = counted(jail, source, tmp_path / "out", ".safetensors")["read"]
+    failed = 0
+    for at in range(2, reads, max(1, reads // 8)):
+        destination.unlink(missing_ok=True)
+        fault = Fault("read", at, what, renew())
+        run = jail.run("convert", source, destination, fault=fault)
+        check_message(run)
+        assert os.listdir(tmp_path / "out") == ([destination.name] if run.code == 0 else [])
+        failed += run.code == 2
+    assert failed > 3
+
+
+def test_another_file_takes_the_sources_name(
+    jail: Jail, new: dict[str, bytes], tmp_path: Path
+) -> None:
+    source = tmp_path / "source.keras"
+    destination = tmp_path / "lstm.safetensors"
+    for at in (2, 5, 10):
+        shutil.copy(SOURCE, source)
+        fault = Fault("read", at, "replace", source)
+        run = jail.run("convert", source, destination, "--force", fault=fault)
+        assert run.code == 0
+        assert destination.read_bytes() == new[".safetensors"]  # of the file that was opened
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_destination_directory_removed(suffix: str, jail: Jail, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    calls = counted(jail, SOURCE, tmp_path, suffix)["call"]
+    failed = 0
+    for at in spread(calls):
+        folder.mkdir(exist_ok=True)
+        fault = Fault("call", at, "remove", folder)
+        run = jail.run("convert", SOURCE, folder / f"lstm{suffix}", fault=fault)
+        check_message(run)
+        failed += run.code == 2
+        shutil.rmtree(folder, ignore_errors=True)
+    assert failed > POINTS // 2
+
+
+# --- at once --------------------------------------------------------------------------------------
+
+
+def _convert_at_once(destination: Path, *options: str) -> list[int]:
+    command = [sys.executable, "-m", "lstmconvert", "convert", SOURCE, destination, *options]
+    running = [
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(4)
+    ]
+    for process in running:
+        _, stderr = process.communicate()
+        assert "Traceback" not in stderr, stderr
+    return sorted(process.returncode for process in running)
+
+
+def test_processes_at_once(new: dict[str, bytes], tmp_path: Path) -> None:
+    destination = tmp_path / "lstm.safetensors"
+    assert _convert_at_once(destination) == [0, 2, 2, 2]
+    check_destination(destination, new[".safetensors"])
+    destination.write_bytes(OLD)
+    assert _convert_at_once(destination, "--force") == [0, 0, 0, 0]
+    assert destination.read_bytes() == new[".safetensors"]
+    check_destination(destination, new[".safetensors"])
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_threads_at_once(suffix: str, new: dict[str, bytes], tmp_path: Path) -> None:
+    destination = tmp_path / f"lstm{suffix}"
+    errors: list[BaseException] = []
+
+    def convert() -> None:
+        try:
+            lstmconvert.convert(SOURCE, destination, force=True)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=convert) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert destination.read_bytes() == new[suffix]
+    check_destination(destination, new[suffix])
+
+
+def test_destination_appears_meanwhile(tmp_path: Path) -> None:
+    destination = tmp_path / "lstm.safetensors"
+    with pytest.raises(DestinationError, match="meanwhile"), writing.replacing(destination) as path:
+        path.write_bytes(b"new")
+        destination.write_bytes(OLD)
+    check_destination(destination, OLD)
+
+
+# --- what a killed process left -------------------------------------------------------------------
+
+
+def _left(destination: Path, process: int) -> Path:
+    with writing.replacing(destination) as path:
+        path.write_bytes(b"x")
+        name = path.name.replace(f".{os.getpid()}.", f".{process}.")
+    destination.unlink()
+    left = destination.with_name(name)
+    left.write_bytes(b"half")
+    return left
+
+
+def test_what_a_dead_process_left_is_removed(tmp_path: Path) -> None:
+    destination = tmp_path / "lstm.safetensors"
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    of_dead, of_living = _left(destination, dead.pid), _left(destination, os.getppid())
+    of_same_number = _left(destination, os.getpid())
+    of_another = _left(tmp_path / "other.safetensors", dead.pid)
+    lstmconvert.convert(SOURCE, destination)
+    assert not of_dead.exists()
+    assert not of_same_number.exists()  # an earlier process of our number
+    assert of_living.exists()
+    assert of_another.exists()
+
+
+def test_long_names(tmp_path: Path) -> None:
+    destination = tmp_path / ("ü" * 121 + ".safetensors")  # 254 bytes; 255 are allowed
+    lstmconvert.convert(SOURCE, destination)
+    assert os.listdir(tmp_path) == [destination.name]
+    with pytest.raises(DestinationError, match="too long"):
+        lstmconvert.convert(SOURCE, tmp_path / ("ü" * 130 + ".safetensors"))
+
+
+# --- pipes ----------------------------------------------------------------------------------------
+
+
+def test_closed_pipe() -> None:
+    command = [sys.executable, "-m", "lstmconvert", "inspect", FIXTURES / "zoo.keras", "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.read(1)
+    process.stdout.close()
+    stderr = process.stderr.read()
+    process.stderr.close()
+    assert process.wait() in (0, 141, -13)
+    assert not stderr

@@ -1,0 +1,116 @@
+"""Every command and snippet of the README runs, and prints what the README says it prints.
+
+A ```console block holds commands after `$ ` and, below each, its exact output (standard output and
+error together, in the order of a terminal that shows both). A ```python block runs as it stands.
+The installation commands run in a virtual environment of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCKS = [(kind, body, README.count("\n", 0, at) + 1) for kind, body, at in (
+    (m[1], m[2], m.start()) for m in BLOCK.finditer(README)
+)]
+KNOWN = {"console", "python", "sh", "text"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like a fresh checkout: the fixtures, and nothing that a command wrote before."""
+    path = tmp_path_factory.mktemp("readme")
+    (path / "fixtures").symlink_to(ROOT / "fixtures")
+    return path
+
+
+def environment(scripts: Path) -> dict[str, str]:
+    python = Path(sys.executable).parent
+    return {
+        **os.environ,
+        "PATH": f"{scripts}{os.pathsep}{python}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "PYTHONWARNINGS": "ignore",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "KERAS_BACKEND": "tensorflow",
+        "COLUMNS": "80",
+        "NO_COLOR": "1",
+    }
+
+
+@pytest.fixture(scope="module")
+def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder on the PATH whose `lstmconvert` is this checkout's."""
+    path = tmp_path_factory.mktemp("bin")
+    script = path / "lstmconvert"
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m lstmconvert "$@"\n')
+    script.chmod(0o755)
+    return path
+
+
+def test_every_block_is_of_a_kind_that_is_tested() -> None:
+    assert {kind for kind, _, _ in BLOCKS} <= KNOWN
+
+
+@pytest.mark.parametrize(
+    ("body", "line"), [(b, n) for kind, b, n in BLOCKS if kind == "console"], ids=lambda v: str(v)[:8]
+)
+def test_console(body: str, line: int, folder: Path, scripts: Path) -> None:
+    for entry in re.split(r"^\$ ", body, flags=re.MULTILINE)[1:]:
+        command, _, expected = entry.partition("\n")
+        done = subprocess.run(
+            command,
+            shell=True,  # noqa: S602  # the README's own commands
+            cwd=folder,
+            env=environment(scripts),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+        )
+        assert done.stdout.rstrip() == expected.rstrip(), f"README.md, line {line}: {command}"
+
+
+@pytest.mark.parametrize(
+    ("body", "line"), [(b, n) for kind, b, n in BLOCKS if kind == "python"], ids=lambda v: str(v)[:8]
+)
+def test_python(body: str, line: int, folder: Path, scripts: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", body], cwd=folder, env=environment(scripts), capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"README.md, line {line}:\n{done.stderr}"
+    printed = re.findall(r"#> (.*)", body)
+    assert done.stdout.splitlines() == printed, f"README.md, line {line}"
+
+
+@pytest.mark.slow
+def test_the_first_command_on_a_fresh_machine(tmp_path: Path) -> None:
+    """Install from a copy of the checkout, convert, and show: what a newcomer types first."""
+    command = re.search(r"<!-- start -->\n```sh\n(.*?)```", README, re.DOTALL)
+    assert command
+    clone = tmp_path / "lstmconvert"
+    ignore = shutil.ignore_patterns(".git", ".venv", "*.egg-info", "__pycache__", "tests")
+    shutil.copytree(ROOT, clone, ignore=ignore)
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL"))}
+    done = subprocess.run(
+        command[1], shell=True, cwd=clone, env=environ, capture_output=True, text=True  # noqa: S602
+    )
+    assert done.returncode == 0, done.stderr
+    assert "7 inputs × 4 gates × 2 units" in done.stdout
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    command = re.search(r"<!-- tests -->\n```sh\n(.*?)```", README, re.DOTALL)
+    assert command
+    assert "pytest" in command[1]
+    assert "<!-- tests -->" in (ROOT / ".ci" / "run").read_text()
