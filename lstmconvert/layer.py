@@ -347,7 +347,8 @@ class LSTMLayer:
     @property
     def own_name(self) -> str:
         """The name of the source's own layer object: without enclosing models and wrappers."""
-        own = self.config.get("config", {}).get("name") if self.config else None
+        inner = self.config.get("config") if self.config else None
+        own = inner.get("name") if isinstance(inner, dict) else None
         return own if isinstance(own, str) and own else self.name.rpartition("/")[2]
 
     @property

@@ -66,6 +66,7 @@ class Model(Mapping[str, LSTMLayer]):
     Fields: `layers`, in the model's order; `other`: full path in the source -> tensor; `optimizer`:
     the optimizer's slots, likewise; `assets`: the files under `assets/` of a `.keras`; `source`:
     where the model came from at first; `container`: the kind of file it is read from now;
+    `layout`: how that file arranges the gates, where it is a framework's way;
     `texts`: the source's own JSON, byte for byte (`model_config`, `training_config`,
     `archive_metadata`); `notes`: what a user should be told about this file; `losses`: what earlier
     conversions declared lost.
@@ -79,6 +80,7 @@ class Model(Mapping[str, LSTMLayer]):
     optimizer: Mapping[str, Tensor] = field(default_factory=dict)
     assets: Mapping[str, Tensor] = field(default_factory=dict)
     container: str = ""
+    layout: str | None = None
     texts: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     losses: tuple[str, ...] = ()

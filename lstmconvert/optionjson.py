@@ -20,6 +20,9 @@ AnyOptions = TypeVar("AnyOptions", CellOptions, DirectionOptions, LayerOptions)
 _ACTIVATIONS = frozenset({"activation", "recurrent_activation", "output_activation"})
 
 
+_OBJECTS = ("_initializer", "_regularizer", "_constraint")
+
+
 def to_json(options: Options) -> JsonObject:
     """Return every option by name; unknown ones are null and named under `unknown`."""
     result: JsonObject = {}
@@ -68,6 +71,12 @@ def _value(name: str, value: Json, where: str) -> Any:
     if name in _ACTIVATIONS and value is not None:
         return activation_from_json(value, f"{where}.{name}")
     check_type(name, value, where)
+    if name.endswith(_OBJECTS) and value is not None:
+        is_object = isinstance(value.get("class_name"), str) and isinstance(value.get("config"), dict)
+        if not is_object or not isinstance(value.get("registered_name", ""), str):
+            raise CorruptFile(
+                "not a serialized object", where=f"{where}.{name}", found=str(value)[:60]
+            )
     return value
 
 

@@ -148,7 +148,7 @@ def _odd_attribute(file: Any, groups: Any, datasets: Any, dice: random.Random) -
 
 def _drop(file: Any, groups: Any, datasets: Any, dice: random.Random) -> None:
     item = dice.choice([*groups[1:], *datasets])
-    if item and item.name in file:
+    if item and item.name and item.name in file:
         del file[item.name]
 
 
@@ -162,13 +162,13 @@ def _move(file: Any, groups: Any, datasets: Any, dice: random.Random) -> None:
     item = dice.choice([*groups[1:], *datasets])
     parent = dice.choice(groups)
     name = f"{parent.name}/{dice.choice(('0', '1', 'vars', 'cell', 'kernel', 'x'))}"
-    if item.name in file and name not in file and not name.startswith(item.name):
+    if item.name and item.name in file and name not in file and not name.startswith(item.name):
         file.move(item.name, name)
 
 
 def _reshape(file: Any, groups: Any, datasets: Any, dice: random.Random) -> None:
     dataset = dice.choice(datasets)
-    if not dataset or dataset.name not in file:
+    if not dataset or not dataset.name or dataset.name not in file:
         return
     name, shape = dataset.name, [*dataset.shape]
     match dice.randrange(4):

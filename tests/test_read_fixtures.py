@@ -371,13 +371,22 @@ def tables(model: lc.Model) -> list[Any]:
     ]
 
 
-@without_config
-@pytest.mark.parametrize("suffix", [".keras", ".h5", ".config.json"])
-def test_weights_with_their_config(path: Path, suffix: str) -> None:
+def configs_for(path: Path) -> list[Path]:
+    found = [Path(f"{tools.stem(path)}{suffix}") for suffix in (".keras", ".h5", ".config.json")]
+    return [config for config in found if config.exists()]
+
+
+@pytest.mark.parametrize(
+    ("path", "config"),
+    [
+        pytest.param(path, config, id=f"{name_of(path)}-{config.name}")
+        for path in tools.fused()
+        if tools.config_of(path) is None
+        for config in configs_for(path)
+    ],
+)
+def test_weights_with_their_config(path: Path, config: Path) -> None:
     """With `config=`, weights alone are the layers that the whole model has."""
-    config = Path(f"{tools.stem(path)}{suffix}")
-    if not config.exists() or tools.why_not(tools.NOT_READ, config):
-        pytest.skip("this writer made no such file")
     whole = next(
         p
         for p in (Path(f"{tools.stem(path)}{s}") for s in (".keras", ".h5"))

@@ -97,6 +97,7 @@ def _model(
         shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
         raise NoLSTM("no variable belongs to an LSTM cell", where=path, found=shown or "none")
     slots = {key for key in bundle.tensors if _is_slot(bundle, key)}
+    twice = _listed_twice(bundle)
     listed = tuple(used_files)
 
     def digest() -> str:
@@ -110,7 +111,7 @@ def _model(
             container=container, era=config.era.name if config else None, digest=digest
         ),
         container=container,
-        other={k: t for k, t in bundle.tensors.items() if k not in used | slots},
+        other={k: t for k, t in bundle.tensors.items() if k not in used | slots | twice},
         optimizer={k: t for k, t in bundle.tensors.items() if k in slots - used},
         notes=(_TF1_NOTE,) if is_tf1 else (),
     )
@@ -120,6 +121,19 @@ _TF1_NOTE = (
     "TensorFlow 1 stores neither forget_bias (its default is 1.0), nor activation (tanh), nor "
     "cell_clip (none; LSTMBlockCell 3.0): unknown until --set forget_bias=1.0 and so on"
 )
+
+
+def _listed_twice(bundle: Bundle) -> set[str]:
+    """Keras 3's `export` saves each variable twice: under `variables/` and `_all_variables/`."""
+    names: dict[str, list[str]] = {}
+    for name, key in objects.full_names(bundle):
+        names.setdefault(name, []).append(key)
+    return {
+        key
+        for keys in names.values()
+        for key in keys
+        if key.startswith("_all_variables/") and any(k.startswith("variables/") for k in keys)
+    }
 
 
 def _is_slot(bundle: Bundle, key: str) -> bool:

@@ -24,6 +24,8 @@ from lstmconvert.tensorflow.objectgraph import ObjectGraph
 _HALVES = ("forward_layer", "backward_layer")
 _CELL_SCOPE = re.compile(r"(stacked_rnn_cells|\w*_cell)(_\d+)?")
 _HALF_SCOPE = re.compile(r"(forward|backward)_\w+")
+#: Objects on the way that are lists of layers, or the model itself.
+_LISTS = frozenset({"model", "layers", "_layers", "_operations"})
 _KINDS = {4: "LSTMCell", 3: "GRUCell", 1: "SimpleRNNCell"}
 
 
@@ -161,7 +163,13 @@ class _Finder:
         return CellSketch(self.graph.path(cell) or path, _KINDS[count], count == 4, None, own)
 
     def _name(self, owner: int) -> str:
-        """The layer's name, from the names of its variables: `enc/lstm_cell/kernel` is enc's."""
+        """The layer's name, from the names of its variables: `enc/lstm_cell/kernel` is enc's.
+
+        A variable's name may begin with the model's, which is no part of a layer's: as many parts
+        count as there are objects on the way to the layer.
+        """
+        path = (self.graph.path(owner) or "").split("/")
+        depth = len([part for part in path if part not in _LISTS]) or 1
         for _, cells in self._halves(owner):
             for cell in cells:
                 kernel = self.graph.children(cell)["kernel"]
@@ -169,7 +177,7 @@ class _Finder:
                 parts = [p for p in full.split("/")[:-1] if not _CELL_SCOPE.fullmatch(p)]
                 if len(parts) > 1 and _HALF_SCOPE.fullmatch(parts[-1]):
                     parts = parts[:-1]
-                return "/".join(dict.fromkeys(parts))
+                return "/".join(list(dict.fromkeys(parts))[-depth:])
         return ""
 
 

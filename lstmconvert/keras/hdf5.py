@@ -10,6 +10,7 @@ Contiguous data is not read through HDF5 at all, but by offset.
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,9 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 #: Filters that HDF5 carries itself. Any other would be a plug-in: native code named by the file.
 _FILTERS = frozenset({h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32})
+
+_HEAP = b"GCOL"
+_LENGTH, _HEAP_OBJECT, _HEAP_HEADER = struct.Struct("<Q"), struct.Struct("<H6xQ"), 16
 
 Attributes = Mapping[str, "str | list[str]"]
 
@@ -66,6 +70,8 @@ def read_tree(source: SourceFile, offset: int = 0, size: int | None = None) -> T
     walk = _Walk(window)
     try:
         file = h5py.File(window, "r")
+        if file.id.get_create_plist().get_sizes() != (_LENGTH.size, _LENGTH.size):
+            raise OSError("its addresses are not of eight bytes, as Keras's are")
         walk.group(h5g.open(file.id, b"/"), "", 0)
     except LSTMConvertError:
         raise
@@ -82,14 +88,31 @@ def read_tree(source: SourceFile, offset: int = 0, size: int | None = None) -> T
 class _Exact(Window):
     """A window that gives HDF5 all the bytes it asks for, or an error.
 
-    h5py ignores a short read and goes on with whatever the buffer held.
+    h5py ignores a short read and goes on with whatever the buffer held. HDF5 goes on for ever over
+    a heap of texts whose free space is of no size.
     """
 
     def readinto(self, buffer: object) -> int:
-        wanted = memoryview(buffer).nbytes  # type: ignore[arg-type]  # typeshed: any buffer
-        if wanted > self.size - self._position:
+        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]  # typeshed: any buffer
+        if len(view) > self.size - self._position:
             raise OSError("the file ends before its data")
-        return super().readinto(buffer)
+        count = super().readinto(buffer)
+        if view[:4] == _HEAP:
+            _check_heap(view)
+        return count
+
+
+def _check_heap(heap: memoryview) -> None:
+    """Check that a global heap, or its beginning, has an end (HDF5 file format 3.0, III.E)."""
+    (size,) = _LENGTH.unpack_from(heap, _HEAP_HEADER - _LENGTH.size)
+    offset, end = _HEAP_HEADER, min(size, len(heap)) - _HEAP_HEADER
+    while offset <= end:
+        index, length = _HEAP_OBJECT.unpack_from(heap, offset)
+        # The size of free space, object 0, counts its header; other objects are padded.
+        step = length if index == 0 else _HEAP_HEADER + -(-length // 8) * 8
+        if step < _HEAP_HEADER or step > size - offset:
+            raise OSError("a heap whose objects do not fit into it")
+        offset += step
 
 
 class _Walk:
@@ -273,7 +296,9 @@ def _reason(error: Exception) -> str:
 
 
 def _text(name: bytes | str) -> str:
-    return name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else name
+    if isinstance(name, str):  # h5py decodes with surrogates what is no UTF-8
+        name = name.encode("utf-8", "surrogateescape")
+    return name.decode("utf-8", "backslashreplace")
 
 
 def _texts(value: Any) -> str | list[str]:

@@ -77,17 +77,24 @@ def _through_model(model: Node, mask: Mask, result: dict[int, Mask]) -> Mask:
             mask = _through(child, mask, result)
         return mask
     behind: dict[str, Mask] = {}
-    waiting = {child.name: (child, list(_sources(child))) for child in model.layers()}
-    while waiting:
-        before = len(waiting)
-        for name, (child, sources) in list(waiting.items()):
-            if all(source in behind for source in sources):
-                inputs = [behind[source] for source in sources] or [mask]
-                behind[name] = _through(child, _joined(inputs), result)
-                del waiting[name]
-        if len(waiting) == before:  # wired in a way that is not read here
-            result.update({id(child.whole): UNKNOWN for child, _ in waiting.values()})
-            return UNKNOWN
+    children = {child.name: child for child in model.layers()}
+    sources = {name: list(_sources(child)) for name, child in children.items()}
+    users: dict[str, list[str]] = {}
+    for name, of in sources.items():
+        for source in set(of):
+            users.setdefault(source, []).append(name)
+    missing = {name: len(set(of)) for name, of in sources.items()}
+    ready = [name for name, count in missing.items() if count == 0]
+    for name in ready:  # grows meanwhile
+        inputs = [behind[source] for source in sources[name]] or [mask]
+        behind[name] = _through(children[name], _joined(inputs), result)
+        for user in users.get(name, []):
+            missing[user] -= 1
+            if missing[user] == 0:
+                ready.append(user)
+    if len(ready) < len(children):  # wired in a way that is not read here
+        result.update({id(x.whole): UNKNOWN for n, x in children.items() if n not in behind})
+        return UNKNOWN
     ends = model.config.get("output_layers")
     names = [name for name in _names(ends) if name in behind]
     return _joined([behind[name] for name in names] or [UNKNOWN])
@@ -102,8 +109,9 @@ def _sources(child: Node) -> Iterator[str]:
     calls = child.whole.get("inbound_nodes", [])
     for call in calls if isinstance(calls, list) else []:
         # Keras 3 lists arguments, of which the first is the input; Keras 2 lists tensors.
-        arguments = call.get("args", [])[:1] if isinstance(call, dict) else call
-        yield from _names(arguments)
+        arguments = call.get("args") if isinstance(call, dict) else call
+        is_first = isinstance(call, dict) and isinstance(arguments, list)
+        yield from _names(arguments[:1] if is_first else arguments)
 
 
 def _names(value: Json) -> Iterator[str]:

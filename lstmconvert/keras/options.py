@@ -11,11 +11,14 @@ from dataclasses import fields, replace
 from typing import Any
 
 from lstmconvert.activations import SIGMOID, TANH
+from lstmconvert.errors import CorruptFile
 from lstmconvert.jsontext import Json, JsonObject
 from lstmconvert.keras import values
 from lstmconvert.keras.era import Era
 from lstmconvert.keras.nodes import CONV_LSTM_CLASSES
 from lstmconvert.layer import UNKNOWN, CellOptions, DirectionOptions, LayerOptions
+
+_MERGE_MODES = ("concat", "sum", "ave", "mul")  # keras/src/layers/rnn/bidirectional.py
 
 Reader = Callable[[Json, str], Any]
 
@@ -111,6 +114,13 @@ def layer_options(config: JsonObject, era: Era, where: str) -> LayerOptions:
     known = _read(LayerOptions, era.modern(config), era, where)
     # What is no Bidirectional merges nothing.
     mode = config.get("merge_mode", "concat") if "layer" in config else None
+    if mode is not None and mode not in _MERGE_MODES:
+        raise CorruptFile(
+            "no such merge_mode",
+            where=f"{where}.merge_mode",
+            found=values.shown(mode),
+            expected=f"{', '.join(_MERGE_MODES)} or null",
+        )
     return LayerOptions(merge_mode=mode, **known)
 
 

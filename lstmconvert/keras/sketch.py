@@ -122,6 +122,16 @@ def plan(
     return result
 
 
+def layer_groups(
+    model: Node, group: str, container: str, groups: Collection[str]
+) -> Iterator[tuple[Node, str]]:
+    """Yield the layers of a model that lies in a group of a v3 store, each with its own group.
+
+    Args as for `plan`.
+    """
+    return _Walker(Plan(), container, groups).children(model, group)
+
+
 class _Walker:
     def __init__(self, result: Plan, container: str, groups: Collection[str]) -> None:
         self.result, self.container = result, container

@@ -87,6 +87,8 @@ def places(cell: Cell) -> dict[str, Tensor]:
     """Return the arrays of a cell in the form that its source keeps them: full path -> tensor."""
     base, turns = _parse(cell.stored_as)
     arrays = _WRITE[base](cell)
+    if odd := cell.places.keys() - arrays.keys():
+        raise CorruptFile("a place for an array that the cell has not", found=min(odd))
     return {
         path: _turned(arrays[key], turns, back=True) for key, path in cell.places.items()
     }

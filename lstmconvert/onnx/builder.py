@@ -106,6 +106,23 @@ class Graph:
         fill = onnx.numpy_helper.from_array(np.asarray([value], dtype), "value")
         return self.node("ConstantOfShape", [self.integers(count)], name, value=fill)
 
+    def prune(self) -> None:
+        """Take out the nodes that no output needs, and the outputs of LSTM nodes that none does."""
+        needed = {value.name for value in self.outputs}
+        kept = []
+        for node in reversed(self.nodes):
+            if needed.isdisjoint(node.output):
+                continue
+            if node.op_type == "LSTM":
+                used = [name if name in needed else "" for name in node.output]
+                while not used[-1]:
+                    used.pop()
+                del node.output[:]
+                node.output.extend(used)
+            needed.update(node.input)
+            kept.append(node)
+        self.nodes = kept[::-1]
+
 
 def _declared(name: str, dtype: str, axes: Axes) -> onnx.ValueInfoProto:
     return onnx.helper.make_tensor_value_info(name, NUMBERS[dtype], list(axes))

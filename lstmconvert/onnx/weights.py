@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from lstmconvert.gates import Gate, by_letters
 from lstmconvert.layer import Cell
 from lstmconvert.onnx.builder import Graph
+from lstmconvert.onnx.types import NUMBERS
 from lstmconvert.onnx.views import Stacked, Transposed
 from lstmconvert.tensors import ArrayTensor, Tensor
 
@@ -41,11 +44,11 @@ class Weights:
 
     def __init__(self, graph: Graph, name: str, cells: Sequence[Named], compute: str) -> None:
         self._graph, self._name, self._cells, self._compute = graph, name, cells, compute
-        self._fused = graph.style.fused
+        self._vectors: dict[str, str] = {}
 
     def inputs(self) -> dict[str, str]:
         """Return the names of W, R, B and P, empty where the node has none."""
-        add = self._fused_inputs if self._fused else self._gate_inputs
+        add = self._fused_inputs if self._graph.style.fused else self._gate_inputs
         parts = {part for named in self._cells for part in named.cell.gate_parts}
         has_bias = bool(parts & {"bias", "recurrent_bias"}) or any(
             named.cell.options.forget_bias for named in self._cells
@@ -57,8 +60,6 @@ class Weights:
         """A mixed policy keeps its weights wide, and computes in 16 bits."""
         if self._cells[0].cell.dtype.name == self._compute:
             return value
-        from lstmconvert.onnx.types import NUMBERS
-
         name = f"{self._name}.{key}_{self._compute}"
         return self._graph.node("Cast", [value], name, to=NUMBERS[self._compute])
 
@@ -96,16 +97,26 @@ class Weights:
         return self._graph.node("Concat", gates, name, axis=0)
 
     def _vector(self, named: Named, gate: Gate, part: str) -> str:
+        source = _stored(named.cell, gate)
+        if source is not gate:
+            stored = self._vector(named, source, part)
+            return self._graph.node("Neg", [stored], f"{named.name}.coupled_{part}")
+        key = f"{named.name}.{gate}_gate.{part}"
+        if key not in self._vectors:
+            self._vectors[key] = self._biased(named, gate, part)
+        return self._vectors[key]
+
+    def _biased(self, named: Named, gate: Gate, part: str) -> str:
         cell = named.cell
-        there = part in cell.gates[_stored(cell, gate)].tensors
-        extra = cell.options.forget_bias if part == "bias" and gate is Gate.FORGET else 0.0
-        if not there:
+        is_forget_bias = part == "bias" and gate is Gate.FORGET
+        extra = float(cell.options.forget_bias or 0.0) if is_forget_bias else 0.0
+        if part not in cell.gates[gate].tensors:
             name = f"{named.name}.no_{gate}_gate_{part}"
-            return self._graph.zeros(cell.units, cell.dtype, name, float(extra or 0.0))
+            return self._graph.zeros(cell.units, cell.dtype, name, extra)
         stored = self._gate(named, gate, part)
         if not extra:
             return stored
-        constant = self._graph.scalar(float(extra), cell.dtype.name)
+        constant = self._graph.scalar(extra, cell.dtype.name)
         return self._graph.node("Add", [stored, constant], f"{named.name}.forget_bias")
 
     def _gate(self, named: Named, gate: Gate, part: str) -> str:
@@ -136,8 +147,6 @@ def _fused_parts(cell: Cell, key: str) -> list[Tensor]:
 
 
 def _tensor(cell: Cell, gate: Gate, part: str) -> Tensor:
-    import numpy as np
-
     source = _stored(cell, gate)
     tensor = cell.gates[source].tensors.get(part)
     if tensor is None:

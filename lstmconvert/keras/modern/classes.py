@@ -1,0 +1,279 @@
+"""The closed table of layer classes that cross: their keywords, weights and parts in Keras 3.
+
+Keywords are those of Keras 3.3 (keras/src/layers), so that what is written opens from there on.
+An older keyword is renamed; left out where it says nothing about a trained model's numbers; left
+out at the one value at which it changes none, and refused at any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from lstmconvert.jsontext import Json, JsonObject
+
+#: A keyword, its default in Keras 3, and the value at which a weight exists.
+Condition = tuple[str, Json, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """One variable of a layer.
+
+    Fields: `role`, its name in Keras 3; `when`: the keyword that it depends on; `also`: its names
+    in older files; `trainable`: whether training changes it.
+    """
+
+    role: str
+    when: Condition | None = None
+    also: tuple[str, ...] = ()
+    trainable: bool = True
+
+    def exists(self, config: JsonObject) -> bool:
+        """Whether a layer of that config has this variable."""
+        if self.when is None:
+            return True
+        keyword, default, wanted = self.when
+        value = config.get(keyword)
+        return (default if value is None else value) == wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One class.
+
+    Fields: `keywords` that Keras 3 takes as they are; `weights`, trainable ones first, in the order
+    in which the layer makes them; `parts`: attribute of each sub-layer -> its weights (each has the
+    weights of an EinsumDense); `renamed`: old keyword -> today's; `neutral`: old keyword -> the
+    values at which it changes nothing; `dropped`: keywords that change no number of a trained
+    model; `today`: the class in Keras 3, if another.
+    """
+
+    keywords: frozenset[str] = frozenset()
+    weights: tuple[Weight, ...] = ()
+    parts: tuple[str, ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    neutral: Mapping[str, tuple[Json, ...]] = field(default_factory=dict)
+    dropped: frozenset[str] = frozenset()
+    today: str | None = None
+
+
+def _row(
+    keywords: str,
+    *weights: Weight,
+    objects: str = "",
+    dropped: str = "",
+    parts: tuple[str, ...] = (),
+    renamed: Mapping[str, str] | None = None,
+    neutral: Mapping[str, tuple[Json, ...]] | None = None,
+    today: str | None = None,
+) -> Row:
+    kinds = ("initializer", "regularizer", "constraint")
+    spelled = {f"{part}_{kind}" for part in objects.split() for kind in kinds}
+    if objects:
+        spelled.add("activity_regularizer")
+    return Row(
+        frozenset(keywords.split()) | spelled,
+        weights,
+        parts,
+        renamed or {},
+        neutral or {},
+        frozenset(dropped.split()),
+        today,
+    )
+
+
+#: Keywords of any layer that name its input, which InputLayer does in Keras 3.
+INPUT_KEYWORDS = frozenset({"batch_input_shape", "batch_shape", "input_dtype", "input_shape"})
+#: Keywords of any layer that are written apart.
+COMMON_KEYWORDS = frozenset({"name", "trainable", "dtype"})
+
+_KERNEL = Weight("kernel", also=("W", "depthwise_kernel"))
+_RECURRENT = Weight("recurrent_kernel", also=("U",))
+_BIAS = Weight("bias", ("use_bias", True, True), also=("b",))
+_GAMMA = Weight("gamma", ("scale", True, True))
+_BETA = Weight("beta", ("center", True, True))
+_MEAN = Weight("moving_mean", also=("running_mean",), trainable=False)
+_VARIANCE = Weight("moving_variance", also=("running_std",), trainable=False)
+_DEPTHWISE, _POINTWISE = Weight("depthwise_kernel"), Weight("pointwise_kernel")
+
+_CONV = "filters kernel_size strides padding data_format dilation_rate activation use_bias"
+_DEPTH = "kernel_size strides padding depth_multiplier data_format dilation_rate activation use_bias"
+_ONE_GROUP: Mapping[str, tuple[Json, ...]] = {"groups": (1,)}
+_POOL = "pool_size strides padding data_format"
+_RNN = "return_sequences return_state go_backwards stateful unroll"
+_CELL = "units activation use_bias dropout recurrent_dropout seed"
+_NOT_TIME_MAJOR: Mapping[str, tuple[Json, ...]] = {
+    "time_major": (False,),
+    "zero_output_for_mask": (False,),
+    "num_constants": (0,),
+}
+_OLD_CELL = "implementation consume_less forget_bias_init"
+_THREE = "kernel recurrent bias"
+#: What Keras 2's depthwise layers inherit and never use.
+_UNUSED = "kernel_initializer kernel_regularizer kernel_constraint"
+
+CLASSES: Mapping[str, Row] = {
+    "Dense": _row("units activation use_bias", _KERNEL, _BIAS, objects="kernel bias"),
+    "Embedding": _row(
+        "input_dim output_dim mask_zero",
+        Weight("embeddings", also=("W",)),
+        objects="embeddings",
+        dropped="input_length activity_regularizer",
+        neutral={"sparse": (False,)},
+    ),
+    "Dropout": _row("rate noise_shape seed"),
+    "SpatialDropout1D": _row("rate seed", dropped="noise_shape"),
+    "SpatialDropout2D": _row("rate data_format seed", dropped="noise_shape"),
+    "GaussianNoise": _row("stddev seed"),
+    "GaussianDropout": _row("rate seed"),
+    "AlphaDropout": _row("rate noise_shape seed"),
+    "ActivityRegularization": _row("l1 l2"),
+    "Activation": _row("activation"),
+    "ReLU": _row("max_value negative_slope threshold"),
+    "LeakyReLU": _row("negative_slope", renamed={"alpha": "negative_slope"}),
+    "PReLU": _row("shared_axes", Weight("alpha", also=("alphas",)), objects="alpha"),
+    "ELU": _row("alpha"),
+    "ThresholdedReLU": _row("threshold", renamed={"theta": "threshold"}, today="ReLU"),
+    "Softmax": _row("axis"),
+    "BatchNormalization": _row(
+        "axis momentum epsilon center scale moving_mean_initializer moving_variance_initializer",
+        _GAMMA,
+        _BETA,
+        _MEAN,
+        _VARIANCE,
+        objects="beta gamma",
+        dropped="fused renorm_clipping renorm_momentum activity_regularizer",
+        neutral={
+            "renorm": (False,),
+            "virtual_batch_size": (None,),
+            "synchronized": (False,),
+            "mode": (0,),
+        },
+    ),
+    "LayerNormalization": _row(
+        "axis epsilon center scale", _GAMMA, _BETA, objects="beta gamma",
+        neutral={"rms_scaling": (False,)},
+    ),
+    "Conv1D": _row(f"{_CONV} groups", _KERNEL, _BIAS, objects="kernel bias"),
+    "Conv2D": _row(f"{_CONV} groups", _KERNEL, _BIAS, objects="kernel bias"),
+    "Conv3D": _row(f"{_CONV} groups", _KERNEL, _BIAS, objects="kernel bias"),
+    "Conv1DTranspose": _row(
+        _CONV, _KERNEL, _BIAS, objects="kernel bias",
+        neutral={**_ONE_GROUP, "output_padding": (None,)},
+    ),
+    "Conv2DTranspose": _row(
+        _CONV, _KERNEL, _BIAS, objects="kernel bias",
+        neutral={**_ONE_GROUP, "output_padding": (None,)},
+    ),
+    "SeparableConv1D": _row(
+        f"filters {_DEPTH}", _DEPTHWISE, _POINTWISE, _BIAS,
+        objects="depthwise pointwise bias", dropped=_UNUSED, neutral=_ONE_GROUP,
+    ),
+    "SeparableConv2D": _row(
+        f"filters {_DEPTH}", _DEPTHWISE, _POINTWISE, _BIAS,
+        objects="depthwise pointwise bias", dropped=_UNUSED, neutral=_ONE_GROUP,
+    ),
+    "DepthwiseConv1D": _row(
+        _DEPTH, _KERNEL, _BIAS, objects="depthwise bias", dropped=_UNUSED, neutral=_ONE_GROUP
+    ),
+    "DepthwiseConv2D": _row(
+        _DEPTH, _KERNEL, _BIAS, objects="depthwise bias", dropped=_UNUSED, neutral=_ONE_GROUP
+    ),
+    "MaxPooling1D": _row(_POOL),
+    "MaxPooling2D": _row(_POOL),
+    "AveragePooling1D": _row(_POOL),
+    "AveragePooling2D": _row(_POOL),
+    "GlobalMaxPooling1D": _row("data_format keepdims"),
+    "GlobalMaxPooling2D": _row("data_format keepdims"),
+    "GlobalAveragePooling1D": _row("data_format keepdims"),
+    "GlobalAveragePooling2D": _row("data_format keepdims"),
+    "UpSampling1D": _row("size"),
+    "UpSampling2D": _row("size data_format interpolation"),
+    "ZeroPadding1D": _row("padding", neutral={"data_format": ("channels_last",)}),
+    "ZeroPadding2D": _row("padding data_format"),
+    "Cropping1D": _row("cropping"),
+    "Cropping2D": _row("cropping data_format"),
+    "Flatten": _row("data_format"),
+    "Reshape": _row("target_shape"),
+    "Permute": _row("dims"),
+    "RepeatVector": _row("n"),
+    "Masking": _row("mask_value"),
+    "Rescaling": _row("scale offset"),
+    "Add": _row(""),
+    "Subtract": _row(""),
+    "Multiply": _row(""),
+    "Average": _row(""),
+    "Maximum": _row(""),
+    "Minimum": _row(""),
+    "Concatenate": _row("axis"),
+    "Dot": _row("axes normalize"),
+    "MultiHeadAttention": _row(
+        "num_heads key_dim value_dim dropout use_bias output_shape attention_axes seed",
+        parts=("query_dense", "key_dense", "value_dense", "output_dense"),
+        objects="kernel bias",
+        dropped="query_shape key_shape value_shape",
+        neutral={
+            "softmax_robust_masking": (False,),
+            "use_gate": (False,),
+            "flash_attention": (None, False),
+            "sliding_window": (None,),
+        },
+    ),
+    "Attention": _row(
+        "use_scale score_mode dropout seed",
+        Weight("scale", ("use_scale", False, True)),
+        Weight("concat_score_weight", ("score_mode", "dot", "concat")),
+        neutral={"causal": (False,)},
+    ),
+    "AdditiveAttention": _row(
+        "use_scale dropout",
+        Weight("scale", ("use_scale", True, True)),
+        neutral={"causal": (False,), "score_mode": ("dot",)},
+        dropped="seed",
+    ),
+    "GRUCell": _row(
+        f"{_CELL} recurrent_activation reset_after", _KERNEL, _RECURRENT, _BIAS,
+        objects=_THREE, dropped=_OLD_CELL,
+    ),
+    "SimpleRNNCell": _row(
+        _CELL, _KERNEL, _RECURRENT, _BIAS, objects=_THREE, dropped=_OLD_CELL
+    ),
+    "GRU": _row(
+        f"{_CELL} {_RNN} recurrent_activation reset_after", _KERNEL, _RECURRENT, _BIAS,
+        objects=_THREE, dropped=_OLD_CELL, neutral=_NOT_TIME_MAJOR,
+    ),
+    "CuDNNGRU": _row(
+        "units return_sequences return_state go_backwards stateful",
+        _KERNEL, _RECURRENT, _BIAS,
+        objects=_THREE, neutral=_NOT_TIME_MAJOR, today="GRU",
+    ),
+    "SimpleRNN": _row(
+        f"{_CELL} {_RNN}", _KERNEL, _RECURRENT, _BIAS,
+        objects=_THREE, dropped=_OLD_CELL, neutral=_NOT_TIME_MAJOR,
+    ),
+    "RNN": _row(
+        f"{_RNN} zero_output_for_mask cell",
+        dropped="activity_regularizer",
+        neutral={"time_major": (False,), "num_constants": (0,)},
+    ),
+    "StackedRNNCells": _row("cells", neutral={"reverse_state_order": (False,)}),
+    "TimeDistributed": _row("layer"),
+    "Bidirectional": _row("layer backward_layer merge_mode", neutral={"num_constants": (0,)}),
+    "InputLayer": _row("", neutral={"ragged": (False,)}, dropped="sparse optional"),
+}
+
+#: Classes that hold their weights in a cell of that class, under the attribute `cell`.
+IN_A_CELL: Mapping[str, str] = {
+    "GRU": "GRUCell",
+    "CuDNNGRU": "GRUCell",
+    "SimpleRNN": "SimpleRNNCell",
+}
+#: The weights of each part of a MultiHeadAttention: an EinsumDense.
+PART_WEIGHTS: tuple[Weight, ...] = (_KERNEL, _BIAS)
+#: Classes whose call takes a list of tensors.
+MERGING = frozenset({"Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate"})
+#: Classes that run over time and take their initial states when they are called.
+RECURRENT = frozenset({"RNN", "GRU", "SimpleRNN", "Bidirectional", "CuDNNGRU"})
+#: Layers that convolve with their first weight, which Theano flips.
+CONVOLUTIONS = frozenset({"Conv1D", "Conv2D", "Conv3D", "Conv2DTranspose"})

@@ -1,0 +1,275 @@
+"""A model's config as a tree of parts, each with the weights that its class has.
+
+A part is a layer, a sub-layer or a model. A recurrent layer that holds an LSTM is one part, whose
+arrays the neutral model has; every other part's class is a row of the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from lstmconvert.errors import UnsupportedByTarget
+from lstmconvert.jsontext import Json, JsonObject
+from lstmconvert.keras.modern import keras1
+from lstmconvert.keras.modern.classes import (
+    CLASSES,
+    COMMON_KEYWORDS,
+    IN_A_CELL,
+    INPUT_KEYWORDS,
+    PART_WEIGHTS,
+    Row,
+    Weight,
+)
+from lstmconvert.keras.nodes import CUDNN_CLASSES, RECURRENT, Node, node, snake_case
+from lstmconvert.keras.sketch import STACKED, layer_groups, mirrored
+from lstmconvert.layer import LSTMLayer
+from lstmconvert.tensors import Tensor
+
+TARGET = "Keras 3"
+#: A layer of Keras 3 that is no row of the table crosses if it is Keras's own, has no weights and
+#: its config is kept as it is. These hold code.
+_CODE = frozenset({"Lambda"})
+
+
+@dataclass(slots=True, eq=False)
+class Part:
+    """One layer, sub-layer or model.
+
+    Fields: `node`: the source's own; `name`, `class_name`: in Keras 3; `config`: keywords under
+    today's names, values as the source has them; `row`: of the table, None for models and LSTMs;
+    `group`: in a v3 store of the source; `trainable`: its own flag; `children`: (attribute, part)
+    in the order in which Keras tracks them; `layer`: the neutral layer, of a part that holds
+    LSTMs; `weights`, and the `arrays` that they are.
+    """
+
+    node: Node
+    name: str
+    class_name: str
+    config: JsonObject
+    row: Row | None
+    group: str
+    trainable: bool
+    children: list[tuple[str, Part]] = field(default_factory=list)
+    layer: LSTMLayer | None = None
+    weights: tuple[Weight, ...] = ()
+    arrays: list[Tensor] = field(default_factory=list)
+
+    @property
+    def is_model(self) -> bool:
+        """Whether it holds a list of layers."""
+        return self.layer is None and self.row is None and self.node.is_model
+
+    def walk(self) -> Iterator[Part]:
+        """Yield the part and everything below it."""
+        yield self
+        for _, child in self.children:
+            yield from child.walk()
+
+
+def unsupported(what: str, name: str, option: str, found: object = None) -> UnsupportedByTarget:
+    """Return the error for a layer that cannot cross."""
+    return UnsupportedByTarget(
+        what,
+        where=name,
+        layer=name,
+        option=option,
+        target=TARGET,
+        found=found,
+        hint="keep the source's container, or take the LSTM layers alone with --lstm-only",
+    )
+
+
+class Builder:
+    """Builds the tree of one model.
+
+    Args:
+        layers: group in a v3 store, as `lstmconvert.keras.sketch` names it -> neutral layer.
+        era: of the source's config.
+        container: the v3 group that holds a model's layers.
+        groups: the groups of the store, as far as they are known.
+
+    Raises:
+        UnsupportedByTarget: a class or keyword has no place in Keras 3.
+        CorruptFile: the config is damaged.
+    """
+
+    def __init__(
+        self,
+        layers: Mapping[str, LSTMLayer],
+        era: str,
+        container: str,
+        groups: Collection[str],
+    ) -> None:
+        self._layers, self._era = layers, era
+        self._container, self._groups = container, groups
+
+    def model(self, root: Node) -> Part:
+        """Return the tree of a whole model."""
+        return self._build(root, "", root.name or "model")
+
+    def _build(self, item: Node, group: str, name: str) -> Part:
+        name = name.replace("/", "_")  # Keras 3 allows none in a name
+        if item.custom:
+            raise unsupported("a class of the user's own cannot cross", name, item.class_name)
+        if group in self._layers:
+            return self._recurrent(item, group, name)
+        if item.class_name in RECURRENT:
+            raise unsupported("an LSTM whose weights another layer holds", name, item.class_name)
+        if item.is_model:
+            return self._model(item, group, name)
+        if self._era == "keras1":
+            item = node(keras1.modern(item.whole), name)
+        row = CLASSES.get(item.class_name)
+        if row is None:
+            return self._unknown(item, group, name)
+        config = item.config if self._era == "keras3" else _modern(item, row, name, self._era)
+        part = Part(
+            item, name, row.today or item.class_name, config, row, group, _trainable(item)
+        )
+        self._add_parts(part, item)
+        return part
+
+    def _unknown(self, item: Node, group: str, name: str) -> Part:
+        if self._era != "keras3" or item.class_name in _CODE:
+            raise unsupported(
+                f"the class {item.class_name} is not among those that cross", name, item.class_name
+            )
+        return Part(item, name, item.class_name, item.config, None, group, True)
+
+    def _recurrent(self, item: Node, group: str, name: str) -> Part:
+        part = Part(item, name, item.class_name, item.config, None, group, _trainable(item))
+        part.layer = self._layers[group]
+        return part
+
+    def _model(self, item: Node, group: str, name: str) -> Part:
+        class_name = "Functional" if item.class_name == "Model" else item.class_name
+        part = Part(item, name, class_name, item.config, None, group, _trainable(item))
+        for child, below in layer_groups(item, group, self._container, self._groups):
+            own = child.name or snake_case(child.class_name)
+            part.children.append(("layers", self._build(child, below, own)))
+        return part
+
+    def _add_parts(self, part: Part, item: Node) -> None:
+        name = item.class_name
+        if name == "TimeDistributed":
+            self._add(part, "layer", item.child("layer"))
+        elif name == "Bidirectional":
+            forward = item.child("layer")
+            self._add(part, "forward_layer", forward)
+            backward = item.child("backward_layer") or (mirrored(forward) if forward else None)
+            self._add(part, "backward_layer", backward)
+        elif name == "RNN":
+            self._add(part, "cell", item.child("cell"))
+        elif name == STACKED:
+            self._add_cells(part, item)
+        elif name in IN_A_CELL:
+            self._add_cell(part, name)
+        else:
+            part.weights = _existing(part, part.row.weights if part.row else ())
+            for attribute in part.row.parts if part.row else ():
+                self._add_dense(part, attribute)
+
+    def _add(self, part: Part, attribute: str, item: Node | None) -> None:
+        if item is None:
+            raise unsupported("a wrapper around nothing", part.name, part.class_name)
+        own = item.name or snake_case(item.class_name)
+        part.children.append((attribute, self._build(item, _join(part.group, attribute), own)))
+
+    def _add_cells(self, part: Part, item: Node) -> None:
+        used: dict[str, int] = {}
+        for index, value in enumerate(item.listed("cells")):
+            cell = node(value, f"{part.name}.cells[{index}]")
+            kind = snake_case(cell.class_name)
+            used[kind] = used.get(kind, -1) + 1
+            leaf = f"{kind}_{used[kind]}" if used[kind] else kind
+            group = _join(part.group, f"cells/{leaf}")
+            part.children.append(("cells", self._build(cell, group, cell.name or leaf)))
+
+    def _add_cell(self, part: Part, name: str) -> None:
+        cell_name, row = snake_case(IN_A_CELL[name]), CLASSES[name]
+        group = part.group if name.startswith("CuDNN") else _join(part.group, "cell")
+        cell = Part(
+            part.node, cell_name, IN_A_CELL[name], part.config, None, group, part.trainable
+        )
+        cell.weights = _existing(part, row.weights)
+        part.children.append(("cell", cell))
+
+    def _add_dense(self, part: Part, attribute: str) -> None:
+        # tf_keras keeps them under private names (keras/layers/attention/multi_head_attention.py).
+        private = _join(part.group, f"_{attribute}")
+        group = private if private in self._groups else _join(part.group, attribute)
+        dense = Part(part.node, attribute, "EinsumDense", part.config, None, group, part.trainable)
+        dense.weights = _existing(part, PART_WEIGHTS)
+        part.children.append((attribute, dense))
+
+
+def _existing(part: Part, weights: tuple[Weight, ...]) -> tuple[Weight, ...]:
+    return tuple(weight for weight in weights if weight.exists(part.config))
+
+
+def _modern(item: Node, row: Row, name: str, era: str) -> JsonObject:
+    """Return the keywords of a layer under today's names, without those that say nothing.
+
+    Raises:
+        UnsupportedByTarget: a keyword has no place in Keras 3.
+    """
+    result: JsonObject = {}
+    for key, value in item.config.items():
+        if key in INPUT_KEYWORDS or key in row.dropped:
+            continue
+        if key in row.neutral:
+            if value not in row.neutral[key]:
+                raise unsupported(f"Keras 3 has no {key} here", name, key, value)
+            continue
+        today = row.renamed.get(key, key)
+        if today not in row.keywords and today not in COMMON_KEYWORDS:
+            if value is None:
+                continue
+            raise unsupported(f"Keras 3 has no {key} here", name, key, value)
+        result[today] = _number(value)
+    _fix(item.class_name, result, name, era)
+    return result
+
+
+def _number(value: Json) -> Json:
+    # Keras 2.2 writes a constant given as a NumPy number as {"type": "ndarray", "value": 0.3}.
+    if isinstance(value, dict) and value.get("type") == "ndarray" and "value" in value:
+        return value["value"]
+    return value
+
+
+def _fix(class_name: str, config: JsonObject, name: str, era: str) -> None:
+    if class_name == "BatchNormalization" and isinstance(config.get("axis"), (list, dict)):
+        config["axis"] = _one_axis(config["axis"], name)
+    if class_name in ("GRU", "GRUCell"):
+        config.setdefault("reset_after", False)  # what it was before there was a choice
+    if class_name == "CuDNNGRU":
+        config.update({"reset_after": True, "recurrent_activation": "sigmoid"})
+    if class_name == "Bidirectional":
+        config.setdefault("merge_mode", "concat")
+    if class_name in ("GRU", "GRUCell") and era == "keras1":
+        config.setdefault("use_bias", True)
+
+
+def _one_axis(value: Json, name: str) -> int:
+    if isinstance(value, dict):  # {"class_name": "ListWrapper", "config"…}, or {"0": 3}
+        value = value.get("config", list(value.values()))
+    while isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise unsupported("Keras 3 normalizes over one axis", name, "axis", value)
+    return value
+
+
+def _trainable(item: Node) -> bool:
+    return item.config.get("trainable", True) is not False
+
+
+def _join(group: str, part: str) -> str:
+    return f"{group}/{part}".strip("/")
+
+
+def is_cudnn(part: Part) -> bool:
+    """Whether a part's arrays are in cuDNN's memory order."""
+    return part.node.class_name in CUDNN_CLASSES | {"CuDNNGRU"}

@@ -1,0 +1,130 @@
+"""Which layers feed one another in the source: neighbours in its config, with nothing between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lstmconvert import naming
+from lstmconvert.errors import CorruptFile
+from lstmconvert.jsontext import Json, parse_object
+from lstmconvert.keras.nodes import Node, node
+from lstmconvert.model import Model
+
+#: Layers that hand on what they are given, except in training.
+_HAND_ON = frozenset(
+    {
+        "ActivityRegularization",
+        "AlphaDropout",
+        "Dropout",
+        "GaussianDropout",
+        "GaussianNoise",
+        "InputLayer",
+        "SpatialDropout1D",
+    }
+)
+
+
+def feeds(model: Model) -> dict[str, str]:
+    """Return `layer -> the layer whose first output is all that it is given`.
+
+    Both are layers of one model of the source: none is inside a wrapper. A layer that is used
+    twice, or given an initial state by another, is in no chain. Empty where the source has no
+    config.
+    """
+    text = model.texts.get("model_config")
+    if text is None:
+        return {}
+    root = node(parse_object(text, "model_config"), "model_config")
+    edges = dict(_edges(root, ""))
+    names = {name: naming.layer_names([name])[0] for name in {*edges, *edges.values()}}
+    found = {names[to]: names[source] for to, source in edges.items()}
+    fitting = {
+        to: source
+        for to, source in found.items()
+        if to in model and source in model and _fit(model, source, to)
+    }
+    return {to: source for to, source in fitting.items() if not _is_round(fitting, to)}
+
+
+def _is_round(found: dict[str, str], name: str) -> bool:
+    """Whether a layer is given its own output: no config of Keras's says so."""
+    seen: set[str] = set()
+    while name in found and name not in seen:
+        seen.add(name)
+        name = found[name]
+    return name in seen
+
+
+def _fit(model: Model, source: str, to: str) -> bool:
+    first, second = model[source].forward.options, model[to].forward.options
+    return bool(first.return_sequences) and bool(first.time_major) == bool(second.time_major)
+
+
+def _edges(model: Node, outer: str) -> Iterator[tuple[str, str]]:
+    if not model.is_model:
+        return
+    children = list(model.layers())
+    given = _sequence(children) if model.class_name == "Sequential" else _history(children)
+    by_name = {child.name: child for child in children}
+    for child in children:
+        prefix = f"{outer}{child.name}/"
+        if child.is_model:
+            yield from _edges(child, prefix)
+        source = _through(given, by_name, child.name)
+        if source is not None:
+            yield f"{outer}{child.name}", f"{outer}{source}"
+
+
+def _through(given: dict[str, str], by_name: dict[str, Node], name: str) -> str | None:
+    """Return the first layer before `name` that does something; None if there is none."""
+    seen = {name}
+    while name in given and given[name] not in seen:
+        name = given[name]
+        seen.add(name)
+        if by_name[name].class_name not in _HAND_ON:
+            return name
+    return None
+
+
+def _sequence(children: list[Node]) -> dict[str, str]:
+    return {
+        after.name: before.name for before, after in zip(children, children[1:], strict=False)
+    }
+
+
+def _history(children: list[Node]) -> dict[str, str]:
+    """Return `layer -> the one layer whose first output it takes` of a functional model."""
+    names = {child.name for child in children}
+    result = {}
+    for child in children:
+        calls = child.whole.get("inbound_nodes")
+        if not isinstance(calls, list) or len(calls) != 1:
+            continue
+        found = list(_tensors(calls[0]))
+        if len(found) == 1 and found[0][1:] == (0, 0) and found[0][0] in names:
+            result[child.name] = found[0][0]
+    return result
+
+
+def _tensors(call: Json) -> Iterator[tuple[str, int, int]]:
+    """Yield `(layer, node, output)` of every tensor of a call: Keras 3's spelling, and Keras 2's."""
+    if isinstance(call, dict):
+        history = call.get("keras_history")
+        if isinstance(history, list):
+            yield _place(history)
+            return
+        for value in call.values():
+            yield from _tensors(value)
+    elif isinstance(call, list):
+        is_place = len(call) in (3, 4) and isinstance(call[0], str) and isinstance(call[1], int)
+        if is_place:
+            yield _place(call)
+            call = call[3:]
+        for value in call:
+            yield from _tensors(value)
+
+
+def _place(value: list[Json]) -> tuple[str, int, int]:
+    if len(value) < 3 or not isinstance(value[0], str):
+        raise CorruptFile("not the history of a tensor", where="model_config", found=str(value)[:60])
+    return value[0], value[1], value[2]
