@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from lstmconvert.keras.fromlive import from_keras as from_keras
     from lstmconvert.keras.rebuild import to_keras as to_keras
     from lstmconvert.layer import LSTMLayer as LSTMLayer
+    from lstmconvert.layouts.plain import arrange as arrange
+    from lstmconvert.layouts.plain import gather as gather
+    from lstmconvert.live.torch import from_torch as from_torch
+    from lstmconvert.live.torch import to_torch as to_torch
     from lstmconvert.model import Model as Model
 
 __version__ = "0.1.0"
@@ -32,12 +36,16 @@ _HOMES = {
     "LSTMLayer": "layer",
     "Model": "model",
     "Result": "api",
+    "arrange": "layouts.plain",
     "convert": "api",
     "diff": "compare",
     "from_keras": "keras.fromlive",
+    "from_torch": "live.torch",
+    "gather": "layouts.plain",
     "load": "api",
     "save": "api",
     "to_keras": "keras.rebuild",
+    "to_torch": "live.torch",
 }
 
 __all__ = [
@@ -46,12 +54,16 @@ __all__ = [
     "LSTMLayer",
     "Model",
     "Result",
+    "arrange",
     "convert",
     "diff",
     "from_keras",
+    "from_torch",
+    "gather",
     "load",
     "save",
     "to_keras",
+    "to_torch",
 ]
 
 

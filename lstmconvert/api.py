@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lstmconvert import gatesfile, metadata, select, writing
-from lstmconvert.containers import detect, safetensors
+from lstmconvert.containers import arrays, detect
+from lstmconvert.describe import layout_of
 from lstmconvert.errors import UsageError
 from lstmconvert.keras import load as keras_load
+from lstmconvert.layouts import assume
+from lstmconvert.layouts.rows import ROWS, row_of
 from lstmconvert.model import Model
 from lstmconvert.settings import apply as apply_settings
-from lstmconvert.tensors import Tensor
+from lstmconvert.tensors import SourceFile, Tensor
 
 GATES, KERAS = "gates", "keras"
 
@@ -22,15 +25,24 @@ GATES, KERAS = "gates", "keras"
 class Options:
     """How a model is written. See the command line's help for each.
 
-    Fields: `layout` (None: the container's own), `dtype`, `lstm_only`, `with_optimizer`,
-    `rescale_hard_sigmoid`, `force`, `allow_lossy`, `dry_run`.
+    Fields: `layout` (None: the container's own), `dtype`, `lstm_only`, `with_other`,
+    `with_optimizer`, `bare`, `stacks`, `rescale_hard_sigmoid`, `force`, `allow_lossy`, `dry_run`; for ONNX
+    `fused`, `chain`, `opset`, `state_inputs`, `length_input`.
     """
 
     layout: str | None = None
     dtype: str | None = None
     lstm_only: bool = False
+    with_other: bool = False
     with_optimizer: bool = False
+    bare: bool = False
+    stacks: Sequence[str] = ()
     rescale_hard_sigmoid: bool = False
+    fused: bool = False
+    chain: bool = False
+    opset: int | None = None
+    state_inputs: bool = False
+    length_input: bool = False
     force: bool = False
     allow_lossy: bool = False
     dry_run: bool = False
@@ -59,6 +71,7 @@ class Result:
 def load(
     path: str | Path,
     *,
+    layout: str | None = None,
     config: str | Path | None = None,
     settings: Sequence[str] = (),
 ) -> Model:
@@ -67,6 +80,7 @@ def load(
     Args:
         path: a `.keras` (zip or directory), `.weights.h5`, `.h5`, `.weights.json` or a per-gate
             file; recognised by its bytes.
+        layout: how the file arranges the gates, where it does not say so itself: `torch`, ….
         config: a file with the model's config, for weights that come without one.
         settings: `[LAYER.]OPTION=VALUE` texts, for options that no file says.
 
@@ -75,8 +89,23 @@ def load(
         UsageError: `config` or `settings` do not fit.
     """
     given = keras_load.given_config(Path(config)) if config is not None else None
-    model = detect.open_model(Path(path), given)
+    model = detect.open_model(Path(path), given, layout)
+    _check_layout(model, layout, path)
     return apply_settings(model, tuple(settings)) if settings else model
+
+
+def _check_layout(model: Model, layout: str | None, path: str | Path) -> None:
+    if layout is None or layout == layout_of(model):
+        return
+    if layout != GATES:
+        row_of(layout)
+    raise UsageError(
+        "the file is in another layout",
+        where=path,
+        found=layout_of(model),
+        expected=layout,
+        hint="leave --from away: the layout is found out",
+    )
 
 
 def convert(
@@ -84,6 +113,7 @@ def convert(
     destination: str | Path,
     *,
     layers: Collection[str] = (),
+    from_layout: str | None = None,
     config: str | Path | None = None,
     settings: Sequence[str] = (),
     **options: object,
@@ -93,14 +123,14 @@ def convert(
     Args:
         source, destination: paths.
         layers: names of the layers to convert; all by default.
-        config, settings: see `load`.
+        from_layout: the layout of `source`; with `config` and `settings`, see `load`.
         options: see `save`.
     """
     destination = Path(destination)
     how = _options(options)
     target_of(destination, how.layout)
     writing.check_destination(destination, force=how.force, source=Path(source))
-    model = load(source, config=config, settings=settings)
+    model = load(source, layout=from_layout, config=config, settings=settings)
     for part in model.source.files:
         writing.check_destination(destination, force=how.force, source=part)
     if layers:
@@ -115,7 +145,8 @@ def save(model: Model, path: str | Path, **options: object) -> Result:
 
     Args:
         model: the model; one layer is also taken.
-        path: `.safetensors` and `.npz` (per gate), `.keras`, `.weights.h5`, `.h5`.
+        path: `.safetensors` and `.npz` (per gate, or in a framework's layout), `.json`, `.keras`,
+            `.weights.h5`, `.h5`, ….
         options: the fields of `Options`.
 
     Raises:
@@ -135,43 +166,70 @@ def _options(options: Mapping[str, object]) -> Options:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A kind of file to write: suffixes, name, layouts (the first is the default)."""
+    """A kind of file to write: suffixes, name, layouts.
+
+    The first layout is the default, unless `asks`: then the user has to name one.
+    """
 
     suffixes: tuple[str, ...]
     container: str
     layouts: tuple[str, ...]
+    asks: bool = False
+
+    @property
+    def is_keras(self) -> bool:
+        """Whether it is one of Keras's own files."""
+        return self.layouts == (KERAS,)
+
+
+def _rows(container: str) -> tuple[str, ...]:
+    return tuple(row.name for row in ROWS.values() if container in row.containers)
 
 
 #: Longest suffix first.
 TARGETS: tuple[Target, ...] = (
     Target((".weights.h5",), "weights.h5", (KERAS,)),
-    Target((".safetensors",), "safetensors", (GATES,)),
+    Target((".safetensors",), "safetensors", (GATES, *_rows("safetensors"))),
     Target((".keras",), "keras", (KERAS,)),
     Target((".h5", ".hdf5"), "h5", (KERAS,)),
-    Target((".npz",), "npz", (GATES,)),
+    Target((".onnx",), "onnx", (GATES,)),
+    Target((".npz",), "npz", (GATES, *_rows("npz"))),
+    Target((".json",), "json", _rows("json"), asks=True),
+    Target((".json",), "rtneural", _rows("rtneural"), asks=True),
+
 )
 
 
 def target_of(path: Path, layout: str | None) -> Target:
-    """Return the target that a destination's suffix names.
+    """Return the target that a destination's suffix names, and a layout, where it is given.
 
     Raises:
         UsageError: no container has that suffix, or not that layout.
     """
-    for target in TARGETS:
-        if path.name.lower().endswith(target.suffixes):
-            if layout is not None and layout not in target.layouts:
-                raise UsageError(
-                    f"{target.container} does not hold the layout {layout}",
-                    where=path,
-                    expected=", ".join(target.layouts),
-                )
+    fitting = [target for target in TARGETS if path.name.lower().endswith(target.suffixes)]
+    for target in fitting:
+        if layout in target.layouts or (layout is None and not target.asks):
             return target
+    if not fitting:
+        raise UsageError(
+            "the destination's suffix names no container",
+            where=path,
+            found=path.suffix or "no suffix",
+            expected=" ".join(dict.fromkeys(x for target in TARGETS for x in target.suffixes)),
+        )
+    layouts = ", ".join(dict.fromkeys(name for target in fitting for name in target.layouts))
+    if layout is None:
+        raise UsageError(
+            f"{path.suffix} holds several layouts: name one with --to", where=path, expected=layouts
+        )
+    known = ", ".join(
+        " ".join(target.suffixes) for target in TARGETS if layout in target.layouts
+    )
     raise UsageError(
-        "the destination's suffix names no container",
+        f"{fitting[0].container} does not hold the layout {layout}",
         where=path,
-        found=path.suffix or "no suffix",
-        expected=" ".join(suffix for target in TARGETS for suffix in target.suffixes),
+        expected=layouts,
+        hint=f"{layout} goes to {known}" if known else "lstmconvert formats lists the layouts",
     )
 
 
@@ -181,10 +239,20 @@ def _save(model: Model, path: Path, how: Options, source: Path | None) -> Result
         model = select.cast(model, how.dtype)
     if how.lstm_only:
         model = select.lstm_only(model)
-    if target.layouts[0] == KERAS:
+    layout = how.layout or target.layouts[0]
+    if target.is_keras:
         from lstmconvert.keras import write as keras_write
 
+        model = assume.model(model)
         return keras_write.save(model, path, target.container, how, source)
+    if target.container == "onnx":
+        from lstmconvert.onnx import write as onnx_write
+
+        return onnx_write.save(model, path, how, source)
+    if layout != GATES:
+        from lstmconvert.layouts import save as layout_save
+
+        return layout_save.save(model, path, target.container, row_of(layout), how, source)
     tensors = gatesfile.tensors(
         model, lstm_only=how.lstm_only, with_optimizer=how.with_optimizer
     )
@@ -211,30 +279,14 @@ def _write_gates(
     how: Options,
     source: Path | None,
 ) -> None:
-    writer, reader = _container(container)
     digest = Digest(model)
     with writing.replacing(path, force=how.force, source=source) as temporary:
-        writer(temporary, tensors, lambda: digest.texts(model))
-        written = reader(temporary)
+        arrays.write(container, temporary, tensors, lambda: digest.texts(model))
+        written, _ = arrays.read(container, SourceFile(temporary))
         try:
             writing.check_written(tensors, written, path)
         finally:
             model.source.check()
-
-
-def _container(
-    name: str,
-) -> tuple[
-    Callable[[Path, Mapping[str, Tensor], Callable[[], Mapping[str, str]]], None],
-    Callable[[Path], Mapping[str, Tensor]],
-]:
-    from lstmconvert.tensors import SourceFile
-
-    if name == "npz":
-        from lstmconvert.containers import npz
-
-        return npz.write, lambda path: npz.read(SourceFile(path))[0]
-    return safetensors.write, lambda path: safetensors.read(SourceFile(path))[0]
 
 
 class Digest:

@@ -75,7 +75,14 @@ def is_converted(model: Model) -> bool:
 
 def is_per_gate(model: Model) -> bool:
     """Whether the file keeps one tensor for each gate, under our names."""
-    return model.container in ("safetensors", "npz")
+    return layout_of(model) == "gates"
+
+
+def layout_of(model: Model) -> str:
+    """How the file arranges the gates: `gates`, `keras`, or as a framework does."""
+    if model.layout is not None:
+        return model.layout
+    return "gates" if model.container in ("safetensors", "npz") else "keras"
 
 
 def unknown_options(layer: LSTMLayer) -> list[str]:
@@ -94,12 +101,12 @@ def _source(model: Model, path: Path | None) -> JsonObject:
     source = model.source
     origin = {"container": source.container, "sha256": source.sha256}
     digest = source.sha256
-    if is_converted(model) or is_per_gate(model):
+    if is_converted(model) or model.layout is not None or is_per_gate(model):
         digest = files.digest_of_file(files.open_source(path)) if path else None
     return {
         "name": path.resolve().name if path else None,
         "container": model.container,
-        "layout": "gates" if is_per_gate(model) else "keras",
+        "layout": layout_of(model),
         "keras_version": source.keras_version,
         "era": source.era,
         "sha256": digest,

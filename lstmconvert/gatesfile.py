@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from lstmconvert import metadata, naming
-from lstmconvert.errors import CorruptFile, NoLSTM
+from lstmconvert.errors import CorruptFile, NoLSTM, UsageError
 from lstmconvert.gates import Gate
 from lstmconvert.layer import (
     CELL_PARTS,
@@ -29,8 +29,16 @@ def tensors(
         model: the model.
         lstm_only: leave out all that belongs to no LSTM.
         with_optimizer: carry the optimizer's slots too.
+
+    Raises:
+        UsageError: two layers have one name.
     """
-    result = {name: tensor for layer in model.layers for name, tensor in naming.tensors(layer)}
+    result: dict[str, Tensor] = {}
+    for layer in model.layers:
+        named = dict(naming.tensors(layer))
+        if not named.keys().isdisjoint(result):
+            raise UsageError("two layers of one name", where=layer.name)
+        result.update(named)
     if not lstm_only:
         rest = {**model.other, **model.assets, **(model.optimizer if with_optimizer else {})}
         result.update({f"{naming.OTHER}{path}": tensor for path, tensor in rest.items()})

@@ -331,7 +331,8 @@ class LSTMLayer:
     Fields: `name`, unique in its model (enclosing wrappers and models are parts of it, joined by
     `/`); `path` in the source; `class_name` (`LSTM`, `Bidirectional`, `RNN`, `ConvLSTM2D`, …);
     `forward` and, for a Bidirectional, `backward`; `options`; `config`, the source's own JSON
-    object, verbatim, or None.
+    object, verbatim, or None; `input_shape`, with the batch and time axes, where the source's model
+    states it apart from the layer.
 
     A layer with one cell lends its gates: `layer.forget_gate.kernel`.
     """
@@ -343,6 +344,7 @@ class LSTMLayer:
     backward: Direction | None = None
     options: LayerOptions = field(default_factory=LayerOptions)
     config: JsonObject | None = None
+    input_shape: tuple[int | None, ...] | None = None
 
     @property
     def own_name(self) -> str:

@@ -78,6 +78,7 @@ def _layer(layer: LSTMLayer) -> JsonObject:
         "class": layer.class_name,
         "options": optionjson.to_json(layer.options),
         "config": layer.config,
+        "input_shape": None if layer.input_shape is None else list(layer.input_shape),
         "directions": {name: _direction(value) for name, value in layer.directions},
         "tensors": {
             f"{naming.prefix(layer, direction, index)}.{name}": [direction, index, name]
@@ -227,7 +228,16 @@ class Reader:
             backward=built.get("backward"),
             options=optionjson.from_json(LayerOptions, value.get("options"), name),
             config=config,
+            input_shape=self._shape(value.get("input_shape"), name),
         )
+
+    def _shape(self, value: Json, name: str) -> tuple[int | None, ...] | None:
+        if value is None:
+            return None
+        sizes = value if isinstance(value, list) else [""]
+        if not all(size is None or (type(size) is int and 0 < size < 1 << 40) for size in sizes):
+            raise self.fail(f"{name}: input_shape", found=str(value)[:60])
+        return tuple(sizes)
 
     def _placed(self, value: JsonObject) -> dict[tuple[str, int], dict[str, str]]:
         """Return `(direction, cell) -> {forget_gate.kernel: tensor name}`."""

@@ -80,12 +80,14 @@ def unique(wanted: Sequence[str]) -> list[str]:
     """Return the names, each taken one with the next free number appended."""
     taken: set[str] = set()
     spoken_for = set(wanted)
+    last: dict[str, int] = {}
     result = []
     for name in wanted:
-        unique, number = name, 0
+        unique, number = name, last.get(name, 0)
         while unique in taken or (number and unique in spoken_for):
             number += 1
             unique = f"{name}_{number}"
+        last[name] = number
         taken.add(unique)
         result.append(unique)
     return result

@@ -24,10 +24,10 @@ class Transposed(Tensor):
         self.base, self.shape, self.dtype = base, (columns, rows), base.dtype
 
     def rows(self, start: int, stop: int) -> Array:
-        return self.base.columns(start, stop).T
+        return np.ascontiguousarray(self.base.columns(start, stop).T)
 
     def columns(self, start: int, stop: int) -> Array:
-        return self.base.rows(start, stop).T
+        return np.ascontiguousarray(self.base.rows(start, stop).T)
 
 
 def transposed(tensor: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from lstmconvert.activations import KERAS2, KERAS3
 from lstmconvert.dtypes import bits, same_bits
 from lstmconvert.errors import CorruptFile, NoLSTM, SourceError, UnknownOption, UsageError
 from lstmconvert.gates import GATES
-from lstmconvert.layer import UNKNOWN, Cell, LSTMLayer, OpaqueCell
+from lstmconvert.layer import Cell, LSTMLayer, OpaqueCell
 from lstmconvert.optionjson import unknown
 
 #: Those whose arrays h5py sees: all but the pickled ones.
@@ -284,7 +284,7 @@ def test_options_are_those_of_the_config(path: Path) -> None:
             assert cell.options.seed == config["seed"]
         policy = config.get("dtype")
         policy = policy["config"]["name"] if isinstance(policy, dict) else policy
-        assert cell.options.policy == (UNKNOWN if policy is None else policy)
+        assert cell.options.policy == (policy or "float32")
 
 
 def assert_object(found: Any, written: Any) -> None:
@@ -311,7 +311,16 @@ def test_merge_modes_and_sources_own_config(path: Path) -> None:
             assert layer.options.merge_mode == layer.config["config"]["merge_mode"]
             assert layer.backward.options.go_backwards is not layer.forward.options.go_backwards
         elif "merge_mode" not in layer.config["config"]:
-            assert layer.options.merge_mode is UNKNOWN
+            assert layer.options.merge_mode is None
+
+
+MASKED = {"embedding": True, "options": True, "seed95": False, "neighbours": False, "text": True}
+
+
+@pytest.mark.parametrize("stem", MASKED)
+def test_masks_that_reach_a_layer(stem: str) -> None:
+    for layer in tools.model(FIXTURES / LATEST / f"{stem}.keras").layers:
+        assert layer.options.masked is MASKED[stem]
 
 
 @with_config

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import keras_tools as tools
 import numpy as np
 import pytest
 from keras_tools import FIXTURES, LATEST, name_of
-from neutral import make_cell, make_direction, make_layer
+from neutral import make_cell, make_layer
 
 import lstmconvert as lc
 from lstmconvert.activations import HARD_SIGMOID_KERAS2, KERAS3, Activation
@@ -118,7 +120,8 @@ def test_live_models(stem: str) -> None:
         assert_same_layer(layer, tools.model(path)[name])
     for name, tensor in tools.model(path).other.items():
         assert same_bits(model.other[name].read(), tensor.read())
-    assert lc.to_keras(model).keys() == model.keys()
+    if stem != "subclassed":  # whose config is its own: no option of its layers is known
+        assert lc.to_keras(model).keys() == model.keys()
 
 
 def test_a_live_model_is_saved_like_a_file(tmp_path: Path) -> None:
@@ -262,7 +265,8 @@ def test_every_option(options: dict[str, Any], both: bool) -> None:
     """The rebuilt layer has the original's config, initializers and weights included."""
     original = L.LSTM(3, **options)
     if both:
-        original = L.Bidirectional(original, merge_mode="sum")
+        other = L.LSTM(3, **options | {"go_backwards": not original.go_backwards, "name": "other"})
+        original = L.Bidirectional(original, merge_mode="sum", backward_layer=other)
     original.build((None, 4, 3))
     live = lc.to_keras(lc.from_keras(original))
     config, wanted = serialized(live), serialized(original)
@@ -453,6 +457,14 @@ def test_a_convolution_needs_its_size() -> None:
 # ---- two biases, forget bias -------------------------------------------------------------------
 
 
+def declared(layer: LSTMLayer, **options: Any) -> tuple[Any, list[str]]:
+    """Return the rebuilt layer, and the losses that were declared as warnings."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        live = lc.to_keras(layer, **options)
+    return live, [str(w.message) for w in caught if w.category is UserWarning]
+
+
 def with_biases(first: Any, second: Any, **options: Any) -> LSTMLayer:
     cell = make_cell(np.random.default_rng(0), 3, 2, **options)
     gates = {
@@ -471,29 +483,30 @@ def with_biases(first: Any, second: Any, **options: Any) -> LSTMLayer:
 
 def test_two_biases_are_summed_and_declared() -> None:
     first, second = np.array([1.0, 1e-8], "f4"), np.array([1e-8, 3.0], "f4")
-    with pytest.warns(UserWarning, match="one bias: bias and recurrent_bias are summed"):
-        live = lc.to_keras(with_biases(first, second))
+    live, (loss,) = declared(with_biases(first, second))
+    assert "one bias: bias and recurrent_bias are summed" in loss
     assert same_bits(np.asarray(live.cell.bias), np.tile(first + second, 4))
 
 
 def test_a_second_bias_of_zeros_is_no_loss() -> None:
-    """+0.0 adds nothing, and -0.0 in the first bias survives; no warning, or this test fails."""
+    """+0.0 adds nothing, and -0.0 in the first bias survives."""
     first = np.array([-0.0, 1.0], "f4")
-    live = lc.to_keras(with_biases(first, np.zeros(2)))
+    live, losses = declared(with_biases(first, np.zeros(2)))
+    assert losses == []
     assert same_bits(np.asarray(live.cell.bias), np.tile(first, 4))
     assert np.signbit(np.asarray(live.cell.bias)[::2]).all()
 
 
 def test_a_second_bias_of_minus_zero_counts() -> None:
-    with pytest.warns(UserWarning, match="summed"):
-        live = lc.to_keras(with_biases(np.zeros(2), np.full(2, -0.0)))
+    live, losses = declared(with_biases(np.zeros(2), np.full(2, -0.0)))
+    assert len(losses) == 1
     assert not bits(np.asarray(live.cell.bias)).any()
 
 
 def test_forget_bias_is_folded_and_declared() -> None:
     layer = some_layer(forget_bias=1.5)
-    with pytest.warns(UserWarning, match="no run-time forget bias: 1.5 is added"):
-        live = lc.to_keras(layer)
+    live, (loss,) = declared(layer)
+    assert "no run-time forget bias: 1.5 is added" in loss
     bias = np.asarray(live.cell.bias).reshape(4, 2)
     for row, gate in zip(bias, layer.cell.gates, strict=True):
         stored = layer.cell.gates[gate].bias
@@ -502,14 +515,14 @@ def test_forget_bias_is_folded_and_declared() -> None:
 
 
 def test_forget_bias_without_a_bias() -> None:
-    with pytest.warns(UserWarning, match="run-time forget bias"):
-        live = lc.to_keras(some_layer(forget_bias=1.0, gate_parts=()))
+    live, (loss,) = declared(some_layer(forget_bias=1.0, gate_parts=()))
+    assert "run-time forget bias" in loss
     assert np.asarray(live.cell.bias).tolist() == [0, 0, 1, 1, 0, 0, 0, 0]
 
 
 def test_losses_reach_the_file(tmp_path: Path) -> None:
     model = lc.Model(
-        layers=(with_biases([1.0, 2.0], [0.5, 0.25]), some_layer(forget_bias=1.0)),
+        layers=(replace(with_biases([1, 2], [3, 4]), name="two"), some_layer(forget_bias=1.0)),
         source=tools.model(LATEST_DIR / "zoo.keras").source,
     )
     lc.save(model, tmp_path / "g.safetensors")
@@ -518,6 +531,15 @@ def test_losses_reach_the_file(tmp_path: Path) -> None:
     result = lc.convert(tmp_path / "g.safetensors", tmp_path / "k.keras")
     assert len(result.losses) == 2
     assert set(result.losses) <= set(result.warnings)
+
+
+def test_two_layers_of_one_name_are_refused(tmp_path: Path) -> None:
+    """Their tensors would have one name, and one layer would be lost."""
+    source = tools.model(LATEST_DIR / "zoo.keras").source
+    model = lc.Model(layers=(some_layer(), some_layer(forget_bias=1.0)), source=source)
+    with pytest.raises(UsageError, match="two layers of one name"):
+        lc.save(model, tmp_path / "g.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 # ---- Keras 2's hard_sigmoid in Keras 3 ---------------------------------------------------------
@@ -547,8 +569,8 @@ def test_the_composition_in_both_roles_and_directions() -> None:
 
 def test_rescaled_weights_are_declared_and_close() -> None:
     layer = some_layer(recurrent_activation=HARD_SIGMOID_KERAS2)
-    with pytest.warns(UserWarning, match="times 1.2, rounded"):
-        rescaled = lc.to_keras(layer, rescale_hard_sigmoid=True)
+    rescaled, (loss,) = declared(layer, rescale_hard_sigmoid=True)
+    assert "times 1.2, rounded" in loss
     assert serialized(rescaled)["recurrent_activation"] == "hard_sigmoid"
     exact = lc.to_keras(layer)
     x = sample(exact)
@@ -603,10 +625,8 @@ for stem in ("seed95", "both_unlike", "rnn_stack", "bfloat16", "options", "conv_
         (original,) = own
         live = lc.to_keras(next(iter(model.values())))
         x = np.random.default_rng(0).normal(size=(3, 4, layer.input_dim)).astype("f4")
-        with keras.src.backend.torch.torch.no_grad() if False else __import__("torch").no_grad():
-            one, two = (keras.ops.convert_to_numpy(a(x)) for a in (live, original))
+        one, two = (keras.ops.convert_to_numpy(a(x)) for a in (live, original))
         assert same_bits(one, two), stem
-assert "tensorflow" not in sys.modules
 print("done")
 """
 

@@ -13,7 +13,6 @@ from lstmconvert.jsontext import parse_object
 from lstmconvert.keras import bindlegacy, build, legacy
 from lstmconvert.keras.era import Era, era_of
 from lstmconvert.keras.load import Given
-from lstmconvert.keras.masks import reaching
 from lstmconvert.keras.nodes import Node, node
 from lstmconvert.keras.read import Config, parse_config
 from lstmconvert.keras.sketch import CellSketch, LayerSketch, natural, plan
@@ -156,10 +155,10 @@ def _layers(
         return tf1.layers(tensors, path), tf1.used(tensors)
     if config is not None:
         bound = _with_config(bound, config, path)
-    masks = reaching(config.root) if config else {}
+    context = build.Context.of(config.root) if config else None
     names = layer_names(one.sketch.name for one in bound)
     layers = tuple(
-        build.layer(one.sketch, one.arrays, one.era, name, masks)
+        build.layer(one.sketch, one.arrays, one.era, name, context)
         for one, name in zip(bound, names, strict=True)
     )
     cells = [cell for layer in layers for _, _, cell in layer.cells()]

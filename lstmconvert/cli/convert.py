@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from lstmconvert.api import Result, Target
 
 #: Options that mean something for some targets only: option -> what it is for.
+_LAYOUTS = "framework layouts (--to torch, flax, …)"
 _FUSED = "ONNX destinations (.onnx)"
-_BARE = "framework layouts (--to torch, flax, …)"
-_GATES = "per-gate destinations (.safetensors, .npz)"
+_GATES = "destinations of named arrays (.safetensors, .npz, .json)"
 _KERAS = "Keras destinations (.keras, .weights.h5, .h5)"
+#: Options that may be given more than once.
+_SINGULAR = frozenset({"layers", "stacks"})
 #: Options that contradict each other: the second leaves out what the first asks for.
 _CONTRADICTIONS = (
     ("with_other", "lstm_only"),
@@ -33,6 +35,7 @@ _CONTRADICTIONS = (
     "compared bit for bit before it takes its name.",
     "convert model.keras lstm.safetensors",
     "convert lstm.weights.h5 lstm.keras --config architecture.json",
+    "convert model.keras lstm.safetensors --to torch --bare",
 )
 @click.argument("source", metavar="SRC", type=options.PATH)
 @click.argument("destination", metavar="DST", type=options.PATH)
@@ -40,14 +43,15 @@ _CONTRADICTIONS = (
     "--from",
     "from_layout",
     metavar="LAYOUT",
-    help="How SRC arranges the gates: gates or keras. Found out by default.",
+    help="How SRC arranges the gates: torch, flax, … By default found out from its metadata, "
+    "then its names.",
 )
 @click.option(
     "--to",
     "layout",
     metavar="LAYOUT",
-    help="How DST arranges the gates. By default gates "
-    "for .safetensors and .npz, keras for Keras files.",
+    help="How DST arranges the gates: torch, flax, … (lstmconvert formats lists them). By "
+    "default gates for .safetensors and .npz, keras for Keras files.",
 )
 @click.option(
     "--layer",
@@ -83,6 +87,14 @@ _CONTRADICTIONS = (
 @click.option("--fused", is_flag=True, help="For ONNX: write W, R and B instead of gates.")
 @click.option("--bare", is_flag=True, help="For framework layouts: no layer name before tensors'.")
 @click.option(
+    "--stack",
+    "stacks",
+    metavar="NAME=a,b",
+    multiple=True,
+    help="For framework layouts: the layers a and b, which follow one another, become one of "
+    "several layers (PyTorch's num_layers). May be given more than once.",
+)
+@click.option(
     "--rescale-hard-sigmoid",
     is_flag=True,
     help="For Keras destinations: express the hard_sigmoid of Keras 2 by that of Keras 3 "
@@ -104,12 +116,11 @@ def command(
     from lstmconvert import api
 
     _check(api.target_of(destination, given["layout"]), destination, given)
-    if from_layout is not None:
-        _check_layout(source, from_layout)
     result = api.convert(
         source,
         destination,
-        **{k: v for k, v in given.items() if k not in ("with_other", "fused", "bare")},
+        from_layout=from_layout,
+        **{k: v for k, v in given.items() if k not in ("fused",)},
     )
     for text in result.warnings:
         output.warning(text)
@@ -121,10 +132,12 @@ def command(
 
 def _check(target: Target, destination: Path, given: dict[str, Any]) -> None:
     """Raise `UsageError` for an option that means nothing here, or contradicts another."""
-    is_keras = target.layouts[0] == "keras"
+    is_keras = target.is_keras
+    is_framework = not is_keras and (given["layout"] or target.layouts[0]) != "gates"
     for option, purpose, fits in (
         ("fused", _FUSED, False),
-        ("bare", _BARE, False),
+        ("bare", _LAYOUTS, is_framework),
+        ("stacks", _LAYOUTS, is_framework),
         ("with_other", _GATES, not is_keras),
         ("rescale_hard_sigmoid", _KERAS, is_keras),
     ):
@@ -136,26 +149,7 @@ def _check(target: Target, destination: Path, given: dict[str, Any]) -> None:
 
 
 def _flag(name: str) -> str:
-    return "--layer" if name == "layers" else f"--{name.replace('_', '-')}"
-
-
-def _check_layout(source: Path, layout: str) -> None:
-    from lstmconvert import api
-    from lstmconvert.describe import is_per_gate
-
-    if layout not in (api.GATES, api.KERAS):
-        raise UsageError(
-            "no such layout", where="--from", found=layout, expected=f"{api.GATES} or {api.KERAS}"
-        )
-    found = api.GATES if is_per_gate(api.load(source)) else api.KERAS
-    if found != layout:
-        raise UsageError(
-            "SRC is in another layout",
-            where="--from",
-            found=found,
-            expected=layout,
-            hint="leave --from away: the layout is found out",
-        )
+    return f"--{name.replace('_', '-')}" if name not in _SINGULAR else f"--{name[:-1]}"
 
 
 def _json(result: Result) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from lstmconvert import files
-from lstmconvert.containers import safetensors
+from lstmconvert import files, metadata
+from lstmconvert.containers import arrays, jsonarrays, npz, rtneural, safetensors, torchfile
 from lstmconvert.errors import NotAModel, SourceError
 from lstmconvert.jsontext import parse
 from lstmconvert.keras import archive, load, shards
@@ -14,9 +16,13 @@ from lstmconvert.keras.hdf5 import is_hdf5
 from lstmconvert.keras.zipmembers import SIGNATURE as ZIP
 from lstmconvert.keras.zipmembers import ZipMembers
 from lstmconvert.model import Model
-from lstmconvert.tensors import SourceFile
+from lstmconvert.tensors import SourceFile, Tensor
 
-_READS = ".keras, .weights.h5, .h5, .weights.json, .safetensors, .npz"
+GATES = "gates"
+
+_READS = ".keras, .weights.h5, .h5, .weights.json, .safetensors, .npz, .onnx, .json, .pt"
+#: Tags of the fields of an ONNX model that follow ir_version (onnx/onnx.proto, ModelProto).
+_AFTER_IR_VERSION = frozenset(bytes([tag]) for tag in b"\x12\x1a\x22\x28\x32\x3a\x42")
 #: First bytes of files that people mistake for models, and what they are.
 _FOREIGN = {
     b"<!DOCTYPE": "an HTML page, perhaps of a download that failed",
@@ -29,17 +35,18 @@ _FOREIGN = {
 }
 
 
-def open_model(path: Path, given: load.Given | None) -> Model:
+def open_model(path: Path, given: load.Given | None, layout: str | None = None) -> Model:
     """Open a file or directory of any container.
 
     Args:
         path: what to open.
         given: a config that the user supplied.
+        layout: how named arrays are arranged, where the user says so.
 
     Raises:
         SourceError: it is missing, unreadable, damaged, hostile, or no model.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # false where Path.is_dir raises: too long, not allowed
         if archive.is_directory(path):
             return load.load_directory(path, given)
         if _is_tensorflow(path):
@@ -54,21 +61,32 @@ def open_model(path: Path, given: load.Given | None) -> Model:
     source = files.open_source(path)
     head = files.head(source, 16)
     if head.startswith(ZIP):
-        return _open_zip(source, given)
+        return _open_zip(source, given, layout)
     if is_hdf5(source):
         return load.load_hdf5(source, given)
     if safetensors.looks_like(head):
-        return _open_safetensors(source)
+        return _open_arrays(source, "safetensors", layout)
     if head.lstrip()[:1] in (b"{", b"["):
-        return _open_json(source, path, given)
+        return _open_json(source, path, given, layout)
+    if _is_onnx(path, head):
+        from lstmconvert.onnx import read as onnx_read
+
+        return onnx_read.open_model(source)
     if _is_tensorflow(path):
         return _open_tensorflow(path, given)
     raise _foreign(source, head)
 
 
+def _is_onnx(path: Path, head: bytes) -> bool:
+    """Whether a file is ONNX by its first bytes, ir_version from 3 and a next field, or by name."""
+    return (
+        head[:1] == b"\x08" and 3 <= head[1] < 128 and head[2:3] in _AFTER_IR_VERSION
+    ) or path.name.lower().endswith(".onnx")
+
+
 def _is_tensorflow(path: Path) -> bool:
     """Whether a path is a SavedModel or checkpoint, or a file of one."""
-    if path.is_dir():
+    if os.path.isdir(path):  # false where Path.is_dir raises: too long, not allowed
         names = {entry.name for entry in path.iterdir()}
         return bool(names & {"saved_model.pb", "checkpoint", "variables"}) or any(
             name.endswith(".index") for name in names
@@ -87,34 +105,68 @@ def _open_tensorflow(path: Path, given: load.Given | None) -> Model:
     return tensorflow_load.load_checkpoint(path, given)
 
 
-def _open_zip(source: SourceFile, given: load.Given | None) -> Model:
+def _open_zip(source: SourceFile, given: load.Given | None, layout: str | None) -> Model:
     names = ZipMembers(source).names
     if not archive.is_archive(names) and any(name.endswith(".npy") for name in names):
-        from lstmconvert.containers import npz
-
-        return npz.open_model(source)
+        return _open_npz(source, layout)
+    if torchfile.is_torch(names):
+        return _of_arrays(torchfile.read(source), {}, source, "pt", layout)
     return load.load_zip(source, given)
 
 
-def _open_safetensors(source: SourceFile) -> Model:
-    from lstmconvert import gatesfile
+def _open_arrays(source: SourceFile, container: str, layout: str | None) -> Model:
+    tensors, texts = arrays.read(container, source)
+    return _of_arrays(tensors, texts, source, container, layout)
 
-    tensors, texts = safetensors.read(source)
-    if not gatesfile.is_per_gate(tensors, texts):
+
+def _open_npz(source: SourceFile, layout: str | None) -> Model:
+    tensors, texts, check = npz.opened(source)
+    model = _of_arrays(tensors, texts, source, "npz", layout)
+    return replace(model, source=replace(model.source, check=check))
+
+
+def _of_arrays(
+    tensors: Mapping[str, Tensor],
+    texts: Mapping[str, str],
+    source: SourceFile,
+    container: str,
+    layout: str | None,
+) -> Model:
+    """Find the layout of named arrays: by metadata, by what the user says, by names."""
+    from lstmconvert import gatesfile
+    from lstmconvert.layouts import read
+
+    said = None if layout == GATES else layout
+    model = None
+    if layout != GATES and (said or not gatesfile.is_per_gate(tensors, texts) or texts):
+        model = read.model(tensors, texts, container, source.path, said)
+    if model is None and not gatesfile.is_per_gate(tensors, texts):
         raise SourceError(
-            "a safetensors file in no layout that is read here",
+            "an array file in no layout that is known by its names",
             where=source.path,
             found=", ".join(list(tensors)[:5]) or "no tensors",
-            expected="per-gate names such as lstm.forget_gate.kernel",
+            expected="per-gate names such as lstm.forget_gate.kernel, or a framework's",
+            hint="--from names its layout: lstmconvert formats lists them",
         )
-    model = gatesfile.read(tensors, texts, "safetensors", source.path)
-    return replace(model, source=replace(model.source, check=source.check_unchanged))
+    if model is None:
+        model = gatesfile.read(tensors, texts, container, source.path)
+    known = replace(model.source, check=source.check_unchanged)
+    if metadata.KEY not in texts:
+        known = replace(known, digest=lambda: files.digest_of_file(source))
+    return replace(model, source=known)
 
 
-def _open_json(source: SourceFile, path: Path, given: load.Given | None) -> Model:
+def _open_json(
+    source: SourceFile, path: Path, given: load.Given | None, layout: str | None
+) -> Model:
     value = parse(files.whole_text(source), path)
     if shards.is_shard_map(value):
         return load.load_shards(path, given)
+    if jsonarrays.looks_like(value):
+        tensors, texts = jsonarrays.from_value(value, path)
+        return _of_arrays(tensors, texts, source, "json", layout)
+    if rtneural.looks_like(value):
+        return _of_arrays(*rtneural.from_value(value, path), source, "rtneural", "rtneural")
     if isinstance(value, dict) and "class_name" in value:
         raise NotAModel(
             "the architecture of a model, without weights",

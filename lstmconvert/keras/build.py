@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from lstmconvert.keras import options, values
 from lstmconvert.keras.cells import cell as build_cell
 from lstmconvert.keras.era import Era
-from lstmconvert.keras.masks import Mask
+from lstmconvert.keras.inputs import Shape, fed
+from lstmconvert.keras.masks import Mask, reaching
+from lstmconvert.keras.nodes import Node
 from lstmconvert.keras.sketch import CellSketch, DirectionSketch, LayerSketch
 from lstmconvert.keras.stored import CUDNN, FLIPPED, CellArrays
 from lstmconvert.layer import (
@@ -25,6 +27,23 @@ from lstmconvert.layer import (
 
 AnyOptions = TypeVar("AnyOptions", DirectionOptions, LayerOptions)
 
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a model says of its layers, by the `id` of a layer's JSON object.
+
+    Fields: `masks`: whether a mask reaches it; `shapes`: what it is fed.
+    """
+
+    masks: Mapping[int, Mask] = field(default_factory=dict)
+    shapes: Mapping[int, Shape] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, root: Node) -> Context:
+        """Read a model's config."""
+        return cls(reaching(root), fed(root))
+
+
 #: Gives the arrays of a cell.
 Arrays = Callable[[CellSketch], CellArrays]
 
@@ -34,7 +53,7 @@ def layer(
     arrays: Arrays,
     era: Era | None,
     name: str,
-    masks: Mapping[int, Mask] | None = None,
+    context: Context | None = None,
 ) -> LSTMLayer:
     """Build one layer.
 
@@ -43,7 +62,7 @@ def layer(
         arrays: where its arrays are.
         era: the Keras that wrote the config; None without one: every option is unknown.
         name: its canonical name.
-        masks: whether a mask reaches each layer of the config (`masks.reaching`).
+        context: what the model around it says of it.
 
     Raises:
         CorruptFile: config and arrays contradict each other.
@@ -51,7 +70,8 @@ def layer(
     directions = [_direction(part, arrays, era) for part in sketch.directions]
     node = sketch.node
     outer = options.layer_options(node.config, era, name) if node and era else LayerOptions()
-    masked = (masks or {}).get(id(node.whole), UNKNOWN) if node else UNKNOWN
+    context = context or Context()
+    key = id(node.whole) if node else 0
     if era is not None:
         outer = _with_policy(outer, directions[0])
     return LSTMLayer(
@@ -60,8 +80,9 @@ def layer(
         class_name=sketch.class_name,
         forward=directions[0],
         backward=directions[1] if len(directions) > 1 else None,
-        options=replace(outer, masked=masked),
+        options=replace(outer, masked=context.masks.get(key, UNKNOWN)),
         config=node.whole if node else None,
+        input_shape=context.shapes.get(key),
     )
 
 
@@ -80,7 +101,7 @@ def _direction(sketch: DirectionSketch, arrays: Arrays, era: Era | None) -> Dire
 
 
 def _with_policy(known: AnyOptions, direction: Direction) -> AnyOptions:
-    """Fill in the policy that a config leaves out: its Keras's float type, which the weights show."""
+    """Fill in the policy that a config leaves out: Keras's float type then, which weights show."""
     if known.policy is not UNKNOWN or not direction.lstm_cells:
         return known
     return replace(known, policy=direction.lstm_cells[0].dtype.name)

@@ -15,6 +15,8 @@ from lstmconvert.errors import UnsupportedByTarget
 from lstmconvert.jsontext import Json, JsonObject
 from lstmconvert.keras import options
 from lstmconvert.keras.era import DEFAULTS, Era
+from lstmconvert.keras.modern import objects
+from lstmconvert.keras.modern.objects import serialized as serialized
 from lstmconvert.keras.values import COMPOSITION, object_spec
 from lstmconvert.layer import (
     UNKNOWN,
@@ -180,6 +182,8 @@ class Spelling:
         if module is None or value is None:
             return value
         if "registered_name" not in value:
+            kind = name.rpartition("_")[2]
+            value = (objects.spec(kind, value) if self.library == "keras" else None) or value
             # TensorFlow 1 gave its initializers a dtype, which does nothing and is no argument now.
             config = {key: item for key, item in value["config"].items() if key != "dtype"}
             return serialized(module, value["class_name"], config)
@@ -240,16 +244,6 @@ def _composition(layer: LSTMLayer) -> JsonObject:
         for class_name, config in COMPOSITION
     ]
     return serialized("keras", "Sequential", {"name": "keras2_hard_sigmoid", "layers": layers})
-
-
-def serialized(module: str, class_name: str, config: JsonObject) -> JsonObject:
-    """Return an object as Keras 3 serializes it."""
-    return {
-        "module": module,
-        "class_name": class_name,
-        "config": config,
-        "registered_name": None,
-    }
 
 
 def class_of(direction: Direction, layer: LSTMLayer) -> str:

@@ -33,9 +33,8 @@ def layers(store: V3Store, root: str = "", outer: str = "") -> list[LayerSketch]
         outer: the canonical name of what lies at `root`.
     """
     owners: dict[str, None] = {}
-    for group in sorted(store.vars, key=natural):
-        inside = not root or group == root or group.startswith(f"{root}/")
-        if inside and kind(store, group) == len(GATES):
+    for group in sorted(store.below(root), key=natural):
+        if kind(store, group) == len(GATES):
             owners[_owner(group)] = None
     return [_sketch(store, owner, root, outer) for owner in owners]
 
@@ -97,8 +96,8 @@ def _cell_groups(store: V3Store, group: str) -> list[str]:
     single = f"{group}/cell".strip("/")
     if kind(store, single) is not None:
         return [single]
-    prefix = f"{group}/{_STACK}".lstrip("/")
-    stack = [name for name in store.vars if name.startswith(prefix) and kind(store, name)]
+    cells = f"{group}/{_STACK}".strip("/")
+    stack = [name for name in store.below(cells) if name != cells and kind(store, name)]
     if stack:
         return _in_order(store, sorted(stack, key=natural), group)
     return [group] if kind(store, group) == len(GATES) else []

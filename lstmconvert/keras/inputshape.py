@@ -39,6 +39,8 @@ def input_shape(layer: LSTMLayer) -> Shape:
 
 def _stated(layer: LSTMLayer) -> Iterator[Shape]:
     """Yield the shapes that a config states: of the build, the input tensor, the layer itself."""
+    if layer.input_shape is not None:
+        yield layer.input_shape
     whole = layer.config or {}
     for key in ("build_config", "config"):
         holder = whole.get(key)

@@ -111,18 +111,25 @@ def v3_store(layers: Named) -> tuple[dict[str, Tensor], dict[str, str]]:
     names: dict[str, str] = {}
     used: dict[str, int] = {}
     for name, layer in layers:
-        group = f"layers/{_counted(_class_name(layer), used)}"
+        group = f"layers/{_counted(class_name(layer), used)}"
         names[group] = name
-        for direction_group, direction in _v3_directions(layer, group):
-            for cell_group, cell in _v3_cells(direction, direction_group):
-                if cell.name:
-                    names[cell_group] = cell.name
-                for index, tensor in enumerate(_arrays(cell, layer)):
-                    tensors[f"{cell_group}/vars/{index}"] = tensor
+        for cell_group, cell_name, arrays in v3_cells(layer, group):
+            if cell_name:
+                names[cell_group] = cell_name
+            for index, tensor in enumerate(arrays):
+                tensors[f"{cell_group}/vars/{index}"] = tensor
     return tensors, names
 
 
-def _class_name(layer: LSTMLayer) -> str:
+def v3_cells(layer: LSTMLayer, group: str) -> Iterator[tuple[str, str | None, list[Tensor]]]:
+    """Yield `(group, name, arrays)` of each cell of a layer that lies in a group of a v3 store."""
+    for direction_group, direction in _v3_directions(layer, group):
+        for cell_group, cell in _v3_cells(direction, direction_group):
+            yield cell_group, cell.name, _arrays(cell, layer)
+
+
+def class_name(layer: LSTMLayer) -> str:
+    """Return the Keras 3 class that a layer becomes."""
     return "Bidirectional" if layer.backward is not None else emit.class_of(layer.forward, layer)
 
 
@@ -170,13 +177,13 @@ def legacy_store(layers: Named) -> tuple[dict[str, Tensor], dict[str, tuple[str,
     tensors: dict[str, Tensor] = {}
     names: dict[str, tuple[str, ...]] = {}
     for name, layer in layers:
-        weights = sorted(_legacy_weights(layer, name), key=lambda item: not item[2])
+        weights = sorted(legacy_weights(layer, name), key=lambda item: not item[2])
         names[name] = tuple(weight for weight, _, _ in weights)
         tensors.update({f"{name}/{weight}": tensor for weight, tensor, _ in weights})
     return tensors, names
 
 
-def _legacy_weights(layer: LSTMLayer, name: str) -> Iterator[tuple[str, Tensor, bool]]:
+def legacy_weights(layer: LSTMLayer, name: str) -> Iterator[tuple[str, Tensor, bool]]:
     """Yield `(weight name, tensor, trainable)` in the order of the layer's weights."""
     for half, direction in layer.directions:
         scope = [name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -165,7 +166,7 @@ def given_config(path: Path) -> Given:
         UsageError: the file holds no config.
         SourceError: it cannot be read.
     """
-    if path.is_dir() and archive.is_directory(path):
+    if os.path.isdir(path) and archive.is_directory(path):
         return _from_archive(archive.read_directory(path), path)
     source = files.open_source(path)
     start = files.head(source, 8)

@@ -7,7 +7,7 @@ in no table leaves it unknown behind it, where there was one before it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from lstmconvert.jsontext import Json
 from lstmconvert.keras.nodes import RECURRENT, Node
@@ -78,15 +78,15 @@ def _through_model(model: Node, mask: Mask, result: dict[int, Mask]) -> Mask:
         return mask
     behind: dict[str, Mask] = {}
     children = {child.name: child for child in model.layers()}
-    sources = {name: list(_sources(child)) for name, child in children.items()}
+    fed_by = {name: list(sources(child)) for name, child in children.items()}
     users: dict[str, list[str]] = {}
-    for name, of in sources.items():
+    for name, of in fed_by.items():
         for source in set(of):
             users.setdefault(source, []).append(name)
-    missing = {name: len(set(of)) for name, of in sources.items()}
+    missing = {name: len(set(of)) for name, of in fed_by.items()}
     ready = [name for name, count in missing.items() if count == 0]
     for name in ready:  # grows meanwhile
-        inputs = [behind[source] for source in sources[name]] or [mask]
+        inputs = [behind[source] for source in fed_by[name]] or [mask]
         behind[name] = _through(children[name], _joined(inputs), result)
         for user in users.get(name, []):
             missing[user] -= 1
@@ -104,14 +104,15 @@ def _joined(masks: list[Mask]) -> Mask:
     return masks[0] if all(mask is masks[0] for mask in masks) else UNKNOWN
 
 
-def _sources(child: Node) -> Iterator[str]:
+def sources(child: Node) -> Iterator[str]:
     """Yield the names of the layers whose outputs a layer is called on."""
     calls = child.whole.get("inbound_nodes", [])
     for call in calls if isinstance(calls, list) else []:
         # Keras 3 lists arguments, of which the first is the input; Keras 2 lists tensors.
         arguments = call.get("args") if isinstance(call, dict) else call
-        is_first = isinstance(call, dict) and isinstance(arguments, list)
-        yield from _names(arguments[:1] if is_first else arguments)
+        if isinstance(call, dict):
+            arguments = arguments[:1] if isinstance(arguments, list) else []
+        yield from _names(arguments)
 
 
 def _names(value: Json) -> Iterator[str]:
@@ -131,7 +132,7 @@ def _stated(child: Node) -> bool:
     calls = child.whole.get("inbound_nodes", [])
     return any(
         isinstance(call, dict)
-        and isinstance(call.get("kwargs"), Mapping)
-        and isinstance(call["kwargs"].get("mask"), dict)
+        and isinstance(kwargs := call.get("kwargs"), dict)
+        and isinstance(kwargs.get("mask"), dict)
         for call in (calls if isinstance(calls, list) else [])
     )

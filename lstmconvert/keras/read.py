@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from lstmconvert.errors import CorruptFile, NoLSTM
 from lstmconvert.jsontext import parse
 from lstmconvert.keras import bindlegacy, build, infer, legacy, v3store
+from lstmconvert.keras.build import Context
 from lstmconvert.keras.cells import by_role
 from lstmconvert.keras.era import Era, era_of
 from lstmconvert.keras.hdf5 import Tree
-from lstmconvert.keras.masks import reaching
 from lstmconvert.keras.nodes import Node, node
 from lstmconvert.keras.sketch import CellSketch, LayerSketch, Plan, plan
 from lstmconvert.keras.stored import CellArrays
@@ -94,15 +94,15 @@ def _read_v3(store: v3store.V3Store, config: Config | None, where: object) -> Co
 
     def arrays(cell: CellSketch) -> CellArrays:
         if not cell.is_lstm:
-            inside = [stored for group in _below(store, cell.group) for stored in store.vars[group]]
+            inside = [stored for group in store.below(cell.group) for stored in store.vars[group]]
             return CellArrays({str(index): stored for index, stored in enumerate(inside)})
         if cell.group not in store.vars:
             raise _unbuilt(where, cell.group)
         return CellArrays(by_role(store.vars[cell.group], f"{where}: {cell.group}"))
 
-    masks = reaching(config.root) if config else {}
+    context = Context.of(config.root) if config else None
     layers = tuple(
-        build.layer(sketch, arrays, era, name, masks)
+        build.layer(sketch, arrays, era, name, context)
         for (sketch, era), name in zip(sketches, names, strict=True)
     )
     structure = Structure(kind="v3", names=store.names)
@@ -113,7 +113,7 @@ def _inferred(store: v3store.V3Store, result: Plan, notes: list[str]) -> list[La
     sketches: list[LayerSketch] = []
     for custom, name, group in result.custom:
         below = [f"{group}/{part}".strip("/") for part in ("cell", "forward_layer", "layer")]
-        is_recurrent = any(_below(store, part) for part in below)
+        is_recurrent = any(store.below(part) for part in below)
         inside = [] if is_recurrent else infer.layers(store, group, name if group else "")
         sketches.extend(inside)
         if is_recurrent or not inside:
@@ -121,16 +121,12 @@ def _inferred(store: v3store.V3Store, result: Plan, notes: list[str]) -> list[La
     return sketches
 
 
-def _below(store: v3store.V3Store, group: str) -> list[str]:
-    return [name for name in store.vars if name == group or name.startswith(f"{group}/")]
-
-
 def _located(sketch: LayerSketch, store: v3store.V3Store, where: object) -> LayerSketch | None:
     """Return the sketch if the store has its group, None if another layer shares its weights."""
-    if _below(store, sketch.group):
+    if store.below(sketch.group):
         return sketch
     name = sketch.node.name if sketch.node else ""
-    if any(stored == name for stored in store.names.values()):
+    if name in store.own_names:
         return None
     raise _unbuilt(where, sketch.group)
 
@@ -154,9 +150,9 @@ def _read_legacy(store: legacy.LegacyStore, config: Config | None, where: object
         raise _no_lstm(where, result.classes)
     arrays = bindlegacy.LegacyArrays(store, result, where)
     names = layer_names(sketch.name for sketch in sketches)
-    masks = reaching(config.root) if config else {}
+    context = Context.of(config.root) if config else None
     layers = tuple(
-        build.layer(sketch, arrays, config.era if config else None, name, masks)
+        build.layer(sketch, arrays, config.era if config else None, name, context)
         for sketch, name in zip(sketches, names, strict=True)
     )
     structure = Structure(

@@ -89,7 +89,10 @@ def to_keras(
         }
     builder = _Builder(import_library(library), library, dict(custom_objects or {}))
     fitter = Fitter(emit.TARGET if library == "keras" else library, rescale=rescale_hard_sigmoid)
-    layer = fitter.fit(value)
+    from lstmconvert.layouts import assume
+
+    # A framework's arrays say less than a Keras layer has: the rest is Keras's default.
+    layer = fitter.fit(assume.layer(value)[0])
     for loss in fitter.losses:
         _warn(loss)
     return builder.layer(layer)

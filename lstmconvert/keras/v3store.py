@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from lstmconvert.errors import CorruptFile
 from lstmconvert.keras.hdf5 import Tree
@@ -38,6 +39,25 @@ class V3Store:
         """The name of the group that holds the model's layers."""
         roots = {path.partition("/")[0] for path in self.tensors}
         return next((name for name in CONTAINERS if name in roots), CONTAINERS[0])
+
+    @cached_property
+    def own_names(self) -> frozenset[str]:
+        """The layers' own names, as far as they are stored."""
+        return frozenset(self.names.values())
+
+    def below(self, group: str) -> list[str]:
+        """Return the groups with arrays at or below a group, in order."""
+        return self._below.get(group, [])
+
+    @cached_property
+    def _below(self) -> dict[str, list[str]]:
+        result: dict[str, list[str]] = {"": list(self.vars)}
+        for name in self.vars:
+            path = name
+            while path:
+                result.setdefault(path, []).append(name)
+                path = path.rpartition("/")[0]
+        return result
 
 
 def is_v3(tree: Tree) -> bool:

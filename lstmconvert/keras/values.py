@@ -98,6 +98,8 @@ def activation(value: Json, era: str, where: str) -> Activation:
 
 def _activation_object(value: JsonObject, era: str, where: str) -> Activation:
     class_name, config = value.get("class_name"), value.get("config")
+    if not isinstance(class_name, str):
+        raise CorruptFile("an activation without a class_name", where=where, found=shown(value))
     if class_name == "function" and isinstance(config, str) and _is_keras(value):
         return activation(config, era, where)
     if class_name == "Activation" and isinstance(config, dict):

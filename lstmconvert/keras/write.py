@@ -19,6 +19,7 @@ from lstmconvert.jsontext import canonical, parse_object
 from lstmconvert.keras import archive, emit, h5write, layerstore, legacy, stored, zipwrite
 from lstmconvert.keras.fit import Fitter
 from lstmconvert.keras.hdf5 import read_tree
+from lstmconvert.keras.modern import crossing
 from lstmconvert.model import Model
 from lstmconvert.tensors import SourceFile, Tensor
 
@@ -116,6 +117,21 @@ def _archive(model: Model, how: Options) -> Content:
             whole=True,
             warnings=_bfloat16_warning(model),
         )
+    whole = _rebuilt(model, how, crossing.ARCHIVE)
+    if whole is not None:
+        return Content(
+            tensors=whole.tensors,
+            attributes=_names(whole.names),
+            config=whole.config,
+            metadata=model.texts.get("archive_metadata", json.dumps(_METADATA))
+            if model.source.era == "keras3"
+            else json.dumps(_METADATA),
+            assets=model.assets,
+            layers=tuple(model),
+            whole=True,
+            losses=whole.losses,
+            warnings=(*whole.warnings, *_bfloat16_warning(model), *_assumed(model)),
+        )
     named, fitter = _fitted(model, how)
     tensors, names = layerstore.v3_store(named)
     return Content(
@@ -138,6 +154,15 @@ def _weights(model: Model, how: Options) -> Content:
             attributes=_names(structure.names),
             layers=tuple(model),
             whole=True,
+        )
+    whole = _rebuilt(model, how, crossing.WEIGHTS)
+    if whole is not None:
+        return Content(
+            tensors=whole.tensors,
+            attributes=_names(whole.names),
+            layers=tuple(model),
+            whole=True,
+            losses=whole.losses,
         )
     fitter = Fitter(emit.TARGET, rescale=how.rescale_hard_sigmoid)
     named = layerstore.named([fitter.fit_weights(layer) for layer in model.layers])
@@ -163,6 +188,19 @@ def _legacy(model: Model, how: Options) -> Content:
             layers=tuple(model),
             whole=bool(structure.root) and "model_config" in model.texts,
         )
+    writer = {"keras_version": _METADATA["keras_version"], "backend": "tensorflow"}
+    whole = _rebuilt(model, how, crossing.LEGACY)
+    if whole is not None:
+        return Content(
+            tensors={f"{legacy.ROOT}/{path}": tensor for path, tensor in whole.tensors.items()},
+            attributes=_legacy_attributes(
+                legacy.ROOT, whole.weights, writer, {"model_config": whole.config}
+            ),
+            layers=tuple(model),
+            whole=True,
+            losses=whole.losses,
+            warnings=(*whole.warnings, *_assumed(model)),
+        )
     try:
         named, fitter = _fitted(model, how)
         texts = {"model_config": canonical(layerstore.model_config(named))}
@@ -172,7 +210,6 @@ def _legacy(model: Model, how: Options) -> Content:
         texts = {}
     root = legacy.ROOT if texts else ""
     tensors, weights = layerstore.legacy_store(named)
-    writer = {"keras_version": _METADATA["keras_version"], "backend": "tensorflow"}
     return Content(
         tensors={f"{root}/{path}".strip("/"): tensor for path, tensor in tensors.items()},
         attributes=_legacy_attributes(root, weights, writer, texts),
@@ -202,6 +239,17 @@ def _is_for_archives(model: Model) -> bool:
     if model.source.era != "keras3" or text is None:
         return False
     return "module" in parse_object(text, "model_config")
+
+
+def _rebuilt(model: Model, how: Options, store: str) -> crossing.Whole | None:
+    if not _is_whole(model):
+        return None
+    wanted = crossing.How(
+        store=store,
+        rescale_hard_sigmoid=how.rescale_hard_sigmoid,
+        recast=how.dtype is not None,
+    )
+    return crossing.rebuilt(model, _stored(model), wanted)
 
 
 def _is_whole(model: Model) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from lstmconvert.activations import Activation
 from lstmconvert.errors import UnknownOption, UnsupportedByTarget, UsageError
@@ -104,6 +105,8 @@ class Fitter:
                 self._never(layer, "cells", f"{max(counts)} in a direction", "a stack in one layer")
             if self.row.chained:
                 self._check_equal(layer, layer.forward.lstm_cells)
+        if layer.backward is not None and self.row.single:
+            self._never(layer, "Bidirectional", "two directions", "there is no place for a second")
         if layer.backward is not None and self.row.alike:
             self._check_equal(layer, [cell for _, _, cell in layer.cells()])
 
@@ -147,7 +150,7 @@ class Fitter:
 
     def _check_functions(self, cell: Cell, layer: LSTMLayer) -> None:
         options, row = cell.options, self.row
-        for option, meant in row.fixed.items():
+        for option, meant in row.fixed:
             found: Activation | object = getattr(options, option)
             self._need(layer, option, found)
             if found != meant:
@@ -271,7 +274,7 @@ def fit_stack(layers: Sequence[LSTMLayer], fitter: Fitter) -> tuple[LSTMLayer, .
     for layer in fitted:
         if len(layer.forward.cells) != 1:
             raise UsageError("a layer of several cells cannot join a stack", where=layer.name)
-    for before, after in zip(fitted, fitted[1:], strict=False):
+    for before, after in pairwise(fitted):
         width = sum(d.lstm_cells[-1].recurrent_dim for _, d in before.directions)
         same = _shape(before) == _shape(after)
         if not same or after.input_dim != width:

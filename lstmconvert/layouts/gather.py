@@ -1,4 +1,4 @@
-"""From a framework's named arrays to neutral layers: the second of the functions that read a row."""
+"""From a framework's named arrays to neutral layers: the other function that reads a row."""
 
 from __future__ import annotations
 

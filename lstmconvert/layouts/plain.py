@@ -70,7 +70,9 @@ def prefix_of(layer: LSTMLayer) -> str:
     return layer.name.replace("/", ".") + "."
 
 
-def gather(arrays: Mapping[str, ArrayLike], layout: str, *, name: str = "lstm") -> LSTMLayer | Model:
+def gather(
+    arrays: Mapping[str, ArrayLike], layout: str, *, name: str = "lstm"
+) -> LSTMLayer | Model:
     """Return the layer of a framework's arrays; where they hold several, a model of them.
 
     What the framework does not say is what Keras does by default.

@@ -109,6 +109,10 @@ def example(row: Row) -> list[str]:
     return key_names(row, row.place(0, 1, "forward", False))
 
 
+def _other(name: str) -> str:
+    return name if name.startswith(naming.OTHER) else naming.OTHER + name
+
+
 class _Recorded:
     """Reads a framework's file by the metadata that were written with it.
 
@@ -132,10 +136,10 @@ class _Recorded:
         recorded = self._layers()
         for item in self._list(arranged, "modules"):
             self._module(item, row, recorded)
-        rest = {n: t for n, t in self._found.items() if n not in self._used}
+        rest = {name: t for name, t in self._found.items() if name not in self._used}
         tensors = {
             **self._canonical,
-            **{n if n.startswith(naming.OTHER) else f"{naming.OTHER}{n}": t for n, t in rest.items()},
+            **{_other(name): tensor for name, tensor in rest.items()},
         }
         text = canonical(self._value)
         read = metadata.Reader(tensors, self._where).model(text, container)
@@ -144,7 +148,7 @@ class _Recorded:
 
     def _layers(self) -> dict[str, JsonObject]:
         layers = self._list(self._value, "layers")
-        named = {layer.get("name"): layer for layer in layers if isinstance(layer, dict)}
+        named = {str(layer.get("name")): layer for layer in layers if isinstance(layer, dict)}
         if len(named) != len(layers):
             raise self.fail("layers")
         return named

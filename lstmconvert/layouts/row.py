@@ -5,10 +5,9 @@ A row is data. `arrange` and `gather` read it, and nothing else in the package k
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from types import MappingProxyType
+from typing import NamedTuple
 
 from lstmconvert.activations import SIGMOID, TANH, Activation
 from lstmconvert.gates import GATES, Gate, by_letters
@@ -27,6 +26,15 @@ class Form(StrEnum):
     ROW = "row"
     COLUMN = "column"
     GATES = "gates"
+
+
+class Names(NamedTuple):
+    """What a framework calls each gate."""
+
+    input: str
+    forget: str
+    cell: str
+    output: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +56,7 @@ class Slot:
     below: bool = False
     transposed: bool = False
     order: str | None = None
-    gates: Mapping[Gate, str] | None = None
+    gates: Names | None = None
     filled: bool = False
     form: Form = Form.FLAT
     interleaved: bool = False
@@ -69,16 +77,12 @@ class Slot:
         return self.parts[0] in VECTORS
 
 
-def named(input: str, forget: str, cell: str, output: str) -> Mapping[Gate, str]:  # noqa: A002
-    """Return what a framework calls each gate."""
-    return MappingProxyType(dict(zip(GATES, (input, forget, cell, output), strict=True)))
-
-
-#: What the three functions of a cell are in the frameworks that allow no others.
-FIXED: Mapping[str, Activation] = MappingProxyType(
-    {"activation": TANH, "recurrent_activation": SIGMOID}
+#: What the functions of a cell are in the frameworks that allow no others.
+FIXED: tuple[tuple[str, Activation], ...] = (
+    ("activation", TANH),
+    ("recurrent_activation", SIGMOID),
 )
-FREE: Mapping[str, Activation] = MappingProxyType({})
+FREE: tuple[tuple[str, Activation], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +96,7 @@ class Row:
         order: the gates in a fused array.
         gates: what the framework calls each gate.
         sides: what `{d}` is for a layer of one direction, and for the forward and backward half.
+        single: whether there is no place for a second direction at all.
         joined: whether the directions are a leading axis of every array.
         bidirectional: whether the framework itself runs both directions and concatenates them;
             where it does not, its user does.
@@ -117,15 +122,16 @@ class Row:
     title: str
     slots: tuple[Slot, ...]
     order: str = "ifco"
-    gates: Mapping[Gate, str] = field(default_factory=lambda: named("i", "f", "c", "o"))
+    gates: Names = Names("i", "f", "c", "o")
     sides: tuple[str, str, str] = ("", "forward.", "backward.")
+    single: bool = False
     joined: bool = False
     bidirectional: bool = False
     alike: bool = False
     index: str | None = "cells.{}."
     alone: str = ""
     chained: bool = False
-    fixed: Mapping[str, Activation] = FIXED
+    fixed: tuple[tuple[str, Activation], ...] = FIXED
     always_bias: bool = False
     forget_bias: float = 0.0
     expresses: frozenset[str] = frozenset()
@@ -152,7 +158,7 @@ class Row:
 
     def gate_name(self, slot: Slot, gate: Gate) -> str:
         """What a slot's key calls a gate."""
-        return (slot.gates or self.gates)[gate]
+        return (slot.gates or self.gates)[GATES.index(gate)]
 
     def place(self, index: int, depth: int, side: str, both: bool) -> dict[str, str]:
         """Return what `{d}`, `{k}` and `{n}` stand for at one place.

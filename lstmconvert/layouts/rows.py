@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from lstmconvert.errors import UsageError
-from lstmconvert.layouts.row import FREE, Form, Row, Slot, named
+from lstmconvert.layouts.row import FREE, Form, Names, Row, Slot
 from lstmconvert.layouts.rows_unrun import UNRUN
 
-_IFGO = named("i", "f", "g", "o")
-_PEEPHOLES = named("i", "f", "", "o")
+_IFGO = Names("i", "f", "g", "o")
+_PEEPHOLES = Names("i", "f", "", "o")
 
 
 def _torch_slots(end: str, start: str = "") -> tuple[Slot, ...]:
@@ -66,7 +66,7 @@ KERAS = Row(
         Slot(key="{d}{k}bias", parts=("bias",)),
         Slot(key="{d}{k}{gate}_gate_peephole_weights", parts=("peephole",), order="ifo"),
     ),
-    gates=named("input", "forget", "cell", "output"),
+    gates=Names("input", "forget", "cell", "output"),
     bidirectional=True,
     fixed=FREE,
     expresses=frozenset({"go_backwards", "merge_mode", "convolution"}),
@@ -100,8 +100,12 @@ FLAX = Row(
 NNX = Row(
     name="nnx",
     title="Flax nnx LSTMCell",
-    slots=FLAX.slots,
-    gates=named("i", "f_", "g", "o"),
+    slots=(
+        # `if` is a word of Python.
+        Slot(key="{d}i{gate}.kernel", parts=("kernel",), gates=Names("i", "f_", "g", "o")),
+        *FLAX.slots[1:],
+    ),
+    gates=_IFGO,
     sides=FLAX.sides,
     bidirectional=True,
     index=None,
@@ -248,7 +252,7 @@ RTNEURAL = Row(
     slots=KERAS.slots[:3],
     index=None,
     always_bias=True,
-    sides=("", "forward.", "backward."),
+    single=True,
     containers=("rtneural", "safetensors", "npz"),
     evidence="RTNeural/model_loader.h, loadLSTM",
     hint="Always tanh and sigmoid, always stateful; the layers follow one another.",
@@ -281,7 +285,7 @@ C = Row(
         Slot(key="{d}{k}{gate}_gate.recurrent_kernel", parts=("recurrent_kernel",)),
         Slot(key="{d}{k}{gate}_gate.bias", parts=("bias",)),
     ),
-    gates=named("input", "forget", "cell", "output"),
+    gates=Names("input", "forget", "cell", "output"),
     bidirectional=True,
     always_bias=True,
     index=None,

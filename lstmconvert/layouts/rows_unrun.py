@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lstmconvert.layouts.row import Form, Row, Slot, named
+from lstmconvert.layouts.row import Form, Names, Row, Slot
 
 _TORCH_END = "_l{k}{d}"
 
@@ -48,7 +48,7 @@ BURN = Row(
         Slot(key="{d}{gate}_gate.input_transform.bias", parts=("bias",)),
         Slot(key="{d}{gate}_gate.hidden_transform.bias", parts=("recurrent_bias",), filled=True),
     ),
-    gates=named("input", "forget", "cell", "output"),
+    gates=Names("input", "forget", "cell", "output"),
     sides=("", "forward.", "reverse."),
     bidirectional=True,
     alike=True,
@@ -127,17 +127,17 @@ CUDNN = Row(
             key="{d}{k}matrix.{gate}",
             parts=("recurrent_kernel",),
             transposed=True,
-            gates=named("4", "5", "6", "7"),
+            gates=Names("4", "5", "6", "7"),
         ),
         Slot(key="{d}{k}bias.{gate}", parts=("bias",)),
         Slot(
             key="{d}{k}bias.{gate}",
             parts=("recurrent_bias",),
             filled=True,
-            gates=named("4", "5", "6", "7"),
+            gates=Names("4", "5", "6", "7"),
         ),
     ),
-    gates=named("0", "1", "2", "3"),
+    gates=Names("0", "1", "2", "3"),
     bidirectional=True,
     alike=True,
     always_bias=True,
@@ -155,17 +155,17 @@ CHAINER_STACK = Row(
             key="{n}.w{gate}",
             parts=("recurrent_kernel",),
             transposed=True,
-            gates=named("4", "5", "6", "7"),
+            gates=Names("4", "5", "6", "7"),
         ),
         Slot(key="{n}.b{gate}", parts=("bias",)),
         Slot(
             key="{n}.b{gate}",
             parts=("recurrent_bias",),
             filled=True,
-            gates=named("4", "5", "6", "7"),
+            gates=Names("4", "5", "6", "7"),
         ),
     ),
-    gates=named("0", "1", "2", "3"),
+    gates=Names("0", "1", "2", "3"),
     index="{}",
     bidirectional=True,
     alike=True,
@@ -267,7 +267,7 @@ COREML = Row(
         Slot(key="{d}{gate}BiasVector", parts=("bias",)),
         Slot(key="{d}{gate}PeepholeVector", parts=("peephole",), order="ifo"),
     ),
-    gates=named("inputGate", "forgetGate", "blockInput", "outputGate"),
+    gates=Names("inputGate", "forgetGate", "blockInput", "outputGate"),
     bidirectional=True,
     alike=True,
     index=None,
@@ -289,7 +289,7 @@ TFLITE = Row(
         Slot(key="{d}{k}projection_weights", parts=("projection",), transposed=True),
         Slot(key="{d}{k}projection_bias", parts=("projection_bias",)),
     ),
-    gates=named("input", "forget", "cell", "output"),
+    gates=Names("input", "forget", "cell", "output"),
     always_bias=True,
     expresses=frozenset({"cell_clip", "projection_clip"}),
     run=False,

@@ -14,7 +14,7 @@ from lstmconvert.errors import UnknownOption, UnsupportedByTarget
 from lstmconvert.gates import Gate
 from lstmconvert.layer import UNKNOWN, Cell, Direction, GateWeights, LSTMLayer, OpaqueCell
 from lstmconvert.onnx.functions import spell
-from lstmconvert.tensors import ArrayTensor
+from lstmconvert.views import Added, Zeros
 
 TARGET = "ONNX"
 _GATE_PARTS = frozenset({"kernel", "recurrent_kernel", "bias", "recurrent_bias", "peephole"})
@@ -85,18 +85,15 @@ def _folded(direction: Direction) -> Direction:
 
 
 def _with_bias(cell: Cell) -> Cell:
-    import numpy as np
-
     amount = cell.options.forget_bias
     if not amount:
         return cell
     gates = {}
     for gate, weights in cell.gates.items():
-        stored = weights.tensors.get("bias")
-        bias = stored.read() if stored is not None else np.zeros(cell.units, cell.dtype)
+        bias = weights.tensors.get("bias", Zeros((cell.units,), cell.dtype))
         if gate is Gate.FORGET:
-            bias = bias + bias.dtype.type(amount)
-        gates[gate] = GateWeights(gate, {**weights.tensors, "bias": ArrayTensor(bias)})
+            bias = Added(bias, float(amount))
+        gates[gate] = GateWeights(gate, {**weights.tensors, "bias": bias})
     return replace(
         cell, gates=gates, options=replace(cell.options, forget_bias=0.0, use_bias=True)
     )

@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from lstmconvert.gates import Gate, by_letters
 from lstmconvert.layer import Cell
 from lstmconvert.onnx.builder import Graph
+from lstmconvert.onnx.negated import negated
 from lstmconvert.onnx.types import NUMBERS
-from lstmconvert.onnx.views import Stacked, Transposed
-from lstmconvert.tensors import ArrayTensor, Tensor
+from lstmconvert.tensors import SideBySide, Tensor
+from lstmconvert.views import Stacked, Zeros, transposed
 
 #: The order of the gates in W, R and B, and of the peepholes in P (onnx/defs/rnn/defs.cc).
 ORDER = by_letters("iofc")
@@ -130,34 +129,36 @@ class Weights:
     # ---- fused -------------------------------------------------------------------------------
 
     def _fused_inputs(self, key: str) -> str:
-        parts = [part for named in self._cells for part in _fused_parts(named.cell, key)]
-        count = len(self._cells)
-        rows = sum(part.shape[0] for part in parts) // count
-        width = parts[0].shape[1:]
-        return self._graph.weight(f"{self._name}.{key}", Stacked(parts, (count, rows, *width)))
+        stacks = [_fused(named.cell, key) for named in self._cells]
+        shape = (len(stacks), *stacks[0].shape)
+        return self._graph.weight(f"{self._name}.{key}", Stacked(tuple(stacks), shape))
 
 
-def _fused_parts(cell: Cell, key: str) -> list[Tensor]:
+def _fused(cell: Cell, key: str) -> Tensor:
+    """Return W or R (4 * units, inputs), B (8 * units,) or P (3 * units,) of one direction."""
     if key in ("W", "R"):
         part = "kernel" if key == "W" else "recurrent_kernel"
-        return [Transposed(_tensor(cell, gate, part)) for gate in ORDER]
+        gates = tuple(transposed(_tensor(cell, gate, part)) for gate in ORDER)
+        rows, width = gates[0].shape
+        return Stacked(gates, (len(gates) * rows, width))
     if key == "P":
-        return [_tensor(cell, gate, "peephole") for gate in PEEPHOLES]
-    return [_tensor(cell, gate, part) for part in ("bias", "recurrent_bias") for gate in ORDER]
+        return SideBySide(tuple(_tensor(cell, gate, "peephole") for gate in PEEPHOLES))
+    parts = ("bias", "recurrent_bias")
+    return SideBySide(tuple(_tensor(cell, gate, part) for part in parts for gate in ORDER))
 
 
 def _tensor(cell: Cell, gate: Gate, part: str) -> Tensor:
     source = _stored(cell, gate)
     tensor = cell.gates[source].tensors.get(part)
     if tensor is None:
-        return ArrayTensor(np.zeros(cell.units, cell.dtype))
-    return tensor if source is gate else ArrayTensor(-tensor.read())
+        return Zeros((cell.units,), cell.dtype)
+    return tensor if source is gate else negated(tensor)
 
 
 def _stored(cell: Cell, gate: Gate) -> Gate:
     """Return the gate whose weights stand for `gate`: of coupled gates, one alone is stored.
 
-    ONNX Runtime computes f = 1 - i from the input gate. Ours is i = 1 - f from the forget gate; the
+    ONNX Runtime computes f = 1 - i from the input gate (1.32, measured). Ours is i = 1 - f from the forget gate; the
     negated weights in the input gate's place make both say the same, whoever reads them.
     """
     if gate is Gate.INPUT and cell.options.input_forget:

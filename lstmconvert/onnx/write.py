@@ -6,7 +6,8 @@ the model's initializers point into it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 #: A protocol buffer cannot be longer: protobuf counts its bytes in a signed 32-bit integer.
 PROTOBUF_BYTES = 2**31 - 1
+#: For what is not counted: the tags and lengths of the metadata.
+_MARGIN = 1024
 DATA_SUFFIX = ".data"
 _NO_KERNEL = ("float64", "bfloat16")
 
@@ -41,6 +44,10 @@ class _Content:
     graph: Graph
     opset: int
     warnings: tuple[str, ...]
+
+    @property
+    def fused(self) -> bool:
+        return self.graph.style.fused
 
 
 def save(model: Model, path: Path, how: Options, source: Path | None) -> Result:
@@ -140,6 +147,12 @@ def _known(tensor: Tensor, name: str) -> Tensor:
 
 def _graph(model: Model, style: Style, chained: bool) -> tuple[Graph, tuple[str, ...]]:
     graph = Graph(style)
+    for layer in model.layers:
+        # All that the metadata lists, in its order. Fused, the gates are in W, R, B and P.
+        for side, index, cell in layer.cells():
+            start = naming.prefix(layer, side, index)
+            for part, tensor in cell.parts.items() if style.fused else cell.tensors():
+                graph.weight(f"{start}.{part}", tensor)
     feeds = chain.feeds(model) if chained else {}
     fed, sources = dict[str, Feed](), set(feeds.values())
     waiting = list(model.layers)
@@ -183,12 +196,73 @@ def _warnings(layer: LSTMLayer, how: Options) -> list[str]:
 def _write(content: _Content, path: Path, force: bool, source: Path | None) -> None:
     from lstmconvert.api import Digest
 
-    digest, model = Digest(content.model), content.model
+    digest = Digest(content.model)
 
     def texts() -> dict[str, str]:
-        return {metadata.KEY: digest.texts(model)[metadata.KEY]}
+        return {metadata.KEY: digest.texts(content.model)[metadata.KEY]}
 
-    texts()  # the first one has no hash yet
-    parts = Parts(_model_proto(content), _graph_proto(content.graph), content.graph.weights)
-    length = len(texts.__name__) if not parts.weights else parts.size()
-    raise NotImplementedError(length)
+    spare = len(texts()[metadata.KEY].encode())  # the first text has no hash yet, and its length
+    parts = Parts(_model_proto(content.opset), _graph_proto(content.graph), content.graph.weights)
+    with writing.replacing(path, force=force, source=source) as temporary:
+        if parts.size() + spare + _MARGIN <= PROTOBUF_BYTES:
+            parts.write(temporary, texts)
+            _read_back(parts, temporary, path)
+        else:
+            beside = _Beside(path.with_name(path.name + DATA_SUFFIX), force, source)
+            whole = {"format": "np"} if content.fused else None
+            with _data(parts, beside, lambda: whole or digest.texts(content.model)) as placed:
+                placed.write(temporary, texts)
+        content.model.source.check()
+
+
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    path: Path
+    force: bool
+    source: Path | None
+
+
+@contextlib.contextmanager
+def _data(
+    parts: Parts, beside: _Beside, texts: Callable[[], Mapping[str, str]]
+) -> Iterator[Parts]:
+    """Write the data file, and yield the parts of a model that points into it.
+
+    The data takes its name first, and the model after it.
+    """
+    with writing.replacing(beside.path, force=beside.force, source=beside.source) as data:
+        safetensors.write(data, parts.weights, texts)
+        written = safetensors.read(SourceFile(data))[0]
+        writing.check_written(parts.weights, written, beside.path)
+        yield replace(
+            parts,
+            placed={
+                name: Placed(beside.path.name, tensor.offset, tensor.nbytes)
+                for name, tensor in written.items()
+                if isinstance(tensor, FileTensor)
+            },
+        )
+
+
+def _read_back(parts: Parts, temporary: Path, path: Path) -> None:
+    from lstmconvert.onnx import skeleton
+
+    model = skeleton.read(SourceFile(temporary))
+    found = {proto.name: model.tensor(proto) for proto in model.proto.graph.initializer}
+    writing.check_written(parts.weights, found, path)
+
+
+def _model_proto(opset: int) -> onnx.ModelProto:
+    identifier = onnx.helper.make_opsetid("", opset)
+    return onnx.ModelProto(
+        ir_version=onnx.helper.find_min_ir_version_for([identifier], True),
+        producer_name="lstmconvert",
+        producer_version=__version__,
+        opset_import=[identifier],
+    )
+
+
+def _graph_proto(graph: Graph) -> onnx.GraphProto:
+    return onnx.helper.make_graph(
+        graph.nodes, "lstmconvert", graph.inputs, graph.outputs, graph.defaults
+    )

@@ -35,7 +35,7 @@ class Weight:
             return True
         keyword, default, wanted = self.when
         value = config.get(keyword)
-        return (default if value is None else value) == wanted
+        return bool((default if value is None else value) == wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,9 @@ _VARIANCE = Weight("moving_variance", also=("running_std",), trainable=False)
 _DEPTHWISE, _POINTWISE = Weight("depthwise_kernel"), Weight("pointwise_kernel")
 
 _CONV = "filters kernel_size strides padding data_format dilation_rate activation use_bias"
-_DEPTH = "kernel_size strides padding depth_multiplier data_format dilation_rate activation use_bias"
+_DEPTH = (
+    "kernel_size strides padding depth_multiplier data_format dilation_rate activation use_bias"
+)
 _ONE_GROUP: Mapping[str, tuple[Json, ...]] = {"groups": (1,)}
 _POOL = "pool_size strides padding data_format"
 _RNN = "return_sequences return_state go_backwards stateful unroll"

@@ -56,6 +56,7 @@ _CLASS_KEYS: Mapping[str, Mapping[str, str]] = {
 _DROPPED = frozenset(
     {"input_length", "create_input_layer", "cache_enabled", "consume_less", "forget_bias_init"}
 )
+_SIZES = ("kernel_dim1", "kernel_dim2", "kernel_dim3", "nb_row", "nb_col")
 _DIM_ORDERING = {"th": "channels_first", "tf": "channels_last"}
 _MERGE_MODES = {
     "sum": "Add",
@@ -91,12 +92,10 @@ def _keywords(class_name: str, config: JsonObject) -> JsonObject:
     if isinstance(result.get("data_format"), str):
         ordering = result["data_format"]
         result["data_format"] = _DIM_ORDERING.get(ordering, ordering)
-    sizes = [config[key] for key in ("kernel_dim1", "kernel_dim2", "kernel_dim3", "nb_row", "nb_col")
-             if key in config]
+    sizes = [config[key] for key in _SIZES if key in config]
     if sizes:
+        result = {key: item for key, item in result.items() if key not in _SIZES}
         result["kernel_size"] = sizes
-        for key in ("kernel_dim1", "kernel_dim2", "kernel_dim3", "nb_row", "nb_col"):
-            result.pop(key, None)
     return result
 
 

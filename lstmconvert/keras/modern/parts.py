@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from lstmconvert.errors import UnsupportedByTarget
 from lstmconvert.jsontext import Json, JsonObject
+from lstmconvert.keras import layerstore
 from lstmconvert.keras.modern import keras1
 from lstmconvert.keras.modern.classes import (
     CLASSES,
@@ -54,11 +55,12 @@ class Part:
     layer: LSTMLayer | None = None
     weights: tuple[Weight, ...] = ()
     arrays: list[Tensor] = field(default_factory=list)
+    opaque: bool = False
 
     @property
     def is_model(self) -> bool:
         """Whether it holds a list of layers."""
-        return self.layer is None and self.row is None and self.node.is_model
+        return self.layer is None and not self.opaque and self.node.is_model
 
     def walk(self) -> Iterator[Part]:
         """Yield the part and everything below it."""
@@ -78,6 +80,11 @@ def unsupported(what: str, name: str, option: str, found: object = None) -> Unsu
         found=found,
         hint="keep the source's container, or take the LSTM layers alone with --lstm-only",
     )
+
+
+def no_row(name: str, class_name: str) -> UnsupportedByTarget:
+    """Return the error for a layer whose class is no row of the table."""
+    return unsupported(f"the class {class_name} is not among those that cross", name, class_name)
 
 
 class Builder:
@@ -132,15 +139,13 @@ class Builder:
 
     def _unknown(self, item: Node, group: str, name: str) -> Part:
         if self._era != "keras3" or item.class_name in _CODE:
-            raise unsupported(
-                f"the class {item.class_name} is not among those that cross", name, item.class_name
-            )
-        return Part(item, name, item.class_name, item.config, None, group, True)
+            raise no_row(name, item.class_name)
+        return Part(item, name, item.class_name, item.config, None, group, True, opaque=True)
 
     def _recurrent(self, item: Node, group: str, name: str) -> Part:
-        part = Part(item, name, item.class_name, item.config, None, group, _trainable(item))
-        part.layer = self._layers[group]
-        return part
+        layer = self._layers[group]
+        class_name = layerstore.class_name(layer)
+        return Part(item, name, class_name, item.config, None, group, _trainable(item), layer=layer)
 
     def _model(self, item: Node, group: str, name: str) -> Part:
         class_name = "Functional" if item.class_name == "Model" else item.class_name

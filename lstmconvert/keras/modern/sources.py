@@ -17,8 +17,8 @@ import numpy as np
 from lstmconvert.dtypes import Array
 from lstmconvert.errors import CorruptFile
 from lstmconvert.keras.legacy import TOP_LEVEL
-from lstmconvert.keras.modern.classes import CLASSES, CONVOLUTIONS
-from lstmconvert.keras.modern.parts import Part, unsupported
+from lstmconvert.keras.modern.classes import CLASSES, CONVOLUTIONS, Weight
+from lstmconvert.keras.modern.parts import Part, no_row, unsupported
 from lstmconvert.keras.modern.recurrent import gru_of_cudnn, keras1_cell
 from lstmconvert.layer import LSTMLayer, OpaqueCell
 from lstmconvert.model import Structure
@@ -35,15 +35,20 @@ _METRICS = ("metrics/", "_metrics/", "compiled_metrics/", "_compile_metrics/", "
 
 
 class Slot(NamedTuple):
-    """One variable of a part: its index among the part's weights."""
+    """One variable of a part: its number among the part's weights."""
 
     part: Part
-    index: int
+    number: int
+
+    @property
+    def weight(self) -> Weight:
+        """What it is."""
+        return self.part.weights[self.number]
 
     @property
     def trainable(self) -> bool:
         """Whether training changes it, unless something around it is frozen."""
-        return self.part.weights[self.index].trainable
+        return self.weight.trainable
 
 
 Order = Callable[[Part], list[Slot]]
@@ -100,6 +105,8 @@ class Source:
             raise unsupported("weights that no layer of the config holds", root.name, path)
 
     def _fill_v3(self, part: Part) -> None:
+        if part.opaque and any(path.startswith(f"{part.group}/") for path in self._stored):
+            raise no_row(part.name, part.class_name)
         base = f"{part.group}/vars".strip("/")
         for index, weight in enumerate(part.weights):
             path = f"{base}/{index}"
@@ -160,7 +167,10 @@ class Source:
                 raise CorruptFile("a listed weight is missing", where=f"{self._where}: {path}")
             self._used.add(path)
             found.append((name, self._stored[path]))
-        found = _joined(part, found, era)
+        opaque = next((below for below in part.walk() if below.opaque), None)
+        if opaque is not None and found:
+            raise no_row(opaque.name, opaque.class_name)
+        found = _joined(found, era)
         slots = _best(part, [name for name, _ in found], era)
         if slots is None:
             raise CorruptFile(
@@ -179,12 +189,10 @@ def _holds(part: Part) -> bool:
 
 
 def _described(slot: Slot) -> str:
-    return f"{slot.part.name}/{slot.part.weights[slot.index].role}"
+    return f"{slot.part.name}/{slot.weight.role}"
 
 
-def _joined(
-    part: Part, found: list[tuple[str, Tensor]], era: str
-) -> list[tuple[str, Tensor]]:
+def _joined(found: list[tuple[str, Tensor]], era: str) -> list[tuple[str, Tensor]]:
     """Join the arrays of a Keras 1 recurrent cell, which has them gate by gate."""
     if era != "keras1":
         return found
@@ -212,7 +220,7 @@ def _best(part: Part, names: list[str], era: str) -> list[Slot] | None:
 
 def _allows(name: str, slot: Slot) -> bool:
     leaf = _SUFFIX.sub("", name.rpartition("/")[2])
-    weight = slot.part.weights[slot.index]
+    weight = slot.weight
     role = next((r for r in _ROLES if leaf == r or leaf.endswith(f"_{r}")), None)
     return role is None or role == weight.role or role in weight.also
 
@@ -267,7 +275,8 @@ def frozen_order(part: Part) -> list[Slot]:
         return slots
     frozen = set(_frozen(part, False))
     trained = [slot for slot in slots if slot.trainable and slot not in frozen]
-    return trained + [slot for slot in slots if slot not in trained]
+    rest = set(trained)
+    return trained + [slot for slot in slots if slot not in rest]
 
 
 def _made(part: Part) -> Iterator[Slot]:

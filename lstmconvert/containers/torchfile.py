@@ -1,0 +1,84 @@
+"""PyTorch's `.pt`: a zip of a pickle and its arrays, opened by torch itself and no other way.
+
+`torch.load(weights_only=True)` builds tensors and plain containers and nothing else; without torch
+such a file is not read at all.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import numpy as np
+
+from lstmconvert.dtypes import Array, dtype_of
+from lstmconvert.errors import CorruptFile, MissingPackage
+from lstmconvert.files import Window
+from lstmconvert.tensors import ArrayTensor, SourceFile, Tensor
+
+_PICKLE = "data.pkl"
+#: So deep lies a state_dict inside a checkpoint's own dictionaries.
+_DEPTH = 8
+
+
+def is_torch(names: Collection[str]) -> bool:
+    """Whether a zip's members are those of a file that `torch.save` wrote."""
+    return any(name.rpartition("/")[2] == _PICKLE for name in names)
+
+
+def read(source: SourceFile) -> dict[str, Tensor]:
+    """Return every tensor of a file by name; dictionaries inside it are joined by dots.
+
+    Raises:
+        MissingPackage: torch is not installed.
+        CorruptFile: torch refuses the file, or it holds no tensors.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise MissingPackage(
+            "a .pt file is opened by PyTorch alone, which is not installed",
+            where=source.path,
+            hint="pip install torch, or save the weights with safetensors.torch.save_file",
+        ) from None
+    try:
+        found = torch.load(io.BufferedReader(Window(source)), map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever torch makes of a file that is not its own
+        raise CorruptFile(
+            f"torch.load(weights_only=True) refuses it: {str(error).splitlines()[0][:160]}",
+            where=source.path,
+            hint="save the module's state_dict(), not the module: torch.save(m.state_dict(), path)",
+        ) from None
+    tensors = {
+        name: ArrayTensor(array_of(tensor)) for name, tensor in _tensors(found, "", 0, torch)
+    }
+    if not tensors:
+        raise CorruptFile("no tensors in it", where=source.path, expected="a state_dict")
+    return dict(tensors)
+
+
+def _tensors(value: Any, prefix: str, depth: int, torch: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, torch.Tensor):
+        yield prefix.rstrip("."), value
+    elif isinstance(value, dict) and depth < _DEPTH:
+        for key, item in value.items():
+            if isinstance(key, (str, int)):
+                yield from _tensors(item, f"{prefix}{key}.", depth + 1, torch)
+
+
+def array_of(tensor: Any) -> Array:
+    """Return a torch tensor's numbers as an array of their own, bit for bit.
+
+    Raises:
+        CorruptFile: it is sparse, quantized or of a type that NumPy does not have.
+    """
+    import torch
+
+    try:
+        dense = tensor.detach().cpu().contiguous()
+        if dense.dtype is torch.bfloat16:
+            return np.array(dense.view(torch.int16).numpy()).view(dtype_of("bfloat16"))
+        return np.array(dense.numpy())
+    except (TypeError, RuntimeError) as error:
+        raise CorruptFile(f"a tensor that is no plain array: {str(error)[:120]}") from None

@@ -1,0 +1,84 @@
+"""The arrays of a tree of parts, into either weight store of Keras 3."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from lstmconvert.keras import layerstore
+from lstmconvert.keras.modern.parts import Part
+from lstmconvert.keras.nodes import snake_case
+from lstmconvert.layer import LSTMLayer
+from lstmconvert.tensors import Tensor
+
+Fitted = Callable[[LSTMLayer], LSTMLayer]
+
+
+def v3_store(root: Part, fitted: Fitted) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return full path -> tensor, and group -> `name` attribute, of a v3 store."""
+    tensors: dict[str, Tensor] = {}
+    names: dict[str, str] = {}
+    for group, part in _groups(root, ""):
+        if group:
+            names[group] = part.name
+        for index, tensor in enumerate(part.arrays):
+            tensors[f"{group}/vars/{index}".strip("/")] = tensor
+        if part.layer is not None:
+            for place, name, cell in layerstore.v3_cells(fitted(part.layer), group):
+                if name:
+                    names[place] = name
+                for index, tensor in enumerate(cell):
+                    tensors[f"{place}/vars/{index}"] = tensor
+    return tensors, names
+
+
+def _groups(part: Part, group: str) -> Iterator[tuple[str, Part]]:
+    yield group, part
+    used: dict[str, int] = {}
+    for attribute, child in part.children:
+        path = f"{group}/{attribute}".strip("/")
+        if attribute in ("layers", "cells"):
+            kind = snake_case(child.class_name)
+            used[kind] = used.get(kind, -1) + 1
+            path = f"{path}/{kind}_{used[kind]}" if used[kind] else f"{path}/{kind}"
+        yield from _groups(child, path)
+
+
+def legacy_store(
+    root: Part, fitted: Fitted
+) -> tuple[dict[str, Tensor], dict[str, tuple[str, ...]]]:
+    """Return full path below the weights' group -> tensor, and layer -> weight names."""
+    tensors: dict[str, Tensor] = {}
+    names: dict[str, tuple[str, ...]] = {}
+    for _, top in root.children:
+        listed: dict[str, Tensor] = {}
+        for name, tensor in _in_order(top, fitted):
+            own, count = name, 0
+            while own in listed:
+                count += 1
+                own = f"{name}_{count}"
+            listed[own] = tensor
+        names[top.name] = tuple(listed)
+        tensors.update({f"{top.name}/{name}": tensor for name, tensor in listed.items()})
+    return tensors, names
+
+
+def _in_order(top: Part, fitted: Fitted) -> Iterator[tuple[str, Tensor]]:
+    """Yield a layer's weights in the order in which Keras 3 reads them: what was made as trainable
+    first, unless the layer itself is frozen (keras/src/layers/layer.py, `trainable_weights`)."""
+    trained: list[tuple[str, Tensor]] = []
+    rest: list[tuple[str, Tensor]] = []
+    for scope, part in _scopes(top, ""):
+        for weight, tensor in zip(part.weights, part.arrays, strict=True):
+            is_first = weight.trainable or not top.trainable
+            (trained if is_first else rest).append((f"{scope}/{weight.role}", tensor))
+        if part.layer is not None:
+            cells = layerstore.legacy_weights(fitted(part.layer), scope)
+            trained.extend((name, tensor) for name, tensor, _ in cells)
+    yield from (*trained, *rest)
+
+
+def _scopes(part: Part, outer: str) -> Iterator[tuple[str, Part]]:
+    scope = f"{outer}/{part.name}".strip("/")
+    yield scope, part
+    for _, child in part.children:
+        yield from _scopes(child, scope)

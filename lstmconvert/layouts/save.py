@@ -1,0 +1,61 @@
+"""Writing a model in a framework's layout: arranged, written, read back, compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lstmconvert import writing
+from lstmconvert.containers import arrays
+from lstmconvert.layouts import write
+from lstmconvert.layouts.row import Row
+from lstmconvert.model import Model
+from lstmconvert.tensors import SourceFile
+
+if TYPE_CHECKING:
+    from lstmconvert.api import Options, Result
+
+
+def save(
+    model: Model, path: Path, container: str, row: Row, how: Options, source: Path | None
+) -> Result:
+    """Write a file.
+
+    Raises:
+        UsageError, UnknownOption, UnsupportedByTarget: see `write.content`.
+        DestinationError: see `writing.replacing`.
+    """
+    from lstmconvert.api import Digest, Result
+
+    content = write.content(
+        model,
+        row,
+        stacks=how.stacks,
+        bare=how.bare,
+        with_other=how.with_other,
+        with_optimizer=how.with_optimizer,
+        allow_lossy=how.allow_lossy,
+    )
+    result = Result(
+        destination=path,
+        container=container,
+        layout=row.name,
+        layers=tuple(content.model),
+        tensors=len(content.tensors),
+        losses=content.model.losses,
+        warnings=(*model.notes, *content.model.losses, *content.warnings),
+        written=not how.dry_run,
+    )
+    if how.dry_run:
+        return result
+    digest = Digest(model)
+    with writing.replacing(path, force=how.force, source=source) as temporary:
+        arrays.write(container, temporary, content.tensors, lambda: content.texts(digest.texts))
+        written, _ = arrays.read(container, SourceFile(temporary))
+        try:
+            writing.check_written(content.tensors, written, path)
+        finally:
+            model.source.check()
+    return result
+
+

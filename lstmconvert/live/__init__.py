@@ -1,0 +1,1 @@
+"""Live objects of other frameworks, each imported when it is asked for."""

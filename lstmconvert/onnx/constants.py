@@ -1,0 +1,216 @@
+"""Values that a graph computes from nothing but constants: exporters hide weights behind such nodes.
+
+An initializer stays in its file. What lies behind Concat, Slice, Transpose, Cast, DequantizeLinear
+and the like is computed node by node by the onnx library's own reference evaluator, once the size
+of the result is known to be harmless. No node with a graph inside it, no random one and none of a
+foreign domain is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from onnx.reference import ReferenceEvaluator
+
+from lstmconvert import limits
+from lstmconvert.dtypes import Array, dtype_of
+from lstmconvert.errors import CorruptFile
+from lstmconvert.onnx.scopes import DEFAULT_DOMAINS, Graphs, Scope, attributes
+from lstmconvert.onnx.skeleton import Skeleton
+from lstmconvert.onnx.types import NAMES, NUMBERS
+from lstmconvert.tensors import ArrayTensor, Tensor
+
+#: What is computed: arrangement, number types, and the arithmetic of scales.
+_OPERATORS = frozenset(
+    {
+        *("Cast", "CastLike", "Concat", "Constant", "ConstantOfShape", "DequantizeLinear"),
+        *("Expand", "Flatten", "Gather", "Identity", "Pad", "Range", "Reshape", "Shape"),
+        *("Size", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where"),
+        *("Add", "Div", "Mul", "Neg", "Sub"),
+    }
+)
+#: Inputs up to this many bytes are shown to shape inference: axes, sizes, scales.
+_SHOWN = 4096
+_SCALARS = {"value_float": "float32", "value_int": "int64"}
+_VECTORS = {"value_floats": "float32", "value_ints": "int64"}
+
+
+class NotConstantError(Exception):
+    """A value that depends on what a graph is given: `args` are its name and why."""
+
+
+class Constants:
+    """The constants of one model.
+
+    Args:
+        skeleton: the model.
+        graphs: its graphs.
+    """
+
+    def __init__(self, skeleton: Skeleton, graphs: Graphs) -> None:
+        self._skeleton, self._graphs = skeleton, graphs
+        self._known: dict[tuple[int, str], Tensor] = {}
+        self._made = 0
+        #: Names of the initializers that have been asked for, by graph.
+        self.asked: set[tuple[int, str]] = set()
+
+    def tensor(self, scope: Scope, name: str) -> Tensor:
+        """Return the value that a name has in a graph.
+
+        Raises:
+            NotConstantError: it depends on an input of the graph, or is made by a node that is not
+                run here.
+            CorruptFile: the file contradicts itself.
+            LimitExceeded: the value is far larger than the file.
+        """
+        waiting = [(scope, name)]
+        open_: set[tuple[int, str]] = set()
+        while waiting:
+            place = self._place(*waiting[-1])
+            key = (id(place[0]), place[1])
+            if key in self._known:
+                open_.discard(key)
+                waiting.pop()
+                continue
+            needed = [item for item in self._needs(*place) if self._missing(*item)]
+            if not needed:
+                self._known[key] = self._value(*place)
+                continue
+            if key in open_:
+                raise CorruptFile("a value that is made from itself", where=self._where(name))
+            open_.add(key)
+            waiting += needed
+        found, own = self._place(scope, name)
+        return self._known[id(found), own]
+
+    def _missing(self, scope: Scope, name: str) -> bool:
+        holder, own = self._place(scope, name)
+        return (id(holder), own) not in self._known
+
+    def _where(self, name: str) -> str:
+        return f"{self._skeleton.source.path}: {name}"
+
+    def _place(self, scope: Scope, name: str) -> tuple[Scope, str]:
+        """Return where a value is made, behind nodes that hand it on as it is."""
+        for _ in range(limits.ONNX_NODES.value):
+            holder = scope.holder(name)
+            if holder is None:
+                raise CorruptFile("a name that nothing has", where=self._where(name))
+            node = holder.producers.get(name)
+            if name in holder.initializers or node is None or node.op_type != "Identity":
+                return holder, name
+            if len(node.input) != 1:
+                raise CorruptFile("an Identity without its input", where=self._where(name))
+            scope, name = holder, node.input[0]
+        raise CorruptFile("a value that is made from itself", where=self._where(name))
+
+    def _needs(self, scope: Scope, name: str) -> list[tuple[Scope, str]]:
+        if name in scope.initializers:
+            return []
+        node = scope.producers.get(name)
+        if node is None:
+            raise NotConstantError(name, "an input of the graph")
+        if node.op_type not in _OPERATORS or node.domain not in DEFAULT_DOMAINS:
+            raise NotConstantError(name, f"made by {node.op_type[:40]}")
+        return [(scope, item) for item in node.input if item]
+
+    def _value(self, scope: Scope, name: str) -> Tensor:
+        proto = scope.initializers.get(name)
+        if proto is not None:
+            self.asked.add((id(scope), name))
+            return self._skeleton.tensor(proto)
+        node = scope.producers[name]
+        if node.op_type == "Constant":
+            return self._constant(node, name)
+        feeds = {item: self.tensor(scope, item) for item in node.input if item}
+        results = self._run(node, feeds)
+        for output, array in results.items():
+            self._known[id(scope), output] = ArrayTensor(array)
+        return self._known[id(scope), name]
+
+    def _constant(self, node: onnx.NodeProto, name: str) -> Tensor:
+        found = attributes(node)
+        if len(found) == 1:
+            ((key, value),) = found.items()
+            if key == "value" and value.type == onnx.AttributeProto.TENSOR:
+                return self._skeleton.tensor(value.t)
+            if key in _SCALARS:
+                number = value.f if key == "value_float" else value.i
+                return ArrayTensor(np.asarray(number, dtype_of(_SCALARS[key])))
+            if key in _VECTORS:
+                numbers = list(value.floats if key == "value_floats" else value.ints)
+                return ArrayTensor(np.asarray(numbers, dtype_of(_VECTORS[key])))
+        raise NotConstantError(name, "a Constant of a kind that is not read here")
+
+    # ---- running a node ----------------------------------------------------------------------
+
+    def _run(self, node: onnx.NodeProto, feeds: Mapping[str, Tensor]) -> dict[str, Array]:
+        where = self._where(node.output[0])
+        self._check_size(node, feeds, where)
+        inputs = [onnx.helper.make_value_info(name, _type(t)) for name, t in feeds.items()]
+        outputs = [onnx.helper.make_value_info(n, onnx.TypeProto()) for n in node.output if n]
+        graph = onnx.helper.make_graph([node], "constant", inputs, outputs)
+        version = onnx.helper.make_opsetid("", self._graphs.opsets.get("", 1))
+        model = onnx.helper.make_model(graph, opset_imports=[version])
+        arrays = {name: tensor.read() for name, tensor in feeds.items()}
+        try:
+            with np.errstate(all="ignore"):
+                results = ReferenceEvaluator(model).run(None, arrays)
+        except Exception as error:  # operators raise whatever NumPy does
+            raise CorruptFile(
+                f"a constant that cannot be computed: {node.op_type}: {str(error)[:120]}",
+                where=where,
+            ) from None
+        names = [name for name in node.output if name]
+        found = dict(zip(names, map(np.asarray, results), strict=True))
+        if any(array.dtype.name not in NUMBERS for array in found.values()):
+            raise CorruptFile("a constant that is no number", where=where)
+        return found
+
+    def _check_size(
+        self, node: onnx.NodeProto, feeds: Mapping[str, Tensor], where: str
+    ) -> None:
+        """Refuse a result far larger than the file: a few bytes can expand to terabytes."""
+        for size in self._sizes(node, feeds, where):
+            self._made += size
+        stored = self._skeleton.source.size + sum(tensor.nbytes for tensor in feeds.values())
+        limits.check_expansion(self._made, stored, where)
+
+    def _sizes(
+        self, node: onnx.NodeProto, feeds: Mapping[str, Tensor], where: str
+    ) -> list[int]:
+        version = self._graphs.opsets.get("", 1)
+        shown = {n: t for n, t in feeds.items() if t.nbytes <= _SHOWN}
+        try:
+            found = onnx.shape_inference.infer_node_outputs(
+                onnx.defs.get_schema(node.op_type, version, ""),
+                node,
+                {name: _type(tensor) for name, tensor in feeds.items()},
+                {n: onnx.numpy_helper.from_array(t.read(), n) for n, t in shown.items()},
+                opset_imports=[onnx.helper.make_opsetid("", version)],
+            )
+        except Exception as error:  # the library's own are untyped
+            raise CorruptFile(
+                f"a constant that does not fit its operator: {str(error)[:120]}", where=where
+            ) from None
+        return [_bytes(found.get(name), where) for name in node.output if name]
+
+
+def _type(tensor: Tensor) -> onnx.TypeProto:
+    return onnx.helper.make_tensor_type_proto(NUMBERS[tensor.dtype.name], tensor.shape)
+
+
+def _bytes(kind: onnx.TypeProto | None, where: str) -> int:
+    if kind is None or not kind.HasField("tensor_type"):
+        raise CorruptFile("a constant that is no tensor", where=where)
+    tensor = kind.tensor_type
+    sizes = [axis.dim_value for axis in tensor.shape.dim if axis.HasField("dim_value")]
+    if not tensor.HasField("shape") or len(sizes) != len(tensor.shape.dim):
+        raise CorruptFile("a constant whose size cannot be told", where=where)
+    total = dtype_of(NAMES.get(tensor.elem_type, "float64")).itemsize
+    for size in sizes:
+        total *= size
+    limits.TENSOR_BYTES.check(total, where, "the constant")
+    return total

@@ -1,0 +1,230 @@
+"""Opening ONNX files: our own, exactly, and any model that has LSTM nodes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from lstmconvert import metadata, naming
+from lstmconvert.errors import NoLSTM
+from lstmconvert.jsontext import parse_object
+from lstmconvert.layer import (
+    UNKNOWN,
+    Direction,
+    DirectionOptions,
+    LayerOptions,
+    LSTMLayer,
+    Unknown,
+)
+from lstmconvert.model import Model, Source
+from lstmconvert.onnx import nodes, outputs, scopes, skeleton, values
+from lstmconvert.onnx.constants import Constants
+from lstmconvert.onnx.nodes import LSTMNode
+from lstmconvert.onnx.scopes import Graphs
+from lstmconvert.onnx.skeleton import Skeleton
+from lstmconvert.tensors import SourceFile, Tensor
+
+CONTAINER = "onnx"
+#: The end of a node's name that says no more than what the node is.
+_OPERATOR = re.compile(r"(?:^|(?<=[/_.:]))(?:node_|n)?lstm((?:__?\d+)?)$", re.IGNORECASE)
+#: What exporters put after the name of a node's first output.
+_OUTPUT = re.compile(r"_(output_0|Y)$")
+
+
+def open_model(source: SourceFile) -> Model:
+    """Open an ONNX file.
+
+    Raises:
+        NotAModel: it is something else.
+        NoLSTM: no node is an LSTM.
+        SourceError: an LSTM's weights are not in the file.
+        CorruptFile, LimitExceeded: it contradicts itself, or is too large.
+    """
+    found = skeleton.read(source)
+    texts = {entry.key: entry.value for entry in found.proto.metadata_props}
+    graphs = scopes.read(found)
+    model = None
+    if metadata.KEY in texts:
+        model = _own(found, graphs, texts[metadata.KEY])
+    if model is None:
+        model = _foreign(found, graphs)
+        if metadata.KEY in texts:
+            model = replace(model, notes=(*model.notes, _STALE))
+    return replace(model, source=replace(model.source, check=found.check))
+
+
+_STALE = (
+    "the file was written by lstmconvert and changed since: its LSTM nodes are read, and what it "
+    "says of their layers is not"
+)
+
+
+# ---- our own -------------------------------------------------------------------------------------
+
+
+def _own(found: Skeleton, graphs: Graphs, text: str) -> Model | None:
+    """Return the model that the metadata describes; None if its tensors are not there."""
+    wanted = _wanted(text, found)
+    tensors = {
+        proto.name: found.tensor(proto)
+        for proto in found.proto.graph.initializer
+        if proto.name in wanted or proto.name.startswith(naming.OTHER)
+    }
+    if wanted - tensors.keys():
+        tensors.update(_fused(found, graphs, wanted))
+    if wanted - tensors.keys():
+        return None
+    return metadata.Reader(tensors, found.source.path).model(text, CONTAINER)
+
+
+def _wanted(text: str, found: Skeleton) -> set[str]:
+    value = parse_object(text, f"{found.source.path}: {metadata.KEY}")
+    layers = value.get("layers")
+    maps = [
+        layer.get("tensors") for layer in layers if isinstance(layer, dict)
+    ] if isinstance(layers, list) else []
+    return {name for names in maps if isinstance(names, dict) for name in names}
+
+
+def _fused(found: Skeleton, graphs: Graphs, wanted: set[str]) -> dict[str, Tensor]:
+    """Cut the gates out of W, R, B and P of the nodes that bear our names."""
+    result = {}
+    for node in _nodes(found, graphs, Constants(found, graphs)):
+        own = node.node.name
+        both = (f"{own}.forward", f"{own}.backward")
+        for index, prefix in enumerate(both if node.directions == 2 else (own,)):
+            for gate, tensors in nodes.gates(node, index).items():
+                for part, tensor in tensors.items():
+                    name = f"{prefix}.{gate}_gate.{part}"
+                    if name in wanted:
+                        result[name] = tensor
+    return result
+
+
+# ---- any other -----------------------------------------------------------------------------------
+
+
+def _foreign(found: Skeleton, graphs: Graphs) -> Model:
+    constants = Constants(found, graphs)
+    lstms = list(_nodes(found, graphs, constants))
+    if not lstms:
+        kinds = sorted({node.op_type for _, node in graphs.nodes})
+        raise NoLSTM(
+            "no LSTM node",
+            where=found.source.path,
+            found=", ".join(kinds)[:120] or "no nodes",
+        )
+    names = naming.layer_names(_readable(node) for node in lstms)
+    notes: list[str] = []
+    layers = tuple(
+        _layer(node, name, graphs, constants, notes)
+        for node, name in zip(lstms, names, strict=True)
+    )
+    other, left_out = _other(found, graphs, constants)
+    if left_out:
+        notes.append(f"{left_out} tensors of types that are not read here are left out")
+    return Model(
+        layers=layers,
+        source=Source(container=CONTAINER, digest=found.digest),
+        container=CONTAINER,
+        other=other,
+        notes=tuple(notes),
+    )
+
+
+def _nodes(found: Skeleton, graphs: Graphs, constants: Constants) -> Iterator[LSTMNode]:
+    for scope, node in graphs.nodes:
+        if nodes.is_lstm(node):
+            name = node.name or next((out for out in node.output if out), "LSTM")
+            yield nodes.read(node, scope, constants, f"{found.source.path}: {name}")
+
+
+def _readable(node: LSTMNode) -> str:
+    """Make a layer's name of a node's: `/encoder/lstm/LSTM_1` is `encoder/lstm_1`."""
+    name = node.node.name or _OUTPUT.sub("", next((o for o in node.node.output if o), ""))
+    parts = [part for part in name.replace("::", "/").split("/") if part not in ("", ".")]
+    if len(parts) > 1 and (match := _OPERATOR.fullmatch(parts[-1])):
+        parts = [*parts[:-2], f"{parts[-2]}{match[1]}"]
+    text = "/".join(parts)
+    return text if text.isprintable() and text else "lstm"
+
+
+def _layer(
+    node: LSTMNode, name: str, graphs: Graphs, constants: Constants, notes: list[str]
+) -> LSTMLayer:
+    used = outputs.use(node, graphs)
+    if node.direction == "reverse" and used.steps and not _is_turned(node, graphs):
+        notes.append(
+            f"{name}: the graph keeps the order of time of an LSTM that reads from the end; a "
+            "Keras layer with go_backwards returns its sequence reversed"
+        )
+    merge_mode: str | Unknown = UNKNOWN
+    if node.directions == 2:
+        merge_mode = outputs.merge_mode(node, graphs, constants, used.steps)
+    halves = [_direction(node, index, used) for index in range(node.directions)]
+    return LSTMLayer(
+        name=name,
+        path=node.node.name or name,
+        class_name="LSTM" if node.directions == 1 else "Bidirectional",
+        forward=halves[0],
+        backward=halves[1] if node.directions == 2 else None,
+        options=LayerOptions(
+            merge_mode=merge_mode,
+            masked=node.has_lengths,
+            policy=node.values["W"].dtype.name,
+        ),
+    )
+
+
+def _direction(node: LSTMNode, index: int, used: outputs.Use) -> Direction:
+    return Direction(
+        cells=(nodes.cell(node, index),),
+        options=DirectionOptions(
+            return_sequences=used.steps,
+            return_state=used.carry or (used.steps and used.hidden),
+            go_backwards=node.direction == "reverse" or index == 1,
+            stateful=False,
+            unroll=False,
+            time_major=False,
+            # Behind the end of a sequence, ONNX Runtime gives zeros.
+            zero_output_for_mask=node.has_lengths and node.directions == 1,
+            policy=node.values["W"].dtype.name,
+        ),
+        class_name="LSTM",
+    )
+
+
+def _is_turned(node: LSTMNode, graphs: Graphs) -> bool:
+    """Whether all that is done with the sequence is to turn it round, as Keras does."""
+    waiting, turned = [node.output("Y")], False
+    while waiting:
+        users = graphs.uses.get(waiting.pop(), [])
+        for user in users:
+            if user.op_type in ("Squeeze", "Transpose", "Identity", "Reshape", "Where"):
+                waiting += user.output
+            elif user.op_type in ("Slice", "ReverseSequence"):
+                turned = True
+            else:
+                return False
+    return turned
+
+
+def _other(
+    found: Skeleton, graphs: Graphs, constants: Constants
+) -> tuple[Mapping[str, Tensor], int]:
+    """Return the initializers that are no LSTM's weights, by name, and how many are not read."""
+    named: dict[str, Tensor] = {}
+    left_out = 0
+    for scope in graphs.scopes:
+        for name, proto in scope.initializers.items():
+            if (id(scope), name) in constants.asked:
+                continue
+            if not values.is_known(proto):
+                left_out += 1
+                continue
+            path = "/".join(part for part in name.split("/") if part not in ("", "."))
+            path = path.replace("\0", "") or "unnamed"
+            wanted = naming.unique([*named, path])[-1]
+            named[wanted] = found.tensor(proto)
+    return named, left_out

@@ -1,0 +1,87 @@
+"""No guard refuses a real file: every fixture, and every public file of the corpus, still loads.
+
+What is refused is named below, with the reason. `NEVER` holds files that hold no LSTM or are no
+models; `NOT_YET` kinds of file that are not read today: an entry goes when its kind is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+import lstmconvert
+from lstmconvert.errors import (
+    CorruptFile,
+    LimitExceeded,
+    LSTMConvertError,
+    NoLSTM,
+    NotAModel,
+    SourceError,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+FIXTURES, CORPUS = ROOT / "fixtures", ROOT.parent / "shared" / "corpus"
+
+NEVER: dict[str, tuple[type[LSTMConvertError], str]] = {
+    "*/gru_only.keras": (NoLSTM, "gru"),
+    "*/lstm_model.h5": (NoLSTM, "gru"),  # for all its name
+    "*/seed95_00000.weights.h5": (NoLSTM, ""),  # one shard of two
+    "*/seed95_00001.weights.h5": (CorruptFile, "an array of a layer is missing"),
+    "*/dl4j__*_inputs_and_outputs.h5": (CorruptFile, "not one that Keras wrote"),
+    "*/onnx__text_format_test_lstm_defaults.onnx": (SourceError, "text"),
+}
+NOT_YET: dict[str, type[LSTMConvertError]] = {
+    "*.onnx": SourceError,
+    "*RTNeural__*.json": NotAModel,
+    "*/snakers4_silero-vad__silero_vad_16k.safetensors": SourceError,
+}
+
+_SUFFIXES = (".keras", ".h5", ".hdf5", ".weights.json", ".safetensors", ".onnx", ".json", ".index")
+_NO_MODELS = (".io.npz", ".config.json", "MANIFEST.json", "_notes.json")
+
+
+def _files() -> Iterator[Path]:
+    """Every file or directory that is a model of its own."""
+    for root in (FIXTURES, CORPUS):
+        for path in sorted(root.rglob("*")):
+            inside = any((parent / "config.json").exists() for parent in path.parents)
+            is_model = path.name.endswith(_SUFFIXES) and not path.name.endswith(_NO_MODELS)
+            is_bundle = path.parent.name == "variables"
+            is_directory = (path / "config.json").is_file() or (path / "saved_model.pb").is_file()
+            if is_directory or (is_model and path.is_file() and not inside and not is_bundle):
+                yield path
+
+
+def _name(path: Path) -> str:
+    root = FIXTURES if path.is_relative_to(FIXTURES) else CORPUS
+    return f"{root.name}/{path.relative_to(root).as_posix()}"
+
+
+@pytest.mark.parametrize("path", list(_files()), ids=_name)
+def test_real_file(path: Path) -> None:
+    name = _name(path)
+    never = next((entry for glob, entry in NEVER.items() if fnmatch(name, glob)), None)
+    not_yet = next((kind for glob, kind in NOT_YET.items() if fnmatch(name, glob)), None)
+    try:
+        model = lstmconvert.load(path)
+    except LSTMConvertError as error:
+        assert not isinstance(error, LimitExceeded)
+        if never is not None:
+            assert isinstance(error, never[0])
+            assert never[1] in str(error)
+            return
+        assert not_yet is not None, error
+        assert isinstance(error, not_yet)
+        return
+    assert never is None
+    assert model.parameters["lstm"] > 0
+
+
+def test_the_table_is_of_files_that_exist() -> None:
+    names = [_name(path) for path in _files()]
+    assert len(names) > 150
+    if CORPUS.is_dir():
+        assert all(any(fnmatch(name, glob) for name in names) for glob in (*NEVER, *NOT_YET))

@@ -1,0 +1,93 @@
+"""A bounded run of the fuzzer (see fuzz.py for longer ones), and every truncation of small files."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import fuzz
+import h5py
+import mutate
+import pytest
+
+import lstmconvert
+from lstmconvert.errors import LSTMConvertError
+
+SEED = 20240229
+COUNT = 200
+
+
+@pytest.mark.parametrize("name", fuzz.TARGETS)
+def test_mutants(name: str) -> None:
+    tally = fuzz.fuzz(name, SEED, COUNT)
+    assert not tally.findings, "\n".join(tally.findings)
+    assert tally.total == COUNT
+    assert tally.refused > COUNT // 20  # they are mutants
+    assert tally.accepted + tally.refused >= COUNT - 2
+
+
+@pytest.mark.parametrize("name", ["keras", "weights", "legacy", "safetensors", "npz", "shards"])
+def test_every_truncation(name: str, tmp_path: Path) -> None:
+    target = fuzz.TARGETS[name]
+    valid = target.make(tmp_path)
+    data = valid.read_bytes()
+    lengths = {*range(0, len(data), 37), *range(200), *range(len(data) - 60, len(data))}
+    accepted = []
+    for length in sorted(length for length in lengths if 0 <= length < len(data)):
+        path = tmp_path / f"cut{''.join(valid.suffixes)}"
+        path.write_bytes(data[:length])
+        try:
+            model = lstmconvert.load(path)
+            fuzz.numbers(model)
+        except LSTMConvertError:
+            continue
+        accepted.append(length)
+    assert not accepted
+
+
+# The fuzzer itself must be able to fail.
+
+
+def test_other_numbers_are_a_finding(tmp_path: Path) -> None:
+    path = fuzz.TARGETS["weights"].make(tmp_path)
+    model = lstmconvert.load(path)
+    fuzz.same_as_h5py(model, path)
+    changed = tmp_path / "changed.h5"
+    changed.write_bytes(path.read_bytes())
+    with h5py.File(changed, "r+") as file:
+        file["layers/lstm/cell/vars/0"][0, 0] += 1
+    with pytest.raises(fuzz.Finding, match="vars/0"):
+        fuzz.same_as_h5py(model, changed)
+    valid = fuzz.everything(model)
+    with pytest.raises(fuzz.Finding):
+        fuzz.TARGETS["keras"].agree(lstmconvert.load(changed), changed, valid)
+
+
+def test_an_untyped_error_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = fuzz.TARGETS["keras"]
+    valid = target.make(tmp_path)
+    content = fuzz.everything(lstmconvert.load(valid))
+
+    def broken(path: Path) -> None:
+        raise KeyError("x")
+
+    monkeypatch.setattr(lstmconvert, "load", broken)
+    with pytest.raises(KeyError):
+        fuzz.examine(target, valid, content, random.Random(1))
+
+
+def test_mutants_are_repeatable(tmp_path: Path) -> None:
+    for name in fuzz.TARGETS:
+        pairs = []
+        for folder in (tmp_path / f"{name}-1", tmp_path / f"{name}-2"):
+            folder.mkdir()
+            pairs.append(fuzz.mutant(name, 1, 2, folder).read_bytes())
+        if "tree" not in name and name != "legacy-config":  # HDF5 keeps times and addresses
+            assert pairs[0] == pairs[1], name
+
+
+def test_json_mutations_reach_everything() -> None:
+    value = {"a": [1, {"b": 2}], "c": "d"}
+    found = {str(mutate.mutate_json(value, random.Random(seed))) for seed in range(300)}
+    assert len(found) > 100
+    assert value == {"a": [1, {"b": 2}], "c": "d"}

@@ -1,0 +1,317 @@
+"""Files of Keras 2 and tf_keras, with tf_keras as the oracle, and on to Keras 3.
+
+tf_keras and Keras 3 live in one process here, on one TensorFlow: outputs are compared bit for bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras_tools as tools
+import numpy as np
+import pytest
+from keras_tools import FIXTURES, name_of
+from neutral import make_cell, make_layer
+
+import lstmconvert as lc
+from lstmconvert.activations import HARD_SIGMOID_KERAS2, HARD_SIGMOID_KERAS3, KERAS3
+from lstmconvert.dtypes import same_bits
+from lstmconvert.errors import UnknownOption, UnsupportedByTarget
+from lstmconvert.keras.inputshape import input_shape
+from lstmconvert.layer import LSTMLayer
+
+keras = pytest.importorskip("keras")
+tf_keras = pytest.importorskip("tf_keras")
+L = tf_keras.layers
+
+KERAS2 = [p for p in tools.fused() if not tools.is_keras3(p) and tools.is_whole(p)]
+LOADED = [p for p in KERAS2 if tools.why_not(tools.NOT_LOADED, p) is None]
+ORACLES = [p for p in LOADED if tools.has_oracle(p)]
+
+
+def pairs(path: Path) -> list[tuple[LSTMLayer, Any]]:
+    """Return each LSTM layer as we read it, and as tf_keras loads it."""
+    found = dict(tools.live_layers(tools.loaded(path)))
+    return [(layer, found[name]) for name, layer in tools.model(path).items()]
+
+
+def can_build(layer: LSTMLayer) -> bool:
+    """Whether the file says the size that Keras builds the layer for."""
+    try:
+        input_shape(layer)
+    except UnknownOption:
+        assert layer.class_name == "ConvLSTM2D"
+        return False
+    return True
+
+
+def sample(layer: LSTMLayer, seed: int = 0) -> Any:
+    shape = [size or other for size, other in zip(input_shape(layer), (3, 4, 4, 4), strict=False)]
+    return np.random.default_rng(seed).normal(size=shape).astype("f4")
+
+
+@pytest.mark.parametrize("path", LOADED, ids=name_of)
+def test_tf_keras_layers_are_the_originals(path: Path) -> None:
+    """Weights, options and outputs of the layer that we rebuild in tf_keras."""
+    for layer, original in pairs(path):
+        for one, two in zip(all_arrays(layer), original.get_weights(), strict=True):
+            assert same_bits(one, two)
+        if not can_build(layer):
+            continue
+        live = lc.to_keras(layer, library="tf_keras")
+        assert type(live).__module__.startswith("tf_keras")
+        assert type(live).__name__ == type(original).__name__
+        assert options_of(live) == options_of(original)
+        for one, two in zip(live.get_weights(), original.get_weights(), strict=True):
+            assert same_bits(one, two)
+        x = sample(layer)
+        tools.assert_same_outputs(tools.call(live, [x]), tools.call(original, [x]))
+        assert_same_layer(lc.from_keras(live), layer)
+
+
+def all_arrays(layer: LSTMLayer) -> list[Any]:
+    return [c.fused(p).read() for _, _, c in layer.cells() for p in c.gate_parts]
+
+
+#: Where a cell is, and what it is called, follows from the layer; `implementation` is how the
+#: same numbers are computed, and tf_keras has its own defaults for layers that we generate.
+NOT_OPTIONS = {"name", "implementation", "batch_input_shape", "build_config", "shared_object_id"}
+
+
+def options_of(layer: Any) -> Any:
+    return plain(tools.as_json(layer.get_config()))
+
+
+def plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items() if k not in NOT_OPTIONS}
+    return [plain(item) for item in value] if isinstance(value, list) else value
+
+
+def assert_same_layer(found: Any, wanted: LSTMLayer) -> None:
+    assert isinstance(found, LSTMLayer)
+    for (_, _, one), (_, _, two) in zip(found.cells(), wanted.cells(), strict=True):
+        assert one.options == replace(two.options, policy=one.options.policy)
+        for (name, a), (other, b) in zip(one.tensors(), two.tensors(), strict=True):
+            assert name == other
+            assert same_bits(a.read(), b.read())
+
+
+@pytest.mark.parametrize("path", LOADED, ids=name_of)
+def test_keras_3_computes_what_keras_2_did(path: Path) -> None:
+    """The layer rebuilt in Keras 3 gives tf_keras's float32 outputs bit for bit, hard_sigmoid and
+    all."""
+    for layer, original in pairs(path):
+        if not can_build(layer):
+            continue
+        live = lc.to_keras(layer)
+        assert type(live).__module__.startswith("keras.")
+        for one, two in zip(tools.weights_of(live), original.get_weights(), strict=True):
+            assert same_bits(one, two)
+        x = sample(layer)
+        tools.assert_same_outputs(tools.call(live, [x]), tools.call(original, [x]))
+        assert_same_layer(lc.from_keras(live), layer)
+
+
+@pytest.mark.parametrize("path", ORACLES, ids=name_of)
+def test_the_writers_own_outputs(path: Path) -> None:
+    """The oracle of an old Keras, on another TensorFlow: to rounding."""
+    found = tools.call(tools.loaded(path), tools.inputs_of(path))
+    for one, two in zip(found, tools.outputs_of(path), strict=True):
+        np.testing.assert_allclose(one, two, rtol=2e-6, atol=2e-6)
+
+
+WHOLE = [p for p in LOADED if p.suffix == ".h5"]
+
+
+@pytest.mark.parametrize("path", WHOLE, ids=name_of)
+def test_whole_models_of_keras_2_come_back(path: Path, tmp_path: Path) -> None:
+    """Per gate and back to `.h5`: tf_keras loads the same model from it."""
+    lc.convert(path, tmp_path / "g.safetensors")
+    result = lc.convert(tmp_path / "g.safetensors", tmp_path / "back.h5")
+    assert result.whole_model
+    again = tf_keras.models.load_model(tmp_path / "back.h5", compile=False)
+    original = tools.loaded(path)
+    assert tools.as_json(again.get_config()) == tools.as_json(original.get_config())
+    for one, two in zip(again.get_weights(), original.get_weights(), strict=True):
+        assert same_bits(one, two)
+    xs = tools.inputs_of(path)
+    tools.assert_same_outputs(tools.call(again, xs), tools.call(original, xs))
+
+
+@pytest.mark.parametrize("name", ["seed95.weights-only.h5", "seed95.weights.h5"])
+@pytest.mark.parametrize("folder", ["tf_keras-2.21.0", "tf-2.15.1", "tf-2.12.1"])
+def test_tf_keras_loads_our_weights(folder: str, name: str, tmp_path: Path) -> None:
+    """Weights alone, per gate and back, into a model with other weights."""
+    source = FIXTURES / folder / name
+    lc.convert(source, tmp_path / "g.safetensors")
+    back = tmp_path / ("back.weights.h5" if name.endswith("95.weights.h5") else "back.h5")
+    lc.convert(tmp_path / "g.safetensors", back)
+    tools.assert_same_arrays(tools.stored(back), tools.stored(source))
+    if folder != "tf_keras-2.21.0":
+        return  # tf_keras looks for the variables of older stores under other names
+    original = tools.loaded(FIXTURES / folder / "seed95.h5")
+    model = tf_keras.models.clone_model(original)
+    model.load_weights(back)
+    for one, two in zip(model.get_weights(), original.get_weights(), strict=True):
+        assert same_bits(one, two)
+
+
+FILES = [p for p in LOADED if p.name.startswith(("zoo", "seed95", "sequential", "both_unlike"))]
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_files_of_keras_2_become_files_of_keras_3(path: Path, tmp_path: Path) -> None:
+    """The LSTM layers of an old file, in a `.keras` that Keras 3 loads without any of our code."""
+    lc.convert(path, tmp_path / "g.safetensors", lstm_only=True)
+    result = lc.convert(tmp_path / "g.safetensors", tmp_path / "new.keras")
+    assert not result.whole_model
+    assert result.losses == ()
+    model = keras.models.load_model(tmp_path / "new.keras")
+    live = [layer for layer in model.layers if layer.weights]
+    for layer, (neutral, original) in zip(live, pairs(path), strict=True):
+        assert type(layer).__module__.startswith("keras.")
+        x = sample(neutral)
+        tools.assert_same_outputs(tools.call(layer, [x]), tools.call(original, [x]))
+    again = lc.load(tmp_path / "new.keras")
+    for new, old in zip(again.layers, tools.model(path).layers, strict=True):
+        for (_, _, one), (_, _, two) in zip(new.cells(), old.cells(), strict=True):
+            assert one.options.recurrent_activation == two.options.recurrent_activation
+            assert one.options.activation == two.options.activation
+
+
+# ---- hard_sigmoid ------------------------------------------------------------------------------
+
+HARD = {"recurrent_activation": "hard_sigmoid", "return_sequences": True}
+
+
+def hard_layers() -> dict[str, Any]:
+    """tf_keras layers of each kind with hard_sigmoid."""
+    cells = [L.LSTMCell(2, recurrent_activation="hard_sigmoid"), L.LSTMCell(3)]
+    return {
+        "LSTM": L.LSTM(3, **HARD),
+        "both": L.Bidirectional(L.LSTM(3, **HARD)),
+        "RNN": L.RNN(L.LSTMCell(3, recurrent_activation="hard_sigmoid"), return_sequences=True),
+        "stack": L.RNN(cells, return_sequences=True),
+        "ConvLSTM1D": L.ConvLSTM1D(2, 3, **HARD),
+        "ConvLSTM2D": L.ConvLSTM2D(2, 2, **HARD),
+        "activation": L.LSTM(3, activation="hard_sigmoid", return_state=True),
+        "no bias": L.LSTM(3, use_bias=False, **HARD),
+        "float64": L.LSTM(3, dtype="float64", **HARD),
+    }
+
+
+@pytest.mark.parametrize("kind", hard_layers())
+def test_hard_sigmoid_goes_to_keras_3_unchanged(kind: str, tmp_path: Path) -> None:
+    """By composition: float32 outputs are tf_keras's bit for bit, and it is read back."""
+    original = hard_layers()[kind]
+    shape = {"ConvLSTM1D": (None, 4, 6, 3), "ConvLSTM2D": (None, 4, 5, 6, 3)}.get(kind, (None, 4, 3))
+    original.build(shape)
+    rng = np.random.default_rng(3)
+    original.set_weights([rng.normal(size=w.shape) for w in original.get_weights()])
+    layer = lc.from_keras(original)
+    assert isinstance(layer, LSTMLayer)
+    live = lc.to_keras(layer)
+    dtype = "f8" if kind == "float64" else "f4"
+    x = rng.normal(size=(3, *shape[1:])).astype(dtype)
+    (one, *_), (two, *_) = tools.call(live, [x]), tools.call(original, [x])
+    if kind == "float64":
+        np.testing.assert_allclose(one, two, rtol=0, atol=1e-15)
+    else:
+        assert same_bits(one, two)
+    back = lc.from_keras(live)
+    assert isinstance(back, LSTMLayer)
+    for (_, _, new), (_, _, old) in zip(back.cells(), layer.cells(), strict=True):
+        assert new.options.recurrent_activation == old.options.recurrent_activation
+        assert new.options.activation == old.options.activation
+    assert HARD_SIGMOID_KERAS2 in {
+        getattr(cell.options, name)
+        for _, _, cell in back.cells()
+        for name in ("activation", "recurrent_activation")
+    }
+
+
+def test_hard_sigmoid_of_keras_3_is_refused_by_tf_keras() -> None:
+    """tf_keras has one hard_sigmoid, and it is the other one."""
+    original = keras.layers.LSTM(2, recurrent_activation="hard_sigmoid")
+    original.build((None, None, 3))
+    layer = lc.from_keras(original)
+    assert isinstance(layer, LSTMLayer)
+    assert layer.cell.options.recurrent_activation == HARD_SIGMOID_KERAS3
+    with pytest.raises(UnsupportedByTarget, match="tf_keras has no recurrent_activation"):
+        lc.to_keras(layer, library="tf_keras")
+
+
+NAMES = ("linear", "sigmoid", "tanh", "relu", "elu", "selu", "gelu", "softplus", "softsign")
+NAMES += ("exponential", "swish", "mish", "softmax", "hard_sigmoid")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_activation_of_tf_keras(name: str) -> None:
+    original = L.LSTM(2, activation=name, recurrent_activation=name)
+    original.build((None, None, 3))
+    layer = lc.from_keras(original)
+    live = lc.to_keras(layer, library="tf_keras")
+    assert live.get_config()["activation"] == original.get_config()["activation"]
+    x = np.random.default_rng(0).normal(size=(3, 4, 3)).astype("f4")
+    tools.assert_same_outputs(tools.call(live, [x]), tools.call(original, [x]))
+
+
+@pytest.mark.parametrize("name", sorted({"leaky_relu", "celu", "hard_tanh", "sparsemax", "relu6"}))
+def test_activations_that_tf_keras_lacks(name: str) -> None:
+    cell = make_cell(np.random.default_rng(0), 3, 2, activation=KERAS3[name])
+    with pytest.raises(UnsupportedByTarget, match="tf_keras has no activation"):
+        lc.to_keras(make_layer(cell), library="tf_keras")
+
+
+OPTIONS: list[dict[str, Any]] = [
+    {"kernel_initializer": tf_keras.initializers.VarianceScaling(2.0, "fan_out", "uniform", 3)},
+    {"recurrent_initializer": "identity", "bias_initializer": "ones", "unit_forget_bias": False},
+    {"kernel_regularizer": "l2", "bias_regularizer": tf_keras.regularizers.L1L2(0.1, 0.2)},
+    {"activity_regularizer": "l1", "kernel_constraint": tf_keras.constraints.MaxNorm(2, axis=0)},
+    {"recurrent_constraint": "unit_norm", "bias_constraint": "non_neg"},
+    {"dropout": 0.25, "recurrent_dropout": 0.5, "trainable": False},
+    {"unroll": True, "return_sequences": True, "return_state": True},
+    {"go_backwards": True, "use_bias": False},
+    {"zero_output_for_mask": True, "return_sequences": True},
+    {"dtype": "float64"},
+    {"dtype": "mixed_float16"},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(o))
+def test_every_option_of_tf_keras(options: dict[str, Any]) -> None:
+    original = L.LSTM(3, **options)
+    original.build((None, 4, 3))
+    live = lc.to_keras(lc.from_keras(original), library="tf_keras")
+    assert options_of(live) == options_of(original)
+    for one, two in zip(live.get_weights(), original.get_weights(), strict=True):
+        assert same_bits(one, two)
+    x = np.random.default_rng(0).normal(size=(3, 4, 3)).astype("f4")
+    mask = np.arange(4) < np.array([[4], [2], [1]])
+    for given in ({}, {"mask": mask}):
+        tools.assert_same_outputs(tools.call(live, [x], **given), tools.call(original, [x], **given))
+
+
+def test_keras_3_into_tf_keras() -> None:
+    """A Keras 3 layer rebuilt in tf_keras gives Keras 3's outputs."""
+    for path in tools.fixtures("keras-3.15.1/rnn_stack.keras", "keras-3.15.1/both_sum.keras"):
+        (layer,) = tools.model(path).layers
+        (original,) = [x for x in tools.loaded(path).layers if x.weights]
+        live = lc.to_keras(layer, library="tf_keras")
+        x = sample(layer)
+        tools.assert_same_outputs(tools.call(live, [x]), tools.call(original, [x]))
+
+
+def test_live_models_of_tf_keras() -> None:
+    path = FIXTURES / "tf_keras-2.21.0" / "zoo.h5"
+    model = lc.from_keras(tools.loaded(path))
+    assert list(model) == list(tools.model(path))
+    for name, layer in model.items():
+        wanted = all_arrays(tools.model(path)[name])
+        assert all(same_bits(a, b) for a, b in zip(all_arrays(layer), wanted, strict=True))
+        assert layer.options.merge_mode == tools.model(path)[name].options.merge_mode
+    live = lc.to_keras(model, library="tf_keras")
+    assert list(live) == list(model)
