@@ -12,9 +12,10 @@ from lstmconvert.containers import arrays, detect
 from lstmconvert.describe import layout_of
 from lstmconvert.errors import UsageError
 from lstmconvert.keras import load as keras_load
+from lstmconvert.layer import LSTMLayer
 from lstmconvert.layouts import assume
 from lstmconvert.layouts.rows import ROWS, row_of
-from lstmconvert.model import Model
+from lstmconvert.model import Model, Source
 from lstmconvert.settings import apply as apply_settings
 from lstmconvert.tensors import SourceFile, Tensor
 
@@ -138,7 +139,7 @@ def convert(
     return _save(model, destination, how, Path(source))
 
 
-def save(model: Model, path: str | Path, **options: object) -> Result:
+def save(model: Model | LSTMLayer, path: str | Path, **options: object) -> Result:
     """Write a model. The container is found by the suffix of `path`.
 
     What was written is read back and compared bit for bit before it takes the name.
@@ -154,6 +155,8 @@ def save(model: Model, path: str | Path, **options: object) -> Result:
         UnsupportedByTarget: the target cannot express a layer's option, or a dtype.
         UnknownOption: the target needs an option that the source does not say.
     """
+    if isinstance(model, LSTMLayer):
+        model = Model(layers=(model,), source=Source(container="live"), container="live")
     return _save(model, Path(path), _options(options), None)
 
 

@@ -19,7 +19,7 @@ class Structure:
 
     Fields: `kind`: `v3` (`layers/lstm/cell/vars/0`) or `legacy` (`layer_names`, `weight_names`);
     `attributes`: root attributes of a legacy file that are not configs (`keras_version`,
-    `backend`); `names`: v3 group path -> the `name` attribute of its `vars` group;
+    `backend`); `names`: v3 group path -> the `name` attribute of its `vars` group, or empty;
     `weights`: legacy layer name -> its weight names, both in file order; `root`: the group that
     holds the weights (`model_weights`, or empty for a weights-only file); `paths`: the full path of
     every array but the optimizer's: what must be there for the model to be whole.

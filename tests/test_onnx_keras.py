@@ -44,6 +44,15 @@ def inputs(dtype: str = "float32", batch: int = BATCH) -> Array:
     return np.random.default_rng(1).normal(size=(batch, TIME, INPUTS)).astype(dtype)
 
 
+def bidirectional(**options: Any) -> Any:
+    """Return a Bidirectional of two LSTMs, of which the options' go_backwards is the first's."""
+    turned = {"go_backwards": not options.get("go_backwards", False)}
+    return keras.layers.Bidirectional(
+        keras.layers.LSTM(UNITS, **options),
+        backward_layer=keras.layers.LSTM(UNITS, **(options | turned)),
+    )
+
+
 def arrays(values: Any) -> list[Array]:
     values = values if isinstance(values, (list, tuple)) else [values]
     return [keras.ops.convert_to_numpy(value) for value in values]
@@ -143,8 +152,8 @@ def test_halves_that_differ_in_their_activations_alone_are_one_node(path: Path) 
 
 @pytest.mark.parametrize("sequences", [False, True], ids=["last", "sequences"])
 def test_a_bidirectional_whose_forward_half_goes_backwards(sequences: bool, path: Path) -> None:
-    inner = keras.layers.LSTM(UNITS, return_sequences=sequences, go_backwards=True)
-    assert compared(built(keras.layers.Bidirectional(inner)), path) < FLOAT32
+    layer = bidirectional(return_sequences=sequences, go_backwards=True)
+    assert compared(built(layer), path) < FLOAT32
 
 
 @pytest.mark.parametrize("fused", [False, True], ids=["gates", "fused"])
@@ -175,14 +184,13 @@ def test_a_single_cell(path: Path) -> None:
 def test_lengths(
     zero: bool, go_backwards: bool, sequences: bool, wrapped: bool, path: Path
 ) -> None:
-    inner = keras.layers.LSTM(
-        UNITS,
-        return_sequences=sequences,
-        return_state=True,
-        go_backwards=go_backwards,
-        zero_output_for_mask=zero,
-    )
-    layer = built(keras.layers.Bidirectional(inner) if wrapped else inner)
+    options = {
+        "return_sequences": sequences,
+        "return_state": True,
+        "go_backwards": go_backwards,
+        "zero_output_for_mask": zero,
+    }
+    layer = built(bidirectional(**options) if wrapped else keras.layers.LSTM(UNITS, **options))
     lengths = np.array([0, 2, TIME, 3], "i4")
     x, mask = inputs(batch=4), np.arange(TIME) < lengths[:, None]
     neutral = lc.from_keras(layer)

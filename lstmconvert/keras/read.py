@@ -105,8 +105,16 @@ def _read_v3(store: v3store.V3Store, config: Config | None, where: object) -> Co
         build.layer(sketch, arrays, era, name, context)
         for (sketch, era), name in zip(sketches, names, strict=True)
     )
-    structure = Structure(kind="v3", names=store.names)
+    structure = Structure(kind="v3", names=_groups_and_names(store))
     return _content(layers, store.tensors, v3store.OPTIMIZER, structure, notes)
+
+
+def _groups_and_names(store: v3store.V3Store) -> dict[str, str]:
+    """Return the name of every group that may hold arrays, empty where it has none: tf_keras looks
+    for the groups of layers that have no weights, too."""
+    found = (path[: -len("vars")].rstrip("/") for path in store.groups if v3store.is_vars(path))
+    groups = sorted(group for group in found if group.partition("/")[0] != v3store.OPTIMIZER)
+    return dict.fromkeys(groups, "") | store.names
 
 
 def _inferred(store: v3store.V3Store, result: Plan, notes: list[str]) -> list[LayerSketch]:

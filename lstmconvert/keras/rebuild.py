@@ -137,11 +137,20 @@ class _Builder:
             live.build(shape)
             for (_, cell), target in zip(_cells(layer), live_cells(live), strict=True):
                 self._assign(target, _arrays(cell, layer), layer.name)
-            for found, target in zip(_cell_configs(config), live_cells(live), strict=True):
-                for key in _INITIALIZER_KEYS:
-                    if hasattr(target, key):
-                        setattr(target, key, self._initializer(found.get(key), key, layer.name))
+            self._set_initializers(config, live, layer.name)
+            if hasattr(live, "_backward_layer_config"):
+                # tf_keras states the halves from copies that it made before they had their own.
+                self._set_initializers(config["config"]["layer"], live.layer, layer.name)
+                half = self.keras.saving.serialize_keras_object(live.backward_layer)
+                half["config"]["name"] = live._backward_layer_config["config"]["name"]
+                live._backward_layer_config = half
         return live
+
+    def _set_initializers(self, config: JsonObject, live: Any, where: str) -> None:
+        for found, target in zip(_cell_configs(config), live_cells(live), strict=True):
+            for key in _INITIALIZER_KEYS:
+                if hasattr(target, key):
+                    setattr(target, key, self._initializer(found.get(key), key, where))
 
     def _assign(self, target: Any, arrays: list[Array], where: str) -> None:
         for role, array in zip(ROLES, arrays, strict=False):

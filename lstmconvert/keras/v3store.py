@@ -63,9 +63,13 @@ class V3Store:
 def is_v3(tree: Tree) -> bool:
     """Whether a tree is a v3 store: arrays lie in groups called `vars`, and no group is legacy."""
     return any("/vars/" in f"/{path}" for path in tree.tensors) or (
-        not tree.tensors
-        and any(path == "vars" or path.endswith("/vars") for path in tree.groups)
+        not tree.tensors and any(map(is_vars, tree.groups))
     )
+
+
+def is_vars(path: str) -> bool:
+    """Whether a group is one that holds a layer's arrays."""
+    return path == "vars" or path.endswith("/vars")
 
 
 def read_store(tree: Tree, where: object) -> V3Store:
@@ -77,7 +81,7 @@ def read_store(tree: Tree, where: object) -> V3Store:
     numbered: dict[str, dict[int, Stored]] = defaultdict(dict)
     for path, tensor in tree.tensors.items():
         group, _, leaf = path.rpartition("/")
-        if group == "vars" or group.endswith("/vars"):
+        if is_vars(group):
             if not _NUMBER.fullmatch(leaf):
                 continue  # a layer that names its own variables: carried, not interpreted
             numbered[group[: -len("vars")].rstrip("/")][int(leaf)] = Stored(path, tensor)
@@ -97,6 +101,6 @@ def _names(tree: Tree) -> dict[str, str]:
     names = {}
     for path, attributes in tree.attributes.items():
         name = attributes.get("name")
-        if isinstance(name, str) and (path == "vars" or path.endswith("/vars")):
+        if isinstance(name, str) and is_vars(path):
             names[path[: -len("vars")].rstrip("/")] = name
     return names

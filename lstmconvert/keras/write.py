@@ -272,7 +272,9 @@ def _stored(model: Model) -> dict[str, Tensor]:
 
 
 def _names(names: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    return {f"{group}/vars".strip("/"): {"name": name} for group, name in names.items()}
+    return {
+        f"{group}/vars".strip("/"): {"name": name} if name else {} for group, name in names.items()
+    }
 
 
 def _legacy_attributes(

@@ -3,50 +3,70 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 
 from lstmconvert.gates import Gate
-from lstmconvert.layouts.gather import Structure
+from lstmconvert.layouts.gather import SIDES, Structure
 from lstmconvert.layouts.row import Row, Slot
 from lstmconvert.layouts.rows import ROWS
+from lstmconvert.tensors import Tensor
 
 #: What may stand between a module's name and its arrays' names: PyTorch's dot, Flax's slash.
 _SEPARATORS = r"[./]"
 _NEEDED = ("kernel", "recurrent_kernel")
 
 
-def modules(names: Iterable[str], row: Row) -> dict[str, Structure]:
+def modules(arrays: Mapping[str, Tensor], row: Row) -> dict[str, Structure]:
     """Return the modules whose arrays have a row's names: prefix -> structure.
 
     A module is there only if every gate's kernel and recurrent kernel are, at each of its places.
     """
+    return {prefix: structure for prefix, (structure, _) in _modules(arrays, row).items()}
+
+
+def recognised(arrays: Mapping[str, Tensor]) -> Row | None:
+    """Return the row that explains most of the names, of those that names alone can tell."""
+    best, most = None, 0
+    for row in ROWS.values():
+        if row.recognised:
+            count = sum(number for _, number in _modules(arrays, row).values())
+            if count > most:
+                best, most = row, count
+    return best
+
+
+def _modules(arrays: Mapping[str, Tensor], row: Row) -> dict[str, tuple[Structure, int]]:
+    """Return `prefix -> (structure, how many names are its)`."""
     found: dict[str, dict[tuple[int, str], set[str]]] = {}
-    for name in names:
-        for pattern, slot in _patterns(row):
-            match = pattern.fullmatch(name)
-            if match is not None:
-                groups = match.groupdict()
-                index = int(groups.get("k") or 0)
-                side = _side(row, groups.get("d"), index)
-                place = (index, side)
-                parts = found.setdefault(groups["prefix"] or "", {}).setdefault(place, set())
-                parts.update(f"{part}.{groups.get('gate', '')}" for part in slot.parts)
+    counts: dict[str, int] = {}
+    for name, tensor in arrays.items():
+        for groups, slot in _matches(name, row):
+            prefix, index = groups["prefix"] or "", int(groups.get("k") or 0)
+            parts = {f"{part}.{groups.get('gate', '')}" for part in slot.parts}
+            for side in _sides(row, groups.get("d"), tensor):
+                found.setdefault(prefix, {}).setdefault((index, side), set()).update(parts)
+            counts[prefix] = counts.get(prefix, 0) + 1
     return {
-        prefix: structure
+        prefix: (structure, counts[prefix])
         for prefix, places in found.items()
         if (structure := _structure(prefix, places, row)) is not None
     }
 
 
-def recognised(names: Sequence[str]) -> tuple[Row, dict[str, Structure]] | None:
-    """Return the first row whose modules are all there, of those that names alone can tell."""
-    for row in ROWS.values():
-        if row.recognised:
-            found = modules(names, row)
-            if found:
-                return row, found
-    return None
+def _matches(name: str, row: Row) -> list[tuple[dict[str, str], Slot]]:
+    """Return the slots that a name can be of: those that explain most of it."""
+    found = [(p.fullmatch(name), slot) for p, slot in _patterns(row)]
+    groups = [(match.groupdict(), slot) for match, slot in found if match is not None]
+    shortest = min((len(group["prefix"]) for group, _ in groups), default=0)
+    return [(group, slot) for group, slot in groups if len(group["prefix"]) == shortest]
+
+
+def _sides(row: Row, text: str | None, tensor: Tensor) -> tuple[str, ...]:
+    if row.joined:
+        return SIDES[: tensor.shape[0]] if tensor.shape else ()
+    is_backward = text is not None and text == row.sides[2]
+    return SIDES[1:] if is_backward else SIDES[:1]
 
 
 def _structure(
@@ -58,8 +78,8 @@ def _structure(
         return None
     depth = max(index for index, _ in complete) + 1
     both = any(side == "backward" for _, side in complete)
-    sides = ("forward", "backward") if both else ("forward",)
-    if complete != [(index, side) for index in range(depth) for side in sorted(sides)]:
+    sides = sorted(SIDES if both else SIDES[:1])
+    if complete != [(index, side) for index in range(depth) for side in sides]:
         return None
     return Structure(prefix=prefix, depth=depth, both=both)
 
@@ -73,10 +93,6 @@ def _needed(row: Row) -> frozenset[str]:
         if part in _NEEDED
         for gate in (row.order_of(slot) if slot.per_gate else (Gate.INPUT,))
     )
-
-
-def _side(row: Row, text: str | None, index: int) -> str:  # noqa: ARG001
-    return "backward" if text is not None and text == row.sides[2] else "forward"
 
 
 @cache
@@ -93,7 +109,6 @@ def _pattern(row: Row, slot: Slot) -> re.Pattern[str]:
     for place, expression in (
         ("d", f"(?P<d>{sides})"),
         ("k", choices),
-        ("n", r"\d{1,6}"),
         ("gate", f"(?P<gate>{gates})"),
     ):
         text = text.replace(rf"\{{{place}\}}", expression, 1)

@@ -55,10 +55,10 @@ def model(
             return None
         return _Recorded(found, value, where).model(container)
     if layout is None:
-        known = find.recognised(list(found))
+        known = find.recognised(found)
         if known is None:
             return None
-        row = known[0]
+        row = known
     else:
         row = row_of(layout)
     layers, used = modules(found, row, "lstm")
@@ -182,6 +182,8 @@ class _Recorded:
             if not isinstance(direction, dict):
                 raise self.fail("directions")
             result[side] = self._list(direction, "cells")
+        if {len(cells) for cells in result.values()} != {len(result["forward"]) or 1}:
+            raise self.fail("cells")
         return result
 
     def _name(self, layer: JsonObject, side: str, index: int, cell: Cell) -> None:
@@ -238,7 +240,9 @@ class _Recorded:
         if not same_bits(Added(original, amount - row.forget_bias).read(), stored.read()):
             return cell
         gates = dict(cell.gates)
-        if kept.get("had_bias") is False:
+        others = [w.tensors["bias"] for g, w in gates.items() if g is not Gate.FORGET]
+        had_bias = kept.get("had_bias") is not False or not all(map(is_zero, others))
+        if not had_bias:
             gates = {
                 gate: GateWeights(gate, {p: t for p, t in w.tensors.items() if p != "bias"})
                 for gate, w in gates.items()
@@ -246,7 +250,7 @@ class _Recorded:
         else:
             gates[Gate.FORGET] = GateWeights(Gate.FORGET, {**weights, "bias": original})
         options = replace(
-            cell.options, forget_bias=float(amount), use_bias=kept.get("had_bias") is not False
+            cell.options, forget_bias=float(amount), use_bias=had_bias
         )
         return replace(cell, gates=gates, options=options)
 

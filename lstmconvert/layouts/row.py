@@ -41,8 +41,8 @@ class Names(NamedTuple):
 class Slot:
     """One array of a cell, or with `{gate}` in its key one array for each gate.
 
-    Fields: `key`: its name, with the places `{d}` (direction), `{k}` (number in a stack), `{n}`
-    (running number of direction and stack) and `{gate}`; `parts`: the gate parts that it joins, or
+    Fields: `key`: its name, with the places `{d}` (direction), `{k}` (number in a stack) and
+    `{gate}`; `parts`: the gate parts that it joins, or
     the one cell part that it is; `below`: whether the parts lie one below the other (along the
     inputs), not side by side (along the units); `transposed`: whether units are rows; `order`: the
     gates in it, where it differs from the row's; `gates`: what `{gate}` stands for, where it
@@ -161,7 +161,7 @@ class Row:
         return (slot.gates or self.gates)[GATES.index(gate)]
 
     def place(self, index: int, depth: int, side: str, both: bool) -> dict[str, str]:
-        """Return what `{d}`, `{k}` and `{n}` stand for at one place.
+        """Return what `{d}` and `{k}` stand for at one place.
 
         Args:
             index: the number in the stack.
@@ -170,6 +170,5 @@ class Row:
             both: whether there are two directions.
         """
         which = (1 if side == "forward" else 2) if both else 0
-        number = index * (1 + both) + (which == 2)
         text = self.alone if depth == 1 or self.index is None else self.index.format(index)
-        return {"d": self.sides[which], "k": text, "n": str(number)}
+        return {"d": self.sides[which], "k": text}

@@ -148,18 +148,18 @@ CUDNN = Row(
 
 CHAINER_STACK = Row(
     name="chainer",
-    title="Chainer NStepLSTM, NStepBiLSTM",
+    title="Chainer NStepLSTM",
     slots=(
-        Slot(key="{n}.w{gate}", parts=("kernel",), transposed=True),
+        Slot(key="{k}.w{gate}", parts=("kernel",), transposed=True),
         Slot(
-            key="{n}.w{gate}",
+            key="{k}.w{gate}",
             parts=("recurrent_kernel",),
             transposed=True,
             gates=Names("4", "5", "6", "7"),
         ),
-        Slot(key="{n}.b{gate}", parts=("bias",)),
+        Slot(key="{k}.b{gate}", parts=("bias",)),
         Slot(
-            key="{n}.b{gate}",
+            key="{k}.b{gate}",
             parts=("recurrent_bias",),
             filled=True,
             gates=Names("4", "5", "6", "7"),
@@ -167,8 +167,8 @@ CHAINER_STACK = Row(
     ),
     gates=Names("0", "1", "2", "3"),
     index="{}",
-    bidirectional=True,
-    alike=True,
+    alone="0",
+    single=True,
     chained=True,
     always_bias=True,
     run=False,

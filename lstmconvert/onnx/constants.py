@@ -85,6 +85,21 @@ class Constants:
         found, own = self._place(scope, name)
         return self._known[id(found), own]
 
+    def leaves(self, scope: Scope, name: str) -> frozenset[tuple[int, str]]:
+        """Return the initializers and Constant nodes that a constant is made of."""
+        waiting, seen = [self._place(scope, name)], set[tuple[int, str]]()
+        result = set()
+        while waiting:
+            place = waiting.pop()
+            key = (id(place[0]), place[1])
+            if key not in seen:
+                seen.add(key)
+                needed = [self._place(*item) for item in self._needs(*place)]
+                waiting += needed
+                if not needed:
+                    result.add(key)
+        return frozenset(result)
+
     def _missing(self, scope: Scope, name: str) -> bool:
         holder, own = self._place(scope, name)
         return (id(holder), own) not in self._known

@@ -56,8 +56,8 @@ def add(graph: Graph, layer: str, sizes: str, batch: str) -> Lengths:
     positive = graph.node("Max", [each, one], f"{layer}.lengths_from_1")
     column = graph.node("Unsqueeze", [each, graph.integers(1)], f"{layer}.lengths_column")
     end = graph.node("Squeeze", [time], f"{layer}.end")
-    steps = graph.node("Range", [zero, end, one], f"{layer}.steps")
-    apart = graph.node("Unsqueeze", [steps, graph.integers(1, 2)], f"{layer}.steps_apart")
+    steps = graph.node("Range", [zero, end, one], f"{layer}.step_numbers")
+    apart = graph.node("Unsqueeze", [steps, graph.integers(1, 2)], f"{layer}.step_column")
     return Lengths(
         given=each,
         positive=positive,

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from lstmconvert import metadata, naming
-from lstmconvert.errors import NoLSTM
+from lstmconvert import files, metadata, naming
+from lstmconvert.dtypes import same_bits
+from lstmconvert.errors import NoLSTM, NotAModel
 from lstmconvert.jsontext import parse_object
 from lstmconvert.layer import (
     UNKNOWN,
@@ -25,7 +26,8 @@ from lstmconvert.onnx.scopes import Graphs
 from lstmconvert.onnx.skeleton import Skeleton
 from lstmconvert.tensors import SourceFile, Tensor
 
-CONTAINER = "onnx"
+CONTAINER = LAYOUT = "onnx"
+GATES = "gates"
 #: The end of a node's name that says no more than what the node is.
 _OPERATOR = re.compile(r"(?:^|(?<=[/_.:]))(?:node_|n)?lstm((?:__?\d+)?)$", re.IGNORECASE)
 #: What exporters put after the name of a node's first output.
@@ -41,6 +43,7 @@ def open_model(source: SourceFile) -> Model:
         SourceError: an LSTM's weights are not in the file.
         CorruptFile, LimitExceeded: it contradicts itself, or is too large.
     """
+    _refuse_others(source)
     found = skeleton.read(source)
     texts = {entry.key: entry.value for entry in found.proto.metadata_props}
     graphs = scopes.read(found)
@@ -52,6 +55,23 @@ def open_model(source: SourceFile) -> Model:
         if metadata.KEY in texts:
             model = replace(model, notes=(*model.notes, _STALE))
     return replace(model, source=replace(model.source, check=found.check))
+
+
+def _refuse_others(source: SourceFile) -> None:
+    head = files.head(source, 64)
+    if all(32 <= byte < 127 or byte in b"\r\n\t" for byte in head):
+        raise NotAModel(
+            "a text, not a binary ONNX model",
+            where=source.path,
+            hint="if it is ONNX's text format, parse and save it first: "
+            "onnx.save(onnx.parser.parse_model(text), path)",
+        )
+    if head[:1] == b"\x0a":  # field 1 of a GraphDef is a node; of a model, the number ir_version
+        raise NotAModel(
+            "not an ONNX model",
+            where=source.path,
+            found="another protocol buffer, perhaps a TensorFlow GraphDef",
+        )
 
 
 _STALE = (
@@ -75,7 +95,8 @@ def _own(found: Skeleton, graphs: Graphs, text: str) -> Model | None:
         tensors.update(_fused(found, graphs, wanted))
     if wanted - tensors.keys():
         return None
-    return metadata.Reader(tensors, found.source.path).model(text, CONTAINER)
+    model = metadata.Reader(tensors, found.source.path).model(text, CONTAINER)
+    return replace(model, layout=GATES)
 
 
 def _wanted(text: str, found: Skeleton) -> set[str]:
@@ -107,7 +128,7 @@ def _fused(found: Skeleton, graphs: Graphs, wanted: set[str]) -> dict[str, Tenso
 
 def _foreign(found: Skeleton, graphs: Graphs) -> Model:
     constants = Constants(found, graphs)
-    lstms = list(_nodes(found, graphs, constants))
+    lstms = _unshared(list(_nodes(found, graphs, constants)), graphs, constants)
     if not lstms:
         kinds = sorted({node.op_type for _, node in graphs.nodes})
         raise NoLSTM(
@@ -128,6 +149,7 @@ def _foreign(found: Skeleton, graphs: Graphs) -> Model:
         layers=layers,
         source=Source(container=CONTAINER, digest=found.digest),
         container=CONTAINER,
+        layout=LAYOUT,
         other=other,
         notes=tuple(notes),
     )
@@ -138,6 +160,42 @@ def _nodes(found: Skeleton, graphs: Graphs, constants: Constants) -> Iterator[LS
         if nodes.is_lstm(node):
             name = node.name or next((out for out in node.output if out), "LSTM")
             yield nodes.read(node, scope, constants, f"{found.source.path}: {name}")
+
+
+def _unshared(
+    found: list[LSTMNode], graphs: Graphs, constants: Constants
+) -> list[LSTMNode]:
+    """Leave out nodes that are one layer called again: made of the same initializers, alike in all.
+
+    The branches of an If each have a node of their own.
+    """
+    first: dict[object, list[LSTMNode]] = {}
+    for node in found:
+        alike = first.setdefault(_identity(node, graphs, constants), [])
+        if not any(_same_weights(node, other) for other in alike):
+            alike.append(node)
+    kept = {id(node) for alike in first.values() for node in alike}
+    return [node for node in found if id(node) in kept]
+
+
+def _identity(node: LSTMNode, graphs: Graphs, constants: Constants) -> object:
+    return (
+        node.direction,
+        node.batch_first,
+        tuple(node.activations),
+        node.clip,
+        node.coupled,
+        node.has_lengths,
+        outputs.use(node, graphs),
+        tuple(
+            (name, constants.leaves(node.scope, node.input(name))) for name in sorted(node.values)
+        ),
+    )
+
+
+def _same_weights(one: LSTMNode, two: LSTMNode) -> bool:
+    # Two layers may be slices of one initializer.
+    return all(same_bits(one.values[n].read(), two.values[n].read()) for n in one.values)
 
 
 def _readable(node: LSTMNode) -> str:

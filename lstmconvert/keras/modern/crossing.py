@@ -15,7 +15,7 @@ from lstmconvert.keras import emit
 from lstmconvert.keras.fit import Fitter
 from lstmconvert.keras.modern import graph, keras3, objects, sources, stores
 from lstmconvert.keras.modern.emission import Emitter
-from lstmconvert.keras.modern.parts import Builder, Part
+from lstmconvert.keras.modern.parts import Builder, Part, no_row, unsupported
 from lstmconvert.keras.nodes import Node
 from lstmconvert.keras.read import parse_config
 from lstmconvert.keras.v3store import CONTAINERS
@@ -79,8 +79,12 @@ def rebuilt(model: Model, stored: Mapping[str, Tensor], how: How) -> Whole | Non
     if text is None or structure is None or structure.kind not in (_V3, "legacy"):
         return None
     config = parse_config(text, model.source.keras_version, "model_config")
+    if config.root.custom:
+        raise no_row(config.root.name or "model", config.root.class_name)
     if not config.root.is_model:
         return None
+    if how.store == LEGACY and model.assets:
+        raise unsupported("an .h5 holds no asset files", "model", next(iter(model.assets)))
     era = config.era.name
     fit = _Fit(how.rescale_hard_sigmoid, knows=how.store != WEIGHTS)
     root = _tree(model, structure, era, config.root)
