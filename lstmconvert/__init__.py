@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lstmconvert.live.torch import from_torch as from_torch
     from lstmconvert.live.torch import to_torch as to_torch
     from lstmconvert.model import Model as Model
+    from lstmconvert.verification import verify as verify
 
 __version__ = "0.1.0"
 
@@ -46,6 +47,7 @@ _HOMES = {
     "save": "api",
     "to_keras": "keras.rebuild",
     "to_torch": "live.torch",
+    "verify": "verification",
 }
 
 __all__ = [
@@ -64,6 +66,7 @@ __all__ = [
     "save",
     "to_keras",
     "to_torch",
+    "verify",
 ]
 
 

@@ -9,9 +9,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import Any
+
+from lstmconvert.records import dataclass
 
 #: Slope of hard_sigmoid in Keras 3, and before.
 KERAS3_HARD_SIGMOID_ALPHA = 1 / 6

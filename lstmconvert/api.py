@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from lstmconvert import gatesfile, metadata, select, writing
 from lstmconvert.containers import arrays, detect
-from lstmconvert.describe import layout_of
 from lstmconvert.errors import UsageError
 from lstmconvert.keras import load as keras_load
 from lstmconvert.layer import LSTMLayer
-from lstmconvert.layouts import assume
-from lstmconvert.layouts.rows import ROWS, row_of
 from lstmconvert.model import Model, Source
-from lstmconvert.settings import apply as apply_settings
+from lstmconvert.records import dataclass
 from lstmconvert.tensors import SourceFile, Tensor
 
-GATES, KERAS = "gates", "keras"
+GATES, KERAS, C_HEADER = "gates", "keras", "c"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +24,8 @@ class Options:
     """How a model is written. See the command line's help for each.
 
     Fields: `layout` (None: the container's own), `dtype`, `lstm_only`, `with_other`,
-    `with_optimizer`, `bare`, `stacks`, `rescale_hard_sigmoid`, `force`, `allow_lossy`, `dry_run`; for ONNX
-    `fused`, `chain`, `opset`, `state_inputs`, `length_input`.
+    `with_optimizer`, `bare`, `stacks`, `rescale_hard_sigmoid`, `force`, `allow_lossy`, `dry_run`;
+    for ONNX `fused`, `chain`, `opset`, `state_inputs`, `length_input`.
     """
 
     layout: str | None = None
@@ -92,11 +89,20 @@ def load(
     given = keras_load.given_config(Path(config)) if config is not None else None
     model = detect.open_model(Path(path), given, layout)
     _check_layout(model, layout, path)
-    return apply_settings(model, tuple(settings)) if settings else model
+    if settings:
+        from lstmconvert.settings import apply  # as rare as other imports inside functions here
+
+        model = apply(model, tuple(settings))
+    return model
 
 
 def _check_layout(model: Model, layout: str | None, path: str | Path) -> None:
-    if layout is None or layout == layout_of(model):
+    if layout is None:
+        return
+    from lstmconvert.describe import layout_of
+    from lstmconvert.layouts.rows import row_of
+
+    if layout == layout_of(model):
         return
     if layout != GATES:
         row_of(layout)
@@ -169,37 +175,46 @@ def _options(options: Mapping[str, object]) -> Options:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A kind of file to write: suffixes, name, layouts.
+    """A kind of file to write: suffixes, name, default layout.
 
-    The first layout is the default, unless `asks`: then the user has to name one.
+    Where there is no default, the user has to name one of `layouts`.
     """
 
     suffixes: tuple[str, ...]
     container: str
-    layouts: tuple[str, ...]
-    asks: bool = False
+    default: str | None = None
+
+    @property
+    def layouts(self) -> tuple[str, ...]:
+        """The layouts that it holds, its default first."""
+        from lstmconvert.layouts.rows import ROWS  # large, and the default is told without it
+
+        rows = tuple(row.name for row in ROWS.values() if self.container in row.containers)
+        return tuple(dict.fromkeys([self.default, *rows] if self.default else rows))
 
     @property
     def is_keras(self) -> bool:
         """Whether it is one of Keras's own files."""
-        return self.layouts == (KERAS,)
+        return self.default == KERAS
 
-
-def _rows(container: str) -> tuple[str, ...]:
-    return tuple(row.name for row in ROWS.values() if container in row.containers)
+    def holds(self, layout: str | None) -> bool:
+        """Whether it holds a layout, or for None has a default."""
+        if layout is None:
+            return self.default is not None
+        return layout == self.default or layout in self.layouts
 
 
 #: Longest suffix first.
 TARGETS: tuple[Target, ...] = (
-    Target((".weights.h5",), "weights.h5", (KERAS,)),
-    Target((".safetensors",), "safetensors", (GATES, *_rows("safetensors"))),
-    Target((".keras",), "keras", (KERAS,)),
-    Target((".h5", ".hdf5"), "h5", (KERAS,)),
-    Target((".onnx",), "onnx", (GATES,)),
-    Target((".npz",), "npz", (GATES, *_rows("npz"))),
-    Target((".json",), "json", _rows("json"), asks=True),
-    Target((".json",), "rtneural", _rows("rtneural"), asks=True),
-
+    Target((".weights.h5",), "weights.h5", KERAS),
+    Target((".safetensors",), "safetensors", GATES),
+    Target((".keras",), "keras", KERAS),
+    Target((".h5", ".hdf5"), "h5", KERAS),
+    Target((".onnx",), "onnx", GATES),
+    Target((".npz",), "npz", GATES),
+    Target((".json",), "json"),
+    Target((".json",), "rtneural"),
+    Target((".h",), "c", C_HEADER),
 )
 
 
@@ -211,7 +226,7 @@ def target_of(path: Path, layout: str | None) -> Target:
     """
     fitting = [target for target in TARGETS if path.name.lower().endswith(target.suffixes)]
     for target in fitting:
-        if layout in target.layouts or (layout is None and not target.asks):
+        if target.holds(layout):
             return target
     if not fitting:
         raise UsageError(
@@ -242,9 +257,10 @@ def _save(model: Model, path: Path, how: Options, source: Path | None) -> Result
         model = select.cast(model, how.dtype)
     if how.lstm_only:
         model = select.lstm_only(model)
-    layout = how.layout or target.layouts[0]
+    layout = how.layout or target.default
     if target.is_keras:
         from lstmconvert.keras import write as keras_write
+        from lstmconvert.layouts import assume
 
         model = assume.model(model)
         return keras_write.save(model, path, target.container, how, source)
@@ -252,8 +268,9 @@ def _save(model: Model, path: Path, how: Options, source: Path | None) -> Result
         from lstmconvert.onnx import write as onnx_write
 
         return onnx_write.save(model, path, how, source)
-    if layout != GATES:
+    if layout is not None and layout != GATES:
         from lstmconvert.layouts import save as layout_save
+        from lstmconvert.layouts.rows import row_of
 
         return layout_save.save(model, path, target.container, row_of(layout), how, source)
     tensors = gatesfile.tensors(

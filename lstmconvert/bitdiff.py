@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from lstmconvert.dtypes import Array, bits
 from lstmconvert.limits import BUFFER_BYTES
+from lstmconvert.records import dataclass
 from lstmconvert.stats import float_bits
 from lstmconvert.tensors import Tensor
 

@@ -6,6 +6,7 @@ those of its format description (`dtype` field of the header).
 
 from __future__ import annotations
 
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ FROM_SAFETENSORS: dict[str, str] = {short: name for name, short in SAFETENSORS.i
 _ML_DTYPES = frozenset({"bfloat16", "float8_e4m3fn", "float8_e5m2"})
 
 
+@cache
 def dtype_of(name: str) -> DType:
     """Return the little-endian (or byte-sized) NumPy dtype called `name`.
 
@@ -56,6 +58,12 @@ def dtype_of(name: str) -> DType:
     return np.dtype(name).newbyteorder("<")
 
 
+@lru_cache
+def name_of(dtype: DType) -> str:
+    """Return `dtype.name`, which NumPy makes up anew, slowly, whenever it is asked."""
+    return str(dtype.name)
+
+
 def safetensors_name(dtype: DType, where: str) -> str:
     """Return safetensors' name of `dtype`.
 
@@ -63,7 +71,7 @@ def safetensors_name(dtype: DType, where: str) -> str:
         UnsupportedByTarget: safetensors has no such type (strings, float128, …).
     """
     try:
-        return SAFETENSORS[dtype.name]
+        return SAFETENSORS[name_of(dtype)]
     except KeyError:
         raise UnsupportedByTarget(
             "safetensors cannot hold this dtype",

@@ -31,7 +31,8 @@ def open_source(path: Path) -> SourceFile:
         source = SourceFile(path)
     except (OSError, ValueError) as error:  # ValueError: a null character
         hint = "check the path" if isinstance(error, FileNotFoundError) else None
-        raise SourceError(getattr(error, "strerror", None) or str(error), where=path, hint=hint) from None
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SourceError(reason, where=path, hint=hint) from None
     if source.size == 0:
         raise NotAModel("the file is empty", where=path, hint="copy or download it again")
     if head(source, len(_LFS)) == _LFS:
@@ -125,6 +126,6 @@ class Window(io.RawIOBase):
     def readinto(self, buffer: object) -> int:
         view = memoryview(buffer).cast("B")  # type: ignore[arg-type]  # typeshed: any buffer
         count = max(0, min(len(view), self.size - self._position))
-        view[:count] = self.source.read_at(self.offset + self._position, count)
+        self.source.read_into(view[:count], self.offset + self._position)
         self._position += count
         return count

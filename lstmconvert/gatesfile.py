@@ -36,7 +36,7 @@ def tensors(
     result: dict[str, Tensor] = {}
     for layer in model.layers:
         named = dict(naming.tensors(layer))
-        if not named.keys().isdisjoint(result):
+        if not result.keys().isdisjoint(named):
             raise UsageError("two layers of one name", where=layer.name)
         result.update(named)
     if not lstm_only:

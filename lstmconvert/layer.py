@@ -7,7 +7,7 @@ and are read from their file when they are touched.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from lstmconvert.dtypes import Array, DType
 from lstmconvert.errors import UsageError
 from lstmconvert.gates import GATES, Gate
 from lstmconvert.jsontext import JsonObject
+from lstmconvert.records import dataclass
 from lstmconvert.tensors import Shape, SideBySide, Tensor
 
 #: The parts that each gate may have, in the order of the design's table.

@@ -7,9 +7,9 @@ it without touching code: `LSTMCONVERT_MAX_JSON_BYTES=1000000000 lstmconvert ins
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
 from lstmconvert.errors import LimitExceeded, UsageError
+from lstmconvert.records import dataclass
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
@@ -45,12 +45,13 @@ class Limit:
 
     def check(self, amount: int, where: object, what: str) -> None:
         """Raise `LimitExceeded` if `amount` is above the limit."""
-        if amount > self.value:
+        limit = self.value
+        if amount > limit:
             raise LimitExceeded(
                 f"{what} is above the limit",
                 where=where,
                 found=f"{amount:,}",
-                expected=f"at most {self.value:,} ({self.reason})",
+                expected=f"at most {limit:,} ({self.reason})",
                 hint=f"if you trust the file, set {self.variable}={amount} and try again",
             )
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lstmconvert import naming, optionjson
+from lstmconvert.dtypes import name_of
 from lstmconvert.errors import CorruptFile
 from lstmconvert.gates import Gate
 from lstmconvert.jsontext import Json, JsonObject, canonical, parse_object
@@ -110,7 +111,7 @@ def _cell(cell: Cell | OpaqueCell) -> JsonObject:
         "class": cell.class_name,
         "units": cell.units,
         "input_dim": cell.input_dim,
-        "dtype": cell.dtype.name,
+        "dtype": name_of(cell.dtype),
         "shapes": {name: list(tensor.shape) for name, tensor in cell.tensors()},
         "places": dict(cell.places),
         "stored_as": cell.stored_as,
@@ -131,6 +132,9 @@ class Reader:
 
     def fail(self, what: str, **facts: Any) -> CorruptFile:
         return CorruptFile(f"not a per-gate file: {what}", where=self._where, **facts)
+
+    def _at(self, place: str) -> str:
+        return f"{self._where}: {place}"
 
     def model(self, text: str, container: str) -> Model:
         """Return the model that `text` describes."""
@@ -167,11 +171,13 @@ class Reader:
             if not name.startswith(naming.OTHER):
                 raise self.fail("a tensor that belongs to nothing", found=name)
             path = name[len(naming.OTHER) :]
-            if not {"", "."}.isdisjoint(path.split("/")) or "\0" in path:
-                raise self.fail("a tensor whose path no file can hold", found=repr(name)[:80])
-            first = path.partition("/")[0]
+            first, *rest = path.split("/")
             is_slot = first in ("optimizer", "optimizer_weights")
             is_asset = first == "assets" and source.container == "keras"
+            # HDF5 has names that no path has; an archive's members are unpacked by other tools.
+            forbidden = {"", ".", ".."} if is_asset else {"", "."}
+            if not forbidden.isdisjoint((first, *rest)) or "\0" in path:
+                raise self.fail("a tensor whose path no file can hold", found=repr(name)[:80])
             target = optimizer if is_slot else assets if is_asset else other
             target[path] = self._tensors[name]
         return other, optimizer, assets
@@ -226,7 +232,7 @@ class Reader:
             class_name=self._text(value, "class"),
             forward=built["forward"],
             backward=built.get("backward"),
-            options=optionjson.from_json(LayerOptions, value.get("options"), name),
+            options=optionjson.from_json(LayerOptions, value.get("options"), self._at(name)),
             config=config,
             input_shape=self._shape(value.get("input_shape"), name),
         )
@@ -270,7 +276,7 @@ class Reader:
             raise self.fail(f"{where}: no cells")
         return Direction(
             cells=cells,
-            options=optionjson.from_json(DirectionOptions, value.get("options"), where),
+            options=optionjson.from_json(DirectionOptions, value.get("options"), self._at(where)),
             name=self._optional_text(value, "name"),
             class_name=self._optional_text(value, "class"),
         )
@@ -286,7 +292,7 @@ class Reader:
             self._put(name, self._tensors[tensor], gates, parts, where)
         cell = Cell(
             gates={g: GateWeights(g, _in_order(gates[g])) for g in Gate if g in gates},
-            options=optionjson.from_json(CellOptions, value.get("options"), where),
+            options=optionjson.from_json(CellOptions, value.get("options"), self._at(where)),
             parts=parts,
             name=self._optional_text(value, "name"),
             class_name=self._optional_text(value, "class"),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from difflib import get_close_matches
+from dataclasses import field
 from functools import cached_property
 from pathlib import Path
 
 from lstmconvert.errors import UnknownLayer
 from lstmconvert.layer import LSTMLayer
+from lstmconvert.records import dataclass
 from lstmconvert.tensors import Tensor
 
 
@@ -119,6 +119,8 @@ _SHOWN = 20
 
 def unknown_layer(name: str, names: Mapping[str, object]) -> UnknownLayer:
     """Return the error for a layer name that the model does not have."""
+    from difflib import get_close_matches  # only for the hint
+
     close = get_close_matches(name, names, n=1)
     more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
     return UnknownLayer(

@@ -11,19 +11,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from lstmconvert.gates import GATES
 from lstmconvert.layer import CELL_PARTS, GATE_PARTS, LSTMLayer
+from lstmconvert.records import dataclass
 from lstmconvert.tensors import Tensor
 
 OTHER = "other/"
 
 _AMBIGUOUS = re.compile(r"\.(forward|backward|cells\.\d+)$")
-_TENSOR = re.compile(
+_TENSOR = (
     r"(?P<layer>.+?)(?:\.(?P<direction>forward|backward))?(?:\.cells\.(?P<index>\d+))?"
-    rf"\.(?P<tensor>(?:{'|'.join(GATES)})_gate\.(?:{'|'.join(GATE_PARTS)})|{'|'.join(CELL_PARTS)})",
-    re.DOTALL,
+    rf"\.(?P<tensor>(?:{'|'.join(GATES)})_gate\.(?:{'|'.join(GATE_PARTS)})|{'|'.join(CELL_PARTS)})"
 )
 
 
@@ -40,7 +39,7 @@ class TensorName:
 
 def parse(name: str) -> TensorName | None:
     """Take a canonical tensor name apart; None if it is not one."""
-    match = _TENSOR.fullmatch(name)
+    match = re.fullmatch(_TENSOR, name, re.DOTALL)
     if match is None or name.startswith(OTHER):
         return None
     index = match["index"]

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from lstmconvert import limits
 from lstmconvert.dtypes import Array, DType
 from lstmconvert.errors import CorruptFile
 from lstmconvert.files import Window
+from lstmconvert.records import dataclass
 from lstmconvert.tensors import FileTensor, Shape, SourceFile, Tensor
 
 MAGIC = b"\x93NUMPY"

@@ -72,8 +72,9 @@ def _value(name: str, value: Json, where: str) -> Any:
         return activation_from_json(value, f"{where}.{name}")
     check_type(name, value, where)
     if name.endswith(_OBJECTS) and value is not None:
-        is_object = isinstance(value.get("class_name"), str) and isinstance(value.get("config"), dict)
-        if not is_object or not isinstance(value.get("registered_name", ""), str):
+        texts = value.get("class_name"), value.get("registered_name", "")
+        is_object = all(isinstance(text, str) for text in texts)
+        if not is_object or not isinstance(value.get("config"), dict):
             raise CorruptFile(
                 "not a serialized object", where=f"{where}.{name}", found=str(value)[:60]
             )

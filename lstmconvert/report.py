@@ -11,11 +11,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 from lstmconvert.bitdiff import TensorDiff
 from lstmconvert.jsontext import JsonObject
+from lstmconvert.records import dataclass
 
 VERSION = 1
 BY_NAME, BY_SHAPE = "name", "order and shape"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -22,6 +22,7 @@ from lstmconvert.layer import (
     LSTMLayer,
 )
 from lstmconvert.model import Model, unknown_layer
+from lstmconvert.records import dataclass
 
 _ACTIVATIONS = ("activation", "recurrent_activation", "output_activation")
 NAMES: tuple[str, ...] = tuple(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from lstmconvert.dtypes import Array, DType, bits
 from lstmconvert.layer import Cell
+from lstmconvert.records import dataclass
 from lstmconvert.streaming import pour
 
 

@@ -137,6 +137,12 @@ class SourceFile:
             CorruptFile: the file ends before.
             SourceError: the disk cannot read it.
         """
+        self._check_range(offset, length)
+        buffer = bytearray(length)
+        self._fill(memoryview(buffer), offset)
+        return buffer
+
+    def _check_range(self, offset: int, length: int) -> None:
         if offset < 0 or length < 0 or offset + length > self.size:
             raise CorruptFile(
                 "the file is truncated: it ends before its data",
@@ -145,19 +151,23 @@ class SourceFile:
                 expected=f"at least {offset + length:,}",
                 hint="copy or download the file again",
             )
-        buffer = bytearray(length)
-        view, done = memoryview(buffer), 0
-        while done < length:
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        """Fill a buffer with the bytes from an offset on. Raises as `read_at`."""
+        self._check_range(offset, len(buffer))
+        self._fill(buffer, offset)
+
+    def _fill(self, buffer: memoryview, offset: int) -> None:
+        while buffer:
             try:
-                count = os.preadv(self.descriptor, [view[done:]], offset + done)
+                count = os.preadv(self.descriptor, [buffer], offset)
             except OSError as error:
                 raise SourceError(
                     f"the file cannot be read: {error.strerror or error}", where=self.path
                 ) from None
             if count == 0:
                 raise self.changed()
-            done += count
-        return buffer
+            buffer, offset = buffer[count:], offset + count
 
     def check_unchanged(self) -> None:
         """Raise `CorruptFile` if the file was written to since it was opened."""
@@ -208,8 +218,9 @@ class FileTensor(Tensor):
 
     def elements(self, start: int, stop: int) -> Array:
         size = self.dtype.itemsize
-        buffer = self.source.read_at(self.offset + start * size, (stop - start) * size)
-        return little_endian(np.frombuffer(buffer, dtype=self._stored))
+        buffer = np.empty((stop - start) * size, np.uint8)
+        self.source.read_into(buffer.data, self.offset + start * size)
+        return little_endian(buffer.view(self._stored))
 
 
 class Columns(Tensor):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -39,7 +38,7 @@ def replacing(
     check_destination(destination, force=force, source=source)
     _remove_stale(destination)
     # Two threads may write to one destination at once, and a process number comes again.
-    name = f"{_stem(destination)}.{os.getpid()}.{secrets.token_hex(4)}.{_SUFFIX}"
+    name = f"{_stem(destination)}.{os.getpid()}.{os.urandom(4).hex()}.{_SUFFIX}"
     temporary = destination.with_name(name)
     _mine.add(name)
     try:
@@ -153,6 +152,6 @@ def check_written(
 
     for key, tensor in meant.items():
         there = written.get(key)
-        if there is None or there.shape != tensor.shape or there.dtype.name != tensor.dtype.name:
+        if there is None or there.shape != tensor.shape or there.dtype != tensor.dtype:
             raise differs(key)
     pour(meant, compare)

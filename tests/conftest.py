@@ -15,3 +15,5 @@ def pytest_configure(config: pytest.Config) -> None:
     for module in ("tensorflow", "tf_keras", "keras", "torch", "google"):
         for kind in ("DeprecationWarning", "FutureWarning", "PendingDeprecationWarning"):
             config.addinivalue_line("filterwarnings", rf"ignore::{kind}:{module}(\..*)?")
+    # JAX, once imported, warns of every child process, and those of the tests only exec.
+    config.addinivalue_line("filterwarnings", r"ignore:os\.fork\(\) was called:RuntimeWarning")

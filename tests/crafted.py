@@ -11,7 +11,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,6 @@ class Craft:
     name: str
     make: Callable[[Bench], Path]
     refused: str | None
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 CRAFTS: list[Craft] = []
@@ -70,6 +69,12 @@ def craft(refused: str | None) -> Callable[[Callable[[Bench], Path]], Callable[[
         return make
 
     return register
+
+
+def _register(
+    name: str, carriers: tuple[Callable[[Bench], Path], ...], refused: str | None
+) -> None:
+    CRAFTS.extend(Craft(f"{name}-{make.__name__}", make, refused) for make in carriers)
 
 
 Attack = Callable[[h5py.File, str, Bench], None]
@@ -95,8 +100,7 @@ def hdf5_attack(refused: str | None) -> Callable[[Attack], Attack]:
             inner = weights(bench)
             return rezipped(bench, {"model.weights.h5": inner.read_bytes()})
 
-        for make in (legacy, weights, archive):
-            CRAFTS.append(Craft(f"{attack.__name__}-{make.__name__}", make, refused))
+        _register(attack.__name__, (legacy, weights, archive), refused)
         return attack
 
     return register
@@ -105,6 +109,12 @@ def hdf5_attack(refused: str | None) -> Callable[[Attack], Attack]:
 def kernel(group: str) -> str:
     """The name of the kernel in an LSTM's group."""
     return f"{group}/0" if group == V3_CELL else f"{group}/kernel"
+
+
+def taken(file: h5py.File, group: str) -> str:
+    """Take the kernel away, and return its name."""
+    del file[kernel(group)]
+    return kernel(group)
 
 
 def members(name: str = KERAS) -> dict[str, bytes]:
@@ -146,8 +156,7 @@ def config_attack(refused: str | None) -> Callable[[Config], Config]:
         def legacy(bench: Bench) -> Path:
             return with_config(bench, text(bench))
 
-        for make in (archive, legacy):
-            CRAFTS.append(Craft(f"{attack.__name__}-{make.__name__}", make, refused))
+        _register(attack.__name__, (archive, legacy), refused)
         return attack
 
     return register
@@ -177,8 +186,7 @@ def json_attack(refused: str | None) -> Callable[[Callable[[str], str]], Callabl
         def legacy(bench: Bench) -> Path:
             return with_config(bench, attack(members()["config.json"].decode()))
 
-        for make in (archive, legacy):
-            CRAFTS.append(Craft(f"{attack.__name__}-{make.__name__}", make, refused))
+        _register(attack.__name__, (archive, legacy), refused)
         return attack
 
     return register

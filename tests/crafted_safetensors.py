@@ -9,8 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import lstmconvert
 from crafted import FIXTURES, KERAS, Bench, craft
+
+import lstmconvert
 
 Header = dict[str, Any]
 

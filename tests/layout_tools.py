@@ -17,6 +17,7 @@ import numpy as np
 import lstmconvert as lc
 from lstmconvert.dtypes import Array
 from lstmconvert.layer import LSTMLayer
+from lstmconvert.layouts.rows import ROWS
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
@@ -120,11 +121,12 @@ def checked(case: Case, run: Callable[[Mapping[str, Array], Array], Array], layo
     """
     arrays = lc.arrange(case.layer, layout)
     outputs = []
-    for side, x in zip(("forward.", "backward."), directions(case.x, case.both), strict=False):
+    for side, x in zip(ROWS[layout].sides[1:], directions(case.x, case.both), strict=False):
         own = {
             name.removeprefix(side): array
             for name, array in arrays.items()
             if not case.both or name.startswith(side)
         }
+        assert own
         outputs.append(np.asarray(run(own, x)))
     return close(joined(outputs) if case.both else outputs[0], case.y)

@@ -94,7 +94,7 @@ def images(keras: Any) -> Any:
     x = layer.Conv2DTranspose(2, 2)(layer.UpSampling2D(2)(x))
     side = layer.GlobalAveragePooling2D()(x)
     x = layer.AveragePooling2D(1)(layer.Cropping2D(1)(x))
-    x = layer.Reshape((-1, 4))(x)
+    x = layer.Reshape((-1, 7))(x)
     x = layer.LSTM(3)(x)
     return keras.Model(image, [layer.Dense(2)(x), side])
 
@@ -196,7 +196,8 @@ def masked(keras: Any) -> Any:
     x = layer.Embedding(10, 4, mask_zero=True)(words)
     y = layer.Bidirectional(layer.LSTM(3, return_sequences=True))(x)
     x = layer.Concatenate()([x, y])
-    x = layer.TimeDistributed(layer.Dense(4))(x)
+    x = layer.TimeDistributed(layer.Dense(4, activation="hard_sigmoid"))(x)
+    x = layer.Activation("hard_sigmoid")(layer.Dense(4, activation="hard_sigmoid")(x))
     return keras.Model(words, layer.LSTM(3)(layer.Dropout(0.2)(x)))
 
 

@@ -1,4 +1,4 @@
-"""Mutations of files: of bytes, of JSON texts, of what an HDF5 file holds. Seeded, so repeatable."""
+"""Seeded mutations of files: of bytes, of JSON texts, of what an HDF5 file holds."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ import numpy as np
 Mutation = Callable[[bytes, random.Random], bytes]
 
 _NUMBERS = (0, 1, 2, 7, 0x7F, 0xFF, 0xFFFF, 1 << 31, (1 << 32) - 1, 1 << 62, (1 << 64) - 1)
+
+
+def dice(*seed: object) -> random.Random:
+    """Dice that always fall the same way."""
+    return random.Random("/".join(map(str, seed)))  # noqa: S311
 
 
 def flip(data: bytes, dice: random.Random) -> bytes:
@@ -74,13 +79,24 @@ def blank(data: bytes, dice: random.Random) -> bytes:
     return data[:start] + bytes(len(data[start : start + size])) + data[start + size :]
 
 
-BYTES: tuple[Mutation, ...] = (flip, flip, flip, several, number, truncate, cut, repeat, swap, blank)
+BYTES: tuple[Mutation, ...] = (
+    flip,
+    flip,
+    flip,
+    several,
+    number,
+    truncate,
+    cut,
+    repeat,
+    swap,
+    blank,
+)
 
 #: Values that a config never has where they are put.
 _ODD: tuple[Any, ...] = (
-    None, True, False, 0, -1, 2, 1.5, 1e308, 2**31, 2**63, 10**399, "", "x", "x" * 3000, "\0", "a/b",
-    "../..", "\u202e", "lstm", "LSTM", "float64", "hard_sigmoid", "concat", [], [None], [[]], [1, 2],
-    {}, {"a": 1}, {"class_name": "LSTM"}, {"class_name": "LSTM", "config": {}},
+    None, True, False, 0, -1, 2, 1.5, 1e308, 2**31, 2**63, 10**399, "", "x", "x" * 3000, "\0",
+    "a/b", "../..", "\u202e", "lstm", "LSTM", "float64", "hard_sigmoid", "concat",
+    [], [None], [[]], [1, 2], {}, {"a": 1}, {"class_name": "LSTM"}, {"class_name": "LSTM", "config": {}},
     {"class_name": "RNN", "config": {"cell": {"class_name": "StackedRNNCells", "config": {}}}},
     {"class_name": ["LSTM"], "config": 3}, {"class_name": "Bidirectional", "config": {"layer": 1}},
 )  # fmt: skip
@@ -184,4 +200,12 @@ def _reshape(file: Any, groups: Any, datasets: Any, dice: random.Random) -> None
     file[name] = np.ones(shape, dice.choice(("f4", "f2", "f8", ">f4", "i4", "?", "S2")))
 
 
-_HDF5 = (_exchange_attributes, _odd_attribute, _odd_attribute, _drop, _drop_attribute, _move, _reshape)
+_HDF5 = (
+    _exchange_attributes,
+    _odd_attribute,
+    _odd_attribute,
+    _drop,
+    _drop_attribute,
+    _move,
+    _reshape,
+)

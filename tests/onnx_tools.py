@@ -88,6 +88,8 @@ def node_model(
     while not arguments[-1]:
         arguments.pop()
     named = [key if key in outputs else "" for key in OUTPUTS]
+    if "R" in given:
+        attributes = {"hidden_size": given["R"].shape[-1], **attributes}
     lstm = helper.make_node("LSTM", arguments, named, name=name, **attributes)
     graph = helper.make_graph(
         [*nodes, lstm],

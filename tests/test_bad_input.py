@@ -90,13 +90,13 @@ SOURCES: dict[str, tuple[Callable[[Path], Path], str, str]] = {
     "directory": (lambda folder: folder, "holds no model", ""),
     "below-a-file": (lambda folder: _written(b"x")(folder) / "a", "Not a directory", ""),
     "long-name": (lambda folder: folder / ("n" * 300), "too long", ""),
-    "device": (lambda folder: Path("/dev/zero"), "not a regular file", ""),
+    "device": (lambda _: Path("/dev/zero"), "not a regular file", ""),
     "another-hdf5": (
         lambda folder: _hdf5(folder, lambda file: file.create_dataset("x", data=[1.0])),
         "not one that Keras wrote",
         "",
     ),
-    "empty-hdf5": (lambda folder: _hdf5(folder, lambda file: None), "not one that Keras", ""),
+    "empty-hdf5": (lambda folder: _hdf5(folder, lambda _: None), "not one that Keras", ""),
     "kernels-disagree": (
         lambda folder: _cell(folder, (7, 8), (3, 12)),
         "kernel (7, 8), recurrent_kernel (3, 12)",

@@ -71,7 +71,7 @@ def test_usage(args: list[str], error: str, hint: str) -> None:
     assert failure(*args) == (error, hint)
 
 
-READ = ".keras, .weights.h5, .h5, .weights.json, .safetensors, .npz"
+READ = ".keras, .weights.h5, .h5, .weights.json, .safetensors, .npz, .onnx, .json, .pt"
 CONTENTS = {
     "empty.keras": (
         b"",

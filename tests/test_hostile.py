@@ -1,4 +1,4 @@
-"""Every crafted file, in a child under guard: refused in one line, or converted to equal numbers."""
+"""Every crafted file, under guard: refused in one line, or converted to equal numbers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 
 import crafted_config
 import crafted_hdf5
+import crafted_kinds
+import crafted_paths
 import crafted_safetensors
 import crafted_zip
 import numpy as np
@@ -19,7 +21,14 @@ from jail import RESIDENT, SECONDS, Jail, Run, Watch
 
 import lstmconvert
 
-MODULES = (crafted_config, crafted_hdf5, crafted_safetensors, crafted_zip)
+MODULES = (
+    crafted_config,
+    crafted_hdf5,
+    crafted_kinds,
+    crafted_paths,
+    crafted_safetensors,
+    crafted_zip,
+)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +90,9 @@ def test_crafted_file(craft: Craft, jail: Jail, plugins: Path, tmp_path: Path) -
     source = craft.make(bench)
     destination = tmp_path / "out" / "out.safetensors"
     destination.parent.mkdir()
-    watches = [Watch(path) for path in (bench.victim, plugins / "libh5sentinel.so") if path.exists()]
+    watches = [
+        Watch(path) for path in (bench.victim, plugins / "libh5sentinel.so") if path.exists()
+    ]
 
     run = jail.run("convert", source, destination, allow=[folder])
 

@@ -1,4 +1,4 @@
-"""The table of layouts: what goes in comes out, bit for bit, and each row says what is documented."""
+"""The table of layouts: what goes in comes out, bit for bit; each row says what is documented."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ LAYOUTS = sorted(ROWS)
 #: Layouts that store a bias less what they add at run time: not exact, and declared.
 SHIFTED = {name for name, row in ROWS.items() if row.forget_bias}
 EXACT = sorted(set(LAYOUTS) - SHIFTED)
-I, H = 4, 3
+INPUTS, H = 4, 3
 
 
 def layer_of(seed: int = 0, **options: Any) -> LSTMLayer:
-    return make_layer(make_cell(np.random.default_rng(seed), I, H, **options))
+    return make_layer(make_cell(np.random.default_rng(seed), INPUTS, H, **options))
 
 
 def both_of(**options: Any) -> LSTMLayer:
     rng = np.random.default_rng(5)
-    return make_layer(make_cell(rng, I, H, **options), make_cell(rng, I, H, **options))
+    return make_layer(make_cell(rng, INPUTS, H, **options), make_cell(rng, INPUTS, H, **options))
 
 
 def tensors(value: LSTMLayer | Model) -> Iterator[tuple[str, Array]]:
@@ -75,8 +75,11 @@ def test_arrays_come_back_bit_for_bit(
     row = ROWS[layout]
     both = both and fits(layout, both=True)
     rng = np.random.default_rng(seed)
-    made = dict(gate_parts=("bias",) if biased or row.always_bias else (), dtype=dtype)
-    made |= {"forget_bias": row.forget_bias}
+    made = {
+        "gate_parts": ("bias",) if biased or row.always_bias else (),
+        "dtype": dtype,
+        "forget_bias": row.forget_bias,
+    }
     cells = [make_cell(rng, inputs, units, **made) for _ in range(1 + both)]
     layer = make_layer(*cells)
     arrays = {name: _odd_bits(array) for name, array in lc.arrange(layer, layout).items()}
@@ -170,7 +173,7 @@ def test_a_stack_comes_back_as_as_many_layers(layout: str, both: bool) -> None:
         cells = [make_cell(rng, inputs, H) for _ in range(1 + both)]
         return make_layer(*cells, name=name, return_sequences=True)
 
-    layers = [one(I, "a_l0"), one(width, "a_l1"), one(width, "a_l2")]
+    layers = [one(INPUTS, "a_l0"), one(width, "a_l1"), one(width, "a_l2")]
     found = lc.gather(lc.arrange(layers, layout), layout, name="a")
     assert isinstance(found, Model)
     assert list(found) == ["a_l0", "a_l1", "a_l2"]
@@ -182,7 +185,7 @@ def test_a_stack_comes_back_as_as_many_layers(layout: str, both: bool) -> None:
 def test_a_stack_of_cells_comes_back(layout: str) -> None:
     rng = np.random.default_rng(9)
     options = {"forget_bias": ROWS[layout].forget_bias}
-    cells = [make_cell(rng, I, 3, **options), make_cell(rng, 3, 2, **options)]
+    cells = [make_cell(rng, INPUTS, 3, **options), make_cell(rng, 3, 2, **options)]
     layer = make_layer(cells)
     assert_same(lc.gather(lc.arrange(layer, layout), layout), layer)
 
@@ -210,7 +213,7 @@ def test_gates_is_a_layout_too() -> None:
 def test_a_model_has_its_layers_names_before_the_arrays() -> None:
     model = lc.load("fixtures/keras-3.15.1/seed95.keras")
     arrays = lc.arrange(model, "torch")
-    assert list(arrays)[0] == "lstm.weight_ih_l0"
+    assert next(iter(arrays)) == "lstm.weight_ih_l0"
     assert_same(lc.gather(arrays, "torch"), model["lstm"])
 
 
@@ -293,8 +296,8 @@ def test_every_row_is_documented_or_one_array_a_gate() -> None:
     assert set(DOCUMENTED) | per_gate | others == set(LAYOUTS)
 
 
-def test_a_gates_name_is_its_gates(layer: LSTMLayer | None = None) -> None:
-    layer = layer or layer_of()
+def test_a_gates_name_is_its_gates() -> None:
+    layer = layer_of()
     for layout, name, gate in (
         ("flax", "cell.hg.kernel", Gate.CELL),
         ("nnx", "cell.if_.kernel", Gate.FORGET),
@@ -366,7 +369,7 @@ def test_arrays_of_another_layout_are_refused(layout: str) -> None:
 
 
 def test_an_unknown_layout_is_named() -> None:
-    with pytest.raises(lc.LSTMConvertError, match="no such layout.*pytorch.*torch"):
+    with pytest.raises(lc.LSTMConvertError, match=r"no such layout.*pytorch.*torch"):
         lc.arrange(layer_of(), "pytorch")
 
 
@@ -412,7 +415,7 @@ def refused(layer: LSTMLayer, layout: str, option: str) -> None:
 def test_what_changes_the_outputs_is_refused_where_it_has_no_place(layout: str) -> None:
     row = ROWS[layout]
     rng = np.random.default_rng(1)
-    cell = make_cell(rng, I, H)
+    cell = make_cell(rng, INPUTS, H)
     layers = {
         "go_backwards": make_layer(cell, go_backwards=True),
         "merge_mode": make_layer(cell, cell, merge_mode="sum"),
@@ -437,9 +440,8 @@ def test_what_changes_the_outputs_is_refused_where_it_has_no_place(layout: str) 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_how_a_layer_is_run_is_never_a_reason(layout: str) -> None:
-    cell = make_cell(
-        np.random.default_rng(1), I, H, dropout=0.5, seed=3, forget_bias=ROWS[layout].forget_bias
-    )
+    options = {"dropout": 0.5, "seed": 3, "forget_bias": ROWS[layout].forget_bias}
+    cell = make_cell(np.random.default_rng(1), INPUTS, H, **options)
     names = ("return_sequences", "return_state", "unroll", "stateful", "time_major")
     layer = make_layer(cell, **dict.fromkeys(names, True))
     assert lc.arrange(layer, layout)
@@ -447,14 +449,14 @@ def test_how_a_layer_is_run_is_never_a_reason(layout: str) -> None:
 
 @pytest.mark.parametrize("layout", [n for n in LAYOUTS if "go_backwards" not in ROWS[n].expresses])
 def test_unknown_directions_are_no_guess(layout: str) -> None:
-    layer = make_layer(make_cell(np.random.default_rng(1), I, H), go_backwards=UNKNOWN)
+    layer = make_layer(make_cell(np.random.default_rng(1), INPUTS, H), go_backwards=UNKNOWN)
     with pytest.raises(lc.LSTMConvertError, match="unknown: go_backwards"):
         lc.arrange(layer, layout)
 
 
 def test_halves_of_unlike_size_are_refused_where_they_must_be_alike() -> None:
     rng = np.random.default_rng(1)
-    layer = make_layer(make_cell(rng, I, 3), make_cell(rng, I, 2))
+    layer = make_layer(make_cell(rng, INPUTS, 3), make_cell(rng, INPUTS, 2))
     for layout in LAYOUTS:
         row = ROWS[layout]
         if row.single:
@@ -467,12 +469,12 @@ def test_halves_of_unlike_size_are_refused_where_they_must_be_alike() -> None:
 
 def test_a_cell_that_is_no_lstm_is_refused() -> None:
     gru = OpaqueCell(class_name="GRUCell", name=None, config=None)
-    refused(make_layer([make_cell(np.random.default_rng(1), I, H), gru]), "torch", "cells")
+    refused(make_layer([make_cell(np.random.default_rng(1), INPUTS, H), gru]), "torch", "cells")
 
 
 def test_a_stack_inside_each_half_is_no_torch_stack() -> None:
     rng = np.random.default_rng(1)
-    cells = [make_cell(rng, I, H), make_cell(rng, H, H)]
+    cells = [make_cell(rng, INPUTS, H), make_cell(rng, H, H)]
     refused(make_layer(cells, cells), "torch", "cells")
 
 
@@ -485,7 +487,7 @@ def test_a_stack_inside_each_half_is_no_torch_stack() -> None:
 )
 def test_layers_that_do_not_follow_make_no_stack(second: dict[str, int], message: str) -> None:
     rng = np.random.default_rng(1)
-    one = make_layer(make_cell(rng, I, H), return_sequences=True)
+    one = make_layer(make_cell(rng, INPUTS, H), return_sequences=True)
     two = make_layer(make_cell(rng, second["inputs"], second["units"]), name="two")
     with pytest.raises(lc.LSTMConvertError, match=message):
         lc.arrange([one, two], "torch")

@@ -43,7 +43,7 @@ def test_another_name_is_an_attribute_error() -> None:
 
 def test_the_names_of_the_design() -> None:
     wanted = {"load", "save", "convert", "diff", "from_keras", "to_keras", "Model", "LSTMLayer"}
-    wanted |= {"arrange", "gather", "to_torch", "from_torch"}
+    wanted |= {"arrange", "gather", "to_torch", "from_torch", "verify"}
     assert wanted <= set(lstmconvert.__all__)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from lstmconvert import optionjson
 from lstmconvert.layer import Cell, Direction, LSTMLayer
+from lstmconvert.records import dataclass
 
 
 @dataclass(frozen=True, slots=True, eq=False)

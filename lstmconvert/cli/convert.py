@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 #: Options that mean something for some targets only: option -> what it is for.
 _LAYOUTS = "framework layouts (--to torch, flax, …)"
-_FUSED = "ONNX destinations (.onnx)"
-_GATES = "destinations of named arrays (.safetensors, .npz, .json)"
+_ONNX = "ONNX destinations (.onnx)"
+_GATES = "destinations of named arrays (.safetensors, .npz, .onnx, .json)"
 _KERAS = "Keras destinations (.keras, .weights.h5, .h5)"
+_ONNX_OPTIONS = ("fused", "chain", "opset", "state_inputs", "length_input")
 #: Options that may be given more than once.
 _SINGULAR = frozenset({"layers", "stacks"})
 #: Options that contradict each other: the second leaves out what the first asks for.
@@ -31,11 +32,11 @@ _CONTRADICTIONS = (
 
 @options.command(
     "Write the model in SRC to DST, whose suffix names the kind of file: .safetensors or .npz for "
-    "one tensor a gate, .keras, .weights.h5 or .h5 for Keras. What is written is read back and "
-    "compared bit for bit before it takes its name.",
-    "convert model.keras lstm.safetensors",
+    "one tensor a gate, .onnx for a graph that runs, .keras, .weights.h5 or .h5 for Keras. What "
+    "is written is read back and compared bit for bit before it takes its name.",
+    "convert model.keras lstm.safetensors --to torch",
     "convert lstm.weights.h5 lstm.keras --config architecture.json",
-    "convert model.keras lstm.safetensors --to torch --bare",
+    "convert model.keras lstm.onnx --length-input",
 )
 @click.argument("source", metavar="SRC", type=options.PATH)
 @click.argument("destination", metavar="DST", type=options.PATH)
@@ -51,7 +52,7 @@ _CONTRADICTIONS = (
     "layout",
     metavar="LAYOUT",
     help="How DST arranges the gates: torch, flax, … (lstmconvert formats lists them). By "
-    "default gates for .safetensors and .npz, keras for Keras files.",
+    "default gates for .safetensors, .npz and .onnx, keras for Keras files.",
 )
 @click.option(
     "--layer",
@@ -84,7 +85,7 @@ _CONTRADICTIONS = (
     help="Carry the other tensors too: the default where DST is per gate.",
 )
 @click.option("--with-optimizer", is_flag=True, help="Carry the optimizer's slots too.")
-@click.option("--fused", is_flag=True, help="For ONNX: write W, R and B instead of gates.")
+@options.onnx
 @click.option("--bare", is_flag=True, help="For framework layouts: no layer name before tensors'.")
 @click.option(
     "--stack",
@@ -120,7 +121,7 @@ def command(
         source,
         destination,
         from_layout=from_layout,
-        **{k: v for k, v in given.items() if k not in ("fused",)},
+        **given,
     )
     for text in result.warnings:
         output.warning(text)
@@ -132,16 +133,16 @@ def command(
 
 def _check(target: Target, destination: Path, given: dict[str, Any]) -> None:
     """Raise `UsageError` for an option that means nothing here, or contradicts another."""
-    is_keras = target.is_keras
-    is_framework = not is_keras and (given["layout"] or target.layouts[0]) != "gates"
+    is_keras, is_onnx = target.is_keras, target.container == "onnx"
+    is_framework = not is_keras and (given["layout"] or target.default) != "gates"
     for option, purpose, fits in (
-        ("fused", _FUSED, False),
+        *((option, _ONNX, is_onnx) for option in _ONNX_OPTIONS),
         ("bare", _LAYOUTS, is_framework),
         ("stacks", _LAYOUTS, is_framework),
         ("with_other", _GATES, not is_keras),
         ("rescale_hard_sigmoid", _KERAS, is_keras),
     ):
-        if given[option] and not fits:
+        if given[option] not in (None, False, ()) and not fits:
             raise UsageError(f"{_flag(option)} is for {purpose}", found=destination)
     for wanted, other in _CONTRADICTIONS:
         if given[wanted] and given[other]:

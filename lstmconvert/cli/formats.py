@@ -13,7 +13,6 @@ from lstmconvert.cli import options, output
     "List the layouts that --to and --from take: how each framework arranges the gates, what it "
     "keeps, what it changes, what it cannot express, and whether the real framework has run the "
     "weights in the tests.",
-    "formats",
     "formats torch",
     "formats --json",
 )

@@ -23,3 +23,35 @@ def command(doc: str, *examples: str) -> Callable[[F], click.Command]:
         epilog=f"\b\nExamples:\n{lines}",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+
+
+def onnx(function: F) -> F:
+    """Add the options that shape an ONNX graph."""
+    for decorate in reversed(_ONNX):
+        function = decorate(function)
+    return function
+
+
+_ONNX: tuple[Callable[[F], F], ...] = (
+    click.option("--fused", is_flag=True, help="For ONNX: write W, R and B instead of gates."),
+    click.option(
+        "--chain",
+        is_flag=True,
+        help="For ONNX: connect layers that feed one another in the source, with nothing between.",
+    ),
+    click.option(
+        "--opset",
+        metavar="N",
+        type=int,
+        help="For ONNX: the version of the operators, from 14, which most runtimes read and is "
+        "the default (22 for bfloat16).",
+    ),
+    click.option(
+        "--state-inputs", is_flag=True, help="For ONNX: initial states are inputs; default zero."
+    ),
+    click.option(
+        "--length-input",
+        is_flag=True,
+        help="For ONNX: the lengths of the sequences are an input; default all of them whole.",
+    ),
+)

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from lstmconvert import files, metadata
-from lstmconvert.containers import arrays, jsonarrays, npz, rtneural, safetensors, torchfile
+from lstmconvert.containers import arrays, safetensors
 from lstmconvert.errors import NotAModel, SourceError
 from lstmconvert.jsontext import parse
-from lstmconvert.keras import archive, load, shards
+from lstmconvert.keras import archive, load
 from lstmconvert.keras.hdf5 import is_hdf5
 from lstmconvert.keras.zipmembers import SIGNATURE as ZIP
 from lstmconvert.keras.zipmembers import ZipMembers
@@ -107,8 +107,12 @@ def _open_tensorflow(path: Path, given: load.Given | None) -> Model:
 
 def _open_zip(source: SourceFile, given: load.Given | None, layout: str | None) -> Model:
     names = ZipMembers(source).names
-    if not archive.is_archive(names) and any(name.endswith(".npy") for name in names):
+    if archive.is_archive(names):
+        return load.load_zip(source, given)
+    if any(name.endswith(".npy") for name in names):
         return _open_npz(source, layout)
+    from lstmconvert.containers import torchfile  # what few need is imported when it is needed
+
     if torchfile.is_torch(names):
         return _of_arrays(torchfile.read(source), {}, source, "pt", layout)
     return load.load_zip(source, given)
@@ -120,6 +124,8 @@ def _open_arrays(source: SourceFile, container: str, layout: str | None) -> Mode
 
 
 def _open_npz(source: SourceFile, layout: str | None) -> Model:
+    from lstmconvert.containers import npz
+
     tensors, texts, check = npz.opened(source)
     model = _of_arrays(tensors, texts, source, "npz", layout)
     return replace(model, source=replace(model.source, check=check))
@@ -159,6 +165,9 @@ def _of_arrays(
 def _open_json(
     source: SourceFile, path: Path, given: load.Given | None, layout: str | None
 ) -> Model:
+    from lstmconvert.containers import jsonarrays, rtneural
+    from lstmconvert.keras import shards
+
     value = parse(files.whole_text(source), path)
     if shards.is_shard_map(value):
         return load.load_shards(path, given)

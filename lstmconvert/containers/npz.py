@@ -15,7 +15,7 @@ from numpy.lib import format as npy_format
 
 from lstmconvert import limits, metadata, npy
 from lstmconvert.dtypes import Array, dtype_of, little_endian, safetensors_name
-from lstmconvert.errors import CorruptFile
+from lstmconvert.errors import CorruptFile, UnsupportedByTarget
 from lstmconvert.jsontext import canonical, parse_object
 from lstmconvert.keras.zipmembers import ZipMembers
 from lstmconvert.keras.zipwrite import member
@@ -78,13 +78,15 @@ def write(
     """Write a file, a member at a time. The arguments are those of `safetensors.write`.
 
     Raises:
-        UnsupportedByTarget: a dtype that the per-gate format does not have.
+        UnsupportedByTarget: a dtype that the per-gate format does not have, or a name that a zip
+            does not.
     """
     narrow = []
     texts()
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(tensors):
             tensor = tensors[name]
+            _check_name(name)
             safetensors_name(tensor.dtype, name)
             if tensor.dtype.name == BFLOAT16:
                 narrow.append(name)
@@ -93,6 +95,16 @@ def write(
         value = parse_object(texts()[metadata.KEY], METADATA)
         text = canonical({**value, BFLOAT16: narrow} if narrow else value)
         _write_array(archive, METADATA, np.frombuffer(text.encode(), np.uint8))
+
+
+def _check_name(name: str) -> None:
+    if "\0" in name:
+        raise UnsupportedByTarget(
+            "a zip cannot hold a name with a null character",
+            where=repr(name)[:80],
+            option="name",
+            target="npz",
+        )
 
 
 def _write_member(archive: zipfile.ZipFile, name: str, tensor: Tensor) -> None:

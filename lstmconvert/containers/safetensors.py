@@ -106,7 +106,8 @@ def write(
         }
         offsets[name] = end
         end += tensor.nbytes
-    header = _header(metadata(), entries)
+    body = _dumped(entries)
+    header = _header(metadata(), body)
     with open(path, "xb") as file:
         file.write(header)
         file.truncate(len(header) + end)
@@ -116,19 +117,24 @@ def write(
             write_at(file.fileno(), len(header) + offsets[name] + offset, piece)
 
         pour({name: tensors[name] for name in ordered}, sink)
-        final = _header(metadata(), entries)
+        final = _header(metadata(), body)
         if len(final) != len(header):
             raise AssertionError("the metadata changed its length")
         file.seek(0)
         file.write(final)
 
 
-def _header(metadata: Mapping[str, str], entries: Mapping[str, Any]) -> bytes:
+def _header(metadata: Mapping[str, str], entries: bytes) -> bytes:
+    """Return the header, with the entries' JSON text, which is made once."""
     texts = {key: metadata[key] for key in sorted(metadata)}
-    header = {_METADATA: texts, **entries} if texts else dict(entries)
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    start = b'{"%s":%s%s' % (_METADATA.encode(), _dumped(texts), b"," if len(entries) > 2 else b"")
+    text = start + entries[1:] if texts else entries
     text += b" " * (-len(text) % _ALIGNMENT)
     return _LENGTH.pack(len(text)) + text
+
+
+def _dumped(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 #: The library's order: safetensors/src/tensor.rs sorts by its Dtype enum, largest first.

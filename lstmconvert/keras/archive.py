@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from lstmconvert.errors import CorruptFile, NotAModel
 from lstmconvert.files import Window, files_below, open_source, whole_text
 from lstmconvert.keras.hdf5 import Tree, read_tree
 from lstmconvert.keras.zipmembers import ZipMembers
+from lstmconvert.records import dataclass
 from lstmconvert.tensors import FileTensor, SourceFile, Tensor
 
 CONFIG, METADATA = "config.json", "metadata.json"

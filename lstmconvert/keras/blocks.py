@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from lstmconvert.gates import by_letters
 from lstmconvert.keras.cells import gate_count
 from lstmconvert.keras.stored import ROLES, Stored
+from lstmconvert.records import dataclass
 
 _KERAS1_ORDER = by_letters("icfo")
 _KERAS1_ROLES = {"W": "kernel", "U": "recurrent_kernel", "b": "bias"}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, TypeVar
 
+from lstmconvert.dtypes import name_of
 from lstmconvert.keras import options, values
 from lstmconvert.keras.cells import cell as build_cell
 from lstmconvert.keras.era import Era
@@ -24,6 +25,7 @@ from lstmconvert.layer import (
     LSTMLayer,
     OpaqueCell,
 )
+from lstmconvert.records import dataclass
 
 AnyOptions = TypeVar("AnyOptions", DirectionOptions, LayerOptions)
 
@@ -68,6 +70,8 @@ def layer(
         CorruptFile: config and arrays contradict each other.
     """
     directions = [_direction(part, arrays, era) for part in sketch.directions]
+    if len(directions) > 1:
+        directions = [_half(direction) for direction in directions]
     node = sketch.node
     outer = options.layer_options(node.config, era, name) if node and era else LayerOptions()
     context = context or Context()
@@ -83,6 +87,15 @@ def layer(
         options=replace(outer, masked=context.masks.get(key, UNKNOWN)),
         config=node.whole if node else None,
         input_shape=context.shapes.get(key),
+    )
+
+
+def _half(direction: Direction) -> Direction:
+    """Return a direction as it is run in a Bidirectional, which decides what masked steps give
+    (keras/src/layers/rnn/bidirectional.py, `force_zero_output_for_mask`; tf_keras likewise)."""
+    known = direction.options
+    return replace(
+        direction, options=replace(known, zero_output_for_mask=known.return_sequences)
     )
 
 
@@ -104,7 +117,7 @@ def _with_policy(known: AnyOptions, direction: Direction) -> AnyOptions:
     """Fill in the policy that a config leaves out: Keras's float type then, which weights show."""
     if known.policy is not UNKNOWN or not direction.lstm_cells:
         return known
-    return replace(known, policy=direction.lstm_cells[0].dtype.name)
+    return replace(known, policy=name_of(direction.lstm_cells[0].dtype))
 
 
 def _cell(sketch: CellSketch, arrays: Arrays, era: Era | None) -> Cell | OpaqueCell:
@@ -137,7 +150,7 @@ def _cell(sketch: CellSketch, arrays: Arrays, era: Era | None) -> Cell | OpaqueC
     if cell.stored_as.endswith(FLIPPED) and known.convolution is not None:
         known = options.theano(known)
     if era is not None and known.policy is UNKNOWN:
-        known = replace(known, policy=cell.dtype.name)
+        known = replace(known, policy=name_of(cell.dtype))
     return replace(cell, options=replace(known, use_bias=cell.use_bias))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lstmconvert.dtypes import FLOATS
+from lstmconvert.dtypes import FLOATS, name_of
 from lstmconvert.errors import CorruptFile
 from lstmconvert.gates import GATES
 from lstmconvert.keras import stored
@@ -123,7 +123,7 @@ def _disagree(where: str, found: str) -> CorruptFile:
 
 
 def _check_dtypes(tensors: Sequence[Tensor], where: str) -> None:
-    names = {tensor.dtype.name for tensor in tensors}
+    names = {name_of(tensor.dtype) for tensor in tensors}
     if len(names) != 1 or not names <= set(FLOATS):
         raise CorruptFile(
             "LSTM weights of a dtype that Keras does not give them",

@@ -7,7 +7,7 @@ here is Keras's own, so that a file needs no import of ours.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 from lstmconvert.activations import HARD_SIGMOID_KERAS2, KERAS2, KERAS3, Activation
@@ -27,6 +27,7 @@ from lstmconvert.layer import (
     LSTMLayer,
     OpaqueCell,
 )
+from lstmconvert.records import dataclass
 
 TARGET = "Keras 3"
 DEFAULT_POLICY = "float32"
@@ -184,9 +185,7 @@ class Spelling:
         if "registered_name" not in value:
             kind = name.rpartition("_")[2]
             value = (objects.spec(kind, value) if self.library == "keras" else None) or value
-            # TensorFlow 1 gave its initializers a dtype, which does nothing and is no argument now.
-            config = {key: item for key, item in value["config"].items() if key != "dtype"}
-            return serialized(module, value["class_name"], config)
+            return serialized(module, value["class_name"], value["config"])
         known = self.known(value["registered_name"])
         if known is None:
             raise self._custom(name, value["class_name"], layer)

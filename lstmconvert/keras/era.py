@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 from lstmconvert.jsontext import Json, JsonObject
+from lstmconvert.records import dataclass
 
 #: Keras 1 key -> today's (keras/legacy/interfaces.py of Keras 2, `recurrent_args_preprocessor`).
 _KERAS1_KEYS = {

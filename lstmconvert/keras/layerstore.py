@@ -177,25 +177,43 @@ def legacy_store(layers: Named) -> tuple[dict[str, Tensor], dict[str, tuple[str,
     tensors: dict[str, Tensor] = {}
     names: dict[str, tuple[str, ...]] = {}
     for name, layer in layers:
-        weights = sorted(legacy_weights(layer, name), key=lambda item: not item[2])
+        weights = list(legacy_weights(layer, name))
+        if _outer_trainable(layer):
+            weights.sort(key=lambda item: not item[2])
         names[name] = tuple(weight for weight, _, _ in weights)
         tensors.update({f"{name}/{weight}": tensor for weight, tensor, _ in weights})
     return tensors, names
 
 
+def _outer_trainable(layer: LSTMLayer) -> bool:
+    outer = layer.options if layer.backward is not None else layer.forward.options
+    return outer.trainable is not False
+
+
 def legacy_weights(layer: LSTMLayer, name: str) -> Iterator[tuple[str, Tensor, bool]]:
-    """Yield `(weight name, tensor, trainable)` in the order of the layer's weights."""
+    """Yield `(weight name, tensor, trainable)` in the order in which the layer makes its weights.
+
+    A weight counts as trainable unless its own cell is frozen, or the LSTM whose cell it is:
+    Keras 3 asks no wrapper (keras/src/layers/layer.py, `_track_variable`).
+    """
     for half, direction in layer.directions:
         scope = [name]
         if layer.backward is not None:
             scope.append(direction.name or f"{half}_lstm")
-        outer = layer.options.trainable is not False
-        trainable = outer and direction.options.trainable is not False
         for index, cell in enumerate(direction.cells):
             parts = [*scope, *_cell_scope(direction, cell, index)]
-            frozen = isinstance(cell, Cell) and cell.options.trainable is False
+            trainable = _cell_trainable(direction, cell, layer)
             for role, tensor in zip(ROLES, _arrays(cell, layer), strict=False):
-                yield "/".join([*parts, role]), tensor, trainable and not frozen
+                yield "/".join([*parts, role]), tensor, trainable
+
+
+def _cell_trainable(direction: Direction, cell: Cell | OpaqueCell, layer: LSTMLayer) -> bool:
+    if emit.class_of(direction, layer) != "RNN":
+        return direction.options.trainable is not False
+    if isinstance(cell, Cell):
+        return cell.options.trainable is not False
+    config = (cell.config or {}).get("config")
+    return not isinstance(config, dict) or config.get("trainable", True) is not False
 
 
 def _cell_scope(direction: Direction, cell: Cell | OpaqueCell, index: int) -> list[str]:

@@ -11,11 +11,11 @@ into `weight_names0`, `weight_names1`, … (keras/src/legacy/saving/legacy_h5_fo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from lstmconvert.errors import CorruptFile
 from lstmconvert.keras.hdf5 import Attributes, Tree
 from lstmconvert.keras.stored import Stored
+from lstmconvert.records import dataclass
 from lstmconvert.tensors import Tensor
 
 ROOT = "model_weights"

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from lstmconvert import files
 from lstmconvert.errors import NotAModel, UsageError
 from lstmconvert.jsontext import parse_object
-from lstmconvert.keras import archive, shards, zipmembers
+from lstmconvert.keras import archive, zipmembers
 from lstmconvert.keras.hdf5 import Tree, is_hdf5, read_tree
 from lstmconvert.keras.legacy import WRITER, is_legacy
 from lstmconvert.keras.read import Config, parse_config, read
 from lstmconvert.model import Model, Source
+from lstmconvert.records import dataclass
 from lstmconvert.tensors import SourceFile
 
 ARCHIVE, WEIGHTS, LEGACY = "keras", "weights.h5", "h5"
@@ -110,6 +111,8 @@ def _version(tree: Tree) -> str | None:
 
 def load_shards(path: Path, given: Given | None = None) -> Model:
     """Load the shards that a `.weights.json` names. Raises as `shards.read` and `read`."""
+    from lstmconvert.keras import shards  # rare
+
     sources, tree = shards.read(path)
 
     def digest() -> str:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from lstmconvert.errors import CorruptFile
 from lstmconvert.jsontext import Json, JsonObject
+from lstmconvert.records import dataclass
 
 #: Classes of Keras's own that hold a list of layers.
 MODELS = frozenset({"Sequential", "Functional", "Model"})

@@ -15,11 +15,11 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from lstmconvert import limits
 from lstmconvert.errors import CorruptFile
 from lstmconvert.files import Window
+from lstmconvert.records import dataclass
 
 _STOP = 0x2E
 #: Protocol 2 has the first opcodes below, protocol 5 the last; NumPy writes 3 (1.x) and 4 (2.x).

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from lstmconvert.errors import CorruptFile, NoLSTM
 from lstmconvert.jsontext import parse
-from lstmconvert.keras import bindlegacy, build, infer, legacy, v3store
+from lstmconvert.keras import build, legacy, v3store
 from lstmconvert.keras.build import Context
 from lstmconvert.keras.cells import by_role
 from lstmconvert.keras.era import Era, era_of
@@ -18,6 +18,7 @@ from lstmconvert.keras.stored import CellArrays
 from lstmconvert.layer import LSTMLayer, OpaqueCell
 from lstmconvert.model import Structure
 from lstmconvert.naming import layer_names
+from lstmconvert.records import dataclass
 from lstmconvert.tensors import Tensor
 
 
@@ -85,7 +86,7 @@ def _read_v3(store: v3store.V3Store, config: Config | None, where: object) -> Co
     result = plan(config.root, store.container, store.groups) if config else Plan()
     found = [(sketch, config.era) for sketch in result.layers if sketch.has_lstm] if config else []
     notes: list[str] = []
-    inferred = _inferred(store, result, notes) if config else infer.layers(store)
+    inferred = _inferred(store, result, notes, whole=config is None)
     located = [(_located(sketch, store, where), era) for sketch, era in found]
     sketches = [*((s, e) for s, e in located if s is not None), *((s, None) for s in inferred)]
     if not sketches:
@@ -117,7 +118,16 @@ def _groups_and_names(store: v3store.V3Store) -> dict[str, str]:
     return dict.fromkeys(groups, "") | store.names
 
 
-def _inferred(store: v3store.V3Store, result: Plan, notes: list[str]) -> list[LayerSketch]:
+def _inferred(
+    store: v3store.V3Store, result: Plan, notes: list[str], *, whole: bool
+) -> list[LayerSketch]:
+    """Sketch what no config describes: the whole store, or the custom layers of a plan."""
+    if not whole and not result.custom:
+        return []
+    from lstmconvert.keras import infer  # not needed for most files, nor is bindlegacy below
+
+    if whole:
+        return infer.layers(store)
     sketches: list[LayerSketch] = []
     for custom, name, group in result.custom:
         below = [f"{group}/{part}".strip("/") for part in ("cell", "forward_layer", "layer")]
@@ -148,6 +158,8 @@ def _unbuilt(where: object, group: str) -> CorruptFile:
 
 
 def _read_legacy(store: legacy.LegacyStore, config: Config | None, where: object) -> Content:
+    from lstmconvert.keras import bindlegacy
+
     result = plan(config.root) if config else bindlegacy.infer(store)
     sketches = [sketch for sketch in result.layers if sketch.has_lstm]
     notes = [

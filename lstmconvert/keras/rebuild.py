@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -24,6 +23,7 @@ from lstmconvert.keras.inputshape import input_shape
 from lstmconvert.keras.stored import ROLES
 from lstmconvert.layer import Cell, LSTMLayer, OpaqueCell
 from lstmconvert.model import Model
+from lstmconvert.records import dataclass
 
 LIBRARIES = ("keras", "tf_keras")
 
@@ -139,11 +139,12 @@ class _Builder:
                 self._assign(target, _arrays(cell, layer), layer.name)
             self._set_initializers(config, live, layer.name)
             if hasattr(live, "_backward_layer_config"):
-                # tf_keras states the halves from copies that it made before they had their own.
+                # tf_keras states the halves by copies that it made before they had their own.
                 self._set_initializers(config["config"]["layer"], live.layer, layer.name)
-                half = self.keras.saving.serialize_keras_object(live.backward_layer)
-                half["config"]["name"] = live._backward_layer_config["config"]["name"]
-                live._backward_layer_config = half
+                stated = _cell_configs(live._backward_layer_config)
+                for half, cell in zip(stated, live_cells(live.backward_layer), strict=True):
+                    for key in half.keys() & set(_INITIALIZER_KEYS):
+                        half[key] = self.keras.saving.serialize_keras_object(getattr(cell, key))
         return live
 
     def _set_initializers(self, config: JsonObject, live: Any, where: str) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from lstmconvert.keras.nodes import (
     CELL_CLASSES,
@@ -22,6 +22,7 @@ from lstmconvert.keras.nodes import (
     node,
     snake_case,
 )
+from lstmconvert.records import dataclass
 
 STACKED = "StackedRNNCells"
 _WRAPPERS = frozenset({"TimeDistributed"})

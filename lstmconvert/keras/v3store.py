@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 
 from lstmconvert.errors import CorruptFile
 from lstmconvert.keras.hdf5 import Tree
 from lstmconvert.keras.stored import Stored
+from lstmconvert.records import dataclass
 from lstmconvert.tensors import Tensor
 
 #: `0`, `1`, …, and not `00`, which would be a second 0.

@@ -190,7 +190,10 @@ def object_spec(value: Json, where: str) -> JsonObject | None:
         "class_name": _IRREGULAR.get(class_name, class_name),
         "config": {key: item for key, item in config.items() if item is not None},
     }
-    if not _is_keras(value):
+    if _is_keras(value):
+        # TensorFlow 1 gave its initializers a dtype, which does nothing and is no argument now.
+        spec["config"].pop("dtype", None)
+    else:
         spec["registered_name"] = value.get("registered_name") or class_name
     return spec
 

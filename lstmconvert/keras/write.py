@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from lstmconvert.keras.fit import Fitter
 from lstmconvert.keras.hdf5 import read_tree
 from lstmconvert.keras.modern import crossing
 from lstmconvert.model import Model
+from lstmconvert.records import dataclass
 from lstmconvert.tensors import SourceFile, Tensor
 
 if TYPE_CHECKING:

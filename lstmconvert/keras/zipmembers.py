@@ -11,7 +11,6 @@ archive, and the end record ends it.
 from __future__ import annotations
 
 import struct
-import tempfile
 import weakref
 import zipfile
 import zlib
@@ -98,8 +97,11 @@ class ZipMembers:
         comment = len(self._archive.comment)
         begin = self._end - comment - _END_RECORD.size
         record = self.source.read_at(max(begin, self._start), _END_RECORD.size)
-        if record[:4] != b"PK\x05\x06" or _END_RECORD.unpack(record)[7] != comment:
+        fields = _END_RECORD.unpack(record)
+        if fields[0] != b"PK\x05\x06" or fields[7] != comment:
             raise self._damaged("it does not end with its end record")
+        if fields[4] not in (len(self._infos), 0xFFFF):  # 0xFFFF: more, or counted elsewhere
+            raise self._damaged(f"{len(self._infos)} members where {fields[4]} are counted")
 
     def _damaged(self, reason: str) -> CorruptFile:
         return CorruptFile(
@@ -167,6 +169,8 @@ class ZipMembers:
         try:
             return self._scratch.add(self._inflated(info))
         except OSError as error:
+            import tempfile
+
             raise SourceError(
                 f"a compressed archive cannot be unpacked: {error.strerror or error}",
                 where=tempfile.gettempdir(),
@@ -194,6 +198,8 @@ class _Scratch(SourceFile):
     """A nameless file that grows: what is unpacked of one archive. Errors name the archive."""
 
     def __init__(self, archive: SourceFile) -> None:
+        import tempfile  # rare: Keras stores its members
+
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as its tensors are
         weakref.finalize(self, self._file.close)
         super().__init__(archive.path, self._file.fileno())

@@ -7,7 +7,7 @@ the framework has no way to compute is refused by name, or with `allow_lossy` de
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import pairwise
 
 from lstmconvert.activations import Activation
@@ -22,6 +22,7 @@ from lstmconvert.layer import (
     OpaqueCell,
 )
 from lstmconvert.layouts.row import Row
+from lstmconvert.records import dataclass
 from lstmconvert.tensors import ArrayTensor, Tensor
 from lstmconvert.views import Added, Zeros, is_zero
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from lstmconvert.errors import CorruptFile
 from lstmconvert.gates import GATES, Gate
@@ -19,6 +18,7 @@ from lstmconvert.layer import (
     LSTMLayer,
 )
 from lstmconvert.layouts.row import Row, Slot
+from lstmconvert.records import dataclass
 from lstmconvert.tensors import Shape, Tensor
 from lstmconvert.views import Reshaped, Rows, apart, columns, is_zero, transposed
 
@@ -221,6 +221,8 @@ class _CellReader:
             shapes = {w.tensors[part].shape for w in gates.values() if part in w.tensors}
             if len(shapes) != 1:
                 raise CorruptFile(f"the {part} of the gates differ in shape", where=where)
+            if part != "peephole" and any(part not in w.tensors for w in gates.values()):
+                raise CorruptFile(f"a gate has no {part}, and another has one", where=where)
         self._check_widths(gates, where)
 
     def _check_widths(self, gates: Mapping[Gate, GateWeights], where: str) -> None:

@@ -5,13 +5,13 @@ A row is data. `arrange` and `gather` read it, and nothing else in the package k
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
 from lstmconvert.activations import SIGMOID, TANH, Activation
 from lstmconvert.gates import GATES, Gate, by_letters
 from lstmconvert.layer import CELL_PARTS
+from lstmconvert.records import dataclass
 
 #: Gate parts that are vectors, one number for each unit.
 VECTORS = frozenset(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,10 @@ from lstmconvert.tensors import SourceFile
 
 if TYPE_CHECKING:
     from lstmconvert.api import Options, Result
+
+
+#: Containers that hold more than arrays -> the module with their `write` and `read`.
+_DOCUMENTS = {"c": "cheader"}
 
 
 def save(
@@ -50,8 +55,13 @@ def save(
         return result
     digest = Digest(model)
     with writing.replacing(path, force=how.force, source=source) as temporary:
-        arrays.write(container, temporary, content.tensors, lambda: content.texts(digest.texts))
-        written, _ = arrays.read(container, SourceFile(temporary))
+        if container in _DOCUMENTS:
+            document = import_module(f"lstmconvert.layouts.{_DOCUMENTS[container]}")
+            document.write(temporary, content)
+            written = document.read(SourceFile(temporary))
+        else:
+            arrays.write(container, temporary, content.tensors, lambda: content.texts(digest.texts))
+            written, _ = arrays.read(container, SourceFile(temporary))
         try:
             writing.check_written(content.tensors, written, path)
         finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from lstmconvert import metadata, naming
 from lstmconvert.errors import UsageError
@@ -16,6 +16,7 @@ from lstmconvert.layouts.plain import prefix_of
 from lstmconvert.layouts.read import KEY
 from lstmconvert.layouts.row import Row
 from lstmconvert.model import Model
+from lstmconvert.records import dataclass
 from lstmconvert.tensors import Tensor
 
 

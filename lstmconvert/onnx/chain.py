@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 from lstmconvert import naming
@@ -88,7 +89,7 @@ def _through(given: dict[str, str], by_name: dict[str, Node], name: str) -> str 
 
 def _sequence(children: list[Node]) -> dict[str, str]:
     return {
-        after.name: before.name for before, after in zip(children, children[1:], strict=False)
+        after.name: before.name for before, after in itertools.pairwise(children)
     }
 
 
@@ -107,7 +108,7 @@ def _history(children: list[Node]) -> dict[str, str]:
 
 
 def _tensors(call: Json) -> Iterator[tuple[str, int, int]]:
-    """Yield `(layer, node, output)` of every tensor of a call: Keras 3's spelling, and Keras 2's."""
+    """Yield `(layer, node, output)` of every tensor of a call, as Keras 3 and 2 spell it."""
     if isinstance(call, dict):
         history = call.get("keras_history")
         if isinstance(history, list):
@@ -126,5 +127,7 @@ def _tensors(call: Json) -> Iterator[tuple[str, int, int]]:
 
 def _place(value: list[Json]) -> tuple[str, int, int]:
     if len(value) < 3 or not isinstance(value[0], str):
-        raise CorruptFile("not the history of a tensor", where="model_config", found=str(value)[:60])
+        raise CorruptFile(
+            "not the history of a tensor", where="model_config", found=str(value)[:60]
+        )
     return value[0], value[1], value[2]

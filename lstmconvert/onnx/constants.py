@@ -1,4 +1,4 @@
-"""Values that a graph computes from nothing but constants: exporters hide weights behind such nodes.
+"""Values that a graph computes from constants alone: exporters hide weights behind such nodes.
 
 An initializer stays in its file. What lies behind Concat, Slice, Transpose, Cast, DequantizeLinear
 and the like is computed node by node by the onnx library's own reference evaluator, once the size
@@ -33,6 +33,8 @@ _OPERATORS = frozenset(
 )
 #: Inputs up to this many bytes are shown to shape inference: axes, sizes, scales.
 _SHOWN = 4096
+#: Operators of which the evaluator has only later versions, and these mean the same.
+_EVALUATED_FROM = {"DequantizeLinear": 19}
 _SCALARS = {"value_float": "float32", "value_int": "int64"}
 _VECTORS = {"value_floats": "float32", "value_ints": "int64"}
 
@@ -86,7 +88,7 @@ class Constants:
         return self._known[id(found), own]
 
     def leaves(self, scope: Scope, name: str) -> frozenset[tuple[int, str]]:
-        """Return the initializers and Constant nodes that a constant is made of."""
+        """Return the initializers that a constant is made of."""
         waiting, seen = [self._place(scope, name)], set[tuple[int, str]]()
         result = set()
         while waiting:
@@ -96,7 +98,7 @@ class Constants:
                 seen.add(key)
                 needed = [self._place(*item) for item in self._needs(*place)]
                 waiting += needed
-                if not needed:
+                if place[1] in place[0].initializers:
                     result.add(key)
         return frozenset(result)
 
@@ -167,7 +169,8 @@ class Constants:
         inputs = [onnx.helper.make_value_info(name, _type(t)) for name, t in feeds.items()]
         outputs = [onnx.helper.make_value_info(n, onnx.TypeProto()) for n in node.output if n]
         graph = onnx.helper.make_graph([node], "constant", inputs, outputs)
-        version = onnx.helper.make_opsetid("", self._graphs.opsets.get("", 1))
+        number = max(self._graphs.opsets.get("", 1), _EVALUATED_FROM.get(node.op_type, 1))
+        version = onnx.helper.make_opsetid("", number)
         model = onnx.helper.make_model(graph, opset_imports=[version])
         arrays = {name: tensor.read() for name, tensor in feeds.items()}
         try:

@@ -72,8 +72,10 @@ def with_folded_forget_bias(layer: LSTMLayer) -> tuple[LSTMLayer, tuple[str, ...
     )
     text = ", ".join(map(str, sorted(amounts, key=str)))
     return layer, (
-        f"{layer.name}: fused ONNX weights have no run-time forget bias: {text} is added to the "
-        "stored bias, rounded",
+        (
+            f"{layer.name}: fused ONNX weights have no run-time forget bias: {text} is added to "
+            "the stored bias, rounded"
+        ),
     )
 
 

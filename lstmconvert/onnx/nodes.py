@@ -290,7 +290,7 @@ def _check_coupled(node: LSTMNode, recurrent: Activation) -> None:
 
 
 def _initial(node: LSTMNode, direction: int) -> dict[str, Tensor]:
-    result = {}
+    result = dict[str, Tensor]()
     for name, part in (("initial_h", "initial_hidden"), ("initial_c", "initial_cell")):
         if name not in node.values:
             continue

@@ -129,7 +129,8 @@ def _metadata(texts: Mapping[str, str]) -> onnx.ModelProto:
 
 
 def _bytes(message: onnx.ModelProto | onnx.GraphProto | onnx.TensorProto) -> bytes:
-    return message.SerializeToString(deterministic=True)
+    data: bytes = message.SerializeToString(deterministic=True)
+    return data
 
 
 def _framed(tag: bytes, head: bytes, rest: int) -> bytes:

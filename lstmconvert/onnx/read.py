@@ -16,7 +16,6 @@ from lstmconvert.layer import (
     DirectionOptions,
     LayerOptions,
     LSTMLayer,
-    Unknown,
 )
 from lstmconvert.model import Model, Source
 from lstmconvert.onnx import nodes, outputs, scopes, skeleton, values
@@ -29,7 +28,14 @@ from lstmconvert.tensors import SourceFile, Tensor
 CONTAINER = LAYOUT = "onnx"
 GATES = "gates"
 #: The end of a node's name that says no more than what the node is.
-_OPERATOR = re.compile(r"(?:^|(?<=[/_.:]))(?:node_|n)?lstm((?:__?\d+)?)$", re.IGNORECASE)
+_OPERATOR = re.compile(r"(?:node_)?LSTM((?:__?\d+)?)")
+#: A name that says nothing of the layer: tf2onnx's, and the dynamo exporter's.
+_ANONYMOUS = re.compile(r"(?:node_)?lstm(__?\d+)?", re.IGNORECASE)
+#: Where PyTorch's dynamo exporter keeps the names of modules: `: M/lstm: …LSTM/lstm: aten.lstm…`.
+_NAMESPACE = "namespace"
+#: What TensorFlow's tracing puts into the names of nodes.
+_TRACED = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
+_HALF = re.compile(r"(?:forward|backward)_")
 #: What exporters put after the name of a node's first output.
 _OUTPUT = re.compile(r"_(output_0|Y)$")
 
@@ -128,7 +134,10 @@ def _fused(found: Skeleton, graphs: Graphs, wanted: set[str]) -> dict[str, Tenso
 
 def _foreign(found: Skeleton, graphs: Graphs) -> Model:
     constants = Constants(found, graphs)
-    lstms = _unshared(list(_nodes(found, graphs, constants)), graphs, constants)
+    looks = Constants(found, graphs)  # what the graph does with outputs asks for no weights
+    lstms = list(_nodes(found, graphs, constants))
+    uses = {id(node): outputs.use(node, graphs, looks) for node in lstms}
+    lstms = _unshared(lstms, uses, constants)
     if not lstms:
         kinds = sorted({node.op_type for _, node in graphs.nodes})
         raise NoLSTM(
@@ -136,10 +145,10 @@ def _foreign(found: Skeleton, graphs: Graphs) -> Model:
             where=found.source.path,
             found=", ".join(kinds)[:120] or "no nodes",
         )
-    names = naming.layer_names(_readable(node) for node in lstms)
+    names = naming.layer_names(_readable(node, graphs) for node in lstms)
     notes: list[str] = []
     layers = tuple(
-        _layer(node, name, graphs, constants, notes)
+        _layer(node, name, uses[id(node)], notes)
         for node, name in zip(lstms, names, strict=True)
     )
     other, left_out = _other(found, graphs, constants)
@@ -163,7 +172,7 @@ def _nodes(found: Skeleton, graphs: Graphs, constants: Constants) -> Iterator[LS
 
 
 def _unshared(
-    found: list[LSTMNode], graphs: Graphs, constants: Constants
+    found: list[LSTMNode], uses: Mapping[int, outputs.Use], constants: Constants
 ) -> list[LSTMNode]:
     """Leave out nodes that are one layer called again: made of the same initializers, alike in all.
 
@@ -171,14 +180,14 @@ def _unshared(
     """
     first: dict[object, list[LSTMNode]] = {}
     for node in found:
-        alike = first.setdefault(_identity(node, graphs, constants), [])
+        alike = first.setdefault(_identity(node, uses[id(node)], constants), [])
         if not any(_same_weights(node, other) for other in alike):
             alike.append(node)
     kept = {id(node) for alike in first.values() for node in alike}
     return [node for node in found if id(node) in kept]
 
 
-def _identity(node: LSTMNode, graphs: Graphs, constants: Constants) -> object:
+def _identity(node: LSTMNode, used: outputs.Use, constants: Constants) -> object:
     return (
         node.direction,
         node.batch_first,
@@ -186,7 +195,7 @@ def _identity(node: LSTMNode, graphs: Graphs, constants: Constants) -> object:
         node.clip,
         node.coupled,
         node.has_lengths,
-        outputs.use(node, graphs),
+        used,
         tuple(
             (name, constants.leaves(node.scope, node.input(name))) for name in sorted(node.values)
         ),
@@ -198,28 +207,48 @@ def _same_weights(one: LSTMNode, two: LSTMNode) -> bool:
     return all(same_bits(one.values[n].read(), two.values[n].read()) for n in one.values)
 
 
-def _readable(node: LSTMNode) -> str:
-    """Make a layer's name of a node's: `/encoder/lstm/LSTM_1` is `encoder/lstm_1`."""
+def _readable(node: LSTMNode, graphs: Graphs) -> str:
+    """Make a layer's name of a node's: `/encoder/lstm/LSTM_1` is `encoder/lstm_1`.
+
+    tf2onnx calls the node `LSTM__33`, and those around it `model/enc/transpose` and the like.
+    """
     name = node.node.name or _OUTPUT.sub("", next((o for o in node.node.output if o), ""))
-    parts = [part for part in name.replace("::", "/").split("/") if part not in ("", ".")]
-    if len(parts) > 1 and (match := _OPERATOR.fullmatch(parts[-1])):
+    namespace = next((p.value for p in node.node.metadata_props if p.key == _NAMESPACE), "")
+    if parts := _parts("/".join(part.partition(":")[0] for part in namespace.split("/")[:-1])):
+        return _printable(parts)
+    parts = _parts(name)
+    if len(parts) == 1 and _ANONYMOUS.fullmatch(parts[0]):
+        around = [_parts(other)[:-1] for other in outputs.neighbours(node, graphs)]
+        parts = next(filter(None, around), parts)
+        parts = [part for part in parts if part not in _TRACED] or parts
+        if node.directions == 2 and len(parts) > 1 and _HALF.match(parts[-1]):
+            parts = parts[:-1]
+    elif len(parts) > 1 and (match := _OPERATOR.fullmatch(parts[-1])):
         parts = [*parts[:-2], f"{parts[-2]}{match[1]}"]
+    return _printable(parts)
+
+
+def _printable(parts: list[str]) -> str:
     text = "/".join(parts)
     return text if text.isprintable() and text else "lstm"
 
 
-def _layer(
-    node: LSTMNode, name: str, graphs: Graphs, constants: Constants, notes: list[str]
-) -> LSTMLayer:
-    used = outputs.use(node, graphs)
-    if node.direction == "reverse" and used.steps and not _is_turned(node, graphs):
+def _parts(name: str) -> list[str]:
+    split = name.replace("::", "/").split("/")
+    return [part for part in split if part not in ("", ".", "..")]
+
+
+def _layer(node: LSTMNode, name: str, used: outputs.Use, notes: list[str]) -> LSTMLayer:
+    if node.direction == "reverse" and used.steps and not used.turned:
         notes.append(
             f"{name}: the graph keeps the order of time of an LSTM that reads from the end; a "
             "Keras layer with go_backwards returns its sequence reversed"
         )
-    merge_mode: str | Unknown = UNKNOWN
-    if node.directions == 2:
-        merge_mode = outputs.merge_mode(node, graphs, constants, used.steps)
+    if _is_fed_backwards(node):
+        notes.append(
+            f"{name}: the graph may turn the sequence round before the LSTM: if so, it is a layer "
+            "with go_backwards"
+        )
     halves = [_direction(node, index, used) for index in range(node.directions)]
     return LSTMLayer(
         name=name,
@@ -228,7 +257,7 @@ def _layer(
         forward=halves[0],
         backward=halves[1] if node.directions == 2 else None,
         options=LayerOptions(
-            merge_mode=merge_mode,
+            merge_mode=used.merge_mode if node.directions == 2 else UNKNOWN,
             masked=node.has_lengths,
             policy=node.values["W"].dtype.name,
         ),
@@ -253,19 +282,10 @@ def _direction(node: LSTMNode, index: int, used: outputs.Use) -> Direction:
     )
 
 
-def _is_turned(node: LSTMNode, graphs: Graphs) -> bool:
-    """Whether all that is done with the sequence is to turn it round, as Keras does."""
-    waiting, turned = [node.output("Y")], False
-    while waiting:
-        users = graphs.uses.get(waiting.pop(), [])
-        for user in users:
-            if user.op_type in ("Squeeze", "Transpose", "Identity", "Reshape", "Where"):
-                waiting += user.output
-            elif user.op_type in ("Slice", "ReverseSequence"):
-                turned = True
-            else:
-                return False
-    return turned
+def _is_fed_backwards(node: LSTMNode) -> bool:
+    value = node.input("X")
+    before = node.scope.producers.get(value)
+    return before is not None and before.op_type == "ReverseSequence"
 
 
 def _other(

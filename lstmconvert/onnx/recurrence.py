@@ -159,7 +159,7 @@ def _attributes(cells: Sequence[Named]) -> dict[str, object]:
         "hidden_size": cells[0].cell.units,
         **functions.as_lists(function for function in spelled if function is not None),
     }
-    if options[0].gate_clip is not None:
+    if isinstance(options[0].gate_clip, (int, float)):
         result["clip"] = float(options[0].gate_clip)
     if options[0].input_forget:
         result["input_forget"] = 1

@@ -39,13 +39,14 @@ class Graphs:
     """All graphs of a model.
 
     Fields: `scopes`, the outermost first; `nodes`: every node with its graph; `uses`: value name
-    -> the nodes that take it; `outputs`: the names of values that leave their graph; `opsets`:
-    domain -> version.
+    -> the nodes that take it; `homes`: the graph of each node, by `id`; `outputs`: the names of
+    values that leave their graph; `opsets`: domain -> version.
     """
 
     scopes: list[Scope] = field(default_factory=list)
     nodes: list[tuple[Scope, onnx.NodeProto]] = field(default_factory=list)
     uses: dict[str, list[onnx.NodeProto]] = field(default_factory=dict)
+    homes: dict[int, Scope] = field(default_factory=dict)
     outputs: set[str] = field(default_factory=set)
     opsets: dict[str, int] = field(default_factory=dict)
 
@@ -89,6 +90,7 @@ def _walk(
     graphs.outputs.update(value.name for value in graph.output)
     for node in graph.node:
         graphs.nodes.append((scope, node))
+        graphs.homes[id(node)] = scope
         scope.producers.update((name, node) for name in node.output if name)
         for name in node.input:
             graphs.uses.setdefault(name, []).append(node)

@@ -1,9 +1,9 @@
 """Opening a model file without its weights: they stay in the file until they are touched.
 
-The file is walked as a protocol buffer (field numbers: onnx/onnx.proto); tensors' `raw_data` is left
-out and replaced by the place where it lies, and what remains, a few kilobytes as a rule, is parsed
-by the onnx library. Nothing outside the file is opened before a tensor that lies there is asked
-for.
+The file is walked as a protocol buffer (field numbers: onnx/onnx.proto); tensors' `raw_data` is
+left out and replaced by the place where it lies, and what remains, a few kilobytes as a rule, is
+parsed by the onnx library. Nothing outside the file is opened before a tensor that lies there is
+asked for.
 """
 
 from __future__ import annotations
@@ -167,7 +167,8 @@ class _Stripper:
 
     def _pointer(self, offset: int, length: int) -> bytes:
         entry = onnx.StringStringEntryProto(key=self._mark, value=f"{offset} {length}")
-        return entry.SerializeToString()
+        data: bytes = entry.SerializeToString()
+        return data
 
     def _copied(self, start: int, end: int) -> bytes:
         self._total += end - start

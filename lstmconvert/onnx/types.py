@@ -1,4 +1,4 @@
-"""Number types of ONNX: NumPy's names for them, both ways (onnx/onnx.proto, TensorProto.DataType)."""
+"""Number types of ONNX by NumPy's names, both ways (onnx/onnx.proto, TensorProto.DataType)."""
 
 from __future__ import annotations
 

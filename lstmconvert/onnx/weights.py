@@ -158,8 +158,9 @@ def _tensor(cell: Cell, gate: Gate, part: str) -> Tensor:
 def _stored(cell: Cell, gate: Gate) -> Gate:
     """Return the gate whose weights stand for `gate`: of coupled gates, one alone is stored.
 
-    ONNX Runtime computes f = 1 - i from the input gate (1.32, measured). Ours is i = 1 - f from the forget gate; the
-    negated weights in the input gate's place make both say the same, whoever reads them.
+    ONNX Runtime computes f = 1 - i from the input gate (1.32, measured). Ours is i = 1 - f from the
+    forget gate; the negated weights in the input gate's place make both say the same, whoever
+    reads them.
     """
     if gate is Gate.INPUT and cell.options.input_forget:
         return Gate.FORGET

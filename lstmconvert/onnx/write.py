@@ -87,8 +87,10 @@ def _content(model: Model, how: Options) -> _Content:
     opset = _opset(how.opset, kept)
     model = replace(model, layers=tuple(kept), losses=(*model.losses, *losses))
     graph, unchained = _graph(model, style, how.chain)
-    if how.with_other:
-        for name, tensor in {**model.other, **model.assets}.items():
+    if how.with_other or how.with_optimizer:
+        other = {**model.other, **model.assets} if how.with_other else {}
+        slots = model.optimizer if how.with_optimizer else {}
+        for name, tensor in {**other, **slots}.items():
             graph.weight(f"{naming.OTHER}{name}", _known(tensor, name))
     warnings = [text for layer in kept for text in _warnings(layer, how)]
     return _Content(model, graph, opset, (*warnings, *unchained))

@@ -10,7 +10,6 @@ layer agrees with Keras to 16-bit accuracy only.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -18,6 +17,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from lstmconvert.dtypes import Array, DType
 from lstmconvert.errors import UnsupportedByTarget, UsageError
 from lstmconvert.layer import Direction, LSTMLayer
+from lstmconvert.records import dataclass
 from lstmconvert.reference.cells import known
 from lstmconvert.reference.directions import States, run_direction
 

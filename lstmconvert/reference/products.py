@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from lstmconvert.dtypes import Array
 from lstmconvert.errors import UsageError
+from lstmconvert.records import dataclass
 
 Sizes = tuple[int, ...]
 

@@ -8,9 +8,10 @@ out at the one value at which it changes none, and refused at any other.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from lstmconvert.jsontext import Json, JsonObject
+from lstmconvert.records import dataclass
 
 #: A keyword, its default in Keras 3, and the value at which a weight exists.
 Condition = tuple[str, Json, Json]

@@ -7,7 +7,6 @@ optimizer (`training_config`) are left behind.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from lstmconvert.dtypes import FLOATS
 from lstmconvert.jsontext import canonical
@@ -21,6 +20,7 @@ from lstmconvert.keras.read import parse_config
 from lstmconvert.keras.v3store import CONTAINERS
 from lstmconvert.layer import LSTMLayer
 from lstmconvert.model import Model, Structure
+from lstmconvert.records import dataclass
 from lstmconvert.tensors import Tensor
 
 ARCHIVE, WEIGHTS, LEGACY = "keras", "weights.h5", "h5"

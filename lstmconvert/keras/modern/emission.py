@@ -86,7 +86,7 @@ class Emitter:
         if shape is not None:
             first = part.children[0][1]
             layers.insert(0, self._input(_input_name(part), _innermost(first).config, shape))
-        config: JsonObject = {"name": part.name, **_frozen(part), "layers": layers}
+        config: JsonObject = {"name": part.name, "layers": layers}
         result = objects.serialized("keras", "Sequential", config)
         return {**result, "build_config": {"input_shape": shape}} if shape else result
 

@@ -9,7 +9,6 @@ own form.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from lstmconvert.errors import CorruptFile
@@ -17,6 +16,7 @@ from lstmconvert.jsontext import Json, JsonObject
 from lstmconvert.keras.modern.classes import RECURRENT
 from lstmconvert.keras.modern.parts import Part, unsupported
 from lstmconvert.keras.nodes import node
+from lstmconvert.records import dataclass
 
 #: What a call may be given beside its inputs.
 _KEYWORDS = frozenset(

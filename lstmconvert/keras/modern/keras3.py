@@ -17,8 +17,13 @@ from lstmconvert.layer import LSTMLayer
 Fitted = Callable[[LSTMLayer], LSTMLayer]
 
 _MODULES = {"Sequential": "keras", "Functional": "keras.src.models.functional"}
-#: Bare operations that Keras 3 puts into a model of its own accord: a Masking layer's.
-_OPERATIONS = {"NotEqual": "keras.src.ops.numpy", "Any": "keras.src.ops.numpy"}
+#: Bare operations that Keras 3 puts into a model of its own accord, to compute masks. Keras itself
+#: does not find them again when a legacy file names them.
+_OPERATIONS = frozenset(
+    {"NotEqual", "Any", "All", "ExpandDims", "ZerosLike", "OnesLike", "LogicalOr", "LogicalAnd"}
+    | {"Concatenate"}
+)
+_OPERATIONS_MODULE = "keras.src.ops.numpy"
 
 
 def config(root: Part, fitted: Fitted | None, text: str) -> str:
@@ -38,7 +43,9 @@ def config(root: Part, fitted: Fitted | None, text: str) -> str:
 def _stamped(value: JsonObject, part: Part, fitted: Fitted | None) -> JsonObject:
     """Return an object with its module, and its LSTM layers spelled anew if they are fitted."""
     if "module" not in value:
-        value = {**value, "module": _module(part), "registered_name": None}
+        module = _module(part)
+        registered = part.class_name if module == _OPERATIONS_MODULE else None
+        value = {**value, "module": module, "registered_name": registered}
     config = value.get("config")
     if part.layer is not None:
         if fitted is None:
@@ -62,8 +69,9 @@ def _stamped(value: JsonObject, part: Part, fitted: Fitted | None) -> JsonObject
 def _module(part: Part) -> str:
     if part.is_model:
         return _MODULES.get(part.class_name, "keras")
-    if part.class_name in _OPERATIONS:
-        return _OPERATIONS[part.class_name]
+    # A layer has a dtype, an operation has none.
+    if part.class_name in _OPERATIONS and part.node.config.get("dtype") is None:
+        return _OPERATIONS_MODULE
     if part.opaque:
         raise no_row(part.name, part.class_name)
     return "keras.layers"

@@ -7,7 +7,7 @@ arrays the neutral model has; every other part's class is a row of the table.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from lstmconvert.errors import UnsupportedByTarget
 from lstmconvert.jsontext import Json, JsonObject
@@ -25,6 +25,7 @@ from lstmconvert.keras.modern.classes import (
 from lstmconvert.keras.nodes import CUDNN_CLASSES, RECURRENT, Node, node, snake_case
 from lstmconvert.keras.sketch import STACKED, layer_groups, mirrored
 from lstmconvert.layer import LSTMLayer
+from lstmconvert.records import dataclass
 from lstmconvert.tensors import Tensor
 
 TARGET = "Keras 3"
@@ -204,7 +205,7 @@ class Builder:
         # tf_keras keeps them under private names (keras/layers/attention/multi_head_attention.py).
         private = _join(part.group, f"_{attribute}")
         group = private if private in self._groups else _join(part.group, attribute)
-        dense = Part(part.node, attribute, "EinsumDense", part.config, None, group, part.trainable)
+        dense = Part(part.node, attribute, "EinsumDense", part.config, None, group, True)
         dense.weights = _existing(part, PART_WEIGHTS)
         part.children.append((attribute, dense))
 

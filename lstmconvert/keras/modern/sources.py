@@ -260,23 +260,29 @@ def _untrained(part: Part) -> list[Slot]:
 
 
 def keras3_order(part: Part) -> list[Slot]:
-    """Keras 3 when it loads: a variable made as trainable counts as such, unless the layer itself
-    is frozen (keras/src/layers/layer.py, `trainable_weights`)."""
+    """Keras 3: trained are a layer's variables unless that layer itself is frozen; of a top-level
+    layer that is frozen, all are listed as they were made (keras/src/layers/layer.py,
+    `_track_variable` and `trainable_weights`)."""
     slots = list(_made(part))
-    if not part.trainable:
-        return slots
-    return [s for s in slots if s.trainable] + [s for s in slots if not s.trainable]
+    return slots if is_frozen(part) else _split(slots, lambda slot: not slot.part.trainable)
 
 
 def frozen_order(part: Part) -> list[Slot]:
     """Keras 3 when it saves a model of which parts were frozen after they were built."""
     slots = list(_made(part))
-    if not part.trainable:
-        return slots
     frozen = set(_frozen(part, False))
-    trained = [slot for slot in slots if slot.trainable and slot not in frozen]
-    rest = set(trained)
-    return trained + [slot for slot in slots if slot not in rest]
+    return slots if is_frozen(part) else _split(slots, frozen.__contains__)
+
+
+def is_frozen(top: Part) -> bool:
+    """Whether Keras 3 takes a layer of the model as frozen: a Sequential's config cannot say so."""
+    return not top.trainable and not (top.is_model and top.class_name == "Sequential")
+
+
+def _split(slots: list[Slot], is_fixed: Callable[[Slot], bool]) -> list[Slot]:
+    trained = [slot.trainable and not is_fixed(slot) for slot in slots]
+    pairs = list(zip(slots, trained, strict=True))
+    return [slot for slot, first in pairs if first] + [slot for slot, first in pairs if not first]
 
 
 def _made(part: Part) -> Iterator[Slot]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from lstmconvert.keras import layerstore
 from lstmconvert.keras.modern.parts import Part
+from lstmconvert.keras.modern.sources import is_frozen
 from lstmconvert.keras.nodes import snake_case
 from lstmconvert.layer import LSTMLayer
 from lstmconvert.tensors import Tensor
@@ -63,17 +64,17 @@ def legacy_store(
 
 
 def _in_order(top: Part, fitted: Fitted) -> Iterator[tuple[str, Tensor]]:
-    """Yield a layer's weights in the order in which Keras 3 reads them: what was made as trainable
-    first, unless the layer itself is frozen (keras/src/layers/layer.py, `trainable_weights`)."""
+    """Yield a layer's weights in the order in which Keras 3 reads them (`sources.keras3_order`)."""
     trained: list[tuple[str, Tensor]] = []
     rest: list[tuple[str, Tensor]] = []
+    whole = is_frozen(top)
     for scope, part in _scopes(top, ""):
         for weight, tensor in zip(part.weights, part.arrays, strict=True):
-            is_first = weight.trainable or not top.trainable
+            is_first = whole or (weight.trainable and part.trainable)
             (trained if is_first else rest).append((f"{scope}/{weight.role}", tensor))
         if part.layer is not None:
-            cells = layerstore.legacy_weights(fitted(part.layer), scope)
-            trained.extend((name, tensor) for name, tensor, _ in cells)
+            for name, tensor, is_trained in layerstore.legacy_weights(fitted(part.layer), scope):
+                (trained if whole or is_trained else rest).append((name, tensor))
     yield from (*trained, *rest)
 
 

@@ -1,0 +1,226 @@
+"""What is fuzzed: each container, its mutations, and what an accepted mutant must agree with."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import shutil
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import h5py
+import mutate
+import numpy as np
+from crafted_safetensors import joined, split
+
+import lstmconvert
+from lstmconvert import gatesfile, metadata
+from lstmconvert.keras import stored
+from lstmconvert.model import Model
+
+FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "keras-3.6.0"
+Numbers = Mapping[str, tuple[Any, str, bytes]]
+
+
+class Finding(Exception):
+    """A mutant whose result is wrong."""
+
+
+# --- what a file holds ----------------------------------------------------------------------------
+
+
+def numbers(model: Model) -> Numbers:
+    """Every tensor of a per-gate file of the model."""
+    found = gatesfile.tensors(model, with_optimizer=True)
+    return {n: (t.shape, t.dtype.name, t.read().tobytes()) for n, t in found.items()}
+
+
+def everything(model: Model) -> tuple[Numbers, str]:
+    """Every tensor, and all that the metadata says."""
+    return numbers(model), metadata.to_text(model, digest=None)
+
+
+def same_as_h5py(model: Model, path: Path) -> None:
+    """Compare every array with h5py's view of it."""
+    with h5py.File(path, "r") as file:
+        for layer in model.layers:
+            for _, _, cell in layer.cells():
+                for part, place in cell.places.items():
+                    _compare(file, place, cell.fused(part).read())
+        for place, tensor in {**model.other, **model.optimizer}.items():
+            if tensor.dtype.kind in "fiub":
+                _compare(file, place, tensor.read())
+
+
+def _compare(file: h5py.File, place: str, ours: Any) -> None:
+    theirs = np.asarray(file[place][()])
+    if theirs.dtype.byteorder == ">":
+        theirs = theirs.astype(theirs.dtype.newbyteorder("<"))
+    if theirs.shape != ours.shape or theirs.tobytes() != ours.tobytes():
+        raise Finding(
+            f"{place}: ours {ours.dtype}{ours.shape}, h5py's {theirs.dtype}{theirs.shape}"
+        )
+
+
+def same_as_safetensors(model: Model, path: Path) -> None:
+    """Compare every tensor with the library's view, whatever its name."""
+    from safetensors import safe_open
+
+    with safe_open(path, "np") as file:
+        theirs = sorted(np.ascontiguousarray(file.get_tensor(n)).tobytes() for n in [*file.keys()])
+    if sorted(data for _, _, data in numbers(model).values()) != theirs:
+        raise Finding("other tensors than the library's")
+
+
+# --- targets --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Target:
+    """A container to fuzz.
+
+    Fields: `make` puts the valid file into a folder; `mutate` makes a mutant there, given the valid
+    file and dice; `agree` raises `Finding` where an accepted mutant's result is wrong; `rewrite`:
+    accepted mutants are also written as Keras files.
+    """
+
+    make: Callable[[Path], Path]
+    mutate: Callable[[Path, Path, random.Random], Path]
+    agree: Callable[[Model, Path, tuple[Numbers, str]], None]
+    rewrite: bool = False
+
+
+def _copied(name: str) -> Callable[[Path], Path]:
+    return lambda folder: Path(shutil.copy(FIXTURES / name, folder))
+
+
+def _converted(suffix: str) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        lstmconvert.convert(FIXTURES / "seed95.keras", folder / f"valid{suffix}", force=True)
+        return folder / f"valid{suffix}"
+
+    return make
+
+
+def _bytes(valid: Path, folder: Path, dice: random.Random) -> Path:
+    path = folder / f"mutant{''.join(valid.suffixes)}"
+    data = dice.choice(mutate.BYTES)(valid.read_bytes(), dice)
+    if dice.random() < 0.2:
+        data = dice.choice(mutate.BYTES)(data, dice) if data else data
+    path.write_bytes(data)
+    return path
+
+
+def _archive_json(valid: Path, folder: Path, dice: random.Random) -> Path:
+    path = folder / "mutant.keras"
+    with zipfile.ZipFile(valid) as source, zipfile.ZipFile(path, "w") as target:
+        for name in source.namelist():
+            data = source.read(name)
+            if name == "config.json" or (name == "metadata.json" and dice.random() < 0.1):
+                data = json.dumps(mutate.mutate_json(json.loads(data), dice)).encode()
+            target.writestr(name, data)
+    return path
+
+
+def _legacy_json(valid: Path, folder: Path, dice: random.Random) -> Path:
+    path = Path(shutil.copy(valid, folder / "mutant.h5"))
+    with h5py.File(path, "r+") as file:
+        config = json.loads(file.attrs["model_config"])
+        file.attrs["model_config"] = json.dumps(mutate.mutate_json(config, dice))
+    return path
+
+
+def _metadata_json(valid: Path, folder: Path, dice: random.Random) -> Path:
+    header, body = split(valid.read_bytes())
+    value = json.loads(header["__metadata__"]["lstmconvert"])
+    header["__metadata__"]["lstmconvert"] = json.dumps(mutate.mutate_json(value, dice))
+    path = folder / "mutant.safetensors"
+    path.write_bytes(joined(header, body))
+    return path
+
+
+def _shards(folder: Path) -> Path:
+    shutil.copy(FIXTURES / "seed95.weights.h5", folder / "a.weights.h5")
+    path = folder / "valid.weights.json"
+    path.write_text('{"metadata": {"total_size": 1}, "weight_map": {"/l/v": ["a.weights.h5"]}}')
+    return path
+
+
+def _shards_json(valid: Path, folder: Path, dice: random.Random) -> Path:
+    if dice.random() < 0.5:
+        return _bytes(valid, folder, dice)
+    path = folder / "mutant.weights.json"
+    path.write_text(json.dumps(mutate.mutate_json(json.loads(valid.read_text()), dice)))
+    return path
+
+
+def _hdf5(valid: Path, folder: Path, dice: random.Random) -> Path:
+    mutate.mutate_hdf5(valid, folder / "mutant.h5", dice)
+    return folder / "mutant.h5"
+
+
+def _equal(model: Model, path: Path, valid: tuple[Numbers, str]) -> None:
+    if everything(model) != valid:
+        raise Finding("another result than the original's")
+
+
+def _numbers_of(archive: str) -> Callable[[Model, Path, tuple[Numbers, str]], None]:
+    """A config cannot change a number: it only says where they are."""
+
+    def agree(model: Model, path: Path, valid: tuple[Numbers, str]) -> None:
+        _check_places(model, _fixture(archive))
+
+    return agree
+
+
+def _check_places(model: Model, known: Mapping[str, bytes]) -> None:
+    found = {**model.other, **model.optimizer}
+    for layer in model.layers:
+        for _, _, cell in layer.cells():
+            found.update(stored.places(cell))
+    for place, tensor in found.items():
+        if tensor.read().tobytes() != known[place]:
+            raise Finding(f"{place} has other numbers than the original")
+
+
+@cache
+def _fixture(name: str) -> dict[str, bytes]:
+    with zipfile.ZipFile(FIXTURES / name) as archive:
+        data = io.BytesIO(archive.read("model.weights.h5"))
+    with h5py.File(data) as file:
+        items: list[Any] = []
+        file.visititems(lambda _, item: items.append(item))
+        datasets = [item for item in items if isinstance(item, h5py.Dataset)]
+        return {one.name.strip("/"): one[()].tobytes() for one in datasets}
+
+
+def _as_h5py(model: Model, path: Path, valid: tuple[Numbers, str]) -> None:
+    same_as_h5py(model, path)
+
+
+def _as_safetensors(model: Model, path: Path, valid: tuple[Numbers, str]) -> None:
+    same_as_safetensors(model, path)
+
+
+TARGETS: dict[str, Target] = {
+    "keras": Target(_copied("seed95.keras"), _bytes, _equal),
+    "keras-config": Target(
+        _copied("zoo.keras"), _archive_json, _numbers_of("zoo.keras"), rewrite=True
+    ),
+    "weights": Target(_copied("seed95.weights.h5"), _bytes, _as_h5py),
+    "weights-tree": Target(_copied("seed95.weights.h5"), _hdf5, _as_h5py),
+    "legacy": Target(_copied("seed95.h5"), _bytes, _as_h5py),
+    "legacy-tree": Target(_copied("seed95.h5"), _hdf5, _as_h5py),
+    "legacy-config": Target(_copied("seed95.h5"), _legacy_json, _as_h5py, rewrite=True),
+    "safetensors": Target(_converted(".safetensors"), _bytes, _as_safetensors),
+    "safetensors-metadata": Target(
+        _converted(".safetensors"), _metadata_json, _as_safetensors, rewrite=True
+    ),
+    "npz": Target(_converted(".npz"), _bytes, _equal),
+    "shards": Target(_shards, _shards_json, _numbers_of("seed95.keras")),
+}

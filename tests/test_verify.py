@@ -1,0 +1,156 @@
+"""`verify`: the same input through several engines, and what it says when one differs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cli import KERAS, SEED95, failure, run
+from layout_tools import case
+from neutral import make_cell, make_layer
+
+import lstmconvert as lc
+from lstmconvert import verification
+from lstmconvert.activations import Activation
+from lstmconvert.gates import Gate
+from lstmconvert.layer import UNKNOWN, GateWeights, LSTMLayer
+from lstmconvert.live.engines import ENGINES
+from lstmconvert.tensors import ArrayTensor
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+def layer_of(**options: Any) -> LSTMLayer:
+    return make_layer(make_cell(np.random.default_rng(1), 3, 2, **options))
+
+
+def nudged(layer: LSTMLayer, amount: float, gate: Gate = Gate.FORGET) -> LSTMLayer:
+    """The layer with one number of a kernel changed."""
+    cell = layer.cell
+    array = cell.gates[gate].kernel.copy()
+    array[0, 0] += amount
+    tensors = {**cell.gates[gate].tensors, "kernel": ArrayTensor(array)}
+    gates = {**cell.gates, gate: GateWeights(gate, tensors)}
+    forward = replace(layer.forward, cells=(replace(cell, gates=gates),))
+    return replace(layer, forward=forward)
+
+
+def test_every_engine_agrees_on_keras_layers() -> None:
+    for name in ("plain", "bidirectional", "no-bias"):
+        report = lc.verify(case(name).layer)
+        assert report
+        assert [line.engine for line in report.lines] == list(ENGINES)
+        assert [line.skipped for line in report.lines] == [None] * len(ENGINES)
+        assert all(line.max_abs < 1e-6 for line in report.lines)
+
+
+def test_a_port_agrees_and_a_changed_number_does_not(tmp_path: Path) -> None:
+    layer, path = layer_of(), tmp_path / "t.safetensors"
+    lc.save(layer, path, layout="torch")
+    assert lc.verify(layer, path, engines=["numpy", "torch"])
+    lc.save(nudged(layer, 1e-2), path, layout="torch", force=True)
+    report = lc.verify(layer, path, engines=["numpy", "torch"])
+    assert not report
+    a, b = ([line for line in report.lines if line.file == file] for file in "ab")
+    assert all(a)
+    assert not any(b)
+    assert b[0].bad
+    assert b[0].first_bad is not None
+    assert len(b[0].first_bad) == 3
+
+
+@pytest.mark.parametrize("gate", list(Gate))
+def test_every_gate_is_seen(gate: Gate) -> None:
+    layer = layer_of()
+    assert not lc.verify(layer, nudged(layer, 1e-2, gate), engines=["numpy"])
+
+
+def test_swapped_gates_are_seen() -> None:
+    layer = layer_of()
+    gates = dict(layer.cell.gates)
+    gates[Gate.INPUT], gates[Gate.FORGET] = gates[Gate.FORGET], gates[Gate.INPUT]
+    cell = replace(layer.cell, gates=gates)
+    other = replace(layer, forward=replace(layer.forward, cells=(cell,)))
+    assert not lc.verify(layer, other, engines=["numpy"])
+
+
+def test_tolerances_and_seed_are_taken() -> None:
+    layer = layer_of(dtype="float64")
+    other = nudged(layer, 1e-6)
+    assert not lc.verify(layer, other, engines=["numpy"])
+    assert lc.verify(layer, other, engines=["numpy"], atol=1e-3)
+    assert not lc.verify(layer, other, engines=["numpy"], atol=0, rtol=1e-12)
+    one, two = (lc.verify(layer, other, engines=["numpy"], seed=s).lines[1] for s in (0, 1))
+    assert one.max_abs != two.max_abs
+    assert lc.verify(layer, other, engines=["numpy"]).lines[1] == one
+
+
+def test_nan_is_nan_and_nothing_else() -> None:
+    layer = layer_of()
+    broken = nudged(layer, np.nan)
+    assert lc.verify(broken, broken, engines=["numpy", "torch"])
+    report = lc.verify(layer, broken, engines=["numpy"])
+    assert not report
+    assert not lc.verify(broken, layer, engines=["numpy"])
+
+
+def test_an_engine_that_cannot_is_skipped_unless_it_was_named() -> None:
+    layer = layer_of(activation=Activation("relu"))
+    report = lc.verify(layer)
+    skipped = {line.engine: line.skipped for line in report.lines if line.skipped}
+    assert set(skipped) == {"torch", "mlx"}
+    assert "cannot express activation" in skipped["torch"]
+    assert report
+    with pytest.raises(lc.LSTMConvertError, match="cannot express activation"):
+        lc.verify(layer, engines=["torch"])
+
+
+def test_what_is_unknown_is_asked_for() -> None:
+    with pytest.raises(lc.LSTMConvertError, match="does not say activation"):
+        lc.verify(layer_of(activation=UNKNOWN))
+
+
+@pytest.mark.parametrize("name", ["conv_lstm1d", "conv_lstm2d", "rnn_stack", "both_sum"])
+def test_layers_of_every_kind(name: str) -> None:
+    assert lc.verify(KERAS / f"{name}.keras", engines=["numpy", "keras"])
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
+def test_other_dtypes(dtype: str) -> None:
+    layer = layer_of(dtype=dtype)
+    report = lc.verify(layer, engines=["numpy", "torch"])
+    assert report
+    assert report.lines[1].dtype == dtype
+
+
+def test_ulp() -> None:
+    one = np.array([1.0, -1.0, 0.0, -0.0], np.float32)
+    two = np.nextafter(one, np.float32(2)).astype(np.float64)
+    assert verification._ulp(one, two, np.zeros(4, bool)) == 1
+    assert verification._ulp(one[:1], np.array([-1.0]), np.zeros(1, bool)) == 2 * 0x3F800000
+
+
+def test_files_that_have_not_the_same_layers() -> None:
+    with pytest.raises(lc.LSTMConvertError, match="not the same layers"):
+        lc.verify(SEED95, KERAS / "several.keras", engines=["numpy"])
+    wide = make_layer(make_cell(np.random.default_rng(1), 3, 4))
+    with pytest.raises(lc.LSTMConvertError, match="other shapes"):
+        lc.verify(layer_of(), wide, engines=["numpy"])
+
+
+def test_the_command(tmp_path: Path) -> None:
+    lc.convert(SEED95, tmp_path / "t.safetensors", layout="torch")
+    args = ("verify", SEED95, tmp_path / "t.safetensors", "--engine", "numpy", "--engine", "torch")
+    done = run(*args)
+    assert done.code == 0
+    assert done.out.count("agrees") == 4
+    assert "seed 0" in done.out
+    assert "NaN equals NaN" in done.out
+    found = run(*args, "--json", "--seed", "3").json
+    assert (found["equal"], found["seed"], len(found["lines"])) == (True, 3, 4)
+    assert run(*args, "--atol", "0", "--rtol", "1e-12").code == 1
+    error, _ = failure("verify", SEED95, "--engine", "nothing")
+    assert "no such engine" in error
