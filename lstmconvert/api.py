@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field
@@ -10,6 +11,7 @@ from pathlib import Path
 from lstmconvert import gatesfile, metadata, select, writing
 from lstmconvert.containers import arrays, detect
 from lstmconvert.errors import UsageError
+from lstmconvert.jsontext import canonical
 from lstmconvert.keras import load as keras_load
 from lstmconvert.layer import LSTMLayer
 from lstmconvert.model import Model, Source
@@ -314,8 +316,10 @@ class Digest:
 
     def __init__(self, model: Model) -> None:
         self._error: Exception | None = None
-        self._value: str | None = metadata.NO_DIGEST
-        self._asked = False
+        self._value: str | None = None
+        self._text: str | None = None
+        #: Stands where the hash will be; nobody can have written it into the file.
+        self._stand_in = os.urandom(32).hex()
         self._model = model
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -328,11 +332,18 @@ class Digest:
 
     def texts(self, model: Model) -> dict[str, str]:
         """Return the metadata texts: the first time with a stand-in for the hash."""
-        digest: str | None = metadata.NO_DIGEST
-        if self._asked or model.source.container == "live":
-            self._thread.join()
-            if self._error is not None:
-                raise self._error
-            digest = self._value
-        self._asked = True
-        return {"format": "np", metadata.KEY: metadata.to_text(model, digest=digest)}
+        source = model.source
+        if self._text is None:
+            # Of what is not read from a file of its own kind, the hash is known, or there is none.
+            is_known = source.container == "live" or source.container != model.container
+            digest = self._joined() if is_known else self._stand_in
+            self._text = metadata.to_text(model, digest=digest)
+        elif self._stand_in in self._text:
+            self._text = self._text.replace(f'"{self._stand_in}"', canonical(self._joined()))
+        return {"format": "np", metadata.KEY: self._text}
+
+    def _joined(self) -> str | None:
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._value

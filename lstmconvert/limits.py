@@ -95,6 +95,8 @@ BUFFER_BYTES = MIB
 
 def check_expansion(declared: int, stored: int, where: object) -> None:
     """Refuse data that declares far more bytes than are stored for it (zip and HDF5 bombs)."""
+    if declared <= stored:
+        return  # as nearly always, and limits take time to look up
     if declared > RATIO_FLOOR.value and declared > RATIO.value * max(stored, 1):
         raise LimitExceeded(
             "the data expands beyond the limit",

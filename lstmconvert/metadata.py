@@ -32,8 +32,6 @@ from lstmconvert.tensors import Tensor
 VERSION = 1
 KEY = "lstmconvert"
 TEXTS = ("model_config", "training_config", "archive_metadata")
-#: Stands where the hash will be, until the source has been read through.
-NO_DIGEST = "0" * 64
 
 
 def to_text(model: Model, *, digest: str | None) -> str:

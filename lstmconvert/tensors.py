@@ -25,7 +25,7 @@ from lstmconvert.limits import BUFFER_BYTES
 
 Shape = tuple[int, ...]
 #: Columns are read row by row where they are less than this part of a file's rows.
-_SPARSE = 8
+_SPARSE = 32
 
 
 class Tensor(ABC):
@@ -77,8 +77,10 @@ class Tensor(ABC):
 
     def columns(self, start: int, stop: int) -> Array:
         """Read columns `start` to `stop` of the matrix view: `(rows, stop - start)`."""
-        parts = [self.rows(*slab)[:, start:stop].copy() for slab in self.slabs()]
-        return np.concatenate(parts) if parts else np.empty((0, stop - start), self.dtype)
+        result = np.empty((self.matrix_shape[0], stop - start), self.dtype)
+        for first, last in self.slabs():
+            result[first:last] = self.rows(first, last)[:, start:stop]
+        return result
 
     def read(self) -> Array:
         """Return the whole array, C-contiguous and little-endian."""

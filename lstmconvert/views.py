@@ -7,13 +7,17 @@ slabs like any other tensor, and each has its inverse.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from lstmconvert.dtypes import Array, DType, little_endian
 from lstmconvert.errors import CorruptFile
+from lstmconvert.limits import BUFFER_BYTES
 from lstmconvert.tensors import Columns, Computed, Shape, SideBySide, Tensor
+
+#: How many buffers a slab of a transposed tensor may take.
+_LARGER = 4
 
 
 class Transposed(Tensor):
@@ -22,6 +26,10 @@ class Transposed(Tensor):
     def __init__(self, base: Tensor) -> None:
         rows, columns = base.shape
         self.base, self.shape, self.dtype = base, (columns, rows), base.dtype
+
+    def slabs(self, budget: int = BUFFER_BYTES) -> Iterator[tuple[int, int]]:
+        # Each slab takes a pass over the base, so they are fewer and larger.
+        return super().slabs(_LARGER * budget)
 
     def rows(self, start: int, stop: int) -> Array:
         return np.ascontiguousarray(self.base.columns(start, stop).T)
@@ -35,6 +43,10 @@ def transposed(tensor: Tensor) -> Tensor:
     if len(tensor.shape) < 2:
         return tensor
     tensor = whole(tensor)
+    if isinstance(tensor, SideBySide):
+        bases = tuple(part.base for part in tensor.parts if isinstance(part, Transposed))
+        if len(bases) == len(tensor.parts):
+            return Stacked(bases, tensor.shape[::-1])
     return tensor.base if isinstance(tensor, Transposed) else Transposed(tensor)
 
 
@@ -50,8 +62,15 @@ def side_by_side(parts: Sequence[Tensor]) -> Tensor:
 
 
 def columns(base: Tensor, start: int, stop: int) -> Tensor:
-    """Return a range of the last axis; the whole of it is `base` itself."""
-    return base if (start, stop) == (0, base.shape[-1]) else Columns(base, start, stop)
+    """Return a range of the last axis; the whole of it is `base` itself.
+
+    Columns of a turned matrix are rows of what was turned, so that each reads its own part alone.
+    """
+    if (start, stop) == (0, base.shape[-1]):
+        return base
+    if isinstance(base, Transposed):
+        return Transposed(Rows(base.base, start, stop, (stop - start, base.base.shape[1])))
+    return Columns(base, start, stop)
 
 
 class Stacked(Tensor):

@@ -96,7 +96,8 @@ BYTES: tuple[Mutation, ...] = (
 _ODD: tuple[Any, ...] = (
     None, True, False, 0, -1, 2, 1.5, 1e308, 2**31, 2**63, 10**399, "", "x", "x" * 3000, "\0",
     "a/b", "../..", "\u202e", "lstm", "LSTM", "float64", "hard_sigmoid", "concat",
-    [], [None], [[]], [1, 2], {}, {"a": 1}, {"class_name": "LSTM"}, {"class_name": "LSTM", "config": {}},
+    [], [None], [[]], [1, 2], {}, {"a": 1}, {"class_name": "LSTM"},
+    {"class_name": "LSTM", "config": {}},
     {"class_name": "RNN", "config": {"cell": {"class_name": "StackedRNNCells", "config": {}}}},
     {"class_name": ["LSTM"], "config": 3}, {"class_name": "Bidirectional", "config": {"layer": 1}},
 )  # fmt: skip

@@ -278,6 +278,20 @@ def test_paths_with_a_null(tmp_path: Path) -> None:
         lstmconvert.convert(SOURCE, "a\0b.safetensors")
 
 
+@pytest.mark.parametrize("options", [{"chunks": (1000,)}, {"chunks": (999,), "compression": 9}])
+def test_a_long_vector_is_read_in_pieces(options: dict[str, object], tmp_path: Path) -> None:
+    values = np.arange(100_001, dtype=">f4")
+    path = Path(shutil.copy(FIXTURES / WEIGHTS, tmp_path))
+    with h5py.File(path, "r+") as file:
+        file.create_dataset("layers/dense/vars/2", data=values, **options)
+    tensor = lstmconvert.load(path).other["layers/dense/vars/2"]
+    blocks = list(tensor.blocks(10_000))
+    assert max(block.nbytes for block in blocks) <= 10_000
+    assert np.array_equal(np.concatenate(blocks), values)
+    assert np.array_equal(tensor.read(), values)
+    assert np.array_equal(tensor.elements(5, 70_000), values[5:70_000])
+
+
 # --- limits ---------------------------------------------------------------------------------------
 
 

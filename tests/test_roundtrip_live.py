@@ -33,7 +33,10 @@ L = keras.layers
 
 LATEST_DIR = FIXTURES / LATEST
 KERAS3_FILES = [
-    path for path in tools.fixtures("keras-3*", loaded=True) if "subclassed" not in path.name
+    pytest.param(path, id=name_of(path), marks=pytest.mark.slow if is_slow else ())
+    for path in tools.fixtures("keras-3*", loaded=True)
+    for is_slow in ["zoo" in path.name and path.parent.name != LATEST]
+    if "subclassed" not in path.name
 ]
 
 
@@ -67,7 +70,7 @@ def assert_same_weights(one: Any, two: Any) -> None:
         assert same_bits(np.asarray(a), np.asarray(b)), a.path
 
 
-@pytest.mark.parametrize("path", KERAS3_FILES, ids=name_of)
+@pytest.mark.parametrize("path", KERAS3_FILES)
 def test_rebuilt_layers_are_the_originals(path: Path) -> None:
     for layer, original in live_pairs(path):
         live = lc.to_keras(layer)
@@ -81,7 +84,7 @@ def test_rebuilt_layers_are_the_originals(path: Path) -> None:
         tools.assert_same_outputs(tools.call(live, [x]), tools.call(original, [x]))
 
 
-@pytest.mark.parametrize("path", KERAS3_FILES, ids=name_of)
+@pytest.mark.parametrize("path", KERAS3_FILES)
 def test_live_layers_become_neutral_again(path: Path) -> None:
     """`from_keras(to_keras(layer))` has the layer's tensors and options."""
     for layer, original in live_pairs(path):

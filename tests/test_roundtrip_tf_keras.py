@@ -6,6 +6,7 @@ tf_keras and Keras 3 live in one process here, on one TensorFlow: outputs are co
 from __future__ import annotations
 
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,16 @@ keras = pytest.importorskip("keras")
 tf_keras = pytest.importorskip("tf_keras")
 L = tf_keras.layers
 
-#: A zoo takes seconds: those of two writers stand for the others, which are called slow.
-QUICK_ZOOS = ("keras-2.2.4", "tf-2.15.1")
+#: Seconds each, or much like a neighbour: these are called slow.
+SLOW = ("keras-2.1.6/*", "keras-2.3.1/*", "tf-2.1[234].1/*")
+QUICK_ZOO = "tf-2.15.1/zoo.keras"
 
 
 def case(path: Path) -> Any:
-    quick = path.parent.name in QUICK_ZOOS or tools.stem(path).name != "zoo"
-    return pytest.param(path, id=name_of(path), marks=() if quick else pytest.mark.slow)
+    name = name_of(path)
+    is_slow = any(fnmatch(name, pattern) for pattern in SLOW)
+    is_slow |= "zoo" in name and name != QUICK_ZOO
+    return pytest.param(path, id=name, marks=pytest.mark.slow if is_slow else ())
 
 
 KERAS2 = [p for p in tools.fused() if not tools.is_keras3(p) and tools.is_whole(p)]
@@ -359,8 +363,9 @@ def test_keras_3_into_tf_keras() -> None:
         tools.assert_same_outputs(call(live, x), call(original, x))
 
 
-def test_live_models_of_tf_keras() -> None:
-    path = FIXTURES / "tf_keras-2.21.0" / "zoo.h5"
+@pytest.mark.parametrize("name", ["sequential.h5", pytest.param("zoo.h5", marks=pytest.mark.slow)])
+def test_live_models_of_tf_keras(name: str) -> None:
+    path = FIXTURES / "keras-2.3.1" / name
     model = lc.from_keras(tools.loaded(path))
     assert list(model) == list(tools.model(path))
     for name, layer in model.items():

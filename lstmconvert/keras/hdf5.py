@@ -24,6 +24,7 @@ from lstmconvert import limits
 from lstmconvert.dtypes import Array, DType, dtype_of
 from lstmconvert.errors import CorruptFile, LSTMConvertError
 from lstmconvert.files import Window
+from lstmconvert.limits import BUFFER_BYTES
 from lstmconvert.records import dataclass
 from lstmconvert.tensors import ArrayTensor, FileTensor, SourceFile, Tensor
 
@@ -293,23 +294,31 @@ class DatasetTensor(Tensor):
         self.dtype = dtype.newbyteorder("<") if dtype.byteorder == ">" else dtype
 
     def rows(self, start: int, stop: int) -> Array:
+        if len(self.shape) < 2:
+            return self._read(()).reshape(1, -1)[start:stop]
+        inner = math.prod(self.shape[1:-1])
+        first, last = start // inner, -(-stop // inner)
+        whole = self._read(slice(first, last)).reshape(-1, self.shape[-1])
+        return whole[start - first * inner : stop - first * inner]
+
+    def blocks(self, budget: int = BUFFER_BYTES) -> Iterator[Array]:
+        if len(self.shape) != 1:
+            yield from super().blocks(budget)
+            return
+        step = max(1, budget // self.dtype.itemsize)  # a vector is one row, of any length
+        for start in range(0, self.size, step):
+            yield self._read(slice(start, min(start + step, self.size)))
+
+    def _read(self, selection: slice | tuple[()]) -> Array:
         try:
-            values = self._slab(start, stop)
+            values: Array = np.asarray(self._dataset[selection])
         except (OSError, RuntimeError, ValueError) as error:
             raise CorruptFile(
                 f"HDF5 cannot read {self._dataset.name}: {_reason(error)}", where=self.source.path
             ) from None
         if values.dtype.kind == "V":
             values = values.view(self._stored)
-        return values.reshape(stop - start, self.matrix_shape[1]).astype(self.dtype, copy=False)
-
-    def _slab(self, start: int, stop: int) -> Array:
-        if len(self.shape) < 2:
-            return np.asarray(self._dataset[()])
-        inner = math.prod(self.shape[1:-1])
-        first, last = start // inner, -(-stop // inner)
-        whole: Array = np.asarray(self._dataset[first:last]).reshape(-1, self.shape[-1])
-        return whole[start - first * inner : stop - first * inner]
+        return values.astype(self.dtype, copy=False)
 
 
 def _reason(error: Exception) -> str:

@@ -84,19 +84,29 @@ class Neighbours:
 
 def _opened(path: Path, where: str) -> SourceFile:
     try:
+        # Before it is opened, and after it: another may have taken its name meanwhile.
+        _check(os.lstat(path), path, where)
         # O_NONBLOCK: a named pipe would wait for ever.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(path, flags)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a null character
         raise SourceError(
-            f"the data file beside the model cannot be opened: {error.strerror or error}",
+            f"the data file beside the model cannot be opened: {_reason(error)}",
             where=where,
             found=path.name,
             hint="the model and its data belong in one folder, as files, not as links",
         ) from None
     source = SourceFile(path, descriptor)
     weakref.finalize(source, os.close, descriptor)
-    status = os.fstat(descriptor)
+    _check(os.fstat(descriptor), path, where)
+    return source
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _check(status: os.stat_result, path: Path, where: str) -> None:
     if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
         raise CorruptFile(
             "the data file beside the model is no regular file, or has several names",
@@ -104,7 +114,6 @@ def _opened(path: Path, where: str) -> SourceFile:
             found=path.name,
             hint="copy it: a linked file is never opened",
         )
-    return source
 
 
 def _number(text: str, where: str) -> int:

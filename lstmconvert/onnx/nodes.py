@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import onnx
 
 from lstmconvert.activations import SIGMOID, TANH, Activation
-from lstmconvert.dtypes import FLOATS, bits
+from lstmconvert.dtypes import FLOATS, Array, bits
 from lstmconvert.errors import CorruptFile, SourceError
 from lstmconvert.gates import GATES, Gate
 from lstmconvert.layer import GATE_PARTS, Cell, CellOptions, GateWeights
 from lstmconvert.onnx import functions
 from lstmconvert.onnx.constants import Constants, NotConstantError
-from lstmconvert.onnx.negated import negated
+from lstmconvert.onnx.initial import initial_states
+from lstmconvert.onnx.negated import Negated, negated
 from lstmconvert.onnx.scopes import DEFAULT_DOMAINS, Scope, attributes
 from lstmconvert.onnx.weights import ORDER, PEEPHOLES
 from lstmconvert.tensors import ArrayTensor, Columns, Tensor
@@ -49,7 +49,8 @@ class LSTMNode:
 
     Fields: `node`; `scope`, its graph; `name`, for messages and for the layer; `direction`;
     `batch_first`: layout 1; `activations`: three for each direction; `clip`, or None; `coupled`:
-    input_forget; `W`, `R`, and `B`, `P`, `initial_h` and `initial_c` where they are constant.
+    input_forget; `values`: W and R, and B and P where there are; `states`: initial_h and initial_c
+    where they are constant, (directions, units).
     """
 
     node: onnx.NodeProto
@@ -61,6 +62,7 @@ class LSTMNode:
     clip: float | None
     coupled: bool
     values: Mapping[str, Tensor] = field(repr=False)
+    states: Mapping[str, Array] = field(repr=False)
 
     @property
     def directions(self) -> int:
@@ -78,6 +80,15 @@ class LSTMNode:
         """Return the name of an input's value, empty if there is none."""
         index = _INPUTS.index(name)
         return self.node.input[index] if index < len(self.node.input) else ""
+
+    def place(self, name: str) -> tuple[Scope, str, str]:
+        """Return an input's graph and value, and where that is, for messages."""
+        return self.scope, self.input(name), f"{self.name}: {name}"
+
+    @property
+    def shape(self) -> tuple[int, int, bool]:
+        """The number of directions, the units, and whether the batch comes first."""
+        return self.directions, self.units, self.batch_first
 
     def output(self, name: str) -> str:
         """Return the name of an output's value, empty if there is none."""
@@ -114,9 +125,15 @@ def read(node: onnx.NodeProto, scope: Scope, constants: Constants, where: str) -
         clip=None if clip is None else functions.exact(clip),
         coupled=found.get("input_forget", 0) != 0,
         values=_values(node, scope, constants, where),
+        states={},
     )
     _check_shapes(result, found.get("hidden_size"), where)
-    return result
+    states = {
+        name: initial_states(result.place(name), constants, result.shape)
+        for name in ("initial_h", "initial_c")
+        if result.input(name)
+    }
+    return replace(result, states={k: array for k, array in states.items() if array is not None})
 
 
 def _attributes(node: onnx.NodeProto, where: str) -> dict[str, Any]:
@@ -155,13 +172,11 @@ def _values(
 ) -> dict[str, Tensor]:
     result = {}
     for name, value in zip(_INPUTS, node.input, strict=False):
-        if not value or name in ("X", "sequence_lens"):
+        if not value or name not in ("W", "R", "B", "P"):
             continue
         try:
             result[name] = constants.tensor(scope, value)
         except NotConstantError as error:
-            if name in ("initial_h", "initial_c"):
-                continue  # the caller's, or computed from the batch size
             made, why = error.args
             raise SourceError(
                 f"the LSTM's {name} is no constant: the file does not hold the weights",
@@ -248,14 +263,13 @@ def cell(node: LSTMNode, direction: int) -> Cell:
 
     Raises:
         CorruptFile: coupled gates with a function that has no counterpart.
-        SourceError: an initial state that is not the same for every row of the batch.
     """
     recurrent, activation, output = node.activations[3 * direction : 3 * direction + 3]
     if node.coupled:
         _check_coupled(node, recurrent)
     found = gates(node, direction)
     for part in ("recurrent_bias", "peephole"):
-        if all(is_zero(tensors[part]) for tensors in found.values() if part in tensors):
+        if all(_is_nothing(tensors[part]) for tensors in found.values() if part in tensors):
             found = {
                 gate: {p: t for p, t in tensors.items() if p != part}
                 for gate, tensors in found.items()
@@ -274,8 +288,16 @@ def cell(node: LSTMNode, direction: int) -> Cell:
             gate_clip=node.clip,
             input_forget=node.coupled,
         ),
-        parts=_initial(node, direction),
+        parts={
+            part: ArrayTensor(node.states[name][direction])
+            for name, part in (("initial_h", "initial_hidden"), ("initial_c", "initial_cell"))
+            if name in node.states and bits(node.states[name][direction]).any()
+        },
     )
+
+
+def _is_nothing(tensor: Tensor) -> bool:
+    return is_zero(tensor.base if isinstance(tensor, Negated) else tensor)
 
 
 def _check_coupled(node: LSTMNode, recurrent: Activation) -> None:
@@ -287,28 +309,3 @@ def _check_coupled(node: LSTMNode, recurrent: Activation) -> None:
             where=node.name,
             found=str(recurrent),
         )
-
-
-def _initial(node: LSTMNode, direction: int) -> dict[str, Tensor]:
-    result = dict[str, Tensor]()
-    for name, part in (("initial_h", "initial_hidden"), ("initial_c", "initial_cell")):
-        if name not in node.values:
-            continue
-        array = node.values[name].read()
-        units = node.units
-        is_state = array.ndim == 3 and array.shape[2] == units
-        rows = (array[:, direction] if node.batch_first else array[direction]) if (
-            is_state and array.shape[1 if node.batch_first else 0] == node.directions
-        ) else array[:0]
-        if not len(rows):
-            raise CorruptFile(
-                f"the LSTM's {name} has the wrong shape", where=node.name, found=str(array.shape)
-            )
-        if not np.array_equal(bits(rows), bits(np.broadcast_to(rows[:1], rows.shape))):
-            raise SourceError(
-                f"the LSTM's {name} differs from row to row of the batch: no layer keeps that",
-                where=node.name,
-            )
-        if bits(rows[0]).any():
-            result[part] = ArrayTensor(rows[0])
-    return result

@@ -117,8 +117,13 @@ def _wanted(text: str, found: Skeleton) -> set[str]:
 def _fused(found: Skeleton, graphs: Graphs, wanted: set[str]) -> dict[str, Tensor]:
     """Cut the gates out of W, R, B and P of the nodes that bear our names."""
     result = {}
+    stored = {proto.name: proto for proto in found.proto.graph.initializer}
     for node in _nodes(found, graphs, Constants(found, graphs)):
         own = node.node.name
+        # Under a mixed policy the node is given casts of what is stored.
+        wide = {key: f"{own}.{key}" for key in node.values if f"{own}.{key}" in stored}
+        kept = {key: found.tensor(stored[name]) for key, name in wide.items()}
+        node = replace(node, values={**node.values, **kept})
         both = (f"{own}.forward", f"{own}.backward")
         for index, prefix in enumerate(both if node.directions == 2 else (own,)):
             for gate, tensors in nodes.gates(node, index).items():

@@ -130,17 +130,19 @@ class _Stripper:
     def __init__(self, source: SourceFile, mark: str) -> None:
         self._source, self._mark = source, mark
         self._window, self._start = b"", 0
-        self._total = 0
+        self._total = self._fields = 0
 
     def message(self, kind: str, start: int, end: int, depth: int) -> bytes:
         """Return one message, bytes `start` to `end` of the file, without raw data."""
         limits.ONNX_DEPTH.check(depth, self._source.path, "the nesting of graphs")
+        limits.ONNX_NODES.check(self._fields, self._source.path, "the number of the graph's parts")
         if end - start <= _SMALL:
             return self._copied(start, end)
         pieces: list[bytes] = []
         raw: tuple[int, int] | None = None
         at = start
         while at < end:
+            self._fields += 1
             tag, behind = self._varint(at, end)
             number, wire = tag >> 3, tag & 7
             if wire != _LENGTH:

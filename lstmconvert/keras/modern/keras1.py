@@ -13,7 +13,6 @@ _RENAMED_CLASSES = {
     "Convolution1D": "Conv1D",
     "Convolution2D": "Conv2D",
     "Convolution3D": "Conv3D",
-    "SpatialDropout1D": "SpatialDropout1D",
 }
 _COMMON = {
     "init": "kernel_initializer",
@@ -68,9 +67,30 @@ _MERGE_MODES = {
 }
 
 
-def modern(value: JsonObject) -> JsonObject:
+def ordering(value: Json) -> str | None:
+    """Return the one order of an image's axes that the layers of a model state, if there is one:
+    Keras 1 notes none for ZeroPadding2D and its like, whose default was the process's."""
+    found: set[str] = set()
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, dict):
+            stated = item.get("dim_ordering")
+            found |= {stated} if isinstance(stated, str) else set()
+            stack.extend(item.values())
+        elif isinstance(item, list):
+            stack.extend(item)
+    return found.pop() if len(found) == 1 else None
+
+
+def modern(value: JsonObject, default_ordering: str | None = None) -> JsonObject:
     """Return a serialized layer of Keras 1 as Keras 2 would have written it; a class that has no
-    such form as it is."""
+    such form as it is.
+
+    Args:
+        value: the layer.
+        default_ordering: what `ordering` returns for the model.
+    """
     class_name, config = value.get("class_name"), value.get("config")
     if not isinstance(class_name, str) or not isinstance(config, dict):
         return value
@@ -79,6 +99,8 @@ def modern(value: JsonObject) -> JsonObject:
     if class_name == "Merge":
         return _merge(value, config)
     name = _RENAMED_CLASSES.get(class_name, class_name)
+    if name.endswith(("2D", "3D")) and default_ordering is not None:
+        config = {"dim_ordering": default_ordering, **config}
     return {**value, "class_name": name, "config": _keywords(name, config)}
 
 

@@ -69,8 +69,8 @@ def _stamped(value: JsonObject, part: Part, fitted: Fitted | None) -> JsonObject
 def _module(part: Part) -> str:
     if part.is_model:
         return _MODULES.get(part.class_name, "keras")
-    # A layer has a dtype, an operation has none.
-    if part.class_name in _OPERATIONS and part.node.config.get("dtype") is None:
+    # Concatenate is a layer too, and a layer says whether it is trainable.
+    if part.class_name in _OPERATIONS and "trainable" not in part.node.config:
         return _OPERATIONS_MODULE
     if part.opaque:
         raise no_row(part.name, part.class_name)

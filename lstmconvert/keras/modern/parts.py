@@ -111,9 +111,12 @@ class Builder:
     ) -> None:
         self._layers, self._era = layers, era
         self._container, self._groups = container, groups
+        self._ordering: str | None = None
 
     def model(self, root: Node) -> Part:
         """Return the tree of a whole model."""
+        if self._era == "keras1":
+            self._ordering = keras1.ordering(root.whole)
         return self._build(root, "", root.name or "model")
 
     def _build(self, item: Node, group: str, name: str) -> Part:
@@ -127,7 +130,7 @@ class Builder:
         if item.is_model:
             return self._model(item, group, name)
         if self._era == "keras1":
-            item = node(keras1.modern(item.whole), name)
+            item = node(keras1.modern(item.whole, self._ordering), name)
         row = CLASSES.get(item.class_name)
         if row is None:
             return self._unknown(item, group, name)
