@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from lstmconvert.dtypes import Array, little_endian
 from lstmconvert.tensors import Columns, Tensor
 
-#: Takes a tensor's key, a byte offset in it, and a piece of it: little-endian, rows of elements side
-#: by side, which in memory may lie apart.
+#: Takes a tensor's key, a byte offset in it, and a piece of it: little-endian, each row's elements
+#: side by side, the rows perhaps apart.
 Sink = Callable[[str, int, Array], None]
 
 

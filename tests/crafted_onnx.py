@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 from crafted import FIXTURES, KERAS, SECRET, Bench, Craft
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from onnx_tools import node_model, weights
 
 import lstmconvert
@@ -185,17 +186,17 @@ def _made(make: Callable[[Path, Path], None]) -> Callable[[Bench], str]:
 
 _location("above", _OUTSIDE, lambda bench: f"../{bench.victim.name}")
 _location("absolute", _OUTSIDE, lambda bench: str(bench.victim))
-_location("nested", _OUTSIDE, lambda bench: "a/b")
-_location("backslash", _OUTSIDE, lambda bench: "..\\victim")
-_location("dots", _OUTSIDE, lambda bench: "..")
-_location("nothing", _OUTSIDE, lambda bench: "")
-_location("null", _OUTSIDE, lambda bench: "a\0b")
-_location("missing", "No such file", lambda bench: "nowhere.bin")
-_location("itself", "more or fewer numbers", lambda bench: "crafted.onnx")
-_location("symlink", "cannot be opened", _made(lambda victim, beside: beside.symlink_to(victim)))
+_location("nested", _OUTSIDE, lambda _: "a/b")
+_location("backslash", _OUTSIDE, lambda _: "..\\victim")
+_location("dots", _OUTSIDE, lambda _: "..")
+_location("nothing", _OUTSIDE, lambda _: "")
+_location("null", _OUTSIDE, lambda _: "a\0b")
+_location("missing", "No such file", lambda _: "nowhere.bin")
+_location("itself", "more or fewer numbers", lambda _: "crafted.onnx")
+_location("symlink", "no regular file", _made(lambda victim, beside: beside.symlink_to(victim)))
 _location("hardlink", "has several names", _made(lambda victim, beside: os.link(victim, beside)))
-_location("pipe", "no regular file", _made(lambda victim, beside: os.mkfifo(beside)))
-_location("folder", "no regular file", _made(lambda victim, beside: beside.mkdir()))
+_location("pipe", "no regular file", _made(lambda _, beside: os.mkfifo(beside)))
+_location("folder", "no regular file", _made(lambda _, beside: beside.mkdir()))
 
 
 def _place(name: str, refused: str, *entries: tuple[str, str]) -> None:
@@ -281,7 +282,7 @@ def onnx_empty_nodes(bench: Bench) -> bytes:
     return b"\x08\x08" + _framed(7, body)
 
 
-@craft("the number of messages is above the limit")
+@craft("the number of the graph's parts is above the limit")
 def onnx_empty_attributes(bench: Bench) -> bytes:
     node = _framed(1, b"\x2a\x00" * 500)
     return b"\x08\x08" + _framed(7, node * 11_000)
@@ -340,14 +341,14 @@ def _doubling() -> list[onnx.NodeProto]:
     names = ["one", *(f"d{i}" for i in range(39)), "out"]
     return [
         helper.make_node("Concat", [a, a], [b], axis=1)
-        for a, b in zip(names, names[1:], strict=False)
+        for a, b in itertools.pairwise(names)
     ]
 
 
 _ABOVE = "above the limit"
 _BEYOND = "the data expands beyond the limit"
-_bomb("expand", _ABOVE, lambda: [helper.make_node("Expand", ["one", "m"], ["out"])][:0] + [
-    _constant_ints("m", 1 << 20, 8, 1 << 20), helper.make_node("Expand", ["one", "m"], ["out"])])
+_bomb("expand", _ABOVE, lambda: [
+    _constant_ints("m", _BOMB, 8, 3), helper.make_node("Expand", ["one", "m"], ["out"])])
 _bomb("constant_of_shape", _ABOVE, lambda: [helper.make_node("ConstantOfShape", ["n"], ["out"])])
 _bomb("concat_doubling", _BEYOND, _doubling)
 _bomb("tile", _BEYOND, lambda: [
@@ -364,7 +365,7 @@ _bomb("foreign_domain", "no constant", lambda: [
     helper.make_node("Neg", ["one"], ["out"], domain="evil")])
 _bomb("wrong_rank", "does not fit its operator", lambda: [
     helper.make_node("Concat", ["one", "n"], ["out"], axis=0)])
-_bomb("no_such_name", "a name that nothing has", lambda: [])
+_bomb("no_such_name", "a name that nothing has", list)
 
 
 def _functions(name: str, refused: str, bodies: list[list[str]]) -> None:
@@ -424,11 +425,11 @@ def _outside(value: Any) -> Any:
     return value
 
 
-_metadata("deep", "nested too deeply", lambda value: "[" * 100_000)
-_metadata("list", "not an object", lambda value: [])
+_metadata("deep", "nested too deeply", lambda _: "[" * 100_000)
+_metadata("list", "not an object", lambda _: [])
 _metadata("no_layers", "not a per-gate file", lambda value: {**value, "layers": {}})
 _metadata("numbers", "not a per-gate file", lambda value: {**value, "layers": [1]})
 _metadata("version", "format version", lambda value: {**value, "version": 2})
 _metadata("shape", "recorded shapes", _shape)
 _metadata("other_tensors", None, _outside)
-_metadata("surrogate", "not valid JSON", lambda value: '{"version": 1, "x": "\\ud800"}')
+_metadata("surrogate", "not valid JSON", lambda _: '{"version": 1, "x": "\\ud800"}')

@@ -1,4 +1,4 @@
-"""TensorFlow's own files: the layers in them, their gates, their options, and the numbers they give.
+"""TensorFlow's own files: the layers in them, their gates, options, and the numbers they give.
 
 The oracles are the writers: what TensorFlow's own loader reads of a checkpoint, what the same
 writer put into an `.h5` of the same model, and the outputs that TensorFlow 1's cells gave.

@@ -31,13 +31,12 @@ def test_help_lists_the_commands(flag: str) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_help_of_each_command_ends_with_two_examples(command: str) -> None:
+def test_the_help_of_each_command_ends_with_examples(command: str) -> None:
     code, out, _ = run(command, "-h")
     assert (code, out) == (0, run(command, "--help").out)
-    *_, title, first, second = out.splitlines()
-    assert title.strip() == "Examples:"
-    assert first.strip().startswith(f"lstmconvert {command} ")
-    assert second.strip().startswith(f"lstmconvert {command} ")
+    examples = out.partition("Examples:\n")[2].splitlines()
+    assert len(examples) >= 2
+    assert all(example.strip().startswith(f"lstmconvert {command}") for example in examples)
     assert all(len(line) <= 80 for line in out.splitlines())
 
 

@@ -110,7 +110,9 @@ def test_interrupted(suffix: str, jail: Jail, new: dict[str, bytes], tmp_path: P
         run = jail.run("convert", SOURCE, destination, "--force", fault=fault)
         assert run.code in (0, 130), run
         interrupted += run.code == 130
-        assert "Traceback" not in run.stderr, run.stderr
+        # Python itself reports an interrupt that lands in a generator's finalizer, and goes on.
+        swallowed = run.code == 0 and run.stderr.startswith("Exception ignored in")
+        assert swallowed or "Traceback" not in run.stderr, run.stderr
         check_destination(destination, new[suffix])
     assert interrupted > POINTS // 2
 

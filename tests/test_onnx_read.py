@@ -270,7 +270,10 @@ HIDDEN: dict[str, Any] = {
     ),
     "Unsqueeze": lambda w: ({"s": w[0]}, [ints("z", 0), node("Unsqueeze", "s z", "out")]),
     "Squeeze": lambda w: ({"s": w[None]}, [ints("z", 0), node("Squeeze", "s z", "out")]),
-    "Reshape": lambda w: ({"s": w.reshape(-1)}, [ints("z", *w.shape), node("Reshape", "s z", "out")]),
+    "Reshape": lambda w: (
+        {"s": w.reshape(-1)},
+        [ints("z", *w.shape), node("Reshape", "s z", "out")],
+    ),
     "Gather": lambda w: (
         {"s": w[:, ::-1].copy()},
         [ints("z", *range(w.shape[1] - 1, -1, -1)), node("Gather", "s z", "out", axis=1)],
@@ -326,7 +329,8 @@ def test_every_version_of_the_operators(opset: int, path: Path) -> None:
 def test_the_same_initializer_in_two_places(path: Path) -> None:
     given = weights(np.random.default_rng(0), input_dim=2)
     given["R"] = given["W"]
-    model = node_model({"B": given["B"]}, inputs={"W": "s", "R": "s"}, initializers={"s": given["W"]})
+    shared = {"s": given["W"]}
+    model = node_model({"B": given["B"]}, inputs={"W": "s", "R": "s"}, initializers=shared)
     assert_gates(only(saved(model, path)), given)
 
 
@@ -516,7 +520,8 @@ def test_a_sequence_in_its_own_order_of_time_is_told(path: Path) -> None:
     ],
 )
 def test_names(name: str, wanted: str, path: Path) -> None:
-    assert only(saved(node_model(weights(np.random.default_rng(0)), name=name), path)).name == wanted
+    model = node_model(weights(np.random.default_rng(0)), name=name)
+    assert only(saved(model, path)).name == wanted
 
 
 def test_other_initializers_are_kept_by_name(path: Path, tmp_path: Path) -> None:
@@ -575,7 +580,7 @@ def test_what_no_node_may_say(error: str, attributes: Any, path: Path) -> None:
 def test_weights_of_a_wrong_shape(key: str, path: Path) -> None:
     given = weights(np.random.default_rng(0))
     given[key] = given[key][:, 1:]
-    with pytest.raises(CorruptFile, match="wrong shape|disagree"):
+    with pytest.raises(CorruptFile, match=r"wrong shape|disagree"):
         lc.load(saved(node_model(given), path))
 
 

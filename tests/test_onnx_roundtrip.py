@@ -1,4 +1,4 @@
-"""What goes into an ONNX file comes back out of it: every bit, every option, with and without names.
+"""What goes into an ONNX file comes back out of it: every bit and option, with and without names.
 
 Also the writer itself: the same bytes each time, opsets, data beside the model, what is refused.
 """
@@ -95,7 +95,9 @@ def test_enough_fixtures_can_be_expressed() -> None:
     assert len(kept) > 40
 
 
-@pytest.mark.parametrize("name", ["seed95.keras", "both_concat.keras", "several.keras", "fitted.h5"])
+@pytest.mark.parametrize(
+    "name", ["seed95.keras", "both_concat.keras", "several.keras", "fitted.h5"]
+)
 def test_with_other_the_whole_keras_file_comes_back(name: str, tmp_path: Path) -> None:
     source = FIXTURES / LATEST / name
     target = tmp_path / f"back{source.suffix}"
@@ -198,7 +200,8 @@ def test_options_of_the_layer_without_metadata(kind: str, fused: bool, tmp_path:
 @pytest.mark.parametrize("fused", [False, True], ids=["gates", "fused"])
 @pytest.mark.parametrize("kind", CELLS)
 def test_options_of_the_cell_without_metadata(kind: str, fused: bool, tmp_path: Path) -> None:
-    check_bare(make_layer(make_cell(np.random.default_rng(0), 3, 2, **CELLS[kind])), tmp_path, fused)
+    layer = make_layer(make_cell(np.random.default_rng(0), 3, 2, **CELLS[kind]))
+    check_bare(layer, tmp_path, fused)
 
 
 @pytest.mark.parametrize("sequences", [False, True], ids=["last", "sequences"])
@@ -398,7 +401,8 @@ def test_data_beside_the_model(fused: bool, tmp_path: Path) -> None:
     before = lc.load(FIXTURES / LATEST / "seed95.keras")
     assert_same_layers(before, lc.load(path))
     x = np.random.default_rng(0).normal(size=(2, 3, 7)).astype("f4")
-    assert difference([run(path, {"lstm.x": x})["lstm.y"]], reference(before["lstm"], x).outputs) < BOUND
+    found = run(path, {"lstm.x": x})["lstm.y"]
+    assert difference([found], reference(before["lstm"], x).outputs) < BOUND
     if not fused:  # the data is a per-gate file itself
         assert_same_layers(before, lc.load(tmp_path / "model.onnx.data"))
 

@@ -63,7 +63,9 @@ def test_every_module_says_what_it_is(name: str) -> None:
             assert value.__doc__, f"{name}.{key}"
 
 
-@pytest.mark.parametrize("name", ["lstmconvert", "lstmconvert.compare", "lstmconvert.layouts.plain"])
+@pytest.mark.parametrize(
+    "name", ["lstmconvert", "lstmconvert.compare", "lstmconvert.layouts.plain"]
+)
 def test_examples_in_docstrings(name: str) -> None:
     module = importlib.import_module(name)
     result = doctest.testmod(module)

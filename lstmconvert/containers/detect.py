@@ -80,7 +80,7 @@ def open_model(path: Path, given: load.Given | None, layout: str | None = None) 
 def _is_onnx(path: Path, head: bytes) -> bool:
     """Whether a file is ONNX by its first bytes, ir_version from 3 and a next field, or by name."""
     return (
-        head[:1] == b"\x08" and 3 <= head[1] < 128 and head[2:3] in _AFTER_IR_VERSION
+        len(head) > 2 and head[0] == 8 and 3 <= head[1] < 128 and head[2:3] in _AFTER_IR_VERSION
     ) or path.name.lower().endswith(".onnx")
 
 

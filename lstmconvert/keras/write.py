@@ -20,6 +20,8 @@ from lstmconvert.keras import archive, emit, h5write, layerstore, legacy, stored
 from lstmconvert.keras.fit import Fitter
 from lstmconvert.keras.hdf5 import read_tree
 from lstmconvert.keras.modern import crossing
+from lstmconvert.keras.values import policy
+from lstmconvert.layer import UNKNOWN
 from lstmconvert.model import Model
 from lstmconvert.records import dataclass
 from lstmconvert.tensors import SourceFile, Tensor
@@ -107,7 +109,7 @@ def _read_back(path: Path, container: str) -> dict[str, Tensor]:
 def _archive(model: Model, how: Options) -> Content:
     structure = model.source.structure
     is_today = structure is not None and structure.kind == "v3" and _is_for_archives(model)
-    if is_today and _is_whole(model):
+    if is_today and _is_whole(model) and not _is_recast(model):
         return Content(
             tensors=_in_place(model, how),
             attributes=_names(structure.names if structure else {}),
@@ -180,7 +182,8 @@ def _weights(model: Model, how: Options) -> Content:
 def _legacy(model: Model, how: Options) -> Content:
     _refuse_bfloat16(model)
     structure = model.source.structure
-    if structure is not None and structure.kind == "legacy" and _is_whole(model):
+    is_legacy = structure is not None and structure.kind == "legacy"
+    if structure is not None and is_legacy and _is_whole(model) and not _is_recast(model):
         return Content(
             tensors=_in_place(model, how),
             attributes=_legacy_attributes(
@@ -248,9 +251,19 @@ def _rebuilt(model: Model, how: Options, store: str) -> crossing.Whole | None:
     wanted = crossing.How(
         store=store,
         rescale_hard_sigmoid=how.rescale_hard_sigmoid,
-        recast=how.dtype is not None,
+        recast=_is_recast(model),
     )
     return crossing.rebuilt(model, _stored(model), wanted)
+
+
+def _is_recast(model: Model) -> bool:
+    """Whether a layer's dtype policy is no longer the one that its config states (`--dtype`)."""
+    for layer in model.layers:
+        config = (layer.config or {}).get("config")
+        stated = policy(config.get("dtype"), layer.name) if isinstance(config, dict) else UNKNOWN
+        if isinstance(stated, str) and stated != layer.options.policy:
+            return True
+    return False
 
 
 def _is_whole(model: Model) -> bool:

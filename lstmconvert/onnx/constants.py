@@ -193,8 +193,7 @@ class Constants:
         """Refuse a result far larger than the file: a few bytes can expand to terabytes."""
         for size in self._sizes(node, feeds, where):
             self._made += size
-        stored = self._skeleton.source.size + sum(tensor.nbytes for tensor in feeds.values())
-        limits.check_expansion(self._made, stored, where)
+        limits.check_expansion(self._made, self._skeleton.stored, where)
 
     def _sizes(
         self, node: onnx.NodeProto, feeds: Mapping[str, Tensor], where: str

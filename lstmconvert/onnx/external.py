@@ -62,6 +62,11 @@ class Neighbours:
         """The files that have been opened."""
         return [source.path for source in self._open.values()]
 
+    @property
+    def size(self) -> int:
+        """The bytes of the files that have been opened."""
+        return sum(source.size for source in self._open.values())
+
     def check(self) -> None:
         """Raise `CorruptFile` if one was written to since it was opened."""
         for source in self._open.values():

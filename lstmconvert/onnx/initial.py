@@ -1,4 +1,4 @@
-"""Initial states that a graph gives an LSTM itself: constants, or constants spread over the batch."""
+"""Initial states that a graph gives an LSTM itself: constants, also spread over the batch."""
 
 from __future__ import annotations
 

@@ -51,8 +51,8 @@ def open_model(source: SourceFile) -> Model:
     """
     _refuse_others(source)
     found = skeleton.read(source)
-    texts = {entry.key: entry.value for entry in found.proto.metadata_props}
     graphs = scopes.read(found)
+    texts = {entry.key: entry.value for entry in found.proto.metadata_props}
     model = None
     if metadata.KEY in texts:
         model = _own(found, graphs, texts[metadata.KEY])

@@ -63,6 +63,10 @@ def read(skeleton: Skeleton) -> Graphs:
         LimitExceeded: with its functions put in, the graph has too many nodes.
     """
     model = skeleton.proto
+    versions = [entry.domain for entry in model.opset_import]
+    properties = [text for entry in model.metadata_props for text in (entry.key, entry.value)]
+    if not all(type(text) is str for text in (*versions, *properties)):
+        raise CorruptFile("a text that is not UTF-8", where=skeleton.source.path)
     if model.functions:
         model = _inlined(skeleton)
     graphs = Graphs(
@@ -80,6 +84,7 @@ def _walk(
 ) -> None:
     scope = Scope(outer)
     graphs.scopes.append(scope)
+    _check_names(graph, skeleton)
     scope.inputs.update(value.name for value in graph.input)
     for proto in graph.initializer:
         if proto.name in scope.initializers:
@@ -96,6 +101,20 @@ def _walk(
             graphs.uses.setdefault(name, []).append(node)
         for inner in _inner(node):
             _walk(inner, scope, graphs, skeleton)
+
+
+def _check_names(graph: onnx.GraphProto, skeleton: Skeleton) -> None:
+    """Refuse texts that are not UTF-8: protobuf hands them out as bytes."""
+    texts: list[str] = [value.name for value in (*graph.input, *graph.output)]
+    for proto in graph.initializer:
+        texts.append(proto.name)
+        texts += (text for entry in proto.external_data for text in (entry.key, entry.value))
+    for node in graph.node:
+        texts += (*node.input, *node.output, node.name, node.op_type, node.domain)
+        texts += (attribute.name for attribute in node.attribute)
+        texts += (text for entry in node.metadata_props for text in (entry.key, entry.value))
+    if not all(type(text) is str for text in texts):
+        raise CorruptFile("a name that is not UTF-8", where=skeleton.source.path)
 
 
 def _inner(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:

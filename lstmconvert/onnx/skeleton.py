@@ -25,8 +25,8 @@ _WIDTHS = {_FIXED64: 8, _FIXED32: 4}
 _WINDOW = 64 * limits.KIB
 #: Messages up to this size are taken as they are.
 _SMALL = 1024
-#: Graphs up to this size are parsed uncounted: two bytes can make a message of a hundred.
-_UNCOUNTED = 4 * limits.MIB
+#: Graphs up to this size are parsed uncounted: two bytes can make a message of two hundred.
+_UNCOUNTED = limits.MIB // 2
 
 _RAW_DATA, _EXTERNAL_DATA = 9, 13
 #: Message -> field number -> the message that the field holds.
@@ -43,7 +43,7 @@ _FIELDS: dict[str, dict[int, str]] = {
     "Entry": {},
 }
 #: What no reader of weights needs: training graphs, declared types of inner values.
-_LEFT_OUT = {"Model": {20}, "Graph": {13, 14}}
+_LEFT_OUT = {"Model": frozenset({20}), "Graph": frozenset({13, 14})}
 
 
 @dataclass(slots=True)
@@ -79,6 +79,10 @@ class Skeleton:
             return values.raw(proto, *place, where)
         return values.inline(proto, where)
 
+    @property
+    def stored(self) -> int:
+        """The bytes of the file, and of the data files beside it that are open."""
+        return self.source.size + self._neighbours.size
 
     def digest(self) -> str:
         """Return the SHA-256 of the file, or with data files beside it over all of them."""
@@ -130,42 +134,51 @@ class _Stripper:
     def __init__(self, source: SourceFile, mark: str) -> None:
         self._source, self._mark = source, mark
         self._window, self._start = b"", 0
-        self._total = self._fields = 0
+        self._total = self._messages = 0
+        self._most = limits.ONNX_NODES.value
 
     def message(self, kind: str, start: int, end: int, depth: int) -> bytes:
         """Return one message, bytes `start` to `end` of the file, without raw data."""
         limits.ONNX_DEPTH.check(depth, self._source.path, "the nesting of graphs")
-        limits.ONNX_NODES.check(self._fields, self._source.path, "the number of the graph's parts")
         if end - start <= _SMALL:
             return self._copied(start, end)
+        fields, left_out = _FIELDS[kind], _LEFT_OUT.get(kind, frozenset())
         pieces: list[bytes] = []
         raw: tuple[int, int] | None = None
-        at = start
+        at = run = start  # from `run` on, the bytes are copied as they are
         while at < end:
-            self._fields += 1
-            tag, behind = self._varint(at, end)
+            here = at
+            tag, at = self._varint(at, end)
             number, wire = tag >> 3, tag & 7
             if wire != _LENGTH:
-                after = self._skip(wire, behind, end)
-                pieces.append(self._copied(at, after))
-                at = after
+                at = self._skip(wire, at, end)
                 continue
-            length, first = self._varint(behind, end)
+            length, first = self._varint(at, end)
             at = self._within(first + length, end)
-            inner = _FIELDS[kind].get(number)
-            if number in _LEFT_OUT.get(kind, ()):
+            is_raw = kind == "Tensor" and number == _RAW_DATA
+            inner = fields.get(number)
+            if inner is not None:
+                self._seen()
+            is_small = inner is None or length <= _SMALL
+            if is_small and not is_raw and number not in left_out:
                 continue
-            if kind == "Tensor" and number == _RAW_DATA:
-                if raw is not None:
-                    raise _corrupt(self._source, "a tensor with raw_data twice")
+            pieces.append(self._copied(run, here))
+            run = at
+            if is_raw and raw is not None:
+                raise _corrupt(self._source, "a tensor with raw_data twice")
+            if is_raw:
                 raw = (first, length)
-            elif inner is None:
-                pieces.append(_framed(number, self._copied(first, at)))
-            else:
+            elif inner is not None and number not in left_out:
                 pieces.append(_framed(number, self.message(inner, first, at, depth + 1)))
+        pieces.append(self._copied(run, end))
         if raw is not None:
             pieces.append(_framed(_EXTERNAL_DATA, self._pointer(*raw)))
         return b"".join(pieces)
+
+    def _seen(self) -> None:
+        self._messages += 1
+        if self._messages > self._most:
+            _too_many(self._messages, self._source)
 
     def _pointer(self, offset: int, length: int) -> bytes:
         entry = onnx.StringStringEntryProto(key=self._mark, value=f"{offset} {length}")
@@ -189,6 +202,9 @@ class _Stripper:
     def _varint(self, at: int, end: int) -> tuple[int, int]:
         if not self._start <= at <= self._start + len(self._window) - 10:
             self._load(at)
+        byte = self._window[at - self._start] if at < end else 0x80
+        if byte < 0x80:
+            return byte, at + 1
         value, position = _varint(self._window, at - self._start, self._source)
         return value, self._within(position + self._start, end)
 
@@ -209,13 +225,15 @@ class _Counter:
     """Counts the messages of a graph before they are made."""
 
     def __init__(self, source: SourceFile) -> None:
-        self._source = source
-        self._count = 0
+        self._source, self._count = source, 0
+        self._most = limits.ONNX_NODES.value
 
     def walk(self, kind: str, view: memoryview) -> None:
         fields, at = _FIELDS[kind], 0
         while at < len(view):
-            tag, at = _varint(view, at, self._source)
+            tag, at = view[at], at + 1
+            if tag >= 0x80:
+                tag, at = _varint(view, at - 1, self._source)
             wire = tag & 7
             if wire == _VARINT:
                 _, at = _varint(view, at, self._source)
@@ -223,13 +241,19 @@ class _Counter:
                 at += _WIDTHS[wire]
             elif wire == _LENGTH:
                 length, at = _varint(view, at, self._source)
-                self._count += 1
                 if tag >> 3 in fields:
-                    self.walk(fields[tag >> 3], view[at : at + length])
+                    self._count += 1
+                    if self._count > self._most:
+                        _too_many(self._count, self._source)
+                    if length > 1:
+                        self.walk(fields[tag >> 3], view[at : at + length])
                 at += length
             else:
                 raise _corrupt(self._source, f"the wire type {wire}")
-        limits.PROTOBUF_MESSAGES.check(self._count, self._source.path, "the number of messages")
+
+
+def _too_many(count: int, source: SourceFile) -> None:
+    limits.ONNX_NODES.check(count, source.path, "the number of the graph's parts")
 
 
 def _varint(data: bytes | memoryview, at: int, source: SourceFile) -> tuple[int, int]:

@@ -1,0 +1,161 @@
+"""Whole models onward to today's Keras, and across containers: loaded by it, and run.
+
+The oracles are the outputs that the old writers recorded, and tf_keras and Keras 3 themselves on
+models of many kinds of layer (`modern_models`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tf_keras
+from modern_models import (
+    attention,
+    branches,
+    convolutions,
+    convolving,
+    dense_stack,
+    filled,
+    images,
+    masked,
+    mixed,
+    nested,
+    outputs,
+    samples,
+    sequence_to_sequence,
+)
+
+import lstmconvert as lc
+from lstmconvert.dtypes import same_bits
+
+#: Keras and tf_keras warn of masks that a layer drops, and of their own old formats.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+KINDS = [
+    dense_stack,
+    convolutions,
+    images,
+    sequence_to_sequence,
+    attention,
+    nested,
+    branches,
+    convolving,
+    masked,
+    mixed,
+]
+OLD = [
+    *("keras-1.1.0/both.h5", "keras-1.1.0/seed95.h5", "keras-1.2.2/both.h5"),
+    *("keras-1.2.2/consume.h5", "keras-1.2.2/conv_lstm.h5", "keras-1.2.2/sequential.h5"),
+    *("keras-1.2.2-theano/both.h5", "keras-1.2.2-theano/seed95.h5"),
+    *("keras-2.0.8/seed95.h5", "keras-2.0.8/zoo.h5", "keras-2.1.6/zoo.h5", "keras-2.2.4/zoo.h5"),
+    *("keras-2.3.1/zoo.h5", "keras-2.3.1/conv_lstm.h5", "keras-2.3.1/sequential.h5"),
+    *("tf-1.15.5/zoo.h5", "tf-1.15.5/sequential.h5", "tf-2.12.1/zoo.h5", "tf-2.12.1/seed95.keras"),
+    *("tf-2.13.1/zoo.keras", "tf-2.14.1/zoo.keras", "tf-2.15.1/zoo.keras", "tf-2.15.1/seed95.h5"),
+    *("tf-2.15.1/both_unlike.keras", "tf-2.15.1/conv_lstm.keras", "tf_keras-2.21.0/zoo.h5"),
+    *("tf_keras-2.21.0/seed95.keras", "keras-3.15.1/fitted.h5", "keras-3.0.5/zoo_plain.h5"),
+]
+#: Sums in float32, in another order than the writer's engine; deep models add up.
+CLOSE = 2e-6
+
+
+def recorded(path: Path) -> tuple[list[Any], list[Any]]:
+    record = np.load(path.with_name(f"{path.name.split('.')[0]}.io.npz"))
+    count = {kind: sum(name[0] == kind for name in record.files) for kind in "xy"}
+    return [record[f"x{i}"] for i in range(count["x"])], [
+        record[f"y{i}"] for i in range(count["y"])
+    ]
+
+
+def assert_close(found: list[Any], wanted: list[Any]) -> None:
+    assert len(found) == len(wanted)
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=CLOSE)
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_an_old_file_gives_its_recorded_numbers_in_keras_3(name: str, tmp_path: Path) -> None:
+    path = FIXTURES / name
+    result = lc.convert(path, tmp_path / "today.keras")
+    assert result.whole_model
+    model = keras.models.load_model(tmp_path / "today.keras")
+    given, wanted = recorded(path)
+    assert_close(outputs(model, given), wanted)
+
+
+@pytest.mark.parametrize("name", ["keras-1.2.2/consume.h5", "keras-2.3.1/zoo.h5"])
+def test_the_way_through_a_per_gate_file_is_the_same(name: str, tmp_path: Path) -> None:
+    lc.convert(FIXTURES / name, tmp_path / "gates.safetensors")
+    lc.convert(tmp_path / "gates.safetensors", tmp_path / "through.keras")
+    lc.convert(FIXTURES / name, tmp_path / "straight.keras")
+    assert (tmp_path / "through.keras").read_bytes() == (tmp_path / "straight.keras").read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_a_model_of_tf_keras_runs_in_keras_3(kind: Any, suffix: str, tmp_path: Path) -> None:
+    old = filled(kind(tf_keras), kind.__name__)
+    given = samples(old, kind.__name__)
+    wanted = outputs(old, given)
+    old.save(tmp_path / f"old{suffix}")
+    assert lc.convert(tmp_path / f"old{suffix}", tmp_path / "today.keras").whole_model
+    assert_close(outputs(keras.models.load_model(tmp_path / "today.keras"), given), wanted)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_a_model_of_keras_3_crosses_both_ways(kind: Any, tmp_path: Path) -> None:
+    model = filled(kind(keras), kind.__name__)
+    given = samples(model, kind.__name__)
+    wanted = outputs(model, given)
+    model.save(tmp_path / "one.keras")
+    assert lc.convert(tmp_path / "one.keras", tmp_path / "two.h5").whole_model
+    assert lc.convert(tmp_path / "two.h5", tmp_path / "three.keras").whole_model
+    for name in ("two.h5", "three.keras"):
+        again = keras.models.load_model(tmp_path / name)
+        for one, other in zip(outputs(again, given), wanted, strict=True):
+            np.testing.assert_array_equal(one, other)
+        stored = {w.path.split("/", 1)[-1]: np.asarray(w) for w in again.weights}
+        assert len(stored) <= len(model.weights)
+        for mine, theirs in zip(model.get_weights(), again.get_weights(), strict=True):
+            assert same_bits(mine, theirs)
+
+
+def test_a_class_outside_the_table_is_refused_by_name(tmp_path: Path) -> None:
+    model = tf_keras.Sequential(
+        [
+            tf_keras.layers.Input((4, 3)),
+            tf_keras.layers.LSTM(2),
+            tf_keras.layers.Lambda(lambda x: x, name="trick"),
+        ]
+    )
+    model.save(tmp_path / "old.h5")
+    with pytest.raises(lc.LSTMConvertError, match="trick"):
+        lc.convert(tmp_path / "old.h5", tmp_path / "today.keras")
+    assert not (tmp_path / "today.keras").exists()
+    result = lc.convert(tmp_path / "old.h5", tmp_path / "today.keras", lstm_only=True)
+    assert not result.whole_model
+
+
+def test_assets_have_no_place_in_an_h5(tmp_path: Path) -> None:
+    with pytest.raises(lc.LSTMConvertError, match="holds no asset files"):
+        lc.convert(FIXTURES / "keras-3.15.1" / "text.keras", tmp_path / "text.h5")
+
+
+@pytest.mark.parametrize("through", [True, False])
+def test_a_dtype_is_set_in_the_whole_model_s_config_too(through: bool, tmp_path: Path) -> None:
+    source = FIXTURES / "keras-3.15.1" / "seed95.keras"
+    if through:
+        lc.convert(source, tmp_path / "half.safetensors", dtype="float16")
+        lc.convert(tmp_path / "half.safetensors", tmp_path / "half.keras")
+    else:
+        lc.convert(source, tmp_path / "half.keras", dtype="float16")
+    model = keras.models.load_model(tmp_path / "half.keras")
+    assert model.get_layer("lstm").dtype_policy.name == "float16"
+    assert model.layers[-1].dtype_policy.name == "float32"
+    kept = lc.load(tmp_path / "half.keras")["lstm"].forget_gate.kernel
+    wanted = lc.load(source)["lstm"].forget_gate.kernel.astype("float16")
+    assert same_bits(kept, wanted)
