@@ -306,7 +306,8 @@ def _write_gates(
         arrays.write(container, temporary, tensors, lambda: digest.texts(model))
         written, _ = arrays.read(container, SourceFile(temporary))
         try:
-            writing.check_written(tensors, written, path)
+            with writing.flushing(temporary):
+                writing.check_written(tensors, written, path)
         finally:
             model.source.check()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -58,6 +59,25 @@ def replacing(
 
 def _stem(destination: Path) -> str:
     return os.fsdecode(os.fsencode(f".{destination.name}")[:_NAME_BYTES])
+
+
+@contextlib.contextmanager
+def flushing(path: Path) -> Iterator[None]:
+    """Send a file's pages to the disk while the block reads it back: the disk need not wait.
+
+    A failure is left to the flush in `replacing`, which comes after and reports it.
+    """
+
+    def flush() -> None:
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            os.fsync(file.fileno())
+
+    thread = threading.Thread(target=flush, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
 def check_destination(

@@ -82,7 +82,8 @@ def save(
             _write(content, temporary, container)
             written = _read_back(temporary, container)
             try:
-                writing.check_written({**content.tensors, **content.assets}, written, path)
+                with writing.flushing(temporary):
+                    writing.check_written({**content.tensors, **content.assets}, written, path)
             finally:
                 model.source.check()
     return result
