@@ -6,6 +6,7 @@ The oracle is TensorFlow's own reader: every tensor must have its bits.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -119,11 +120,8 @@ CELLS = {
 
 
 def plain(full_name: str) -> str:
-    """Drop the counters that a library appends to class names during a process."""
-    return "/".join(
-        part if part.startswith("lstm_cell_1") else part.removesuffix("_1").removesuffix("_2")
-        for part in full_name.split("/")
-    )
+    """Drop the counters that a library appends to class names, as many as the process made."""
+    return "/".join(re.sub(r"_\d+$", "", part) for part in full_name.split("/"))
 
 
 @pytest.mark.parametrize(
@@ -139,8 +137,7 @@ def test_paths_of_variables(written: Path, full_name: str, name: str, path: str)
     assert path in graph.paths(node)
     (attribute,) = graph.nodes[node].attributes
     assert graph.keys[attribute.key] == (node, attribute)
-    if "cell_1" not in full_name:
-        assert plain(attribute.full_name) == full_name
+    assert plain(attribute.full_name) == plain(full_name)
 
 
 def test_keys_need_not_tell_the_role(written: Path) -> None:
@@ -152,7 +149,7 @@ def test_keys_need_not_tell_the_role(written: Path) -> None:
         graph = read_checkpoint(written / name).graph
         assert graph is not None
         node, attribute = graph.keys[key + VALUE]
-        assert attribute.full_name == "enc/lstm_cell/kernel"
+        assert plain(attribute.full_name) == "enc/lstm_cell/kernel"
         assert any(path.endswith("/cell/kernel") for path in graph.paths(node))
 
 
