@@ -217,6 +217,7 @@ TARGETS: tuple[Target, ...] = (
     Target((".json",), "json"),
     Target((".json",), "rtneural"),
     Target((".h",), "c", C_HEADER),
+    Target((".params",), "params"),
 )
 
 

@@ -21,7 +21,8 @@ from lstmconvert.layouts.rows import ROWS
 from lstmconvert.model import Model
 from lstmconvert.tensors import ArrayTensor, Tensor
 
-LAYOUTS = sorted(ROWS)
+#: The layouts that take a layer of one direction.
+LAYOUTS = sorted(name for name, row in ROWS.items() if not row.paired)
 #: Layouts that store a bias less what they add at run time: not exact, and declared.
 SHIFTED = {name for name, row in ROWS.items() if row.forget_bias}
 EXACT = sorted(set(LAYOUTS) - SHIFTED)
@@ -228,11 +229,11 @@ DOCUMENTED: Mapping[str, tuple[str, str, bool]] = {
     "equinox": ("weight_ih", "ifco", True),
     "mlx": ("Wx", "ifco", True),
     "tinygrad": ("weight_ih", "ifco", True),
-    "paddle": ("weight_ih_l0", "ifco", True),
+    "paddle": ("0.cell.weight_ih", "ifco", True),
     "candle": ("weight_ih_l0", "ifco", True),
     "flux": ("Wi", "ifco", True),
     "lux": ("weight_ih", "ifco", True),
-    "mxnet": ("l0_i2h_weight", "ifco", True),
+    "mxnet": ("_unfused.0.i2h_weight", "ifco", True),
     "matlab": ("InputWeights", "ifco", True),
     "hls4ml": ("w", "ifco", False),
     "frugally-deep": ("weights", "ifco", False),
@@ -271,7 +272,7 @@ def test_haiku_and_tensorflow_1_glue_input_and_state() -> None:
 
 def test_chainers_gates_alternate_unit_by_unit() -> None:
     layer = layer_of()
-    array = lc.arrange(layer, "chainer-lstm")["upward.W"]
+    array = lc.arrange(layer, "chainer-lstm")["upward/W"]
     for unit in range(H):
         for number, gate in enumerate(by_letters("cifo")):
             assert np.array_equal(array[4 * unit + number], layer.cell.gates[gate].kernel[:, unit])
@@ -304,7 +305,7 @@ def test_a_gates_name_is_its_gates() -> None:
         ("burn", "cell_gate.input_transform.weight", Gate.CELL),
         ("cudnn", "matrix.2", Gate.CELL),
         ("cudnn", "matrix.7", Gate.OUTPUT),
-        ("chainer", "0.w1", Gate.FORGET),
+        ("chainer", "0/w1", Gate.FORGET),
         ("coreml", "blockInputWeightMatrix", Gate.CELL),
         ("tflite", "input_to_output_weights", Gate.OUTPUT),
     ):

@@ -20,7 +20,9 @@ from lstmconvert.layer import LSTMLayer
 from lstmconvert.layouts.rows import ROWS
 from lstmconvert.model import Model, Source
 
-SAFETENSORS = [name for name, row in ROWS.items() if "safetensors" in row.containers]
+SAFETENSORS = [
+    name for name, row in ROWS.items() if "safetensors" in row.containers and not row.paired
+]
 
 
 def model_of(*layers: LSTMLayer) -> Model:

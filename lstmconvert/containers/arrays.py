@@ -18,7 +18,18 @@ _MODULES = {
     "npz": "npz",
     "json": "jsonarrays",
     "rtneural": "rtneural",
+    "params": "params",
 }
+#: Container -> where in a file, and by what bytes, it is known.
+_SIGNATURES = {"params": (0, b"\x12\x01" + bytes(6))}
+
+
+def container_of(head: bytes) -> str | None:
+    """Return the container whose files begin with these bytes, if there is one."""
+    for container, (offset, signature) in _SIGNATURES.items():
+        if head[offset:].startswith(signature):
+            return container
+    return None
 
 
 def _module(container: str) -> Any:

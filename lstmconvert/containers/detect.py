@@ -20,7 +20,7 @@ from lstmconvert.tensors import SourceFile, Tensor
 
 GATES = "gates"
 
-_READS = ".keras, .weights.h5, .h5, .weights.json, .safetensors, .npz, .onnx, .json, .pt"
+_READS = ".keras, .weights.h5, .h5, .weights.json, .safetensors, .npz, .onnx, .json, .pt, .params"
 #: Tags of the fields of an ONNX model that follow ir_version (onnx/onnx.proto, ModelProto).
 _AFTER_IR_VERSION = frozenset(bytes([tag]) for tag in b"\x12\x1a\x22\x28\x32\x3a\x42")
 #: First bytes of files that people mistake for models, and what they are.
@@ -66,6 +66,9 @@ def open_model(path: Path, given: load.Given | None, layout: str | None = None) 
         return load.load_hdf5(source, given)
     if safetensors.looks_like(head):
         return _open_arrays(source, "safetensors", layout)
+    container = arrays.container_of(head)
+    if container is not None:
+        return _open_arrays(source, container, layout)
     if head.lstrip()[:1] in (b"{", b"["):
         return _open_json(source, path, given, layout)
     if _is_onnx(path, head):

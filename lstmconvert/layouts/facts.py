@@ -90,5 +90,7 @@ def _cannot(row: Row) -> list[str]:
     result += [option for option in _OPTIONS if option not in row.expresses]
     if row.single:
         result.append("two directions")
+    if row.paired:
+        result.append("one direction")
     absent = {*GATE_PARTS, *CELL_PARTS} - row.parts - _ALWAYS - {"bias", "recurrent_bias"}
     return result + [part for part in (*GATE_PARTS, *CELL_PARTS) if part in absent]

@@ -26,13 +26,18 @@ def modules(arrays: Mapping[str, Tensor], row: Row) -> dict[str, Structure]:
 
 
 def recognised(arrays: Mapping[str, Tensor]) -> Row | None:
-    """Return the row that explains most of the names, of those that names alone can tell."""
-    best, most = None, 0
+    """Return the row that explains most of the names, of those that names alone can tell.
+
+    Of two that explain as many, it is the one that leaves less of them unexplained before its own.
+    """
+    best, most = None, (0, 0)
     for row in ROWS.values():
         if row.recognised:
-            count = sum(number for _, number in _modules(arrays, row).values())
-            if count > most:
-                best, most = row, count
+            found = _modules(arrays, row)
+            count = sum(number for _, number in found.values())
+            score = (count, -max(map(len, found), default=0))
+            if count and score > most:
+                best, most = row, score
     return best
 
 
@@ -44,7 +49,11 @@ def _modules(arrays: Mapping[str, Tensor], row: Row) -> dict[str, tuple[Structur
         for groups, slot in _matches(name, row):
             prefix, index = groups["prefix"] or "", int(groups.get("k") or 0)
             parts = {f"{part}.{groups.get('gate', '')}" for part in slot.parts}
-            for side in _sides(row, groups.get("d"), tensor):
+            sides = _sides(row, groups.get("d"), tensor)
+            if row.paired:
+                index, backward = divmod(index, 2)
+                sides = SIDES[backward : backward + 1]
+            for side in sides:
                 found.setdefault(prefix, {}).setdefault((index, side), set()).update(parts)
             counts[prefix] = counts.get(prefix, 0) + 1
     return {

@@ -108,6 +108,8 @@ class Fitter:
                 self._check_equal(layer, layer.forward.lstm_cells)
         if layer.backward is not None and self.row.single:
             self._never(layer, "Bidirectional", "two directions", "there is no place for a second")
+        if layer.backward is None and self.row.paired:
+            self._never(layer, "one direction", "one direction", "it always runs two")
         if layer.backward is not None and self.row.alike:
             self._check_equal(layer, [cell for _, _, cell in layer.cells()])
 

@@ -97,6 +97,7 @@ class Row:
         gates: what the framework calls each gate.
         sides: what `{d}` is for a layer of one direction, and for the forward and backward half.
         single: whether there is no place for a second direction at all.
+        paired: whether there are always two directions, which `{k}` counts in turn.
         joined: whether the directions are a leading axis of every array.
         bidirectional: whether the framework itself runs both directions and concatenates them;
             where it does not, its user does.
@@ -125,6 +126,7 @@ class Row:
     gates: Names = Names("i", "f", "c", "o")
     sides: tuple[str, str, str] = ("", "forward.", "backward.")
     single: bool = False
+    paired: bool = False
     joined: bool = False
     bidirectional: bool = False
     alike: bool = False
@@ -170,5 +172,7 @@ class Row:
             both: whether there are two directions.
         """
         which = (1 if side == "forward" else 2) if both else 0
+        if self.paired and self.index is not None:
+            return {"d": "", "k": self.index.format(2 * index + (side == "backward"))}
         text = self.alone if depth == 1 or self.index is None else self.index.format(index)
         return {"d": self.sides[which], "k": text}

@@ -1,7 +1,7 @@
 """The table: one row for each arrangement of an LSTM's weights.
 
-The rows here are run by the real framework in the tests; those that are known from source alone
-are in `rows_unrun`. A new framework is a new row and its test.
+The rows here and in `rows_others` are run by the real framework in the tests; those that are known
+from source alone are in `rows_unrun`. A new framework is a new row and its test.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from lstmconvert.errors import UsageError
 from lstmconvert.layouts.row import FREE, Form, Names, Row, Slot
+from lstmconvert.layouts.rows_others import OTHERS
 from lstmconvert.layouts.rows_unrun import UNRUN
 
 _IFGO = Names("i", "f", "g", "o")
@@ -314,7 +315,7 @@ RUN: tuple[Row, ...] = (
     C,
 )
 
-ROWS: Mapping[str, Row] = MappingProxyType({row.name: row for row in (*RUN, *UNRUN)})
+ROWS: Mapping[str, Row] = MappingProxyType({row.name: row for row in (*RUN, *OTHERS, *UNRUN)})
 
 
 def row_of(name: str) -> Row:

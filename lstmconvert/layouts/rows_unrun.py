@@ -146,85 +146,6 @@ CUDNN = Row(
     hint="No GPU was at hand.",
 )
 
-CHAINER_STACK = Row(
-    name="chainer",
-    title="Chainer NStepLSTM",
-    slots=(
-        Slot(key="{k}.w{gate}", parts=("kernel",), transposed=True),
-        Slot(
-            key="{k}.w{gate}",
-            parts=("recurrent_kernel",),
-            transposed=True,
-            gates=Names("4", "5", "6", "7"),
-        ),
-        Slot(key="{k}.b{gate}", parts=("bias",)),
-        Slot(
-            key="{k}.b{gate}",
-            parts=("recurrent_bias",),
-            filled=True,
-            gates=Names("4", "5", "6", "7"),
-        ),
-    ),
-    gates=Names("0", "1", "2", "3"),
-    index="{}",
-    alone="0",
-    single=True,
-    chained=True,
-    always_bias=True,
-    run=False,
-    evidence="chainer/functions/rnn/n_step_lstm.py, _lstm",
-    hint="w0 to w3 are input, forget, cell, output, whatever its documentation says.",
-)
-
-CHAINER = Row(
-    name="chainer-lstm",
-    title="Chainer L.LSTM",
-    slots=(
-        Slot(key="{d}{k}upward.W", parts=("kernel",), transposed=True, interleaved=True),
-        Slot(key="{d}{k}upward.b", parts=("bias",), interleaved=True),
-        Slot(key="{d}{k}lateral.W", parts=("recurrent_kernel",), transposed=True, interleaved=True),
-    ),
-    order="cifo",
-    always_bias=True,
-    run=False,
-    evidence="chainer/functions/rnn/lstm.py, _extract_gates",
-    hint="The gates alternate unit by unit. Stateful.",
-)
-
-MXNET = Row(
-    name="mxnet",
-    title="MXNET gluon.rnn.LSTM",
-    slots=_fused(
-        "{d}{k}_i2h_weight", "{d}{k}_h2h_weight", "{d}{k}_i2h_bias", "{d}{k}_h2h_bias",
-        transposed=True,
-    ),
-    sides=("l", "l", "r"),
-    index="{}",
-    alone="0",
-    bidirectional=True,
-    alike=True,
-    chained=True,
-    always_bias=True,
-    run=False,
-    evidence="mxnet/gluon/rnn/rnn_layer.py",
-    hint="Names of the layer's own parameters.",
-)
-
-PADDLE = Row(
-    name="paddle",
-    title="PaddlePaddle nn.LSTM",
-    slots=CANDLE.slots,
-    sides=("", "", "_reverse"),
-    index="{}",
-    alone="0",
-    bidirectional=True,
-    alike=True,
-    chained=True,
-    run=False,
-    evidence="paddle/nn/layer/rnn.py:1120",
-    hint="Its state_dict has aliases of the same arrays, 0.cell.weight_ih and so on.",
-)
-
 HLS4ML = Row(
     name="hls4ml",
     title="hls4ml",
@@ -247,17 +168,6 @@ FRUGALLY_DEEP = Row(
     hint="The arrays only: the file that frugally-deep loads holds a whole model.",
 )
 
-TFJS = Row(
-    name="tfjs",
-    title="TensorFlow.js LSTM",
-    slots=_fused("{d}{k}kernel", "{d}{k}recurrent_kernel", "{d}{k}bias"),
-    bidirectional=True,
-    run=False,
-    evidence="tfjs-layers/src/layers/recurrent.ts:1616",
-    hint="layer.setWeights([kernel, recurrent_kernel, bias]); its default recurrent activation "
-    "is hardSigmoid.",
-)
-
 COREML = Row(
     name="coreml",
     title="Core ML NeuralNetwork LSTMWeightParams",
@@ -276,32 +186,9 @@ COREML = Row(
     hint="forgetBias must be false: what is stored is the whole bias.",
 )
 
-TFLITE = Row(
-    name="tflite",
-    title="TFLite UNIDIRECTIONAL_SEQUENCE_LSTM",
-    slots=(
-        Slot(key="{d}{k}input_to_{gate}_weights", parts=("kernel",), transposed=True),
-        Slot(key="{d}{k}recurrent_to_{gate}_weights", parts=("recurrent_kernel",), transposed=True),
-        Slot(key="{d}{k}cell_to_{gate}_weights", parts=("peephole",), order="ifo"),
-        Slot(
-            key="{d}{k}{gate}_gate_bias", parts=("bias",)
-        ),
-        Slot(key="{d}{k}projection_weights", parts=("projection",), transposed=True),
-        Slot(key="{d}{k}projection_bias", parts=("projection_bias",)),
-    ),
-    gates=Names("input", "forget", "cell", "output"),
-    always_bias=True,
-    expresses=frozenset({"cell_clip", "projection_clip"}),
-    run=False,
-    evidence="tensorflow/lite/kernels/lstm_shared.h",
-    hint="The inputs 1 to 17 of the operator, by name.",
-)
-
 UNRUN: tuple[Row, ...] = (
     BURN,
     CANDLE,
-    CHAINER_STACK,
-    CHAINER,
     CNTK,
     COREML,
     CUDNN,
@@ -311,8 +198,4 @@ UNRUN: tuple[Row, ...] = (
     HLS4ML,
     LUX,
     MATLAB,
-    MXNET,
-    PADDLE,
-    TFJS,
-    TFLITE,
 )
