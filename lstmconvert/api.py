@@ -16,7 +16,7 @@ from lstmconvert.keras import load as keras_load
 from lstmconvert.layer import LSTMLayer
 from lstmconvert.model import Model, Source
 from lstmconvert.records import dataclass
-from lstmconvert.tensors import SourceFile, Tensor
+from lstmconvert.tensors import Tensor
 
 GATES, KERAS, C_HEADER = "gates", "keras", "c"
 
@@ -218,6 +218,7 @@ TARGETS: tuple[Target, ...] = (
     Target((".json",), "rtneural"),
     Target((".h",), "c", C_HEADER),
     Target((".params",), "params"),
+    Target((".param",), "ncnn", "ncnn"),
 )
 
 
@@ -304,8 +305,7 @@ def _write_gates(
 ) -> None:
     digest = Digest(model)
     with writing.replacing(path, force=how.force, source=source) as temporary:
-        arrays.write(container, temporary, tensors, lambda: digest.texts(model))
-        written, _ = arrays.read(container, SourceFile(temporary))
+        written, _ = arrays.write(container, temporary, tensors, lambda: digest.texts(model))
         try:
             with writing.flushing(temporary):
                 writing.check_written(tensors, written, path)

@@ -14,6 +14,7 @@ import lstmconvert
 from lstmconvert import api, errors
 from lstmconvert.cli import failures
 from lstmconvert.cli.main import COMMANDS
+from lstmconvert.containers import detect
 
 NO_TERMINALS = sys.platform == "win32"
 
@@ -70,7 +71,7 @@ def test_usage(args: list[str], error: str, hint: str) -> None:
     assert failure(*args) == (error, hint)
 
 
-READ = ".keras, .weights.h5, .h5, .weights.json, .safetensors, .npz, .onnx, .json, .pt"
+READ = detect.READS
 CONTENTS = {
     "empty.keras": (
         b"",

@@ -1,4 +1,4 @@
-"""MLX, tinygrad, OpenVINO, ONNX Runtime, TensorFlow 1's cells and ncnn run the weights."""
+"""MLX, tinygrad, OpenVINO, ONNX Runtime and TensorFlow 1's cells run the weights."""
 
 from __future__ import annotations
 
@@ -207,34 +207,6 @@ def test_tensorflow_1_peepholes_projection_and_clips() -> None:
     x = rng.normal(size=(3, 6, 5)).astype(np.float32)
     options = {"use_peepholes": True, "num_proj": 2, "cell_clip": 0.5, "proj_clip": 0.25}
     close(tf1_run(arrays, x, 4, **options), reference.run(layer, x).outputs[0])
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_ncnn(name: str, tmp_path: Path) -> None:
-    """The bin of an LSTM layer is its arrays, each after a four-byte flag, zero for float32."""
-    import ncnn
-
-    known, arrays = case(name), lc.arrange(case(name).layer, "ncnn")
-    sides, units = (2 if known.both else 1), known.layer.units
-    size = arrays["weight_xc"].size
-    kind = 2 if known.both else 0
-    (tmp_path / "m.param").write_text(
-        "7767517\n2 2\nInput in 0 1 x\n"
-        f"LSTM lstm 1 1 x y 0={units} 1={size} 2={kind} 3={units}\n"
-    )
-    order = ("weight_xc", "bias_c", "weight_hc")
-    (tmp_path / "m.bin").write_bytes(b"".join(bytes(4) + arrays[key].tobytes() for key in order))
-    net = ncnn.Net()
-    for option in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage"):
-        setattr(net.opt, f"use_{option}", False)
-    net.load_param(str(tmp_path / "m.param"))
-    net.load_model(str(tmp_path / "m.bin"))
-    for sequence, wanted in zip(known.x, known.y, strict=True):
-        with net.create_extractor() as extractor:
-            extractor.input("x", ncnn.Mat(np.ascontiguousarray(sequence)))
-            _, y = extractor.extract("y")
-            close(np.array(y), wanted)
-    assert sides == arrays["weight_hc"].shape[0]
 
 
 def test_the_check_itself_can_fail() -> None:

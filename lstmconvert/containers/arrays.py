@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from lstmconvert import writing
+from lstmconvert.neighbours import Neighbours
 from lstmconvert.tensors import SourceFile, Tensor
 
 Texts = Callable[[], Mapping[str, str]]
@@ -19,9 +22,12 @@ _MODULES = {
     "json": "jsonarrays",
     "rtneural": "rtneural",
     "params": "params",
+    "ncnn": "ncnn",
 }
+#: Container -> the suffix of a second file, beside it, that holds the numbers.
+_BESIDE = {"ncnn": ".bin"}
 #: Container -> where in a file, and by what bytes, it is known.
-_SIGNATURES = {"params": (0, b"\x12\x01" + bytes(6))}
+_SIGNATURES = {"params": (0, b"\x12\x01" + bytes(6)), "ncnn": (0, b"7767517\n")}
 
 
 def container_of(head: bytes) -> str | None:
@@ -32,16 +38,74 @@ def container_of(head: bytes) -> str | None:
     return None
 
 
+def layout_of(container: str) -> str | None:
+    """Return the one layout whose arrays a container holds; None if it holds any."""
+    return container if container in _BESIDE else None
+
+
 def _module(container: str) -> Any:
     return import_module(f"lstmconvert.containers.{_MODULES[container]}")
 
 
-def read(container: str, source: SourceFile) -> Found:
-    """Return the arrays of an open file, and its metadata."""
-    found: Found = _module(container).read(source)
+def read(container: str, source: SourceFile, beside: Neighbours | None = None) -> Found:
+    """Return the arrays of an open file, and its metadata.
+
+    Args:
+        container: its container.
+        source: the file.
+        beside: what opens the files beside it.
+    """
+    module = _module(container)
+    if container not in _BESIDE:
+        found: Found = module.read(source)
+    else:
+        found = module.read(source, beside or Neighbours(source.path))
     return found
 
 
-def write(container: str, path: Path, tensors: Mapping[str, Tensor], texts: Texts) -> None:
-    """Write arrays and metadata: see `safetensors.write`."""
-    _module(container).write(path, tensors, texts)
+def write(
+    container: str,
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    texts: Texts,
+    beside: Beside | None = None,
+) -> Found:
+    """Write arrays and metadata (see `safetensors.write`), and return what was written.
+
+    Args:
+        container: its container.
+        path: a temporary file.
+        tensors: name -> tensor.
+        texts: makes the metadata texts.
+        beside: the file that the container wants beside it, from `beside`.
+    """
+    module = _module(container)
+    if beside is None:
+        module.write(path, tensors, texts)
+        return read(container, SourceFile(path))
+    module.write(path, tensors, texts, beside)
+    known = {beside.name: SourceFile(beside.temporary)}
+    return read(container, SourceFile(path), Neighbours(path, known))
+
+
+class Beside(NamedTuple):
+    """A second file on its way: `temporary` will take the name `name`."""
+
+    temporary: Path
+    name: str
+
+
+@contextlib.contextmanager
+def beside(
+    container: str, path: Path, *, force: bool = False, source: Path | None = None
+) -> Iterator[Beside | None]:
+    """Yield a container's second file, which takes its name before the first does; None if none.
+
+    Raises as `writing.replacing`.
+    """
+    if container not in _BESIDE:
+        yield None
+        return
+    second = path.with_suffix(_BESIDE[container])
+    with writing.replacing(second, force=force, source=source) as temporary:
+        yield Beside(temporary, second.name)

@@ -16,11 +16,15 @@ from lstmconvert.keras.hdf5 import is_hdf5
 from lstmconvert.keras.zipmembers import SIGNATURE as ZIP
 from lstmconvert.keras.zipmembers import ZipMembers
 from lstmconvert.model import Model
+from lstmconvert.neighbours import Neighbours
 from lstmconvert.tensors import SourceFile, Tensor
 
 GATES = "gates"
 
-_READS = ".keras, .weights.h5, .h5, .weights.json, .safetensors, .npz, .onnx, .json, .pt, .params"
+READS = (
+    ".keras, .weights.h5, .h5, .weights.json, .safetensors, .npz, .onnx, .json, .pt, .params, "
+    ".param"
+)
 #: Tags of the fields of an ONNX model that follow ir_version (onnx/onnx.proto, ModelProto).
 _AFTER_IR_VERSION = frozenset(bytes([tag]) for tag in b"\x12\x1a\x22\x28\x32\x3a\x42")
 #: First bytes of files that people mistake for models, and what they are.
@@ -122,8 +126,21 @@ def _open_zip(source: SourceFile, given: load.Given | None, layout: str | None) 
 
 
 def _open_arrays(source: SourceFile, container: str, layout: str | None) -> Model:
-    tensors, texts = arrays.read(container, source)
-    return _of_arrays(tensors, texts, source, container, layout)
+    beside = Neighbours(source.path)
+    tensors, texts = arrays.read(container, source, beside)
+    model = _of_arrays(tensors, texts, source, container, layout or arrays.layout_of(container))
+    if not beside.paths:
+        return model
+
+    def check() -> None:
+        source.check_unchanged()
+        beside.check()
+
+    parts = [source.path, *beside.paths]
+    known = replace(model.source, check=check, files=tuple(parts))
+    if metadata.KEY not in texts:
+        known = replace(known, digest=lambda: files.digest_of_files(source.path.parent, parts))
+    return replace(model, source=known)
 
 
 def _open_npz(source: SourceFile, layout: str | None) -> Model:
@@ -185,7 +202,7 @@ def _open_json(
             where=path,
             hint=f"give its weights as the source, and --config {path.name}",
         )
-    raise NotAModel("a JSON file, and no model", where=path, expected=_READS)
+    raise NotAModel("a JSON file, and no model", where=path, expected=READS)
 
 
 def _foreign(source: SourceFile, head: bytes) -> NotAModel:
@@ -193,4 +210,4 @@ def _foreign(source: SourceFile, head: bytes) -> NotAModel:
     if found is None:
         is_text = all(32 <= byte < 127 or byte in b"\r\n\t" for byte in head)
         found = "text" if is_text else f"unknown bytes {head[:8].hex(' ')}"
-    return NotAModel("not a model file", where=source.path, found=found, expected=_READS)
+    return NotAModel("not a model file", where=source.path, found=found, expected=READS)

@@ -273,9 +273,9 @@ NCNN = Row(
     bidirectional=True,
     alike=True,
     always_bias=True,
-    containers=("safetensors", "npz"),
+    containers=("ncnn", "safetensors", "npz"),
     evidence="ncnn/src/layer/lstm.cpp",
-    hint="The arrays of an LSTM layer's bin, in its order.",
+    hint="x.param comes with x.bin. It takes one sequence at a time, without a batch.",
 )
 
 C = Row(

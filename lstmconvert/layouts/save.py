@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,14 +55,17 @@ def save(
     if how.dry_run:
         return result
     digest = Digest(model)
-    with writing.replacing(path, force=how.force, source=source) as temporary:
+    with (
+        writing.replacing(path, force=how.force, source=source) as temporary,
+        arrays.beside(container, path, force=how.force, source=source) as beside,
+    ):
         if container in _DOCUMENTS:
             document = import_module(f"lstmconvert.layouts.{_DOCUMENTS[container]}")
             document.write(temporary, content)
             written = document.read(SourceFile(temporary))
         else:
-            arrays.write(container, temporary, content.tensors, lambda: content.texts(digest.texts))
-            written, _ = arrays.read(container, SourceFile(temporary))
+            texts = partial(content.texts, digest.texts)
+            written, _ = arrays.write(container, temporary, content.tensors, texts, beside)
         try:
             writing.check_written(content.tensors, written, path)
         finally:

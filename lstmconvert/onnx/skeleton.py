@@ -16,8 +16,8 @@ from google.protobuf.message import DecodeError
 
 from lstmconvert import files, limits
 from lstmconvert.errors import CorruptFile, NotAModel
-from lstmconvert.onnx import values
-from lstmconvert.onnx.external import Neighbours
+from lstmconvert.neighbours import Neighbours
+from lstmconvert.onnx import external, values
 from lstmconvert.tensors import SourceFile, Tensor
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
@@ -75,7 +75,7 @@ class Skeleton:
             offset, length = map(int, entries[0][1].split())
             return values.raw(proto, self.source, offset, length, where)
         if proto.data_location == onnx.TensorProto.EXTERNAL:
-            place = self._neighbours.place(entries, where)
+            place = external.place(self._neighbours, entries, where)
             return values.raw(proto, *place, where)
         return values.inline(proto, where)
 
