@@ -219,6 +219,7 @@ TARGETS: tuple[Target, ...] = (
     Target((".h",), "c", C_HEADER),
     Target((".params",), "params"),
     Target((".param",), "ncnn", "ncnn"),
+    Target((".tflite",), "tflite", "tflite"),
 )
 
 

@@ -23,11 +23,18 @@ _MODULES = {
     "rtneural": "rtneural",
     "params": "params",
     "ncnn": "ncnn",
+    "tflite": "tflite",
 }
 #: Container -> the suffix of a second file, beside it, that holds the numbers.
 _BESIDE = {"ncnn": ".bin"}
 #: Container -> where in a file, and by what bytes, it is known.
-_SIGNATURES = {"params": (0, b"\x12\x01" + bytes(6)), "ncnn": (0, b"7767517\n")}
+_SIGNATURES = {
+    "params": (0, b"\x12\x01" + bytes(6)),
+    "ncnn": (0, b"7767517\n"),
+    "tflite": (4, b"TFL3"),
+}
+#: Containers whose arrays have the names of one layout, which is called as they are.
+_OWN = frozenset({"ncnn", "tflite"})
 
 
 def container_of(head: bytes) -> str | None:
@@ -40,7 +47,7 @@ def container_of(head: bytes) -> str | None:
 
 def layout_of(container: str) -> str | None:
     """Return the one layout whose arrays a container holds; None if it holds any."""
-    return container if container in _BESIDE else None
+    return container if container in _OWN else None
 
 
 def _module(container: str) -> Any:

@@ -19,11 +19,11 @@ from lstmconvert.model import Model
 from lstmconvert.neighbours import Neighbours
 from lstmconvert.tensors import SourceFile, Tensor
 
-GATES = "gates"
+GATES, TFLITE = "gates", "tflite"
 
 READS = (
     ".keras, .weights.h5, .h5, .weights.json, .safetensors, .npz, .onnx, .json, .pt, .params, "
-    ".param"
+    ".param, .tflite"
 )
 #: Tags of the fields of an ONNX model that follow ir_version (onnx/onnx.proto, ModelProto).
 _AFTER_IR_VERSION = frozenset(bytes([tag]) for tag in b"\x12\x1a\x22\x28\x32\x3a\x42")
@@ -71,6 +71,8 @@ def open_model(path: Path, given: load.Given | None, layout: str | None = None) 
     if safetensors.looks_like(head):
         return _open_arrays(source, "safetensors", layout)
     container = arrays.container_of(head)
+    if container == TFLITE:
+        return _open_tflite(source, layout)
     if container is not None:
         return _open_arrays(source, container, layout)
     if head.lstrip()[:1] in (b"{", b"["):
@@ -141,6 +143,16 @@ def _open_arrays(source: SourceFile, container: str, layout: str | None) -> Mode
     if metadata.KEY not in texts:
         known = replace(known, digest=lambda: files.digest_of_files(source.path.parent, parts))
     return replace(model, source=known)
+
+
+def _open_tflite(source: SourceFile, layout: str | None) -> Model:
+    from lstmconvert.containers import tflite
+
+    tensors, texts, clips = tflite.opened(source)
+    model = _of_arrays(tensors, texts, source, TFLITE, layout or TFLITE)
+    if metadata.KEY in texts:
+        return model
+    return replace(model, layers=tuple(tflite.clipped(layer, clips) for layer in model.layers))
 
 
 def _open_npz(source: SourceFile, layout: str | None) -> Model:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -38,15 +39,18 @@ _RESCALE = 1.2
 class Fitter:
     """Fits layers into Keras.
 
-    Fields: `target`: what to name in an error; `losses`: what was lost, declared, as it is found.
+    Fields: `target`: what to name in an error; `allow_lossy`: take off what Keras cannot express
+    and can do without, instead of refusing it; `losses`: what was lost, declared, as it is found.
 
     Raises:
         UnknownOption: an option that changes numbers is unknown.
         UnsupportedByTarget: Keras cannot express an option or a part.
     """
 
-    def __init__(self, target: str, *, rescale: bool = False) -> None:
-        self.target, self.rescale = target, rescale
+    def __init__(
+        self, target: str, *, rescale: bool = False, allow_lossy: bool = False
+    ) -> None:
+        self.target, self.rescale, self.allow_lossy = target, rescale, allow_lossy
         self.losses: list[str] = []
 
     def fit(self, layer: LSTMLayer) -> LSTMLayer:
@@ -96,6 +100,7 @@ class Fitter:
         return change
 
     def _cell(self, cell: Cell, where: str) -> Cell:
+        cell = self._without_extras(cell, where)
         self._check_cell(cell, where)
         if any("recurrent_bias" in weights.tensors for weights in cell.gates.values()):
             cell = self._with_one_bias(cell, where)
@@ -109,16 +114,24 @@ class Fitter:
         options = cell.options
         for part in (*cell.parts, *(p for p in cell.gate_parts if p not in _GATE_PARTS)):
             raise self._unsupported(part, where, "a stored tensor")
-        for name in _CLIPS:
-            if getattr(options, name) not in (None, UNKNOWN):
-                raise self._unsupported(name, where, f"{getattr(options, name)}")
         if (options.convolution or {}).get("extra_before"):
             raise self._unsupported("Theano's padding of an even kernel", where, "same")
         if options.input_forget:
             raise self._unsupported("input_forget", where, "True")
-        output = options.output_activation
-        if output is not None and output != options.activation:
-            raise self._unsupported("output_activation", where, str(output))
+
+    def _without_extras(self, cell: Cell, where: str) -> Cell:
+        """Return a cell without the options that Keras has no place for."""
+        gone = {n: x for n in _CLIPS if (x := getattr(cell.options, n)) not in (None, UNKNOWN)}
+        output = cell.options.output_activation
+        if output is not None and output != cell.options.activation:
+            gone["output_activation"] = output
+        for name, value in gone.items():
+            error = self._unsupported(name, where, str(value))
+            if not self.allow_lossy:
+                raise error
+            self.losses.append(f"{where}: {error.message} ({value}): lost, as allowed")
+        options: dict[str, Any] = dict.fromkeys(gone)
+        return replace(cell, options=replace(cell.options, **options)) if gone else cell
 
     def _unsupported(self, option: str, layer: str, found: str) -> UnsupportedByTarget:
         return UnsupportedByTarget(

@@ -168,7 +168,7 @@ def _weights(model: Model, how: Options) -> Content:
             whole=True,
             losses=whole.losses,
         )
-    fitter = Fitter(emit.TARGET, rescale=how.rescale_hard_sigmoid)
+    fitter = _fitter(how)
     named = layerstore.named([fitter.fit_weights(layer) for layer in model.layers])
     tensors, names = layerstore.v3_store(named)
     return Content(
@@ -210,7 +210,7 @@ def _legacy(model: Model, how: Options) -> Content:
         named, fitter = _fitted(model, how)
         texts = {"model_config": canonical(layerstore.model_config(named))}
     except UnknownOption:
-        fitter = Fitter(emit.TARGET, rescale=how.rescale_hard_sigmoid)
+        fitter = _fitter(how)
         named = layerstore.named([fitter.fit_weights(layer) for layer in model.layers])
         texts = {}
     root = legacy.ROOT if texts else ""
@@ -234,7 +234,7 @@ _CONTENT = {"keras": _archive, "weights.h5": _weights, "h5": _legacy}
 
 
 def _fitted(model: Model, how: Options) -> tuple[layerstore.Named, Fitter]:
-    fitter = Fitter(emit.TARGET, rescale=how.rescale_hard_sigmoid)
+    fitter = _fitter(how)
     return layerstore.named([fitter.fit(layer) for layer in model.layers]), fitter
 
 
@@ -344,3 +344,8 @@ def _assumed(model: Model) -> tuple[str, ...]:
     if not names:
         return ()
     return (f"unknown, and written as Keras's defaults: {', '.join(names)}",)
+
+
+def _fitter(how: Options) -> Fitter:
+    rescale, lossy = how.rescale_hard_sigmoid, how.allow_lossy
+    return Fitter(emit.TARGET, rescale=rescale, allow_lossy=lossy)

@@ -6,7 +6,7 @@ Numbers are hexadecimal floating literals, which are exact (ISO/IEC 9899:1999, 6
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -79,8 +79,8 @@ _RUN = """  {{
 _STARTS = {"forward": "0; t < steps; ++t", "backward": "steps - 1; t >= 0; --t"}
 
 
-def write(path: Path, content: Content) -> None:
-    """Write a header.
+def write(path: Path, content: Content, _texts: Callable[[], Mapping[str, str]]) -> None:
+    """Write a header, which holds no metadata.
 
     Raises:
         UnsupportedByTarget: a function or dtype that is not written in C here; NaN or infinity.

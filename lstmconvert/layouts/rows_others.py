@@ -146,10 +146,12 @@ TFLITE = Row(
     ),
     gates=Names("input", "forget", "cell", "output"),
     always_bias=True,
+    bidirectional=True,
     expresses=frozenset({"cell_clip", "projection_clip"}),
-    run=False,
+    containers=("tflite", "safetensors", "npz", "json"),
     evidence="tensorflow/lite/kernels/lstm_shared.h",
-    hint="The inputs 1 to 17 of the operator, by name.",
+    hint="The .tflite file has batch 1; reset_all_variables() sets its states to zero. The arrays "
+    "are the inputs 1 to 17 of the operator, by name.",
 )
 
 OTHERS: tuple[Row, ...] = (

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 #: Containers that hold more than arrays -> the module with their `write` and `read`.
-_DOCUMENTS = {"c": "cheader"}
+_DOCUMENTS = {"c": "cheader", "tflite": "tflite"}
 
 
 def save(
@@ -54,17 +54,16 @@ def save(
     )
     if how.dry_run:
         return result
-    digest = Digest(model)
+    texts = partial(content.texts, Digest(model).texts)
     with (
         writing.replacing(path, force=how.force, source=source) as temporary,
         arrays.beside(container, path, force=how.force, source=source) as beside,
     ):
         if container in _DOCUMENTS:
             document = import_module(f"lstmconvert.layouts.{_DOCUMENTS[container]}")
-            document.write(temporary, content)
+            document.write(temporary, content, texts)
             written = document.read(SourceFile(temporary))
         else:
-            texts = partial(content.texts, digest.texts)
             written, _ = arrays.write(container, temporary, content.tensors, texts, beside)
         try:
             writing.check_written(content.tensors, written, path)
