@@ -216,6 +216,7 @@ TARGETS: tuple[Target, ...] = (
     Target((".npz",), "npz", GATES),
     Target((".json",), "json"),
     Target((".json",), "rtneural"),
+    Target((".json",), "tfjs"),
     Target((".h",), "c", C_HEADER),
     Target((".params",), "params"),
     Target((".param",), "ncnn", "ncnn"),

@@ -23,10 +23,11 @@ _MODULES = {
     "rtneural": "rtneural",
     "params": "params",
     "ncnn": "ncnn",
+    "tfjs": "tfjs",
     "tflite": "tflite",
 }
 #: Container -> the suffix of a second file, beside it, that holds the numbers.
-_BESIDE = {"ncnn": ".bin"}
+_BESIDE = {"ncnn": ".bin", "tfjs": ".bin"}
 #: Container -> where in a file, and by what bytes, it is known.
 _SIGNATURES = {
     "params": (0, b"\x12\x01" + bytes(6)),

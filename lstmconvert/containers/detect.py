@@ -10,7 +10,7 @@ from pathlib import Path
 from lstmconvert import files, metadata
 from lstmconvert.containers import arrays, safetensors
 from lstmconvert.errors import NotAModel, SourceError
-from lstmconvert.jsontext import parse
+from lstmconvert.jsontext import JsonObject, parse
 from lstmconvert.keras import archive, load
 from lstmconvert.keras.hdf5 import is_hdf5
 from lstmconvert.keras.zipmembers import SIGNATURE as ZIP
@@ -131,6 +131,26 @@ def _open_arrays(source: SourceFile, container: str, layout: str | None) -> Mode
     beside = Neighbours(source.path)
     tensors, texts = arrays.read(container, source, beside)
     model = _of_arrays(tensors, texts, source, container, layout or arrays.layout_of(container))
+    return _with_neighbours(model, source, beside, is_ours=metadata.KEY in texts)
+
+
+def _open_tfjs(
+    value: JsonObject, source: SourceFile, given: load.Given | None, layout: str | None
+) -> Model:
+    from lstmconvert.containers import tfjs
+
+    beside, where = Neighbours(source.path), str(source.path)
+    tensors, texts = tfjs.from_value(value, beside, where)
+    if metadata.KEY in texts:
+        model = _of_arrays(tensors, texts, source, tfjs.LAYOUT, layout or tfjs.LAYOUT)
+        return _with_neighbours(model, source, beside, is_ours=True)
+    model = load.load_tree(*tfjs.keras_tree(value, tensors, where), source.path, tfjs.LAYOUT, given)
+    return _with_neighbours(model, source, beside, is_ours=False)
+
+
+def _with_neighbours(
+    model: Model, source: SourceFile, beside: Neighbours, *, is_ours: bool
+) -> Model:
     if not beside.paths:
         return model
 
@@ -140,7 +160,7 @@ def _open_arrays(source: SourceFile, container: str, layout: str | None) -> Mode
 
     parts = [source.path, *beside.paths]
     known = replace(model.source, check=check, files=tuple(parts))
-    if metadata.KEY not in texts:
+    if not is_ours:
         known = replace(known, digest=lambda: files.digest_of_files(source.path.parent, parts))
     return replace(model, source=known)
 
@@ -197,12 +217,14 @@ def _of_arrays(
 def _open_json(
     source: SourceFile, path: Path, given: load.Given | None, layout: str | None
 ) -> Model:
-    from lstmconvert.containers import jsonarrays, rtneural
+    from lstmconvert.containers import jsonarrays, rtneural, tfjs
     from lstmconvert.keras import shards
 
     value = parse(files.whole_text(source), path)
     if shards.is_shard_map(value):
         return load.load_shards(path, given)
+    if tfjs.looks_like(value):
+        return _open_tfjs(value, source, given, layout)
     if jsonarrays.looks_like(value):
         tensors, texts = jsonarrays.from_value(value, path)
         return _of_arrays(tensors, texts, source, "json", layout)

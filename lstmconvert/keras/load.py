@@ -128,6 +128,16 @@ def load_shards(path: Path, given: Given | None = None) -> Model:
     return replace(model, source=replace(model.source, files=files_read))
 
 
+def load_tree(
+    tree: Tree, text: str, version: str, path: Path, container: str, given: Given | None
+) -> Model:
+    """Load a weight store that lies in another container, with its config. Raises as `read`."""
+    own = Given(text, version, str(path))
+    texts = {"model_config": text}
+    model = _model(tree, given or own, path, container, version, texts, lambda: None, lambda: None)
+    return replace(model, layout=container)
+
+
 def _model(
     tree: Tree,
     given: Given | None,
@@ -135,7 +145,7 @@ def _model(
     container: str,
     version: str | None,
     texts: dict[str, str],
-    digest: Callable[[], str],
+    digest: Callable[[], str | None],
     check: Callable[[], None],
 ) -> Model:
     config: Config | None = None

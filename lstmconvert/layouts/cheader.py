@@ -6,7 +6,7 @@ Numbers are hexadecimal floating literals, which are exact (ISO/IEC 9899:1999, 6
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -79,8 +79,8 @@ _RUN = """  {{
 _STARTS = {"forward": "0; t < steps; ++t", "backward": "steps - 1; t >= 0; --t"}
 
 
-def write(path: Path, content: Content, _texts: Callable[[], Mapping[str, str]]) -> None:
-    """Write a header, which holds no metadata.
+def write(path: Path, content: Content, *_: object) -> Mapping[str, Tensor]:
+    """Write a header, which holds no metadata, and return the arrays that it holds.
 
     Raises:
         UnsupportedByTarget: a function or dtype that is not written in C here; NaN or infinity.
@@ -99,6 +99,7 @@ def write(path: Path, content: Content, _texts: Callable[[], Mapping[str, str]])
             for text in _layer(layer, own, item["prefix"]):
                 file.write(text)
         file.write(f"\n#endif /* {guard} */\n")
+    return read(SourceFile(path))
 
 
 def identifier(name: str) -> str:

@@ -39,8 +39,9 @@ class Fitter:
     """Fits layers into a row.
 
     Fields: `row`; `allow_lossy`: declare what cannot be expressed instead of refusing it;
-    `losses`: what was lost; `warnings`: what the caller has to see to; `originals`: forget biases
-    as they were before a run-time one was taken off, by `(layer, direction, cell)`.
+    `says_functions`: whether the target says what functions the gates have, so that its user need
+    not; `losses`: what was lost; `warnings`: what the caller has to see to; `originals`: forget
+    biases as they were before a run-time one was taken off, by `(layer, direction, cell)`.
 
     Raises:
         UnknownOption: an option that matters to the framework is unknown.
@@ -49,6 +50,7 @@ class Fitter:
 
     row: Row
     allow_lossy: bool = False
+    says_functions: bool = False
     losses: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     originals: dict[tuple[str, str, int], Tensor] = field(default_factory=dict)
@@ -246,7 +248,7 @@ class Fitter:
         self._warn_functions(layer)
 
     def _warn_functions(self, layer: LSTMLayer) -> None:
-        if self.row.fixed or not self.row.parts:
+        if self.row.fixed or self.says_functions:
             return
         passed = dict.fromkeys(
             f"{option}={'unknown' if value is UNKNOWN else value}"

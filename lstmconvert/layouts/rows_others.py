@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lstmconvert.layouts.row import Names, Row, Slot
+from lstmconvert.layouts.row import FREE, Names, Row, Slot
 
 _HALVES = ("cell.", "cell_fw.", "cell_bw.")
 #: The last four of the eight matrices and biases that cuDNN numbers are the recurrent ones.
@@ -122,15 +122,20 @@ TFJS = Row(
     name="tfjs",
     title="TensorFlow.js LSTM",
     slots=(
-        Slot(key="{d}{k}kernel", parts=("kernel",)),
-        Slot(key="{d}{k}recurrent_kernel", parts=("recurrent_kernel",)),
-        Slot(key="{d}{k}bias", parts=("bias",)),
+        Slot(key="{d}kernel", parts=("kernel",)),
+        Slot(key="{d}recurrent_kernel", parts=("recurrent_kernel",)),
+        Slot(key="{d}bias", parts=("bias",)),
     ),
+    sides=("", "forward_lstm/", "backward_lstm/"),
     bidirectional=True,
-    run=False,
+    alike=True,
+    index=None,
+    fixed=FREE,
+    expresses=frozenset({"go_backwards", "merge_mode"}),
+    containers=("tfjs", "safetensors", "npz"),
     evidence="tfjs-layers/src/layers/recurrent.ts:1616",
-    hint="layer.setWeights([kernel, recurrent_kernel, bias]); its default recurrent activation "
-    "is hardSigmoid.",
+    hint="tf.loadLayersModel takes model.json, which comes with model.bin. Its own default "
+    "recurrent activation is hardSigmoid.",
 )
 
 TFLITE = Row(

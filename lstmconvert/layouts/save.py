@@ -12,14 +12,13 @@ from lstmconvert.containers import arrays
 from lstmconvert.layouts import write
 from lstmconvert.layouts.row import Row
 from lstmconvert.model import Model
-from lstmconvert.tensors import SourceFile
 
 if TYPE_CHECKING:
     from lstmconvert.api import Options, Result
 
 
-#: Containers that hold more than arrays -> the module with their `write` and `read`.
-_DOCUMENTS = {"c": "cheader", "tflite": "tflite"}
+#: Containers that hold more than arrays -> the module whose `write` makes one and reads it back.
+_DOCUMENTS = {"c": "cheader", "tfjs": "tfjs", "tflite": "tflite"}
 
 
 def save(
@@ -41,6 +40,7 @@ def save(
         with_other=how.with_other,
         with_optimizer=how.with_optimizer,
         allow_lossy=how.allow_lossy,
+        says_functions=container in _DOCUMENTS,
     )
     result = Result(
         destination=path,
@@ -61,8 +61,7 @@ def save(
     ):
         if container in _DOCUMENTS:
             document = import_module(f"lstmconvert.layouts.{_DOCUMENTS[container]}")
-            document.write(temporary, content, texts)
-            written = document.read(SourceFile(temporary))
+            written = document.write(temporary, content, texts, beside)
         else:
             written, _ = arrays.write(container, temporary, content.tensors, texts, beside)
         try:

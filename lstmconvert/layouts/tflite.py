@@ -26,8 +26,10 @@ _COUNT = 24
 _VERSION = 3
 
 
-def write(path: Path, content: Content, texts: Callable[[], Mapping[str, str]]) -> None:
-    """Write a file.
+def write(
+    path: Path, content: Content, texts: Callable[[], Mapping[str, str]], *_: object
+) -> Mapping[str, Tensor]:
+    """Write a file, and return the arrays that it holds.
 
     Raises:
         MissingPackage: ai-edge-litert is not installed.
@@ -47,11 +49,7 @@ def write(path: Path, content: Content, texts: Callable[[], Mapping[str, str]]) 
     builder = flatbuffers.Builder(1 << 16)
     builder.Finish(model.Pack(builder), b"TFL3")
     path.write_bytes(builder.Output())
-
-
-def read(source: SourceFile) -> dict[str, Tensor]:
-    """Return the arrays of a file, to compare them with what was meant."""
-    return tflite.read(source)[0]
+    return tflite.read(SourceFile(path))[0]
 
 
 class _Graph:

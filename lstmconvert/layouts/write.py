@@ -54,6 +54,7 @@ def content(
     with_other: bool = False,
     with_optimizer: bool = False,
     allow_lossy: bool = False,
+    says_functions: bool = False,
 ) -> Content:
     """Arrange a model's layers for a framework.
 
@@ -65,6 +66,7 @@ def content(
         with_other: carry the other tensors too.
         with_optimizer: carry the optimizer's slots too.
         allow_lossy: declare what cannot be expressed instead of refusing it.
+        says_functions: whether the file says what functions the gates have.
 
     Raises:
         UsageError: a stack of layers that are not there or do not fit; `bare` with several.
@@ -77,7 +79,7 @@ def content(
             found=", ".join(modules),
             hint="choose one with --layer, or join them with --stack NAME=a,b",
         )
-    fitter = Fitter(row, allow_lossy)
+    fitter = Fitter(row, allow_lossy, says_functions)
     tensors: dict[str, Tensor] = {}
     fitted: dict[str, LSTMLayer] = {}
     recorded = []
