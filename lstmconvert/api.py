@@ -221,6 +221,7 @@ TARGETS: tuple[Target, ...] = (
     Target((".params",), "params"),
     Target((".param",), "ncnn", "ncnn"),
     Target((".tflite",), "tflite", "tflite"),
+    Target((".mat",), "mat", "matlab"),
 )
 
 

@@ -22,6 +22,7 @@ _MODULES = {
     "json": "jsonarrays",
     "rtneural": "rtneural",
     "params": "params",
+    "mat": "mat",
     "ncnn": "ncnn",
     "tfjs": "tfjs",
     "tflite": "tflite",
@@ -33,6 +34,7 @@ _SIGNATURES = {
     "params": (0, b"\x12\x01" + bytes(6)),
     "ncnn": (0, b"7767517\n"),
     "tflite": (4, b"TFL3"),
+    "mat": (0, b"MATLAB "),
 }
 #: Containers whose arrays have the names of one layout, which is called as they are.
 _OWN = frozenset({"ncnn", "tflite"})

@@ -23,7 +23,7 @@ GATES, TFLITE = "gates", "tflite"
 
 READS = (
     ".keras, .weights.h5, .h5, .weights.json, .safetensors, .npz, .onnx, .json, .pt, .params, "
-    ".param, .tflite"
+    ".param, .tflite, .mat"
 )
 #: Tags of the fields of an ONNX model that follow ir_version (onnx/onnx.proto, ModelProto).
 _AFTER_IR_VERSION = frozenset(bytes([tag]) for tag in b"\x12\x1a\x22\x28\x32\x3a\x42")
@@ -66,8 +66,6 @@ def open_model(path: Path, given: load.Given | None, layout: str | None = None) 
     head = files.head(source, 16)
     if head.startswith(ZIP):
         return _open_zip(source, given, layout)
-    if is_hdf5(source):
-        return load.load_hdf5(source, given)
     if safetensors.looks_like(head):
         return _open_arrays(source, "safetensors", layout)
     container = arrays.container_of(head)
@@ -75,6 +73,8 @@ def open_model(path: Path, given: load.Given | None, layout: str | None = None) 
         return _open_tflite(source, layout)
     if container is not None:
         return _open_arrays(source, container, layout)
+    if is_hdf5(source):
+        return load.load_hdf5(source, given)
     if head.lstrip()[:1] in (b"{", b"["):
         return _open_json(source, path, given, layout)
     if _is_onnx(path, head):

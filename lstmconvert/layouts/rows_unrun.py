@@ -87,9 +87,12 @@ MATLAB = Row(
         Slot(key="{d}{k}Bias", parts=("bias",), form=Form.COLUMN),
     ),
     always_bias=True,
+    containers=("mat", "safetensors", "npz", "json"),
+    recognised=True,
     run=False,
     evidence="MathWorks' Keras importer, TranslatorForLSTMLayer",
-    hint="Assign them to the layer's properties of the same names.",
+    hint="After w = load('x.mat'): layer.InputWeights = w.lstm.InputWeights, and so on. A "
+    "bilstmLayer takes the forward half's rows above the backward half's.",
 )
 
 DL4J = Row(
