@@ -84,6 +84,12 @@ PARTITIONS = Limit("partitions", 1024, "TensorFlow cuts a variable over a few se
 FLATBUFFER_BYTES = Limit("flatbuffer_bytes", (1 << 31) - 1, "its offsets have 31 bits")
 ONNX_DEPTH = Limit("onnx_depth", 90, "a graph in a node takes three levels; protobuf allows 100")
 ONNX_NODES = Limit("onnx_nodes", 2_000_000, "10,000 layers with functions put in are 400,000")
+ISOLATED_BYTES = Limit(
+    "isolated_bytes", 8 * GIB, "the address space of --isolate's child; TensorFlow maps several GB"
+)
+ISOLATED_SECONDS = Limit(
+    "isolated_seconds", 600, "processor time of --isolate's child; 1 GB takes some three"
+)
 
 #: Stored data that claims to expand by more than this factor is refused …
 RATIO = Limit("ratio", 100, "honest Keras files are stored uncompressed; deflated weights reach 10")

@@ -37,7 +37,7 @@ def replacing(
             or in no directory; the disk is full or read-only.
     """
     check_destination(destination, force=force, source=source)
-    _remove_stale(destination)
+    remove_stale(destination)
     # Two threads may write to one destination at once, and a process number comes again.
     name = f"{_stem(destination)}.{os.getpid()}.{os.urandom(4).hex()}.{_SUFFIX}"
     temporary = destination.with_name(name)
@@ -127,7 +127,8 @@ def _take_name(temporary: Path, destination: Path, force: bool) -> None:
         os.rename(temporary, destination)
 
 
-def _remove_stale(destination: Path) -> None:
+def remove_stale(destination: Path) -> None:
+    """Remove what dead processes left beside `destination`."""
     start = re.escape(_stem(destination))
     pattern = re.compile(rf"({start}\.(\d{{1,10}})\.[0-9a-f]{{8}}\.{_SUFFIX})(\..*)?", re.DOTALL)
     with contextlib.suppress(OSError), os.scandir(destination.parent) as entries:

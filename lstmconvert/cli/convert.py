@@ -107,6 +107,7 @@ _CONTRADICTIONS = (
 )
 @click.option("--dry-run", is_flag=True, help="Do everything but write.")
 @options.as_json
+@options.isolate
 def command(
     source: Path,
     destination: Path,

@@ -23,6 +23,7 @@ from lstmconvert.cli import options
     help="Compare the weights of the LSTM layers alone: no options, no other tensors.",
 )
 @options.as_json
+@options.isolate
 def command(a: Path, b: Path, weights_only: bool, as_json: bool) -> int:
     from lstmconvert import compare
     from lstmconvert.cli import failures, output

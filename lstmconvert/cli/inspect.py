@@ -21,6 +21,7 @@ from lstmconvert.cli import options, output
     "--stats", is_flag=True, help="Read the weights: range, mean, NaN and other oddities."
 )
 @click.option("--layer", metavar="NAME", help="Show this layer alone.")
+@options.isolate
 def command(source: Path, as_json: bool, stats: bool, layer: str | None) -> None:
     from lstmconvert import api
     from lstmconvert.describe import describe

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -13,6 +14,31 @@ F = TypeVar("F", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+
+
+def isolate(function: F) -> F:
+    """Add `--isolate`: the function's work is then done in a child process with limits."""
+
+    @click.option(
+        "--isolate",
+        is_flag=True,
+        help="Read in a child process with limits on memory and time, so that a file that crashes "
+        "a C library (HDF5's, for one) is an error like any other.",
+    )
+    @functools.wraps(function)
+    def isolated(*args: Any, isolate: bool, **given: Any) -> Any:
+        if not isolate:
+            return function(*args, **given)
+        from lstmconvert.cli import isolation
+
+        sources = [given[name] for name in ("source", "a", "b") if given.get(name) is not None]
+        return isolation.run(
+            lambda: function(*args, **given),
+            " and ".join(map(str, sources)),
+            given.get("destination"),
+        )
+
+    return cast("F", isolated)
 
 
 def command(doc: str, *examples: str) -> Callable[[F], click.Command]:

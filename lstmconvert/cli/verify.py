@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--atol", type=float, metavar="A", help="Absolute tolerance; by dtype by default.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random input.")
 @options.as_json
+@options.isolate
 def command(
     a: Path,
     b: Path | None,
