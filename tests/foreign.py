@@ -51,9 +51,9 @@ def installed(variable: str, default: str, what: str) -> Path:
     return path
 
 
-def old_python() -> Path:
-    """Return the interpreter that has MXNet and Chainer, which need NumPy before 1.24."""
-    return installed("LSTMCONVERT_OLD_PYTHON", ".venv-old/bin/python", "MXNet and Chainer")
+#: The interpreter that has MXNet and Chainer, which need NumPy before 1.24; and Node's package.
+OLD = ("LSTMCONVERT_OLD_PYTHON", ".venv-old/bin/python", "MXNet and Chainer")
+TFJS = ("LSTMCONVERT_TFJS", ".tfjs/node_modules/@tensorflow/tfjs", "TensorFlow.js")
 
 
 def answers(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cli import SEED95, failure
-from foreign import answers, old_python
+from foreign import OLD, answers, installed
 from layout_tools import BUILDERS, SINGLE, case, close
 from neutral import make_cell, make_layer
 
@@ -71,7 +71,7 @@ def projected() -> LSTMLayer:
 
 @pytest.fixture(scope="module")
 def mxnet(folder: Path) -> dict[str, Array]:
-    python, given = old_python(), {}
+    python, given = installed(*OLD), {}
     for name in BUILDERS:
         save(case(name).layers, folder / f"{name}.params", "mxnet")
         given[name] = {"x": case(name).x, "depth": np.array(len(case(name).layers))}
@@ -130,7 +130,7 @@ def test_params_that_lie_are_refused(change: object, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def chainer(folder: Path) -> dict[str, Array]:
-    python, given = old_python(), {}
+    python, given = installed(*OLD), {}
     for name in BUILDERS:
         known = case(name)
         sizes = {"sizes": np.array([known.layers[0].input_dim, known.layers[0].units, 1])}

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cli import KERAS, SEED95, failure, run
-from foreign import installed
+from foreign import TFJS, installed
 from layout_tools import SINGLE, case, close
 from neutral import make_cell, make_layer
 
@@ -76,9 +76,7 @@ def special() -> dict[str, LSTMLayer]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    package = installed(
-        "LSTMCONVERT_TFJS", ".tfjs/node_modules/@tensorflow/tfjs", "TensorFlow.js"
-    )
+    package = installed(*TFJS)
     folder, inputs = tmp_path_factory.mktemp("tfjs"), {}
     for name in SINGLE:
         lc.save(case(name).layer, folder / f"{name}.json", layout="tfjs")

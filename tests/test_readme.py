@@ -15,14 +15,32 @@ import sys
 from pathlib import Path
 
 import pytest
+from foreign import OLD, TFJS, installed
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```([\w-]+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCKS = [(m[1], m[2], README.count("\n", 0, m.start()) + 1) for m in BLOCK.finditer(README)]
+
+
+def runner(kind: str) -> tuple[list[str], dict[str, str]]:
+    """Return the command that runs a snippet of a kind, and what its environment needs."""
+    if kind == "js":
+        package = installed(*TFJS)
+        return ["node", "-e"], {"NODE_PATH": str(package.parent.parent)}
+    python = sys.executable if kind == "py" else str(installed(*OLD))
+    return [python, "-W", "ignore", "-c"], {"PYTHONPATH": ""}
+
+
+RUNNERS = ("py", "py-old", "js")
 CONSOLE = [pytest.param(b, n, id=f"line{n}") for kind, b, n in BLOCKS if kind == "console"]
 PYTHON = [pytest.param(b, n, id=f"line{n}") for kind, b, n in BLOCKS if kind == "python"]
-KNOWN = {"console", "python", "sh", "text"}
+
+#: Block of commands -> the folder where they were run, once for every snippet.
+WRITTEN: dict[str, Path] = {}
+#: Snippets that load the files of the last block of commands before them.
+LOADING = [pytest.param(k, b, n, id=f"line{n}") for k, b, n in BLOCKS if k in RUNNERS]
+KNOWN = {"console", "python", "sh", "text", *RUNNERS}
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +107,30 @@ def test_python(body: str, line: int, folder: Path, scripts: Path) -> None:
     assert done.returncode == 0, f"README.md, line {line}:\n{done.stderr}"
     printed = re.findall(r"#> (.*)", body)
     assert done.stdout.splitlines() == printed, f"README.md, line {line}"
+
+
+@pytest.mark.parametrize(("kind", "body", "line"), LOADING)
+def test_what_loads_the_files(
+    kind: str, body: str, line: int, tmp_path_factory: pytest.TempPathFactory, scripts: Path
+) -> None:
+    command, needed = runner(kind)
+    before = [commands for k, commands, n in BLOCKS if k == "console" and n < line][-1]
+    environ = environment(scripts)
+    if before not in WRITTEN:
+        WRITTEN[before] = folder = tmp_path_factory.mktemp("files")
+        (folder / "fixtures").symlink_to(ROOT / "fixtures")
+        for text in re.findall(r"^\$ (.*)$", before, re.MULTILINE):
+            subprocess.run(["sh", "-c", text], cwd=folder, env=environ, check=True)
+    done = subprocess.run(
+        [*command, body],
+        cwd=WRITTEN[before],
+        env={**environ, **needed},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"README.md, line {line}:\n{done.stderr}"
+    printed = re.findall(r"(?:#|//)> (.*)", body)
+    assert [x for x in done.stdout.splitlines() if x] == printed, f"README.md, line {line}"
 
 
 @pytest.mark.slow
