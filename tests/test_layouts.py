@@ -243,6 +243,7 @@ DOCUMENTED: Mapping[str, tuple[str, str, bool]] = {
     "dl4j": ("W", "cfoi", False),
     "onnx": ("W", "iofc", True),
     "openvino": ("W", "fico", True),
+    "coreml-mil": ("weight_ih", "ifoc", True),
     "ncnn": ("weight_xc", "ifoc", True),
 }
 

@@ -185,8 +185,29 @@ COREML = Row(
     alike=True,
     index=None,
     run=False,
-    evidence="coremltools mlmodel/format/NeuralNetwork.proto:3663",
+    evidence="coremltools mlmodel/format/NeuralNetwork.proto:3663; coremltools makes the same "
+    "arrays of coreml-mil's in the tests, and nothing is predicted",
     hint="forgetBias must be false: what is stored is the whole bias.",
+)
+
+COREML_MIL = Row(
+    name="coreml-mil",
+    title="Core ML MIL lstm",
+    slots=(
+        Slot(key="weight_ih{d}", parts=("kernel",), transposed=True),
+        Slot(key="weight_hh{d}", parts=("recurrent_kernel",), transposed=True),
+        Slot(key="bias{d}", parts=("bias",)),
+        Slot(key="peephole{d}", parts=("peephole",), order="ifo"),
+    ),
+    order="ifoc",
+    sides=("", "", "_back"),
+    bidirectional=True,
+    alike=True,
+    index=None,
+    run=False,
+    evidence="coremltools/converters/mil/mil/ops/defs/iOS15/recurrent.py:224; coremltools "
+    "converts the arrays in the tests, and nothing is predicted",
+    hint="Arguments of mb.lstm. Its input is (time, batch, inputs).",
 )
 
 UNRUN: tuple[Row, ...] = (
@@ -194,6 +215,7 @@ UNRUN: tuple[Row, ...] = (
     CANDLE,
     CNTK,
     COREML,
+    COREML_MIL,
     CUDNN,
     DL4J,
     FLUX,
