@@ -148,6 +148,21 @@ def _open_tfjs(
     return _with_neighbours(model, source, beside, is_ours=False)
 
 
+def _open_fdeep(value: JsonObject, source: SourceFile, given: load.Given | None) -> Model:
+    from lstmconvert.containers import fdeep
+
+    tree, text, version = fdeep.keras_tree(value, str(source.path))
+    model = load.load_tree(tree, text, version, source.path, fdeep.LAYOUT, given)
+    known = replace(
+        model.source,
+        check=source.check_unchanged,
+        digest=lambda: files.digest_of_file(source),
+        structure=None,
+    )
+    # The config is of a whole model, of which the LSTMs alone were read.
+    return replace(model, source=known, texts={})
+
+
 def _with_neighbours(
     model: Model, source: SourceFile, beside: Neighbours, *, is_ours: bool
 ) -> Model:
@@ -217,12 +232,14 @@ def _of_arrays(
 def _open_json(
     source: SourceFile, path: Path, given: load.Given | None, layout: str | None
 ) -> Model:
-    from lstmconvert.containers import jsonarrays, rtneural, tfjs
+    from lstmconvert.containers import fdeep, jsonarrays, rtneural, tfjs
     from lstmconvert.keras import shards
 
     value = parse(files.whole_text(source), path)
     if shards.is_shard_map(value):
         return load.load_shards(path, given)
+    if fdeep.looks_like(value):
+        return _open_fdeep(value, source, given)
     if tfjs.looks_like(value):
         return _open_tfjs(value, source, given, layout)
     if jsonarrays.looks_like(value):

@@ -129,7 +129,7 @@ def load_shards(path: Path, given: Given | None = None) -> Model:
 
 
 def load_tree(
-    tree: Tree, text: str, version: str, path: Path, container: str, given: Given | None
+    tree: Tree, text: str, version: str | None, path: Path, container: str, given: Given | None
 ) -> Model:
     """Load a weight store that lies in another container, with its config. Raises as `read`."""
     own = Given(text, version, str(path))

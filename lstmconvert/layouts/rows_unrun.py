@@ -167,8 +167,9 @@ FRUGALLY_DEEP = Row(
     index="cell{}_",
     bidirectional=True,
     run=False,
-    evidence="frugally-deep/keras_export/convert_model.py",
-    hint="The arrays only: the file that frugally-deep loads holds a whole model.",
+    evidence="frugally-deep/keras_export/convert_model.py, show_lstm_layer",
+    hint="Its JSON is read. Written are the arrays only: the file that it loads holds a whole "
+    "model, and convert_model.py makes it of the .keras file.",
 )
 
 COREML = Row(
