@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 
 from lstmconvert.gates import Gate
@@ -25,19 +25,22 @@ def modules(arrays: Mapping[str, Tensor], row: Row) -> dict[str, Structure]:
     return {prefix: structure for prefix, (structure, _) in _modules(arrays, row).items()}
 
 
-def recognised(arrays: Mapping[str, Tensor]) -> Row | None:
-    """Return the row that explains most of the names, of those that names alone can tell.
+def recognised(arrays: Mapping[str, Tensor], rows: Iterable[Row] | None = None) -> Row | None:
+    """Return the row that explains most of the names.
 
     Of two that explain as many, it is the one that leaves less of them unexplained before its own.
+
+    Args:
+        arrays: the arrays, by name.
+        rows: the rows in question; by default those that names alone can tell.
     """
     best, most = None, (0, 0)
-    for row in ROWS.values():
-        if row.recognised:
-            found = _modules(arrays, row)
-            count = sum(number for _, number in found.values())
-            score = (count, -max(map(len, found), default=0))
-            if count and score > most:
-                best, most = row, score
+    for row in (row for row in ROWS.values() if row.recognised) if rows is None else rows:
+        found = _modules(arrays, row)
+        count = sum(number for _, number in found.values())
+        score = (count, -max(map(len, found), default=0))
+        if count and score > most:
+            best, most = row, score
     return best
 
 

@@ -7,6 +7,7 @@ from source alone are in `rows_unrun`. A new framework is a new row and its test
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from lstmconvert.errors import UsageError
@@ -138,6 +139,25 @@ NNX_OPTIMIZED = Row(
     evidence="flax/nnx/nn/recurrent.py:399",
     hint=NNX.hint,
 )
+
+
+
+def _cell_alone(row: Row, title: str) -> Row:
+    """Return the row of a Flax cell outside an RNN: its module's name stands for `cell`."""
+    return replace(
+        row,
+        name=f"{row.name}-cell",
+        title=title,
+        sides=("", "forward.", "backward."),
+        bidirectional=False,
+        expresses=frozenset(),
+        hint="A cell of one step: its user scans it; the carry is (c, h).",
+    )
+
+
+FLAX_CELL = _cell_alone(FLAX, "Flax linen LSTMCell, outside an nn.RNN")
+NNX_CELL = _cell_alone(NNX, "Flax nnx LSTMCell, outside an nnx.RNN")
+NNX_OPTIMIZED_CELL = _cell_alone(NNX_OPTIMIZED, "Flax nnx OptimizedLSTMCell, outside an nnx.RNN")
 
 HAIKU = Row(
     name="haiku",
@@ -303,6 +323,9 @@ RUN: tuple[Row, ...] = (
     FLAX,
     NNX,
     NNX_OPTIMIZED,
+    FLAX_CELL,
+    NNX_CELL,
+    NNX_OPTIMIZED_CELL,
     HAIKU,
     EQUINOX,
     MLX,

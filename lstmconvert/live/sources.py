@@ -1,14 +1,125 @@
-"""What the live frameworks share: the name of their container, and unique layer names."""
+"""What the live frameworks share: a layer's arrays cell by cell, and layers out of named arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
+from typing import Any, NamedTuple
 
 from lstmconvert import naming
+from lstmconvert.dtypes import Array
+from lstmconvert.errors import MissingPackage, NoLSTM
 from lstmconvert.layer import LSTMLayer
+from lstmconvert.layouts import assume, find, read
+from lstmconvert.layouts.plain import arrange
+from lstmconvert.layouts.rows import row_of
+from lstmconvert.model import Model, Source
+from lstmconvert.tensors import ArrayTensor
 
 LIVE = "live"
+
+
+class Both(NamedTuple):
+    """The two halves of a Bidirectional, for a framework that runs one direction at a time.
+
+    The caller runs `backward` on the input reversed in time, reverses its outputs, and joins them.
+    """
+
+    forward: Any
+    backward: Any
+
+
+def imported(module: str, extra: str) -> Any:
+    """Import a framework.
+
+    Args:
+        module: its name, or one of its modules'.
+        extra: the extra of this package that installs it, or its own name.
+
+    Raises:
+        MissingPackage: it is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise MissingPackage(
+            f"{module.partition('.')[0]} is not installed: {error}", hint=f"pip install {extra}"
+        ) from None
+
+
+def cells(
+    layer: LSTMLayer, layout: str, *, allow_lossy: bool = False
+) -> list[list[dict[str, Array]]]:
+    """Return the arrays of each cell: by direction, then by its place in the stack.
+
+    Args:
+        layer: the layer.
+        layout: a layout that runs one cell at a time: its keys begin with direction and place.
+        allow_lossy: as in `arrange`.
+    """
+    row, arrays = row_of(layout), arrange(layer, layout, allow_lossy=allow_lossy)
+    both, depth = layer.backward is not None, len(layer.forward.cells)
+    result = []
+    for side, _ in layer.directions:
+        places = (row.place(index, depth, side, both) for index in range(depth))
+        result.append([_below(arrays, place["d"] + place["k"]) for place in places])
+    return result
+
+
+def _below(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
+    return {k.removeprefix(prefix): array for k, array in arrays.items() if k.startswith(prefix)}
+
+
+def built(
+    value: LSTMLayer | Model,
+    layout: str,
+    make: Callable[[dict[str, Array]], Any],
+    *,
+    allow_lossy: bool = False,
+) -> Any:
+    """Return the object that `make` makes of a cell's arrays.
+
+    Of a stack of cells it is a tuple of them; of two directions, `Both`; of a model, a dict by
+    layer name.
+    """
+    if isinstance(value, Model):
+        return {
+            name: built(layer, layout, make, allow_lossy=allow_lossy)
+            for name, layer in value.items()
+        }
+    halves = []
+    for stack in cells(value, layout, allow_lossy=allow_lossy):
+        made = tuple(make(arrays) for arrays in stack)
+        halves.append(made[0] if len(made) == 1 else made)
+    return halves[0] if len(halves) == 1 else Both(*halves)
+
+
+def layers_of(
+    arrays: Mapping[str, Array], layouts: Sequence[str], name: str
+) -> tuple[LSTMLayer, ...]:
+    """Return the layers of named arrays: in that of the layouts that explains most names."""
+    tensors = {key: ArrayTensor(array) for key, array in arrays.items()}
+    row = find.recognised(tensors, [row_of(layout) for layout in layouts])
+    return read.modules(tensors, row, name)[0] if row is not None else ()
+
+
+def value_of(layers: Iterable[LSTMLayer], what: str) -> LSTMLayer | Model:
+    """Return the one layer, or a model of several, with Keras's defaults for what is not said.
+
+    Args:
+        layers: the layers.
+        what: where they were looked for, for the error.
+
+    Raises:
+        NoLSTM: there are none.
+    """
+    found = renamed([assume.layer(layer)[0] for layer in layers])
+    if not found:
+        raise NoLSTM("no LSTM in it", found=what)
+    if len(found) == 1:
+        return found[0]
+    return Model(layers=tuple(found), source=Source(container=LIVE), container=LIVE)
 
 
 def renamed(layers: Sequence[LSTMLayer]) -> list[LSTMLayer]:
