@@ -145,9 +145,8 @@ def _chosen(names: Sequence[str]) -> list[Engine]:
         if name not in ENGINES:
             raise UsageError("no such engine", found=name, expected=", ".join(ENGINES))
         if not ENGINES[name].installed:
-            package = ENGINES[name].package
             raise MissingPackage(
-                f"the engine {name} is not installed", hint=f"pip install {package}"
+                f"the engine {name} is not installed", hint=ENGINES[name].needs
             )
     if names:
         return [ENGINES[name] for name in dict.fromkeys(names)]

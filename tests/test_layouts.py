@@ -226,6 +226,7 @@ DOCUMENTED: Mapping[str, tuple[str, str, bool]] = {
     "torch": ("weight_ih_l0", "ifco", True),
     "torch-cell": ("weight_ih", "ifco", True),
     "nnx-optimized": ("cell.dense_i.kernel", "ifco", False),
+    "nnx-optimized-cell": ("dense_i.kernel", "ifco", False),
     "equinox": ("weight_ih", "ifco", True),
     "mlx": ("Wx", "ifco", True),
     "tinygrad": ("weight_ih", "ifco", True),

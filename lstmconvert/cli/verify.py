@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     "engines",
     metavar="NAME",
     multiple=True,
-    help="Run this engine: numpy, keras, tf_keras, torch, onnxruntime or mlx. May be given more "
-    "than once.",
+    help="Run this engine: numpy, keras, tf_keras, torch, onnxruntime, openvino, flax, nnx, haiku, "
+    "equinox, mlx, tinygrad or c (gcc). May be given more than once.",
 )
 @click.option("--rtol", type=float, metavar="R", help="Relative tolerance; by dtype by default.")
 @click.option("--atol", type=float, metavar="A", help="Absolute tolerance; by dtype by default.")

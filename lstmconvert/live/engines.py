@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from importlib import import_module
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -15,25 +15,35 @@ import numpy as np
 
 from lstmconvert.dtypes import Array
 from lstmconvert.errors import UnsupportedByTarget
-from lstmconvert.layer import Direction, LSTMLayer
+from lstmconvert.layer import LSTMLayer
+from lstmconvert.live import engines_jax as jax
+from lstmconvert.live import engines_others as others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
     """A program that runs a layer.
 
-    Fields: `name`; `package`: what must be installed; `run`: from a layer that gives every output
-    and x (batch, time, inputs) to its outputs.
+    Fields: `name`; `package`, of Python, or `program`: what must be installed; `run`: from a layer
+    that gives every output and x (batch, time, inputs) to its outputs.
     """
 
     name: str
-    package: str
     run: Callable[[LSTMLayer, Array], Array]
+    package: str = ""
+    program: str = ""
+
+    @property
+    def needs(self) -> str:
+        """How to get it, in a few words."""
+        return f"pip install {self.package}" if self.package else f"install {self.program}"
 
     @property
     def installed(self) -> bool:
-        """Whether its package is there."""
-        return find_spec(self.package) is not None
+        """Whether its package or program is there."""
+        if self.package:
+            return find_spec(self.package) is not None
+        return shutil.which(self.program) is not None
 
 
 def _numpy(layer: LSTMLayer, x: Array) -> Array:
@@ -75,35 +85,6 @@ def _torch(layer: LSTMLayer, x: Array) -> Array:
     return array_of(outputs)
 
 
-def _mlx(layer: LSTMLayer, x: Array) -> Array:
-    mx, nn = import_module("mlx.core"), import_module("mlx.nn")
-
-    from lstmconvert.layouts.plain import arrange
-
-    if layer.dtype.name != "float32":
-        raise UnsupportedByTarget(
-            "MLX is run in float32 here", layer=layer.name, option="dtype", target="mlx"
-        )
-    outputs = []
-    for side, direction in layer.directions:
-        turned = np.flip(x, 1) if side == "backward" else x
-        arrays = arrange(_half(layer, direction), "mlx")
-        cell = direction.lstm_cells[0]
-        module = nn.LSTM(cell.input_dim, cell.units, bias="bias" in arrays)
-        module.load_weights([(name, mx.array(array)) for name, array in arrays.items()])
-        hidden = np.array(module(mx.array(turned.astype(np.float32)))[0])
-        outputs.append(np.flip(hidden, 1) if side == "backward" else hidden)
-    if layer.backward is not None:
-        arrange(layer, "mlx")  # refuses what the caller cannot join by concatenation
-    return _one(tuple(outputs))
-
-
-def _half(layer: LSTMLayer, direction: Direction) -> LSTMLayer:
-    options = replace(direction.options, go_backwards=False)
-    forward = replace(direction, options=options)
-    return replace(layer, forward=forward, backward=None) if layer.backward else layer
-
-
 def _onnxruntime(layer: LSTMLayer, x: Array) -> Array:
     import onnxruntime
 
@@ -135,7 +116,14 @@ ENGINES: Mapping[str, Engine] = MappingProxyType(
             Engine(name="tf_keras", package="tf_keras", run=_keras("tf_keras")),
             Engine(name="torch", package="torch", run=_torch),
             Engine(name="onnxruntime", package="onnxruntime", run=_onnxruntime),
-            Engine(name="mlx", package="mlx", run=_mlx),
+            Engine(name="openvino", package="openvino", run=others.openvino),
+            Engine(name="flax", package="flax", run=jax.flax),
+            Engine(name="nnx", package="flax", run=jax.nnx),
+            Engine(name="haiku", package="haiku", run=jax.haiku),
+            Engine(name="equinox", package="equinox", run=jax.equinox),
+            Engine(name="mlx", package="mlx", run=others.mlx),
+            Engine(name="tinygrad", package="tinygrad", run=others.tinygrad),
+            Engine(name="c", program="gcc", run=others.c),
         )
     }
 )

@@ -35,7 +35,8 @@ def to_haiku(value: LSTMLayer | Model, *, allow_lossy: bool = False) -> Any:
 
 def _core(arrays: Mapping[str, Array]) -> Any:
     haiku, numpy = imported("haiku", shared.EXTRA), imported("jax.numpy", shared.EXTRA)
-    params = {"lstm/linear": {k.removeprefix("linear."): shared.array(a) for k, a in arrays.items()}}
+    own = {name.removeprefix("linear."): shared.array(a) for name, a in arrays.items()}
+    params = {"lstm/linear": own}
     dtype, units = arrays["linear.b"].dtype, arrays["linear.b"].size // 4
 
     def forward(x: Any) -> Any:
@@ -74,4 +75,4 @@ def _is_lstm(leaves: Any) -> bool:
     if set(found) != {"w", "b"} or found["w"].ndim != 2:
         return False
     rows, columns = found["w"].shape
-    return columns % 4 == 0 and rows > columns // 4
+    return bool(columns % 4 == 0 and rows > columns // 4)

@@ -35,15 +35,19 @@ def to_mlx(value: LSTMLayer | Model, *, allow_lossy: bool = False) -> Any:
 
 
 def _lstm(arrays: Mapping[str, Array]) -> Any:
-    core, nn = imported("mlx.core", _EXTRA), imported("mlx.nn", _EXTRA)
+    nn = imported("mlx.nn", _EXTRA)
     kernel = arrays["Wx"]
     module = nn.LSTM(kernel.shape[1], kernel.shape[0] // 4, bias="bias" in arrays)
-    module.load_weights([(name, core.array(_held(array))) for name, array in arrays.items()])
+    module.load_weights([(name, from_array(array)) for name, array in arrays.items()])
     return module
 
 
-def _held(array: Array) -> Array:
-    """Return an array of a dtype that MLX holds; it would round another silently."""
+def from_array(array: Array) -> Any:
+    """Return an array as MLX has it, bit for bit.
+
+    Raises:
+        UnsupportedByTarget: it is float64, which MLX would round silently.
+    """
     if array.dtype.itemsize > 4:
         raise UnsupportedByTarget(
             "MLX would round float64 to float32",
@@ -52,7 +56,7 @@ def _held(array: Array) -> Array:
             found=array.dtype.name,
             hint="cast it first: convert it with --dtype float32",
         )
-    return array
+    return imported("mlx.core", _EXTRA).array(array)
 
 
 def from_mlx(module: Any, *, name: str = "lstm") -> LSTMLayer | Model:
@@ -70,12 +74,13 @@ def from_mlx(module: Any, *, name: str = "lstm") -> LSTMLayer | Model:
     layers: list[LSTMLayer] = []
     for path, found in reversed(module.named_modules()):
         if isinstance(found, nn.LSTM):
-            arrays = {key: _numpy(value) for key, value in found.parameters().items()}
+            arrays = {key: to_array(value) for key, value in found.parameters().items()}
             layers += layers_of(arrays, [_ROW], path.replace(".", "/") or name)
     return value_of(layers, type(module).__name__)
 
 
-def _numpy(array: Any) -> Array:
+def to_array(array: Any) -> Array:
+    """Return an array of MLX as NumPy has it, bit for bit."""
     core = imported("mlx.core", _EXTRA)
     if array.dtype == core.bfloat16:
         return np.array(array.view(core.uint16)).view(dtype_of("bfloat16"))

@@ -7,6 +7,8 @@ from dataclasses import replace
 from importlib import import_module
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from lstmconvert import naming
 from lstmconvert.dtypes import Array
 from lstmconvert.errors import MissingPackage, NoLSTM
@@ -18,6 +20,12 @@ from lstmconvert.model import Model, Source
 from lstmconvert.tensors import ArrayTensor
 
 LIVE = "live"
+
+
+class Stack(tuple[Any, ...]):
+    """The cells of a stack, the first below."""
+
+    __slots__ = ()
 
 
 class Both(NamedTuple):
@@ -80,8 +88,8 @@ def built(
 ) -> Any:
     """Return the object that `make` makes of a cell's arrays.
 
-    Of a stack of cells it is a tuple of them; of two directions, `Both`; of a model, a dict by
-    layer name.
+    Of a stack of cells it is a tuple of them, `Stack`; of two directions, `Both`; of a model, a
+    dict by layer name.
     """
     if isinstance(value, Model):
         return {
@@ -90,9 +98,26 @@ def built(
         }
     halves = []
     for stack in cells(value, layout, allow_lossy=allow_lossy):
-        made = tuple(make(arrays) for arrays in stack)
+        made = Stack(make(arrays) for arrays in stack)
         halves.append(made[0] if len(made) == 1 else made)
     return halves[0] if len(halves) == 1 else Both(*halves)
+
+
+def one_way(made: Any, x: Array, run: Callable[[Any, Array], Array]) -> Array:
+    """Run what `built` made of a layer as its caller has to: cell after cell, each way.
+
+    Args:
+        made: an object of one cell, a tuple of a stack's, or `Both`.
+        x: (batch, time, inputs).
+        run: from the object of one cell and x to every output.
+    """
+    if isinstance(made, Both):
+        forward = one_way(made.forward, x, run)
+        backward = one_way(made.backward, np.flip(x, 1).copy(), run)
+        return np.concatenate([forward, np.flip(backward, 1)], axis=-1)
+    for cell in made if isinstance(made, Stack) else (made,):
+        x = run(cell, x)
+    return x
 
 
 def layers_of(
