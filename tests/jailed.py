@@ -101,6 +101,8 @@ def _child(request: dict[str, Any], base: int, out: int, err: int, seen: int) ->
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
         signal.alarm(_HARD_SECONDS)
+        # What a shell starts in the background inherits an ignored SIGINT.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         resource.setrlimit(resource.RLIMIT_CPU, (_HARD_SECONDS, _HARD_SECONDS))
         resource.setrlimit(resource.RLIMIT_AS, (base + ROOM, base + ROOM))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import shutil
@@ -151,7 +152,8 @@ def mutate_hdf5(source: Path, target: Path, dice: random.Random) -> None:
 def _exchange_attributes(file: Any, groups: Any, datasets: Any, dice: random.Random) -> None:
     one, two = dice.choice(groups), dice.choice(groups)
     for name in [*one.attrs]:
-        two.attrs[name] = one.attrs[name]
+        with contextlib.suppress(UnicodeEncodeError):  # h5py reads bytes that it cannot write
+            two.attrs[name] = one.attrs[name]
 
 
 def _odd_attribute(file: Any, groups: Any, datasets: Any, dice: random.Random) -> None:

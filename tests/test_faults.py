@@ -20,7 +20,9 @@ from lstmconvert import writing
 from lstmconvert.errors import DestinationError
 
 SOURCE = FIXTURES / "seed95.keras"
-SUFFIXES = (".safetensors", ".keras", ".weights.h5", ".h5")
+#: Every kind of file that is written, and its layout, where the suffix does not say it.
+SUFFIXES = (".safetensors", ".keras", ".weights.h5", ".h5", ".npz", ".onnx", ".json", ".h")
+LAYOUTS = {".json": "torch"}
 OLD = b"what was there before"
 POINTS = 14
 #: By this call the command line is inside its handler of interrupts.
@@ -28,9 +30,17 @@ _STARTED = 5
 
 
 @pytest.fixture(scope="module")
-def jail() -> Iterator[Jail]:
-    with Jail() as one:
+def jail(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jail]:
+    """A jail whose server has imported the writers already, so that the faults hit our own code."""
+    folder = tmp_path_factory.mktemp("warm")
+    (folder / "sitecustomize.py").write_text("import lstmconvert.onnx.write, onnx.inliner\n")
+    with Jail(PYTHONPATH=os.pathsep.join([str(folder), str(ROOT)])) as one:
         yield one
+
+
+def to(suffix: str) -> list[str]:
+    """The options that a destination of this kind needs."""
+    return ["--to", LAYOUTS[suffix]] if suffix in LAYOUTS else []
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +48,16 @@ def new(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """What each conversion gives: the same bytes, always."""
     folder = tmp_path_factory.mktemp("new")
     for suffix in SUFFIXES:
-        lstmconvert.convert(SOURCE, folder / f"new{suffix}")
+        lstmconvert.convert(SOURCE, folder / f"new{suffix}", layout=LAYOUTS.get(suffix))
     return {suffix: (folder / f"new{suffix}").read_bytes() for suffix in SUFFIXES}
 
 
 def counted(jail: Jail, source: Path, folder: Path, suffix: str) -> dict[str, int]:
     """How many calls and reads a conversion takes."""
-    run = jail.run("convert", source, folder / f"count{suffix}", fault=Fault("call", 0, "kill"))
+    destination = folder / f"count{suffix}"
+    run = jail.run("convert", source, destination, *to(suffix), fault=Fault("call", 0, "kill"))
     assert run.code == 0, run
-    (folder / f"count{suffix}").unlink()
+    destination.unlink()
     assert run.counts["call"] > 100
     assert run.counts["read"] > 5
     return run.counts
@@ -82,7 +93,7 @@ def test_killed(
     suffix: str, exists: bool, jail: Jail, new: dict[str, bytes], tmp_path: Path
 ) -> None:
     destination = tmp_path / f"lstm{suffix}"
-    force = ["--force"] if exists else []
+    force = ["--force", *to(suffix)] if exists else to(suffix)
     killed = left = 0
     for at in spread(counted(jail, SOURCE, tmp_path, suffix)["call"]):
         if exists:
@@ -94,7 +105,7 @@ def test_killed(
         destination.unlink(missing_ok=True)
     assert killed > POINTS // 2
     assert left > 0  # it was killed while it wrote
-    run = jail.run("convert", SOURCE, destination)
+    run = jail.run("convert", SOURCE, destination, *to(suffix))
     assert run.code == 0
     check_destination(destination, new[suffix])
     assert destination.read_bytes() == new[suffix]
@@ -107,7 +118,7 @@ def test_interrupted(suffix: str, jail: Jail, new: dict[str, bytes], tmp_path: P
     for at in spread(counted(jail, SOURCE, tmp_path, suffix)["call"]):
         destination.write_bytes(OLD)
         fault = Fault("call", at + _STARTED, "interrupt")
-        run = jail.run("convert", SOURCE, destination, "--force", fault=fault)
+        run = jail.run("convert", SOURCE, destination, "--force", *to(suffix), fault=fault)
         assert run.code in (0, 130), run
         interrupted += run.code == 130
         # Python itself reports an interrupt that lands in a generator's finalizer, and goes on.
@@ -123,11 +134,11 @@ def test_no_file_can_grow(suffix: str, jail: Jail, new: dict[str, bytes], tmp_pa
     size = len(new[suffix])
     for most in sorted({1024, 2048, 4096, size // 2, size - 1}):
         destination.write_bytes(OLD)
-        run = jail.run("convert", SOURCE, destination, "--force", file_bytes=most)
+        run = jail.run("convert", SOURCE, destination, "--force", *to(suffix), file_bytes=most)
         assert run.code == 2, (most, size)
         check_message(run, os.strerror(errno.EFBIG))
         check_destination(destination, OLD)
-    run = jail.run("convert", SOURCE, destination, "--force", file_bytes=10 * size)
+    run = jail.run("convert", SOURCE, destination, "--force", *to(suffix), file_bytes=10 * size)
     assert run.code == 0
     assert destination.read_bytes() == new[suffix]
 
@@ -140,7 +151,7 @@ if mounted.returncode:
 folder = pathlib.Path(sys.argv[2])
 destination = folder / f"lstm{sys.argv[4]}"
 destination.write_bytes(b"old")
-command = [sys.executable, "-m", "lstmconvert", "convert", sys.argv[1], destination, "--force"]
+command = [sys.executable, "-m", "lstmconvert", "convert", sys.argv[1], destination, "--force", *sys.argv[5:]]
 code = subprocess.run(command).returncode
 assert destination.read_bytes() == b"old"
 assert [path.name for path in folder.iterdir()] == [destination.name]
@@ -156,7 +167,7 @@ def test_full_disk(suffix: str, new: dict[str, bytes], tmp_path: Path) -> None:
         pytest.skip("unshare is not installed")
     (tmp_path / "disk").mkdir()
     size = str(max(8192, len(new[suffix]) // 8192 * 4096))
-    args = [SOURCE, tmp_path / "disk", size, suffix]
+    args = [SOURCE, tmp_path / "disk", size, suffix, *to(suffix)]
     run = subprocess.run(
         [unshare, "--map-root-user", "--mount", sys.executable, "-c", _FULL, *args],
         capture_output=True,
@@ -171,7 +182,7 @@ def test_full_disk(suffix: str, new: dict[str, bytes], tmp_path: Path) -> None:
     assert len(run.stderr.splitlines()) == 2
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".keras"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".keras", ".onnx"])
 def test_read_error(suffix: str, jail: Jail, new: dict[str, bytes], tmp_path: Path) -> None:
     destination = tmp_path / f"lstm{suffix}"
     failed = 0
@@ -242,7 +253,7 @@ def test_destination_directory_removed(suffix: str, jail: Jail, tmp_path: Path) 
     for at in spread(calls):
         folder.mkdir(exist_ok=True)
         fault = Fault("call", at, "remove", folder)
-        run = jail.run("convert", SOURCE, folder / f"lstm{suffix}", fault=fault)
+        run = jail.run("convert", SOURCE, folder / f"lstm{suffix}", *to(suffix), fault=fault)
         check_message(run)
         failed += run.code == 2
         shutil.rmtree(folder, ignore_errors=True)
@@ -280,7 +291,7 @@ def test_threads_at_once(suffix: str, new: dict[str, bytes], tmp_path: Path) -> 
 
     def convert() -> None:
         try:
-            lstmconvert.convert(SOURCE, destination, force=True)
+            lstmconvert.convert(SOURCE, destination, force=True, layout=LAYOUTS.get(suffix))
         except BaseException as error:
             errors.append(error)
 
