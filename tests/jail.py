@@ -89,10 +89,12 @@ class Jail:
         allow: Sequence[Path] = (),
         fault: Fault | None = None,
         file_bytes: int | None = None,
+        powerless: bool = False,
     ) -> Run:
         """Run the command line. Paths among `args` may be opened, and what lies below them.
 
-        `fault` happens meanwhile; no file can grow beyond `file_bytes`.
+        `fault` happens meanwhile; no file can grow beyond `file_bytes`;
+        `powerless`: permissions bind, even if the tests run as root.
         """
         paths = [str(arg) for arg in args if isinstance(arg, Path)]
         answer = self._ask(
@@ -101,6 +103,7 @@ class Jail:
                 "allow": [*paths, *map(str, allow)],
                 "fault": fault and [fault.on, fault.at, fault.what, str(fault.path)],
                 "file_bytes": file_bytes,
+                "powerless": powerless,
             }
         )
         return Run(**{**answer, "events": tuple(answer["events"])})

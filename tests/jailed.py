@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import json
 import os
 import resource
 import shutil
 import signal
+import struct
 import sys
 import sysconfig
 import tempfile
@@ -108,6 +110,8 @@ def _child(request: dict[str, Any], base: int, out: int, err: int, seen: int) ->
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         from lstmconvert.cli.main import program
 
+        if request["powerless"]:
+            _drop_powers()
         if request["file_bytes"] is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_bytes"],) * 2)
         if request["fault"] is None:
@@ -123,6 +127,13 @@ def _child(request: dict[str, Any], base: int, out: int, err: int, seen: int) ->
         sys.stderr.flush()
     finally:
         os._exit(code)
+
+
+def _drop_powers() -> None:
+    """Give up root's power over permissions, if it is there (capabilities(7): none is left)."""
+    header = struct.pack("<Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this thread
+    if ctypes.CDLL(None, use_errno=True).capset(header, bytes(24)):
+        raise OSError(ctypes.get_errno(), "capset")
 
 
 class _Faults:

@@ -151,7 +151,8 @@ if mounted.returncode:
 folder = pathlib.Path(sys.argv[2])
 destination = folder / f"lstm{sys.argv[4]}"
 destination.write_bytes(b"old")
-command = [sys.executable, "-m", "lstmconvert", "convert", sys.argv[1], destination, "--force", *sys.argv[5:]]
+options = ["--force", *sys.argv[5:]]
+command = [sys.executable, "-m", "lstmconvert", "convert", sys.argv[1], destination, *options]
 code = subprocess.run(command).returncode
 assert destination.read_bytes() == b"old"
 assert [path.name for path in folder.iterdir()] == [destination.name]
@@ -258,6 +259,39 @@ def test_destination_directory_removed(suffix: str, jail: Jail, tmp_path: Path) 
         failed += run.code == 2
         shutil.rmtree(folder, ignore_errors=True)
     assert failed > POINTS // 2
+
+
+# --- permissions --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_directory_that_may_not_be_written(suffix: str, jail: Jail, tmp_path: Path) -> None:
+    destination = tmp_path / "out" / f"lstm{suffix}"
+    destination.parent.mkdir()
+    destination.write_bytes(OLD)
+    destination.parent.chmod(0o500)
+    try:
+        run = jail.run("convert", SOURCE, destination, "--force", *to(suffix), powerless=True)
+        check_message(run, f"{destination}: cannot write: {os.strerror(errno.EACCES)}")
+        assert run.code == 2
+        check_destination(destination, OLD)
+    finally:
+        destination.parent.chmod(0o700)
+
+
+@pytest.mark.parametrize("kind", ["keras", "weights.h5", "h5"])
+def test_a_source_that_may_not_be_read(kind: str, jail: Jail, tmp_path: Path) -> None:
+    source = Path(shutil.copy(FIXTURES / f"seed95.{kind}", tmp_path))
+    source.chmod(0)
+    for args in (["inspect", source], ["convert", source, tmp_path / "out" / "a.npz"]):
+        (tmp_path / "out").mkdir(exist_ok=True)
+        run = jail.run(*args, powerless=True)
+        check_message(run, os.strerror(errno.EACCES))
+        assert run.code == 2
+        assert str(source) in run.stderr
+        assert not os.listdir(tmp_path / "out")
+    source.chmod(0o600)
+    assert jail.run("inspect", source, powerless=True).code == 0
 
 
 # --- at once --------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import fuzz
@@ -9,6 +10,7 @@ import fuzz_targets
 import h5py
 import mutate
 import pytest
+from crafted import members, zipped
 
 import lstmconvert
 from lstmconvert.errors import LSTMConvertError
@@ -44,6 +46,20 @@ def test_every_truncation(name: str, tmp_path: Path) -> None:
             continue
         accepted.append(length)
     assert not accepted
+
+
+# What the longer runs found.
+
+
+def test_two_layers_of_one_name(tmp_path: Path) -> None:
+    config = json.loads(members("zoo.keras")["config.json"])
+    layers = config["config"]["layers"]
+    layers.append(next(layer for layer in layers if layer["class_name"] == "RNN"))
+    path, destination = tmp_path / "twice.keras", tmp_path / "twice.h5"
+    path.write_bytes(zipped({**members("zoo.keras"), "config.json": json.dumps(config).encode()}))
+    with pytest.raises(LSTMConvertError, match="cannot hold two layers of one name"):
+        lstmconvert.convert(path, destination)
+    assert not destination.exists()
 
 
 # The fuzzer itself must be able to fail.

@@ -11,7 +11,8 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-PATH = click.Path(path_type=Path)
+#: Whether it can be read is found out by reading it, which gives the better message.
+PATH = click.Path(path_type=Path, readable=False)
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 

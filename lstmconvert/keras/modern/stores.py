@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from lstmconvert.keras import layerstore
-from lstmconvert.keras.modern.parts import Part
+from lstmconvert.keras.modern.parts import Part, unsupported
 from lstmconvert.keras.modern.sources import is_frozen
 from lstmconvert.keras.nodes import snake_case
 from lstmconvert.layer import LSTMLayer
@@ -51,6 +51,8 @@ def legacy_store(
     tensors: dict[str, Tensor] = {}
     names: dict[str, tuple[str, ...]] = {}
     for _, top in root.children:
+        if top.name in names:
+            raise unsupported("an .h5 cannot hold two layers of one name", top.name, "name")
         listed: dict[str, Tensor] = {}
         for name, tensor in _in_order(top, fitted):
             own, count = name, 0
