@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lstmconvert.layouts.row import Form, Names, Row, Slot
+from lstmconvert.layouts.row import FREE, Form, Names, Row, Slot
 
 _TORCH_END = "_l{k}{d}"
 
@@ -166,8 +166,11 @@ FRUGALLY_DEEP = Row(
     sides=("", "forward_", "backward_"),
     index="cell{}_",
     bidirectional=True,
+    fixed=FREE,
+    expresses=frozenset({"merge_mode"}),
     run=False,
-    evidence="frugally-deep/keras_export/convert_model.py, show_lstm_layer",
+    evidence="frugally-deep/keras_export/convert_model.py, show_lstm_layer; "
+    "include/fdeep/import_model.hpp, create_lstm_layer",
     hint="Its JSON is read. Written are the arrays only: the file that it loads holds a whole "
     "model, and convert_model.py makes it of the .keras file.",
 )
