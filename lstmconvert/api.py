@@ -222,6 +222,7 @@ TARGETS: tuple[Target, ...] = (
     Target((".param",), "ncnn", "ncnn"),
     Target((".tflite",), "tflite", "tflite"),
     Target((".mat",), "mat", "matlab"),
+    Target((".msgpack",), "msgpack", "flax"),
 )
 
 

@@ -23,6 +23,7 @@ _MODULES = {
     "rtneural": "rtneural",
     "params": "params",
     "mat": "mat",
+    "msgpack": "msgpack",
     "ncnn": "ncnn",
     "tfjs": "tfjs",
     "tflite": "tflite",
@@ -36,6 +37,8 @@ _SIGNATURES = {
     "tflite": (4, b"TFL3"),
     "mat": (0, b"MATLAB "),
 }
+#: Containers with no place for metadata: options do not come back from them.
+BARE = frozenset({"msgpack"})
 #: Containers whose arrays have the names of one layout, which is called as they are.
 _OWN = frozenset({"ncnn", "tflite"})
 

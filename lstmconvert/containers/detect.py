@@ -73,6 +73,8 @@ def open_model(path: Path, given: load.Given | None, layout: str | None = None) 
         return _open_tflite(source, layout)
     if container is not None:
         return _open_arrays(source, container, layout)
+    if path.name.lower().endswith(".msgpack"):  # it has no signature
+        return _open_arrays(source, "msgpack", layout)
     if is_hdf5(source):
         return load.load_hdf5(source, given)
     if head.lstrip()[:1] in (b"{", b"["):

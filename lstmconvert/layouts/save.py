@@ -42,6 +42,9 @@ def save(
         allow_lossy=how.allow_lossy,
         says_functions=container in _DOCUMENTS,
     )
+    told = [f"{path.name} has no place for options: its arrays alone come back"] * (
+        container in arrays.BARE
+    )
     result = Result(
         destination=path,
         container=container,
@@ -49,7 +52,7 @@ def save(
         layers=tuple(content.model),
         tensors=len(content.tensors),
         losses=content.model.losses,
-        warnings=(*model.notes, *content.model.losses, *content.warnings),
+        warnings=(*model.notes, *content.model.losses, *content.warnings, *told),
         written=not how.dry_run,
     )
     if how.dry_run:
