@@ -99,10 +99,11 @@ def _copied(name: str) -> Callable[[Path], Path]:
     return lambda folder: Path(shutil.copy(FIXTURES / name, folder))
 
 
-def _converted(suffix: str) -> Callable[[Path], Path]:
+def _converted(suffix: str, layout: str | None = None) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
-        lstmconvert.convert(FIXTURES / "seed95.keras", folder / f"valid{suffix}", force=True)
-        return folder / f"valid{suffix}"
+        path = folder / f"valid{suffix}"
+        lstmconvert.convert(FIXTURES / "seed95.keras", path, layout=layout, force=True)
+        return path
 
     return make
 
@@ -113,6 +114,26 @@ def _bytes(valid: Path, folder: Path, dice: random.Random) -> Path:
     if dice.random() < 0.2:
         data = dice.choice(mutate.BYTES)(data, dice) if data else data
     path.write_bytes(data)
+    return path
+
+
+def _ncnn(valid: Path, folder: Path, dice: random.Random) -> Path:
+    """Mutate the text or the numbers: two files of one model."""
+    path = Path(shutil.copy(valid, folder / "mutant.param"))
+    shutil.copy(valid.with_suffix(".bin"), path.with_suffix(".bin"))
+    hit = path if dice.random() < 0.7 else path.with_suffix(".bin")
+    hit.write_bytes(dice.choice(mutate.BYTES)(hit.read_bytes(), dice))
+    return path
+
+
+def _whole_json(valid: Path, folder: Path, dice: random.Random) -> Path:
+    if dice.random() < 0.3:
+        return _bytes(valid, folder, dice)
+    for part in valid.parent.glob("*.bin"):  # TensorFlow.js keeps the numbers beside the text
+        if part.stem != "mutant":
+            (folder / part.name).write_bytes(part.read_bytes())
+    path = folder / "mutant.json"
+    path.write_text(json.dumps(mutate.mutate_json(json.loads(valid.read_text()), dice)))
     return path
 
 
@@ -203,6 +224,11 @@ def _as_h5py(model: Model, path: Path, valid: tuple[Numbers, str]) -> None:
     same_as_h5py(model, path)
 
 
+def _any(model: Model, path: Path, valid: tuple[Numbers, str]) -> None:
+    """These formats hold no checksum, so a number may change: only what is untyped is a finding."""
+    numbers(model)
+
+
 def _as_safetensors(model: Model, path: Path, valid: tuple[Numbers, str]) -> None:
     same_as_safetensors(model, path)
 
@@ -223,4 +249,11 @@ TARGETS: dict[str, Target] = {
     ),
     "npz": Target(_converted(".npz"), _bytes, _equal),
     "shards": Target(_shards, _shards_json, _numbers_of("seed95.keras")),
+    "onnx": Target(_converted(".onnx"), _bytes, _any),
+    "tflite": Target(_converted(".tflite"), _bytes, _any),
+    "params": Target(_converted(".params", "mxnet"), _bytes, _any),
+    "ncnn": Target(_converted(".param"), _ncnn, _any),
+    "json": Target(_converted(".json", "torch"), _whole_json, _any),
+    "rtneural": Target(_converted(".json", "rtneural"), _whole_json, _any),
+    "tfjs": Target(_converted(".json", "tfjs"), _whole_json, _any),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import fuzz
@@ -60,6 +61,19 @@ def test_two_layers_of_one_name(tmp_path: Path) -> None:
     with pytest.raises(LSTMConvertError, match="cannot hold two layers of one name"):
         lstmconvert.convert(path, destination)
     assert not destination.exists()
+
+
+@pytest.mark.parametrize("digits", [20, 400])
+@pytest.mark.parametrize("layout", ["torch", "rtneural"])
+def test_an_integer_that_no_float_holds(layout: str, digits: int, tmp_path: Path) -> None:
+    path = tmp_path / "valid.json"
+    lstmconvert.convert(fuzz_targets.FIXTURES / "seed95.keras", path, layout=layout)
+    text = path.read_text()
+    number = re.search(r"-?\d\.\d{3,}(e-\d+)?", text)
+    assert number is not None
+    path.write_text(text.replace(number[0], "1" * digits, 1))
+    with pytest.raises(LSTMConvertError, match="an integer that no float holds"):
+        lstmconvert.load(path)
 
 
 # The fuzzer itself must be able to fail.
