@@ -243,6 +243,9 @@ def node(operator: str, inputs: str, output: str, **attributes: Any) -> onnx.Nod
     return helper.make_node(operator, inputs.split(), [output], **attributes)
 
 
+#: The norms of the rows of a weight that is stored as its direction and its norm.
+NORMS = np.linspace(0.5, 1.5, 8, dtype="f4").reshape(1, 8, 1)
+
 #: What is stored in W's place, and the nodes that make W of it.
 HIDDEN: dict[str, Any] = {
     "Constant": lambda w: ({}, [constant("out", w)]),
@@ -279,6 +282,11 @@ HIDDEN: dict[str, Any] = {
         [ints("z", *range(w.shape[1] - 1, -1, -1)), node("Gather", "s z", "out", axis=1)],
     ),
     "Neg": lambda w: ({"s": -w}, [node("Neg", "s", "out")]),
+    "weight norm": lambda w: (
+        {"v": w, "g": NORMS},
+        [node("ReduceL2", "v", "n", axes=[2], keepdims=1), node("Div", "v n", "u"),
+         node("Mul", "u g", "out")],
+    ),
     "DequantizeLinear": lambda w: (
         {
             "q": np.round(w * 20).astype("i1"),
@@ -298,6 +306,8 @@ def in_place(kind: str, w: Array) -> tuple[dict[str, Array], list[onnx.NodeProto
         made = w.astype("f2").astype("f4")
     if kind == "DequantizeLinear":
         made = stored["q"].astype("f4") * np.float32(0.05)
+    if kind == "weight norm":
+        made = w / np.sqrt(np.sum(w * w, axis=2, keepdims=True)) * NORMS
     return stored, nodes, made
 
 
@@ -308,6 +318,40 @@ def test_weights_behind_nodes(kind: str, path: Path) -> None:
     model = node_model(given, nodes=nodes, inputs={"W": "out"}, initializers=stored)
     assert_gates(only(saved(model, path)), {**given, "W": made})
     assert set(lc.load(path).other) == set()
+
+
+@pytest.mark.parametrize("raw", [False, True], ids=["int32_data", "raw_data"])
+@pytest.mark.parametrize("kind", ["INT4", "UINT4"])
+def test_weights_of_four_bits(kind: str, raw: bool, path: Path) -> None:
+    given = weights(np.random.default_rng(0), input_dim=3, units=1)  # W has 12 numbers
+    del given["W"]
+    low = -8 if kind == "INT4" else 0
+    stored = (np.arange(12) * 5 % 16 + low).reshape(1, 4, 3)
+    proto = helper.make_tensor("q", getattr(TensorProto, kind), stored.shape, stored.reshape(-1))
+    if raw:
+        pairs = (stored.reshape(-1, 2) & 0xF).astype("u1")
+        del proto.int32_data[:]
+        proto.raw_data = (pairs[:, 0] | pairs[:, 1] << 4).tobytes()
+    nodes = [node("DequantizeLinear", "q scale", "out")]
+    scale = np.float32(0.125).reshape(())
+    model = node_model(
+        given, nodes=nodes, inputs={"W": "out"}, initializers={"scale": scale}, opset=21
+    )
+    model.graph.initializer.append(proto)
+    layer = only(saved(model, path))
+    assert_gates(layer, {**given, "W": stored.astype("f4") * scale})
+
+
+def test_a_sparse_initializer_is_refused_by_name(path: Path) -> None:
+    given = weights(np.random.default_rng(0))
+    w = given.pop("W")
+    values = numpy_helper.from_array(w.reshape(-1), "W")
+    places = numpy_helper.from_array(np.arange(w.size), "places")
+    model = node_model(given, inputs={"W": "W"})
+    sparse = helper.make_sparse_tensor(values, places, list(w.shape))
+    model.graph.sparse_initializer.append(sparse)
+    with pytest.raises(SourceError, match="a sparse initializer"):
+        lc.load(saved(model, path))
 
 
 @pytest.mark.parametrize("opset", [1, 7, 11, 12, 13, 14, 22])

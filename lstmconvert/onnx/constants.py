@@ -22,13 +22,17 @@ from lstmconvert.onnx.skeleton import Skeleton
 from lstmconvert.onnx.types import NAMES, NUMBERS
 from lstmconvert.tensors import ArrayTensor, Tensor
 
-#: What is computed: arrangement, number types, and the arithmetic of scales.
+#: What is computed: arrangement, number types, and the arithmetic of scales and norms. Nothing
+#: whose work is more than its inputs and outputs are long.
 _OPERATORS = frozenset(
     {
         *("Cast", "CastLike", "Concat", "Constant", "ConstantOfShape", "DequantizeLinear"),
         *("Expand", "Flatten", "Gather", "Identity", "Pad", "Range", "Reshape", "Shape"),
         *("Size", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where"),
-        *("Add", "Div", "Mul", "Neg", "Sub"),
+        *("GatherElements", "GatherND", "QuantizeLinear", "ReverseSequence", "ScatterElements"),
+        *("ScatterND", "Add", "Div", "Mul", "Neg", "Sub", "Abs", "Clip", "Exp", "Max", "Min"),
+        *("Pow", "Reciprocal", "Round", "Sqrt", "Sum", "ReduceL1", "ReduceL2", "ReduceMax"),
+        *("ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare"),
     }
 )
 #: Inputs up to this many bytes are shown to shape inference: axes, sizes, scales.
@@ -128,7 +132,8 @@ class Constants:
             return []
         node = scope.producers.get(name)
         if node is None:
-            raise NotConstantError(name, "an input of the graph")
+            kind = "a sparse initializer" if name in scope.sparse else "an input of the graph"
+            raise NotConstantError(name, kind)
         if node.op_type not in _OPERATORS or node.domain not in DEFAULT_DOMAINS:
             raise NotConstantError(name, f"made by {node.op_type[:40]}")
         return [(scope, item) for item in node.input if item]

@@ -22,6 +22,7 @@ from lstmconvert.onnx import functions
 from lstmconvert.onnx.constants import Constants, NotConstantError
 from lstmconvert.onnx.initial import initial_states
 from lstmconvert.onnx.negated import Negated, negated
+from lstmconvert.onnx.quantized import SCALES, dequantized, is_quantized
 from lstmconvert.onnx.scopes import DEFAULT_DOMAINS, Scope, attributes
 from lstmconvert.onnx.weights import ORDER, PEEPHOLES
 from lstmconvert.tensors import ArrayTensor, Columns, Tensor
@@ -73,6 +74,10 @@ class LSTMNode:
         return self.values["R"].shape[2]
 
     @property
+    def is_quantized(self) -> bool:
+        return is_quantized(self.node)
+
+    @property
     def has_lengths(self) -> bool:
         return bool(self.input("sequence_lens"))
 
@@ -97,8 +102,9 @@ class LSTMNode:
 
 
 def is_lstm(node: onnx.NodeProto) -> bool:
-    """Whether a node is the standard LSTM operator."""
-    return node.op_type == "LSTM" and node.domain in DEFAULT_DOMAINS
+    """Whether a node is the standard LSTM operator, or the quantized one of ONNX Runtime."""
+    standard = node.op_type == "LSTM" and node.domain in DEFAULT_DOMAINS
+    return standard or is_quantized(node)
 
 
 def read(node: onnx.NodeProto, scope: Scope, constants: Constants, where: str) -> LSTMNode:
@@ -171,23 +177,43 @@ def _values(
     node: onnx.NodeProto, scope: Scope, constants: Constants, where: str
 ) -> dict[str, Tensor]:
     result = {}
-    for name, value in zip(_INPUTS, node.input, strict=False):
-        if not value or name not in ("W", "R", "B", "P"):
-            continue
-        try:
-            result[name] = constants.tensor(scope, value)
-        except NotConstantError as error:
-            made, why = error.args
-            raise SourceError(
-                f"the LSTM's {name} is no constant: the file does not hold the weights",
-                where=where,
-                found=f"{made}, {why}",
-                expected="an initializer, or what is computed from initializers",
-            ) from None
+    for place, name in enumerate(_INPUTS):
+        if name in ("W", "R", "B", "P"):
+            tensor = _constant(node, place, name, (scope, constants, where))
+            if tensor is not None:
+                result[name] = tensor
     missing = {"W", "R"} - result.keys()
     if missing:
         raise CorruptFile("an LSTM without weights", where=where, found=f"no {min(missing)}")
+    if is_quantized(node):
+        for name, (scale, zero) in SCALES.items():
+            found = _constant(node, scale, f"{name}_scale", (scope, constants, where))
+            if found is None:
+                raise CorruptFile("a quantized weight without its scale", where=where, found=name)
+            offset = _constant(node, zero, f"{name}_zero_point", (scope, constants, where))
+            result[name] = dequantized(result[name], found, offset, f"{where}: {name}")
     return result
+
+
+def _constant(
+    node: onnx.NodeProto, place: int, name: str, known: tuple[Scope, Constants, str]
+) -> Tensor | None:
+    """Return what a node is given at a place; None if nothing is."""
+    scope, constants, where = known
+    value = node.input[place] if place < len(node.input) else ""
+    if not value:
+        return None
+    try:
+        return constants.tensor(scope, value)
+    except NotConstantError as error:
+        made, why = error.args
+        raise SourceError(
+            f"the LSTM's {name} is no constant: the file does not hold the weights",
+            where=where,
+            found=f"{made}, {why}",
+            expected="an initializer, or what is computed from initializers",
+            hint="make the weights initializers of the graph, and try again",
+        ) from None
 
 
 def _check_shapes(node: LSTMNode, hidden_size: int | None, where: str) -> None:

@@ -36,6 +36,8 @@ _NAMESPACE = "namespace"
 #: What TensorFlow's tracing puts into the names of nodes.
 _TRACED = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 _HALF = re.compile(r"(?:forward|backward)_")
+#: What ONNX Runtime's quantization puts after the name of a node.
+_QUANTIZED = "_quant"
 #: What exporters put after the name of a node's first output.
 _OUTPUT = re.compile(r"_(output_0|Y)$")
 
@@ -149,6 +151,8 @@ def _foreign(found: Skeleton, graphs: Graphs) -> Model:
             "no LSTM node",
             where=found.source.path,
             found=", ".join(kinds)[:120] or "no nodes",
+            hint="an exporter may have taken the LSTM apart into other operators: convert the "
+            "model that it was exported from",
         )
     names = naming.layer_names(_readable(node, graphs) for node in lstms)
     notes: list[str] = []
@@ -218,6 +222,8 @@ def _readable(node: LSTMNode, graphs: Graphs) -> str:
     tf2onnx calls the node `LSTM__33`, and those around it `model/enc/transpose` and the like.
     """
     name = node.node.name or _OUTPUT.sub("", next((o for o in node.node.output if o), ""))
+    if node.is_quantized:
+        name = name.removesuffix(_QUANTIZED)
     namespace = next((p.value for p in node.node.metadata_props if p.key == _NAMESPACE), "")
     if parts := _parts("/".join(part.partition(":")[0] for part in namespace.split("/")[:-1])):
         return _printable(parts)
@@ -253,6 +259,16 @@ def _layer(node: LSTMNode, name: str, used: outputs.Use, notes: list[str]) -> LS
         notes.append(
             f"{name}: the graph may turn the sequence round before the LSTM: if so, it is a layer "
             "with go_backwards"
+        )
+    if node.has_lengths:
+        notes.append(
+            f"{name}: the graph tells the LSTM how long each sequence is: give the layer a mask "
+            "that says so"
+        )
+    if node.is_quantized:
+        notes.append(
+            f"{name}: 8-bit weights, read as the numbers that they stand for; the graph also "
+            "rounds what it is given to 8 bits as it runs, and a layer does not"
         )
     halves = [_direction(node, index, used) for index in range(node.directions)]
     return LSTMLayer(

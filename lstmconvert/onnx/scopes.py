@@ -17,18 +17,23 @@ DEFAULT_DOMAINS = ("", "ai.onnx")
 
 @dataclass(eq=False, slots=True)
 class Scope:
-    """One graph: its initializers, the nodes that make its values, its inputs, by name."""
+    """One graph: its initializers, the nodes that make its values, its inputs, by name.
+
+    `sparse`: the names of initializers that list only what is not zero; they are not read.
+    """
 
     outer: Scope | None
     initializers: dict[str, onnx.TensorProto] = field(default_factory=dict)
     producers: dict[str, onnx.NodeProto] = field(default_factory=dict)
     inputs: set[str] = field(default_factory=set)
+    sparse: set[str] = field(default_factory=set)
 
     def holder(self, name: str) -> Scope | None:
         """Return the graph, this one or one around it, that a name belongs to."""
         scope: Scope | None = self
         while scope is not None:
-            if name in scope.initializers or name in scope.producers or name in scope.inputs:
+            kinds = (scope.initializers, scope.producers, scope.inputs, scope.sparse)
+            if any(name in kind for kind in kinds):
                 return scope
             scope = scope.outer
         return None
@@ -86,6 +91,7 @@ def _walk(
     graphs.scopes.append(scope)
     _check_names(graph, skeleton)
     scope.inputs.update(value.name for value in graph.input)
+    scope.sparse.update(proto.values.name for proto in graph.sparse_initializer)
     for proto in graph.initializer:
         if proto.name in scope.initializers:
             raise CorruptFile(
@@ -106,7 +112,7 @@ def _walk(
 def _check_names(graph: onnx.GraphProto, skeleton: Skeleton) -> None:
     """Refuse texts that are not UTF-8: protobuf hands them out as bytes."""
     texts: list[str] = [value.name for value in (*graph.input, *graph.output)]
-    for proto in graph.initializer:
+    for proto in (*graph.initializer, *(sparse.values for sparse in graph.sparse_initializer)):
         texts.append(proto.name)
         texts += (text for entry in proto.external_data for text in (entry.key, entry.value))
     for node in graph.node:

@@ -23,6 +23,9 @@ NUMBERS: dict[str, int] = {
 }
 NAMES: dict[int, str] = {number: name for name, number in NUMBERS.items()}
 
+#: Whole numbers of four bits, two in a byte, the lower half first, and what they are read as.
+PACKED: dict[int, str] = {21: "uint8", 22: "int8"}
+
 #: Opsets that can be asked for: LSTM-14 is the oldest whose batch-major neighbours (Squeeze and
 #: Unsqueeze with axes as inputs, bfloat16 Concat) are all there.
 OLDEST = 14

@@ -13,9 +13,9 @@ import numpy as np
 import onnx
 
 from lstmconvert import limits
-from lstmconvert.dtypes import Array, dtype_of
+from lstmconvert.dtypes import Array, DType, dtype_of
 from lstmconvert.errors import CorruptFile
-from lstmconvert.onnx.types import NAMES
+from lstmconvert.onnx.types import NAMES, PACKED
 from lstmconvert.tensors import ArrayTensor, FileTensor, Shape, SourceFile, Tensor
 
 #: Typed field -> the types that it holds: as themselves, or as bits of narrower ones (onnx.proto).
@@ -46,7 +46,7 @@ _VALUES = (*_FIELDS, "raw_data", "string_data")
 
 def is_known(proto: onnx.TensorProto) -> bool:
     """Whether a tensor's type is one of numbers that NumPy can have."""
-    return proto.data_type in NAMES
+    return proto.data_type in NAMES or proto.data_type in PACKED
 
 
 def shape_of(proto: onnx.TensorProto, where: str) -> Shape:
@@ -78,6 +78,9 @@ def raw(
     """
     shape, dtype = shape_of(proto, where), dtype_of(_name(proto, where))
     _check_one_field([*_present(proto), "raw_data"], where)
+    if proto.data_type in PACKED:
+        _check_count(-(-math.prod(shape) // 2), length, "bytes", where)
+        return ArrayTensor(_unpacked(bytes(source.read_at(offset, length)), shape, dtype))
     _check_count(math.prod(shape) * dtype.itemsize, length, "bytes", where)
     return FileTensor(source, offset, shape, dtype)
 
@@ -94,6 +97,8 @@ def inline(proto: onnx.TensorProto, where: str) -> Tensor:
     if not present and count == 0:
         return ArrayTensor(np.empty(shape, dtype_of(name)))
     _check_one_field(present, where)
+    if proto.data_type in PACKED:
+        return ArrayTensor(_packed_inline(proto, present[0], shape, where))
     if present == ["raw_data"]:
         _check_count(count * dtype_of(name).itemsize, len(proto.raw_data), "bytes", where)
         array = np.frombuffer(proto.raw_data, dtype_of(name))
@@ -103,6 +108,25 @@ def inline(proto: onnx.TensorProto, where: str) -> Tensor:
     numbers = np.asarray(getattr(proto, present[0]), _WIDE[present[0]])
     _check_count(count * (2 if name == "complex64" else 1), len(numbers), "numbers", where)
     return ArrayTensor(_narrowed(numbers, name, where).reshape(shape))
+
+
+def _packed_inline(proto: onnx.TensorProto, field: str, shape: Shape, where: str) -> Array:
+    if field == "raw_data":
+        data = bytes(proto.raw_data)
+    elif field == "int32_data" and all(0 <= byte < 256 for byte in proto.int32_data):
+        data = bytes(proto.int32_data)
+    else:
+        raise CorruptFile("numbers in the wrong field", where=where, found=field)
+    _check_count(-(-math.prod(shape) // 2), len(data), "bytes", where)
+    return _unpacked(data, shape, dtype_of(_name(proto, where)))
+
+
+def _unpacked(data: bytes, shape: Shape, dtype: DType) -> Array:
+    pairs = np.frombuffer(data, np.uint8)
+    halves = np.stack([pairs & 0xF, pairs >> 4], axis=-1).reshape(-1)[: math.prod(shape)]
+    if dtype.kind == "i":  # the sign of four bits, spread over eight
+        halves = ((halves ^ 8).astype(np.int8) - 8).astype(np.int8)
+    return halves.astype(dtype).reshape(shape)
 
 
 def _narrowed(numbers: Array, name: str, where: str) -> Array:
@@ -143,8 +167,9 @@ def _check_count(wanted: int, found: int, what: str, where: str) -> None:
 
 
 def _name(proto: onnx.TensorProto, where: str) -> str:
-    if proto.data_type not in NAMES:
+    name = NAMES.get(proto.data_type) or PACKED.get(proto.data_type)
+    if name is None:
         raise CorruptFile(
             "a tensor of a type that is not read here", where=where, found=proto.data_type
         )
-    return NAMES[proto.data_type]
+    return name
