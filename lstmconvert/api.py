@@ -223,6 +223,7 @@ TARGETS: tuple[Target, ...] = (
     Target((".tflite",), "tflite", "tflite"),
     Target((".mat",), "mat", "matlab"),
     Target((".msgpack",), "msgpack", "flax"),
+    Target((".eqx",), "eqx", "equinox"),
 )
 
 

@@ -24,6 +24,7 @@ _MODULES = {
     "params": "params",
     "mat": "mat",
     "msgpack": "msgpack",
+    "eqx": "eqx",
     "ncnn": "ncnn",
     "tfjs": "tfjs",
     "tflite": "tflite",
@@ -38,7 +39,7 @@ _SIGNATURES = {
     "mat": (0, b"MATLAB "),
 }
 #: Containers with no place for metadata: options do not come back from them.
-BARE = frozenset({"msgpack"})
+BARE = frozenset({"msgpack", "eqx"})
 #: Containers whose arrays have the names of one layout, which is called as they are.
 _OWN = frozenset({"ncnn", "tflite"})
 

@@ -17,6 +17,7 @@ from lstmconvert.keras.zipmembers import SIGNATURE as ZIP
 from lstmconvert.keras.zipmembers import ZipMembers
 from lstmconvert.model import Model
 from lstmconvert.neighbours import Neighbours
+from lstmconvert.npy import MAGIC as NPY
 from lstmconvert.tensors import SourceFile, Tensor
 
 GATES, TFLITE = "gates", "tflite"
@@ -75,6 +76,8 @@ def open_model(path: Path, given: load.Given | None, layout: str | None = None) 
         return _open_arrays(source, container, layout)
     if path.name.lower().endswith(".msgpack"):  # it has no signature
         return _open_arrays(source, "msgpack", layout)
+    if head.startswith(NPY) and path.name.lower().endswith(".eqx"):
+        return _open_arrays(source, "eqx", layout or "equinox")
     if is_hdf5(source):
         return load.load_hdf5(source, given)
     if head.lstrip()[:1] in (b"{", b"["):

@@ -183,6 +183,7 @@ EQUINOX = Row(
         Slot(key="{d}{k}weight_hh", parts=("recurrent_kernel",), transposed=True),
         Slot(key="{d}{k}bias", parts=("bias",)),
     ),
+    containers=("safetensors", "eqx", "npz", "json"),
     recognised=True,
     evidence="equinox/nn/_rnn.py:197",
     hint="A cell of one step of one example: its user writes the scan, and vmaps it.",

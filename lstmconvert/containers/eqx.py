@@ -1,0 +1,99 @@
+"""Equinox's `.eqx`: the leaves of a tree as `.npy` arrays, one after another, without names.
+
+(equinox/_serialisation.py, `tree_serialise_leaves`.) Three or two arrays that have the shapes of an
+`equinox.nn.LSTMCell`'s leaves are one: `weight_ih` (4 units, inputs), `weight_hh` (4 units, units),
+`bias` (4 units,). A cell's name is its number, where there are several.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from lstmconvert import limits, npy
+from lstmconvert.dtypes import dtype_of
+from lstmconvert.errors import UnsupportedByTarget
+from lstmconvert.files import Window
+from lstmconvert.tensors import SourceFile, Tensor
+
+_KEYS = ("weight_ih", "weight_hh", "bias")
+#: NumPy has no name for bfloat16: it is written as raw bytes of two (jax.numpy.save).
+_RAW, _BFLOAT16 = ("<V2", "|V2"), "bfloat16"
+
+
+def read(source: SourceFile) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a file's arrays: a cell's as `<number>.weight_ih`, others' by their number.
+
+    Raises:
+        CorruptFile, LimitExceeded: it is not of this format.
+    """
+    leaves = _leaves(source)
+    cells: list[dict[str, Tensor]] = []
+    others: dict[str, Tensor] = {}
+    start = 0
+    while start < len(leaves):
+        count = _cell(leaves[start : start + 3])
+        if count:
+            cells.append(dict(zip(_KEYS, leaves[start : start + count], strict=False)))
+        else:
+            others[f"leaf.{start}"] = leaves[start]
+        start += count or 1
+    if len(cells) == 1:
+        return {**cells[0], **others}, {}
+    named = {f"{number}.{key}": t for number, cell in enumerate(cells) for key, t in cell.items()}
+    return {**named, **others}, {}
+
+
+def _leaves(source: SourceFile) -> list[Tensor]:
+    leaves: list[Tensor] = []
+    offset = 0
+    while offset < source.size:
+        limits.JSON_VALUES.check(len(leaves), source.path, "the number of arrays")
+        where = f"{source.path}: array {len(leaves)}"
+        header = npy.read_header(Window(source, offset), where)
+        is_raw = header.descr in _RAW
+        dtype = dtype_of(_BFLOAT16) if is_raw else npy.number_dtype(header.descr, where)
+        begin, size = offset + header.data, math.prod(header.shape) * dtype.itemsize
+        size = min(size, source.size - begin)
+        data = Window(source, begin, size)
+        leaves.append(npy.tensor_at(data, dtype, header.shape, header.fortran, where))
+        offset = begin + size
+    return leaves
+
+
+def _cell(leaves: list[Tensor]) -> int:
+    """Return how many of the first leaves are a cell's: 3, 2 without bias, or 0."""
+    shapes = [leaf.shape for leaf in leaves]
+    if len(shapes) < 2 or len(shapes[0]) != 2 or len(shapes[1]) != 2:
+        return 0
+    rows = shapes[0][0]
+    if shapes[1][0] != rows or rows != 4 * shapes[1][1] or not rows:
+        return 0
+    return 3 if shapes[2:] == [(rows,)] else 2
+
+
+def write(
+    path: Path, tensors: Mapping[str, Tensor], texts: Callable[[], Mapping[str, str]]
+) -> None:
+    """Write one cell, which `tree_deserialise_leaves` reads. The arguments: `safetensors.write`.
+
+    Raises:
+        UnsupportedByTarget: it is more than one cell: there are no names to tell them apart.
+    """
+    texts()
+    if not set(tensors) <= set(_KEYS):
+        raise UnsupportedByTarget(
+            "an .eqx has no names: it holds one cell here, without a name before its arrays",
+            where=path,
+            option="layers",
+            target="eqx",
+            found=", ".join(tensors)[:80],
+            expected=", ".join(_KEYS),
+            hint="give --bare, and one layer of one direction with --layer",
+        )
+    with open(path, "xb") as file:
+        for key in (key for key in _KEYS if key in tensors):
+            np.save(file, np.ascontiguousarray(tensors[key].read()), allow_pickle=False)
