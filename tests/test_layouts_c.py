@@ -91,6 +91,15 @@ def test_what_is_not_written_in_c(options: Any, message: str, tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_program_that_steps_alone_compiles_without_a_warning(tmp_path: Path) -> None:
+    """Audio plug-ins keep the states themselves, and never call the forward pass."""
+    lc.save(case("bidirectional").layer, tmp_path / "lstm.h")
+    (tmp_path / "x.c").write_text('#include "lstm.h"\nint main(void) { return 0; }\n')
+    command = ["gcc", *STRICT, "-Wno-unused-const-variable", "-o", tmp_path / "x", tmp_path / "x.c"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
 def test_nan_is_refused(tmp_path: Path) -> None:
     layer = make_layer(make_cell(np.random.default_rng(2), 3, 2))
     layer.forget_gate.tensors["bias"]._array[0] = np.nan

@@ -40,7 +40,7 @@ _NUMBER = re.compile(r"-?0x[0-9a-f.]+p[+-]\d+")
 
 _STEP = """
 /* One step: from x ({inputs}) and the states h ({units}) and c ({units}) to the next states. */
-static void {id}_step(const {type} *x, {type} *h, {type} *c) {{
+static inline void {id}_step(const {type} *x, {type} *h, {type} *c) {{
   {type} next[{units}];
   for (int u = 0; u < {units}; ++u) {{
     {type} i = {id}_input_gate_bias[u], f = {id}_forget_gate_bias[u];
@@ -65,7 +65,7 @@ static void {id}_step(const {type} *x, {type} *h, {type} *c) {{
 """
 _FORWARD = """
 /* From x (steps, {inputs}) to y (steps, {width}): every output, as with return_sequences. */
-static void {id}_forward(const {type} *x, int steps, {type} *y) {{
+static inline void {id}_forward(const {type} *x, int steps, {type} *y) {{
 {runs}}}
 """
 _RUN = """  {{
@@ -174,7 +174,7 @@ def _functions(cell: Cell, layer: LSTMLayer, name: str, kind: str, end: str) -> 
     texts = []
     for role, option in (("gate", "recurrent_activation"), ("activation", "activation")):
         body = _expression(getattr(cell.options, option), layer, option, end)
-        texts.append(f"\nstatic {kind} {name}_{role}({kind} x) {{ return {body}; }}\n")
+        texts.append(f"\nstatic inline {kind} {name}_{role}({kind} x) {{ return {body}; }}\n")
     return "".join(texts)
 
 
