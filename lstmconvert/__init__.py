@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lstmconvert.api import convert as convert
     from lstmconvert.api import load as load
     from lstmconvert.api import save as save
+    from lstmconvert.bulk.run import convert_many as convert_many
     from lstmconvert.compare import diff as diff
     from lstmconvert.errors import LSTMConvertError as LSTMConvertError
     from lstmconvert.gates import Gate as Gate
@@ -39,6 +40,7 @@ _HOMES = {
     "Result": "api",
     "arrange": "layouts.plain",
     "convert": "api",
+    "convert_many": "bulk.run",
     "diff": "compare",
     "from_keras": "keras.fromlive",
     "from_torch": "live.torch",
@@ -58,6 +60,7 @@ __all__ = [
     "Result",
     "arrange",
     "convert",
+    "convert_many",
     "diff",
     "from_keras",
     "from_torch",

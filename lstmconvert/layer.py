@@ -48,12 +48,13 @@ class Unknown(Enum):
     def __repr__(self) -> str:
         return "unknown"
 
+    __str__ = __repr__
+
     def __bool__(self) -> Literal[False]:
         return False
 
 
 UNKNOWN = Unknown.UNKNOWN
-
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,20 +40,7 @@ _CONTRADICTIONS = (
 )
 @click.argument("source", metavar="SRC", type=options.PATH)
 @click.argument("destination", metavar="DST", type=options.PATH)
-@click.option(
-    "--from",
-    "from_layout",
-    metavar="LAYOUT",
-    help="How SRC arranges the gates: torch, flax, … By default found out from its metadata, "
-    "then its names.",
-)
-@click.option(
-    "--to",
-    "layout",
-    metavar="LAYOUT",
-    help="How DST arranges the gates: torch, flax, … (lstmconvert formats lists them). By "
-    "default gates for .safetensors, .npz and .onnx, keras for Keras files.",
-)
+@options.conversion
 @click.option(
     "--layer",
     "layers",
@@ -62,32 +49,6 @@ _CONTRADICTIONS = (
     help="Convert this layer alone. May be given more than once.",
 )
 @click.option(
-    "--dtype", metavar="DTYPE", help="Cast the LSTM weights: float32, float16, bfloat16 or float64."
-)
-@click.option(
-    "--config",
-    metavar="FILE",
-    type=options.PATH,
-    help="The model's config, for weights without one: the text of to_json(), a .keras "
-    "or a whole-model .h5.",
-)
-@click.option(
-    "--set",
-    "settings",
-    metavar="[LAYER.]OPTION=VALUE",
-    multiple=True,
-    help="Say an option that no file says. May be given more than once.",
-)
-@click.option("--lstm-only", is_flag=True, help="Leave out all that belongs to no LSTM layer.")
-@click.option(
-    "--with-other",
-    is_flag=True,
-    help="Carry the other tensors too: the default where DST is per gate.",
-)
-@click.option("--with-optimizer", is_flag=True, help="Carry the optimizer's slots too.")
-@options.onnx
-@click.option("--bare", is_flag=True, help="For framework layouts: no layer name before tensors'.")
-@click.option(
     "--stack",
     "stacks",
     metavar="NAME=a,b",
@@ -95,17 +56,6 @@ _CONTRADICTIONS = (
     help="For framework layouts: the layers a and b, which follow one another, become one of "
     "several layers (PyTorch's num_layers). May be given more than once.",
 )
-@click.option(
-    "--rescale-hard-sigmoid",
-    is_flag=True,
-    help="For Keras destinations: express the hard_sigmoid of Keras 2 by that of Keras 3 "
-    "and rescaled weights, equal to rounding.",
-)
-@click.option("--force", is_flag=True, help="Replace DST if it exists.")
-@click.option(
-    "--allow-lossy", is_flag=True, help="Accept that DST cannot express some of what a layer does."
-)
-@click.option("--dry-run", is_flag=True, help="Do everything but write.")
 @options.as_json
 @options.isolate
 def command(
@@ -117,7 +67,7 @@ def command(
 ) -> None:
     from lstmconvert import api
 
-    _check(api.target_of(destination, given["layout"]), destination, given)
+    check(api.target_of(destination, given["layout"]), destination, given)
     result = api.convert(
         source,
         destination,
@@ -132,7 +82,7 @@ def command(
         output.done(_summary(result))
 
 
-def _check(target: Target, destination: Path, given: dict[str, Any]) -> None:
+def check(target: Target, destination: Path, given: dict[str, Any]) -> None:
     """Raise `UsageError` for an option that means nothing here, or contradicts another."""
     is_keras, is_onnx = target.is_keras, target.container == "onnx"
     is_framework = not is_keras and (given["layout"] or target.default) != "gates"
@@ -143,10 +93,10 @@ def _check(target: Target, destination: Path, given: dict[str, Any]) -> None:
         ("with_other", _GATES, not is_keras),
         ("rescale_hard_sigmoid", _KERAS, is_keras),
     ):
-        if given[option] not in (None, False, ()) and not fits:
+        if given.get(option) not in (None, False, ()) and not fits:
             raise UsageError(f"{_flag(option)} is for {purpose}", found=destination)
     for wanted, other in _CONTRADICTIONS:
-        if given[wanted] and given[other]:
+        if given.get(wanted) and given.get(other):
             raise UsageError(f"{_flag(wanted)} and {_flag(other)} contradict each other")
 
 

@@ -20,6 +20,7 @@ from lstmconvert.cli import failures
 COMMANDS = {
     "inspect": "Show the layers, tensors and gates of a file, and why they have their shapes.",
     "convert": "Write a model's LSTM weights to another kind of file.",
+    "batch": "Convert many files: folders and globs, resumable, in parallel.",
     "diff": "Tell whether two files hold the same layers, bit for bit.",
     "verify": "Run two files, or two engines, on the same input, and compare the outputs.",
     "formats": "List the frameworks' layouts: what each keeps, changes and cannot express.",

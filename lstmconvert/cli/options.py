@@ -82,3 +82,73 @@ _ONNX: tuple[Callable[[F], F], ...] = (
         help="For ONNX: the lengths of the sequences are an input; default all of them whole.",
     ),
 )
+
+
+def conversion(function: F) -> F:
+    """Add the options that every conversion takes, of one file or of many."""
+    for decorate in reversed(_CONVERSION):
+        function = decorate(function)
+    return function
+
+
+_CONVERSION: tuple[Callable[[F], F], ...] = (
+    click.option(
+        "--from",
+        "from_layout",
+        metavar="LAYOUT",
+        help="How SRC arranges the gates: torch, flax, … By default found out from its metadata, "
+        "then its names.",
+    ),
+    click.option(
+        "--to",
+        "layout",
+        metavar="LAYOUT",
+        help="How to arrange the gates: torch, flax, … (lstmconvert formats lists them). By "
+        "default gates for .safetensors, .npz and .onnx, keras for Keras files.",
+    ),
+    click.option(
+        "--dtype",
+        metavar="DTYPE",
+        help="Cast the LSTM weights: float32, float16, bfloat16 or float64.",
+    ),
+    click.option(
+        "--config",
+        metavar="FILE",
+        type=PATH,
+        help="The model's config, for weights without one: the text of to_json(), a .keras "
+        "or a whole-model .h5.",
+    ),
+    click.option(
+        "--set",
+        "settings",
+        metavar="[LAYER.]OPTION=VALUE",
+        multiple=True,
+        help="Say an option that no file says. May be given more than once.",
+    ),
+    click.option(
+        "--lstm-only", is_flag=True, help="Leave out all that belongs to no LSTM layer."
+    ),
+    click.option(
+        "--with-other",
+        is_flag=True,
+        help="Carry the other tensors too: the default where the destination is per gate.",
+    ),
+    click.option("--with-optimizer", is_flag=True, help="Carry the optimizer's slots too."),
+    onnx,
+    click.option(
+        "--bare", is_flag=True, help="For framework layouts: no layer name before tensors'."
+    ),
+    click.option(
+        "--rescale-hard-sigmoid",
+        is_flag=True,
+        help="For Keras destinations: express the hard_sigmoid of Keras 2 by that of Keras 3 "
+        "and rescaled weights, equal to rounding.",
+    ),
+    click.option("--force", is_flag=True, help="Replace a destination that exists."),
+    click.option(
+        "--allow-lossy",
+        is_flag=True,
+        help="Accept that the destination cannot express some of what a layer does.",
+    ),
+    click.option("--dry-run", is_flag=True, help="Do everything but write."),
+)

@@ -1,0 +1,1 @@
+"""Many files at once: which there are, where each goes, who converts them, what became of each."""

@@ -1,0 +1,145 @@
+"""One file of many: what a worker does. Whatever happens to it, the answer is an outcome."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lstmconvert.bulk import stores
+from lstmconvert.bulk.report import FAILED, SKIPPED, WRITTEN, Outcome
+from lstmconvert.bulk.sources import Job
+from lstmconvert.errors import DestinationError, LSTMConvertError
+from lstmconvert.jsontext import canonical
+
+
+def fingerprint(options: Mapping[str, Any]) -> str:
+    """Return what options a destination was written with, as a text to compare."""
+    shapes = {key: value for key, value in options.items() if key != "force" and value}
+    return canonical({key: _plain(value) for key, value in sorted(shapes.items())})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, (bool, int, float)) else str(value)
+
+
+def convert(job: Job, options: Mapping[str, Any], known: Mapping[str, Any] | None) -> Outcome:
+    """Convert one file, or find that it has been converted.
+
+    Args:
+        job: the source and the destination.
+        options: of `lstmconvert.convert`.
+        known: what an earlier run reports of the destination.
+    """
+    start = time.perf_counter()
+    try:
+        outcome = _done(job, options, known) or _converted(job, options)
+    except LSTMConvertError as error:
+        outcome = _failed(job, str(error), error.hint, type(error).__name__)
+    except Exception as error:  # a bad file never stops the others
+        outcome = _failed(job, f"{job.source}: {error}", None, type(error).__name__)
+    return replace(outcome, seconds=time.perf_counter() - start)
+
+
+def _failed(job: Job, error: str, hint: str | None, kind: str) -> Outcome:
+    return Outcome(
+        source=job.source,
+        destination=job.destination,
+        status=FAILED,
+        error=error,
+        hint=hint,
+        kind=kind,
+    )
+
+
+def died(job: Job) -> Outcome:
+    """Return the outcome of a file whose worker died of it."""
+    text = f"{job.source}: the process that converted it died: out of memory, or killed"
+    return _failed(job, text, "convert it by itself to see more", "BrokenProcessPool")
+
+
+def _done(
+    job: Job, options: Mapping[str, Any], known: Mapping[str, Any] | None
+) -> Outcome | None:
+    """Return that an earlier run did this, if it did: from the same bytes, with the same options.
+
+    Raises:
+        DestinationError: the destination is there, and made of something else.
+    """
+    if options.get("force") or options.get("dry_run") or not stores.exists(job.destination):
+        return None
+    made_with = fingerprint(options)
+    with stores.local_source(job.source) as path:
+        digest = _digest(path, options)
+    if known is None:
+        known = _unreported(job.destination, options)
+    is_done = known.get("status") in (WRITTEN, SKIPPED) and known.get("options") == made_with
+    if is_done and digest is not None and known.get("sha256") == digest:
+        return Outcome(
+            source=job.source,
+            destination=job.destination,
+            status=SKIPPED,
+            layers=tuple(known.get("layers") or ()),
+            sha256=digest,
+            options=made_with,
+        )
+    raise DestinationError(
+        "the destination exists, and the report does not say that it was made from this source "
+        "with these options",
+        where=job.destination,
+        hint="--force replaces it",
+    )
+
+
+def _unreported(destination: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what a file says of itself that no report lists: its run was killed just then.
+
+    Per-gate files keep their source's hash, and nothing of the options but the layout: `{}` where
+    there were others, and for what is no such file.
+    """
+    from lstmconvert import api, describe
+
+    if set(options) - {"layout"} and any(options[key] for key in set(options) - {"layout"}):
+        return {}
+    try:
+        model = api.load(destination)
+    except LSTMConvertError:
+        return {}
+    wanted = options.get("layout") or api.GATES
+    if not describe.is_converted(model) or describe.layout_of(model) != wanted:
+        return {}
+    made_with = fingerprint(options)
+    return {"status": WRITTEN, "sha256": model.source.sha256, "options": made_with}
+
+
+def _digest(path: Path, options: Mapping[str, Any]) -> str | None:
+    """Return the SHA-256 of the source: of the file, or of the files that make up the model."""
+    from lstmconvert import api, files
+
+    if path.is_file():
+        return files.digest_of_file(files.open_source(path))
+    return api.load(path, layout=options.get("from_layout")).source.sha256
+
+
+def _converted(job: Job, options: Mapping[str, Any]) -> Outcome:
+    from lstmconvert import api
+
+    force, dry = bool(options.get("force")), bool(options.get("dry_run"))
+    with (
+        stores.local_source(job.source) as source,
+        stores.local_destination(job.destination, force=force, dry=dry) as destination,
+    ):
+        result = api.convert(source, destination, **options)
+        return Outcome(
+            source=job.source,
+            destination=job.destination,
+            status=WRITTEN,
+            layers=result.layers,
+            warnings=result.warnings,
+            sha256=_digest(source, options),
+            options=fingerprint(options),
+        )

@@ -1,0 +1,241 @@
+"""Converting many files, here or on any executor: in order, whatever becomes of each."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import (
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+)
+from itertools import islice
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from lstmconvert.bulk import one, stores
+from lstmconvert.bulk.report import NAME, Outcome, Report
+from lstmconvert.bulk.sources import Job, jobs
+from lstmconvert.errors import UsageError
+
+#: So many files are handed out before the first of them is done: enough that no worker waits, and
+#: no more than fits a scheduler's patience when there are a hundred thousand.
+_IN_FLIGHT = 256
+#: What a worker needs is imported once, in the process that the workers are copies of.
+_PRELOADED = ["lstmconvert.api", "lstmconvert.bulk.one", "lstmconvert.keras.load", "h5py"]
+
+OnEvent = Callable[[Outcome], object]
+
+
+def plan(
+    sources: Sequence[str | Path], out_dir: str | Path, *, suffix: str = ".safetensors"
+) -> list[Job]:
+    """Return which file becomes which, and read no file.
+
+    Args:
+        sources: files, folders and globs, or URLs of them.
+        out_dir: the folder, or URL of one, for what is made.
+        suffix: of the destinations; it names their container.
+
+    Raises:
+        SourceError: one of the sources is not there, or holds no model.
+        UsageError: two sources would have one destination, or there is no such suffix.
+    """
+    folder = os.fspath(out_dir)
+    found = stores.expanded([os.fspath(source) for source in sources], folder)
+    return jobs(found, lambda place: stores.joined(folder, place), suffix)
+
+
+def convert_many(
+    sources: Sequence[str | Path],
+    out_dir: str | Path,
+    *,
+    suffix: str = ".safetensors",
+    executor: Executor | None = None,
+    workers: int = 1,
+    report: str | Path | None = None,
+    on_event: OnEvent | None = None,
+    **options: Any,
+) -> list[Outcome]:
+    """Convert many files; a bad one never stops the others.
+
+    Files that an earlier call has done are skipped: those of which `report` says that they were
+    made from a source of the same SHA-256, with the same options.
+
+    >>> import lstmconvert as lc, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     outcomes = lc.convert_many(["fixtures/keras-3.15.1/seed95.*"], folder, suffix=".npz")
+    ...     sum(map(bool, outcomes)) > 1
+    True
+
+    Args:
+        sources: files, folders (searched for models; their sub-folders are kept below `out_dir`)
+            and globs, or fsspec URLs of them.
+        out_dir: the folder for what is made, or its URL.
+        suffix: of the destinations; it names their container.
+        executor: any `concurrent.futures.Executor`, which is not shut down. Its workers must see
+            the same paths. By default the files are converted here, in `workers` processes.
+        workers: how many processes; 1 is this one.
+        report: the file that keeps what became of each, a JSON object a line; by default
+            `lstmconvert-batch.jsonl` in `out_dir`, and none where that is a URL.
+        on_event: called with each outcome, as the files are done, in the caller's thread.
+        options: those of `lstmconvert.convert`.
+
+    Returns:
+        The outcomes, in the order of the sources, and of the names inside a folder; each is true
+        if its destination holds what it should.
+
+    Raises:
+        SourceError, UsageError: see `plan`. Nothing has been converted then.
+        BaseException: what `on_event` raises, or an interrupt. Then no further file is begun, and
+            those that were begun are finished.
+    """
+    from lstmconvert import api
+
+    target = api.target_of(Path(f"x{suffix}"), options.get("layout"))
+    if workers < 1:
+        raise UsageError("a number of processes", found=workers, expected="1 or more")
+    todo = plan(sources, out_dir, suffix=suffix)
+    kept = Report(_report_path(report, out_dir, dry=bool(options.get("dry_run"))))
+    done: dict[Job, Outcome] = {}
+    options = {"layout": target.default, **{k: v for k, v in options.items() if v is not None}}
+    try:
+        with _Runner(executor, workers, options, kept.known) as runner:
+            try:
+                for job, outcome in runner.outcomes(todo):
+                    done[job] = outcome
+                    kept.add(outcome)
+                    if on_event is not None:
+                        on_event(outcome)
+            finally:
+                for outcome in runner.begun():
+                    kept.add(outcome)
+    finally:
+        kept.close(job.destination for job in todo)
+    return [done[job] for job in todo]
+
+
+def _report_path(report: str | Path | None, out_dir: str | Path, *, dry: bool) -> Path | None:
+    if dry:
+        return None
+    if report is not None:
+        return Path(report)
+    if stores.is_url(os.fspath(out_dir)):
+        return None
+    Path(out_dir).mkdir(parents=True, exist_ok=True)
+    return Path(out_dir, NAME)
+
+
+class _Runner:
+    """Hands out jobs, a bounded number at a time, and yields their outcomes as they come.
+
+    Args:
+        executor: the caller's, or None.
+        workers: how many processes, without one.
+        options: of `convert`.
+        known: what earlier runs report, by destination.
+    """
+
+    def __init__(
+        self,
+        executor: Executor | None,
+        workers: int,
+        options: Mapping[str, Any],
+        known: Mapping[str, Mapping[str, Any]],
+    ) -> None:
+        self._given, self._workers = executor, workers
+        self._options, self._known = options, known
+        self._pool: Executor | None = None
+        self._running: dict[Future[Outcome], Job] = {}
+
+    def __enter__(self) -> _Runner:
+        if self._given is None and self._workers > 1:
+            self._pool = _pool(self._workers)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def outcomes(self, todo: Sequence[Job]) -> Iterator[tuple[Job, Outcome]]:
+        """Yield each job with its outcome, as they are done."""
+        executor = self._given or self._pool
+        if executor is None:
+            for job in todo:
+                yield job, one.convert(job, self._options, self._known.get(job.destination))
+            return
+        waiting, running = iter(todo), self._running
+        ended: SimpleQueue[Future[Outcome]] = SimpleQueue()
+        while True:
+            for job in islice(waiting, _IN_FLIGHT - len(running)):
+                future = self._submit(job, self._pool or executor)
+                running[future] = job
+                future.add_done_callback(ended.put)
+            if not running:
+                return
+            future = ended.get()
+            done = running.pop(future)
+            yield done, self._outcome(future, done)
+
+    def begun(self) -> Iterator[Outcome]:
+        """Take back what was handed out and not begun; yield the outcomes of what was."""
+        begun = [future for future in self._running if not future.cancel()]
+        for future in begun:
+            with contextlib.suppress(BrokenExecutor, CancelledError):
+                yield future.result()
+
+    def _submit(self, job: Job, executor: Executor) -> Future[Outcome]:
+        known = self._known.get(job.destination)
+        try:
+            return executor.submit(one.convert, job, self._options, known)
+        except BrokenExecutor:
+            if self._pool is None:
+                raise
+            self._pool.shutdown(wait=True)
+            self._pool = _pool(self._workers)
+            return self._pool.submit(one.convert, job, self._options, known)
+
+    def _outcome(self, future: Future[Outcome], job: Job) -> Outcome:
+        """Return a job's outcome. Where a worker died, all that it shared its pool with fail; each
+        of them is tried again by itself, and only the one that kills its process has failed."""
+        try:
+            return future.result()
+        except BrokenExecutor:
+            if self._given is not None:
+                return one.died(job)
+        with _pool(1) as alone:
+            try:
+                known = self._known.get(job.destination)
+                return alone.submit(one.convert, job, self._options, known).result()
+            except BrokenExecutor:
+                return one.died(job)
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    # Not `fork`: it copies locks that threads of the caller hold. Not `spawn`: it imports NumPy and
+    # h5py anew in each worker. A fork server has no threads, and has imported them once.
+    server = "forkserver" if hasattr(os, "fork") else "spawn"
+    context = get_context(server)
+    if server == "forkserver":
+        context.set_forkserver_preload(_PRELOADED)
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start)
+
+
+def _start() -> None:
+    """Leave an interrupt to the parent, which lets what was begun be finished; die when it dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow, daemon=True).start()
+
+
+def _follow() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # the pool's queue would wait for ever for another job

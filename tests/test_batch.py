@@ -1,0 +1,277 @@
+"""Many files: every one converted, reported, skipped when it is done; none stops the others."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli import KERAS, run
+
+import lstmconvert as lc
+from lstmconvert.bulk import one
+from lstmconvert.bulk import run as bulk_run
+from lstmconvert.bulk.report import NAME
+from lstmconvert.errors import CorruptFile, SourceError, UsageError
+
+GOOD = ("both_unlike.keras", "rnn_stack.keras", "seed95.keras")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three models, one of them in a sub-folder, a broken one, and what is no model."""
+    root = tmp_path / "in"
+    (root / "sub").mkdir(parents=True)
+    for name in GOOD[:2]:
+        shutil.copy(KERAS / name, root / name)
+    shutil.copy(KERAS / GOOD[2], root / "sub" / GOOD[2])
+    (root / "broken.keras").write_bytes((KERAS / GOOD[0]).read_bytes()[:2000])
+    (root / "notes.txt").write_text("no model")
+    return root
+
+
+def rows(folder: Path) -> dict[str, Any]:
+    """The report: name of the source -> its line."""
+    lines = (folder / NAME).read_text().splitlines()
+    return {Path(json.loads(line)["source"]).name: json.loads(line) for line in lines}
+
+
+def others(folder: Path) -> list[str]:
+    """What lies in a folder that is neither a result nor the report."""
+    found = [path for path in folder.rglob("*") if path.is_file()]
+    return [p.name for p in found if p.suffix != ".safetensors" and p.name != NAME]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_folder(processes: int, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = run("batch", folder, "--out-dir", out, "-j", processes)
+    assert done.code == 1
+    assert done.out == ""
+    assert done.err.splitlines()[-1] == "4 files: 3 written, 1 failed"
+    assert f"{folder}/broken.keras" in done.err
+    for name in GOOD:
+        single = tmp_path / "single.safetensors"
+        lc.convert(KERAS / name, single, force=True)
+        (made,) = out.rglob(f"{Path(name).stem}.safetensors")
+        assert made.read_bytes() == single.read_bytes()
+    assert (out / "sub" / "seed95.safetensors").is_file()
+    assert others(out) == []
+    report = rows(out)
+    assert list(report) == ["both_unlike.keras", "broken.keras", "rnn_stack.keras", "seed95.keras"]
+    assert report["seed95.keras"]["layers"] == ["lstm"]
+    assert report["seed95.keras"]["seconds"] > 0
+    assert report["broken.keras"]["status"] == "failed"
+    assert report["broken.keras"]["kind"] == "CorruptFile"
+    assert not (out / "broken.safetensors").exists()
+
+
+def test_what_is_done_is_skipped(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (folder / "broken.keras").unlink()
+    assert run("batch", folder, "--out-dir", out, "-j", 1).code == 0
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
+    again = run("batch", folder, "--out-dir", out, "-j", 1, "--json")
+    assert again.code == 0
+    assert again.err == "3 files: 0 written, 3 done before\n"
+    assert [json.loads(line)["status"] for line in again.out.splitlines()] == ["skipped"] * 3
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
+    # Another source, or other options, are not what was done.
+    shutil.copy(KERAS / "rnn_stack.keras", folder / "both_unlike.keras")
+    changed = run("batch", folder, "--out-dir", out, "-j", 1)
+    assert changed.code == 1
+    assert "--force" in rows(out)["both_unlike.keras"]["hint"]
+    assert run("batch", folder, "--out-dir", out, "--dtype", "float16", "-j", 1).code == 1
+    assert run("batch", folder, "--out-dir", out, "-j", 1, "--force").code == 0
+    assert bool(lc.diff(folder / "both_unlike.keras", out / "both_unlike.safetensors"))
+
+
+def test_a_result_that_no_report_lists_tells_its_source_itself(
+    folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run("batch", folder, "--out-dir", out, "-j", 1)
+    (out / NAME).unlink()
+    assert "3 done before, 1 failed" in run("batch", folder, "--out-dir", out, "-j", 1).err
+
+
+def test_keras_files_are_skipped_by_the_report(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for text in ("3 written, 1 failed", "3 done before, 1 failed"):
+        assert text in run("batch", folder, "--out-dir", out, "--suffix", ".h5", "-j", 1).err
+    (out / NAME).unlink()
+    assert "4 failed" in run("batch", folder, "--out-dir", out, "--suffix", ".h5", "-j", 1).err
+
+
+def test_globs_are_expanded(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = run("batch", f"{folder}/**/s*.keras", "--out-dir", out, "-j", 1)
+    assert done.err == "1 file: 1 written\n"
+    assert (out / "sub" / "seed95.safetensors").is_file()
+
+
+def test_a_folder_inside_the_sources_is_no_source(folder: Path) -> None:
+    out = folder / "out"
+    for text in ("3 written, 1 failed", "3 done before, 1 failed"):
+        assert text in run("batch", folder, "--out-dir", out, "-j", 1).err
+
+
+def test_loops_of_links_are_not_followed(folder: Path, tmp_path: Path) -> None:
+    (folder / "sub" / "up").symlink_to(folder, target_is_directory=True)
+    assert "4 files" in run("batch", folder, "--out-dir", tmp_path / "out", "-j", 1).err
+
+
+def test_dry_run_writes_nothing(folder: Path, tmp_path: Path) -> None:
+    done = run("batch", folder, "--out-dir", tmp_path / "out", "--dry-run", "-j", 1)
+    assert done.err.splitlines()[-1] == "4 files: 3 would be written, 1 failed"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "No such file"),
+        (["nowhere/*.keras"], "no model there"),
+        (["fixtures/keras-3.15.1/seed95.keras", "--suffix", ".txt"], "suffix"),
+        (["fixtures/keras-3.15.1/seed95.keras", "--suffix", ".keras", "--fused"], "--fused"),
+        (["fixtures/keras-3.15.1/seed95.keras", "-j", "0"], "number of processes"),
+        (["odd://place/x.keras"], "no such kind of URL"),
+    ],
+)
+def test_what_is_refused_before_anything_is_done(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    done = run("batch", *arguments, "--out-dir", tmp_path / "out")
+    assert done.code == 2
+    assert len(done.err.splitlines()) == 2
+    assert message in done.err
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_file_that_is_no_report(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text("a\nb\n")
+    with pytest.raises(CorruptFile, match="not a report"):
+        lc.convert_many([KERAS / "seed95.keras"], tmp_path)
+
+
+class TestConvertMany:
+    def test_order_and_events(self, folder: Path, tmp_path: Path) -> None:
+        seen: list[Any] = []
+        with ThreadPoolExecutor(2) as executor:
+            outcomes = lc.convert_many(
+                [folder], tmp_path / "out", executor=executor, on_event=seen.append
+            )
+        assert [Path(o.source).name for o in outcomes] == sorted([*GOOD, "broken.keras"])
+        assert [bool(o) for o in outcomes] == [True, False, True, True]
+        assert sorted(seen, key=lambda o: o.source) == outcomes
+
+    def test_no_further_file_is_begun_after_an_event_that_fails(
+        self, folder: Path, tmp_path: Path
+    ) -> None:
+        def stop(outcome: Any) -> None:
+            raise RuntimeError("enough")
+
+        with pytest.raises(RuntimeError, match="enough"):
+            lc.convert_many([folder], tmp_path / "out", on_event=stop)
+        assert len(list((tmp_path / "out").glob("*.safetensors"))) == 1
+        assert list(rows(tmp_path / "out")) == ["both_unlike.keras"]
+
+    def test_paths_and_errors_are_checked_first(self, tmp_path: Path) -> None:
+        with pytest.raises(SourceError):
+            lc.convert_many([KERAS / "seed95.keras", tmp_path / "none"], tmp_path / "out")
+        with pytest.raises(UsageError):
+            lc.convert_many([KERAS / "seed95.keras"], tmp_path / "out", suffix=".xyz")
+        assert not (tmp_path / "out").exists()
+
+    def test_an_unforeseen_error_is_a_failure_of_its_file(
+        self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def broken(*_: object, **__: object) -> None:
+            raise ZeroDivisionError("a fault of ours")
+
+        monkeypatch.setattr("lstmconvert.api.convert", broken)
+        outcomes = lc.convert_many([folder], tmp_path / "out")
+        assert {outcome.kind for outcome in outcomes} == {"ZeroDivisionError"}
+
+
+def deadly() -> None:
+    """Make a worker die of one file."""
+    convert = one.convert
+
+    def killing(job: Any, *rest: Any) -> Any:
+        if "broken" in job.source:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return convert(job, *rest)
+
+    killing.__module__, killing.__qualname__ = one.__name__, "convert"
+    one.convert = killing
+
+
+def test_a_file_that_kills_its_worker_fails_alone(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk_run, "_start", deadly)
+    outcomes = lc.convert_many([folder], tmp_path / "out", workers=2)
+    assert {Path(o.source).name: o.kind for o in outcomes if not o} == {
+        "broken.keras": "BrokenProcessPool"
+    }
+    assert len(list((tmp_path / "out").rglob("*.safetensors"))) == 3
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_a_run_that_is_stopped_goes_on_where_it_was(
+    number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for index in range(300):
+        shutil.copy(KERAS / "seed95.keras", source / f"{index:03}.keras")
+    command = [sys.executable, "-m", "lstmconvert", "batch", source, "--out-dir", out, "-j", "2"]
+    process = subprocess.Popen(
+        list(map(str, command)),
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that starts this in the background has interrupts ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
+        start_new_session=True,
+    )
+    while process.poll() is None and not (out / NAME).exists():
+        time.sleep(0.005)
+    os.kill(process.pid, number)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == code, err
+    assert "Traceback" not in err
+    done = len(list(out.glob("*.safetensors")))
+    assert done < 300
+    if number == signal.SIGINT:
+        assert others(out) == []
+        # The interrupt may come between a result and its line.
+        assert 0 <= done - len(rows(out)) <= 1
+    again = run("batch", source, "--out-dir", out, "-j", 1)
+    assert again.code == 0, again.err
+    assert len(list(out.glob("*.safetensors"))) == len(rows(out)) == 300
+    assert others(out) == []
+    assert not list(out.glob(".*-tmp"))
+
+
+@pytest.mark.slow
+def test_a_cluster_of_dask(folder: Path, tmp_path: Path) -> None:
+    from distributed import Client, LocalCluster
+
+    cluster = LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    )
+    with cluster, Client(cluster) as client:
+        executor: Executor = client.get_executor()
+        outcomes = lc.convert_many([folder.absolute()], tmp_path / "out", executor=executor)
+        executor.shutdown()
+    assert [bool(outcome) for outcome in outcomes] == [True, False, True, True]
+    assert bool(lc.diff(KERAS / "seed95.keras", tmp_path / "out" / "sub" / "seed95.safetensors"))
