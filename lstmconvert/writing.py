@@ -7,6 +7,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from lstmconvert.tensors import Tensor
 _SUFFIX = "lstmconvert-tmp"
 #: Of a long name, the temporary file carries so many bytes: file systems allow 255.
 _NAME_BYTES = 160
+_swept: ContextVar[bool] = ContextVar("_swept", default=False)
 #: The temporary files of this process, which are not stale.
 _mine: set[str] = set()
 
@@ -37,7 +39,8 @@ def replacing(
             or in no directory; the disk is full or read-only.
     """
     check_destination(destination, force=force, source=source)
-    remove_stale(destination)
+    if not _swept.get():
+        remove_stale(destination)
     # Two threads may write to one destination at once, and a process number comes again.
     name = f"{_stem(destination)}.{os.getpid()}.{os.urandom(4).hex()}.{_SUFFIX}"
     temporary = destination.with_name(name)
@@ -127,11 +130,29 @@ def _take_name(temporary: Path, destination: Path, force: bool) -> None:
         os.rename(temporary, destination)
 
 
+@contextlib.contextmanager
+def swept() -> Iterator[None]:
+    """Leave it to the caller to look for stale files: one look, where thousands are written."""
+    token = _swept.set(True)
+    try:
+        yield
+    finally:
+        _swept.reset(token)
+
+
 def remove_stale(destination: Path) -> None:
     """Remove what dead processes left beside `destination`."""
-    start = re.escape(_stem(destination))
+    _sweep(destination.parent, re.escape(_stem(destination)))
+
+
+def sweep(folder: Path) -> None:
+    """Remove what dead processes left in a folder, for whatever destination."""
+    _sweep(folder, r"\..+")
+
+
+def _sweep(folder: Path, start: str) -> None:
     pattern = re.compile(rf"({start}\.(\d{{1,10}})\.[0-9a-f]{{8}}\.{_SUFFIX})(\..*)?", re.DOTALL)
-    with contextlib.suppress(OSError), os.scandir(destination.parent) as entries:
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             match = pattern.fullmatch(entry.name)
             if match and match[1] not in _mine and not _alive(int(match[2])):

@@ -126,12 +126,13 @@ def _digest(path: Path, options: Mapping[str, Any]) -> str | None:
 
 
 def _converted(job: Job, options: Mapping[str, Any]) -> Outcome:
-    from lstmconvert import api
+    from lstmconvert import api, writing
 
     force, dry = bool(options.get("force")), bool(options.get("dry_run"))
     with (
         stores.local_source(job.source) as source,
         stores.local_destination(job.destination, force=force, dry=dry) as destination,
+        writing.swept(),
     ):
         result = api.convert(source, destination, **options)
         return Outcome(

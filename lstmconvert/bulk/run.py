@@ -105,6 +105,7 @@ def convert_many(
     todo = plan(sources, out_dir, suffix=suffix)
     kept = Report(_report_path(report, out_dir, dry=bool(options.get("dry_run"))))
     done: dict[Job, Outcome] = {}
+    _sweep(todo)
     options = {"layout": target.default, **{k: v for k, v in options.items() if v is not None}}
     try:
         with _Runner(executor, workers, options, kept.known) as runner:
@@ -118,6 +119,7 @@ def convert_many(
                 for outcome in runner.begun():
                     kept.add(outcome)
     finally:
+        _sweep(todo)
         kept.close(job.destination for job in todo)
     return [done[job] for job in todo]
 
@@ -131,6 +133,15 @@ def _report_path(report: str | Path | None, out_dir: str | Path, *, dry: bool) -
         return None
     Path(out_dir).mkdir(parents=True, exist_ok=True)
     return Path(out_dir, NAME)
+
+
+def _sweep(todo: Sequence[Job]) -> None:
+    """Remove what killed processes left where files are written."""
+    from lstmconvert import writing
+
+    here = (job.destination for job in todo if not stores.is_url(job.destination))
+    for folder in {os.path.dirname(destination) for destination in here}:
+        writing.sweep(Path(folder))
 
 
 class _Runner:
@@ -154,13 +165,21 @@ class _Runner:
         self._options, self._known = options, known
         self._pool: Executor | None = None
         self._running: dict[Future[Outcome], Job] = {}
+        #: What is done; None for an interrupt.
+        self._ended: SimpleQueue[Future[Outcome] | None] = SimpleQueue()
+        self._handler: Any = None
 
     def __enter__(self) -> _Runner:
         if self._given is None and self._workers > 1:
             self._pool = _pool(self._workers)
+        if (self._given or self._pool) and _may_be_interrupted():
+            # An exception in the midst of a pool's own work would leave it waiting for ever.
+            self._handler = signal.signal(signal.SIGINT, lambda *_: self._ended.put(None))
         return self
 
     def __exit__(self, *error: object) -> None:
+        if self._handler is not None:
+            signal.signal(signal.SIGINT, self._handler)
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
@@ -172,17 +191,18 @@ class _Runner:
                 yield job, one.convert(job, self._options, self._known.get(job.destination))
             return
         waiting, running = iter(todo), self._running
-        ended: SimpleQueue[Future[Outcome]] = SimpleQueue()
         while True:
             for job in islice(waiting, _IN_FLIGHT - len(running)):
                 future = self._submit(job, self._pool or executor)
                 running[future] = job
-                future.add_done_callback(ended.put)
+                future.add_done_callback(self._ended.put)
             if not running:
                 return
-            future = ended.get()
-            done = running.pop(future)
-            yield done, self._outcome(future, done)
+            ended = self._ended.get()
+            if ended is None:
+                raise KeyboardInterrupt
+            done = running.pop(ended)
+            yield done, self._outcome(ended, done)
 
     def begun(self) -> Iterator[Outcome]:
         """Take back what was handed out and not begun; yield the outcomes of what was."""
@@ -216,6 +236,12 @@ class _Runner:
                 return alone.submit(one.convert, job, self._options, known).result()
             except BrokenExecutor:
                 return one.died(job)
+
+
+def _may_be_interrupted() -> bool:
+    """Whether this is the thread that an interrupt comes to, as Python's own exception."""
+    is_main = threading.current_thread() is threading.main_thread()
+    return is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
