@@ -149,8 +149,10 @@ class CellOptions:
 class DirectionOptions:
     """How the cells of one direction are run over time. `UNKNOWN` is what no file said.
 
-    `go_backwards` reads the input from its end; `policy` is the name of the dtype policy
-    (`float32`, `mixed_float16`, …).
+    `go_backwards` reads the input from its end, and Keras then returns the sequence reversed;
+    `keeps_time_order` says that it comes in the order of the input all the same, as ONNX's
+    `reverse` gives it (of a lone direction: a Bidirectional always turns its backward half round).
+    `policy` is the name of the dtype policy (`float32`, `mixed_float16`, …).
     """
 
     return_sequences: bool | Unknown = UNKNOWN
@@ -159,6 +161,7 @@ class DirectionOptions:
     stateful: bool | Unknown = UNKNOWN
     unroll: bool | Unknown = UNKNOWN
     time_major: bool | Unknown = UNKNOWN
+    keeps_time_order: bool = False
     zero_output_for_mask: bool | Unknown = UNKNOWN
     activity_regularizer: Any = UNKNOWN
     trainable: bool | Unknown = UNKNOWN

@@ -54,6 +54,8 @@ def from_json(kind: type[AnyOptions], value: Json, where: str) -> AnyOptions:
         CorruptFile: an option is missing, unknown to this version, or of the wrong type.
     """
     names = {field.name for field in fields(kind)} | {"unknown"}
+    if isinstance(value, dict) and "time_major" in value:
+        value = {"keeps_time_order": False, **value}  # which the first writers did not say
     if not isinstance(value, dict) or set(value) != names:
         odd = sorted(names ^ set(value)) if isinstance(value, dict) else value
         raise CorruptFile("not the options of this format", where=where, found=str(odd)[:80])
@@ -110,6 +112,7 @@ _FLAGS = (
     "unroll",
     "time_major",
     "zero_output_for_mask",
+    "keeps_time_order",
     "masked",
     "input_forget",
 )

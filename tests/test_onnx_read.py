@@ -22,7 +22,7 @@ from onnx_tools import INPUTS, difference, node_model, run, weights
 import lstmconvert as lc
 from lstmconvert.activations import Activation
 from lstmconvert.dtypes import Array, same_bits
-from lstmconvert.errors import CorruptFile, NoLSTM, SourceError
+from lstmconvert.errors import CorruptFile, NoLSTM, SourceError, UnsupportedByTarget
 from lstmconvert.gates import Gate
 from lstmconvert.layer import UNKNOWN, LSTMLayer
 from lstmconvert.reference import run as reference
@@ -534,16 +534,36 @@ def test_whether_only_the_last_step_counts(sequences: bool, nodes: Any, path: Pa
     assert layer.forward.options.return_sequences is sequences
 
 
-def test_a_sequence_in_its_own_order_of_time_is_told(path: Path) -> None:
+def test_a_sequence_in_its_own_order_of_time(path: Path, tmp_path: Path) -> None:
+    """Keras returns it reversed: refused by name, or turned round by the caller who allows it."""
     plain = joined(node("Identity", "Y", "out"), directions=1, direction="reverse")
-    assert "order of time" in lc.load(saved(plain, path)).notes[0]
+    layer = only(saved(plain, path))
+    assert layer.forward.options.keeps_time_order is True
+    with pytest.raises(UnsupportedByTarget, match="keeps_time_order"):
+        lc.convert(path, tmp_path / "x.keras")
+    with pytest.raises(UnsupportedByTarget, match="keeps_time_order"):
+        lc.arrange(layer, "keras")
+    forced = lc.convert(path, tmp_path / "x.keras", allow_lossy=True)
+    assert "turn it round" in forced.losses[0]
+    x = np.random.default_rng(5).normal(size=(2, 4, layer.input_dim)).astype("f4")
+    (steps,) = run(path, {"X": np.swapaxes(x, 0, 1)}).values()
+    wanted = np.swapaxes(steps[:, 0], 0, 1)
+    assert difference([reference(layer, x).outputs[0]], [wanted]) < BOUND
+    # And through files of ours, the graph's order is kept.
+    lc.convert(path, tmp_path / "x.safetensors")
+    lc.convert(tmp_path / "x.safetensors", tmp_path / "again.onnx")
+    (found,) = run(tmp_path / "again.onnx", {f"{layer.name}.x": x}).values()
+    assert difference([found], [wanted]) < BOUND
+
+
+def test_a_sequence_that_the_graph_turns_round(path: Path) -> None:
     ends = [ints("n1", -1), ints("before", -(2**63)), ints("z", 0)]
     turned = joined(
         *ends, node("Slice", "Y n1 before z n1", "out"), directions=1, direction="reverse"
     )
-    model = lc.load(saved(turned, path))
-    assert not model.notes
-    assert model.layers[0].forward.options.go_backwards is True
+    (layer,) = lc.load(saved(turned, path)).layers
+    assert layer.forward.options.go_backwards is True
+    assert layer.forward.options.keeps_time_order is False
 
 
 # ---- names, and what is left ---------------------------------------------------------------------

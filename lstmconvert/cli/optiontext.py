@@ -103,6 +103,8 @@ def _not_default(
         default = option == "go_backwards" and name == "backward"
         if value is not UNKNOWN and value != (default or DEFAULTS[option]):
             yield option, value
+    if direction.options.keeps_time_order:
+        yield "keeps_time_order", True
     for option in _CELL:
         value = getattr(cell.options, option)
         if value is not UNKNOWN and value != DEFAULTS[option]:

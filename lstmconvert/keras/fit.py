@@ -91,6 +91,8 @@ class Fitter:
         def change(direction: Direction) -> Direction:
             if direction.options.time_major is True:
                 raise self._unsupported("time_major", where, "True")
+            if direction.options.keeps_time_order:
+                direction = self._turned(direction, where)
             cells = tuple(
                 cell if isinstance(cell, OpaqueCell) else self._cell(cell, where)
                 for cell in direction.cells
@@ -98,6 +100,18 @@ class Fitter:
             return replace(direction, cells=cells)
 
         return change
+
+    def _turned(self, direction: Direction, where: str) -> Direction:
+        """Return a direction whose sequence comes reversed, as Keras's does: a loss."""
+        if not self.allow_lossy:
+            raise self._unsupported(
+                "keeps_time_order", where, "go_backwards with the sequence in the input's order"
+            )
+        self.losses.append(
+            f"{where}: {self.target} returns the sequence of a layer with go_backwards reversed: "
+            "turn it round"
+        )
+        return replace(direction, options=replace(direction.options, keeps_time_order=False))
 
     def _cell(self, cell: Cell, where: str) -> Cell:
         cell = self._without_extras(cell, where)

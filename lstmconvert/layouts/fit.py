@@ -124,6 +124,8 @@ class Fitter:
 
     def _check_run(self, layer: LSTMLayer) -> None:
         row = self.row
+        if layer.forward.options.keeps_time_order:
+            self.refuse(layer, "keeps_time_order", True, "it answers in the input's order")
         if "go_backwards" not in row.expresses:
             found = layer.forward.options.go_backwards
             self._need(layer, "go_backwards", found)

@@ -139,7 +139,8 @@ def _result(out: _Out, side: str, run: Run) -> str:
     zero = out.layer.backward is not None or direction.options.zero_output_for_mask is True
     steps = _padded(out, run, label, zero or backwards)
     # Keras returns what it computed last at the end. A Bidirectional turns its backward half round.
-    return _turned(out, steps, label) if backwards != (side == "backward") else steps
+    is_turned = side == "backward" or direction.options.keeps_time_order
+    return _turned(out, steps, label) if backwards != is_turned else steps
 
 
 def _last(out: _Out, run: Run, label: str, backwards: bool, zero: bool) -> str:

@@ -250,11 +250,6 @@ def _parts(name: str) -> list[str]:
 
 
 def _layer(node: LSTMNode, name: str, used: outputs.Use, notes: list[str]) -> LSTMLayer:
-    if node.direction == "reverse" and used.steps and not used.turned:
-        notes.append(
-            f"{name}: the graph keeps the order of time of an LSTM that reads from the end; a "
-            "Keras layer with go_backwards returns its sequence reversed"
-        )
     if _is_fed_backwards(node):
         notes.append(
             f"{name}: the graph may turn the sequence round before the LSTM: if so, it is a layer "
@@ -295,6 +290,7 @@ def _direction(node: LSTMNode, index: int, used: outputs.Use) -> Direction:
             stateful=False,
             unroll=False,
             time_major=False,
+            keeps_time_order=node.direction == "reverse" and used.steps and not used.turned,
             # Behind the end of a sequence, ONNX Runtime gives zeros.
             zero_output_for_mask=node.has_lengths and node.directions == 1,
             policy=node.values["W"].dtype.name,

@@ -37,6 +37,10 @@ def run_direction(
     hidden, states = _run_cells(layer, direction, sequence, steps, given)
     if steps is not None:
         hidden = _masked(hidden, steps, _zero_output_for_mask(layer, direction))
+    if direction.options.keeps_time_order and direction.options.go_backwards:
+        if not known(layer, "return_sequences", direction.options.return_sequences):
+            return hidden[-1], states
+        hidden = hidden[::-1]
     return _last_or_all(layer, hidden, time_major), states
 
 
