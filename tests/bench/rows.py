@@ -30,6 +30,24 @@ for layer in keras.models.load_model(sys.argv[1]).layers:
 safetensors.numpy.save_file(gates, sys.argv[2])
 """
 
+#: The same to ONNX: Keras's own export, and the converter that it stands on.
+_EXPORT = """
+import sys
+import keras
+model = keras.models.load_model(sys.argv[1])
+model(keras.ops.zeros([1, *model.input_shape[1:]]))  # a model that was never called is refused
+model.export(sys.argv[2], format="onnx", verbose=False)
+"""
+_TF2ONNX = """
+import sys
+import keras, tensorflow, tf2onnx
+model = keras.models.load_model(sys.argv[1])
+model.output_names = ["y"]
+given = [tensorflow.TensorSpec(x.shape, x.dtype, name="x") for x in model.inputs]
+function = tensorflow.function(lambda x: {"y": model(x)})
+tf2onnx.convert.from_function(function, input_signature=given, output_path=sys.argv[2])
+"""
+
 
 class Row(NamedTuple):
     """One line: the work, what it took, against what, the ratio, the budget, whether it is met."""
@@ -86,6 +104,14 @@ def _start(plan: Plan, scratch: Path) -> Iterator[Row]:
     if plan.keras:
         pair = compare(_through_keras(SEED95), small, min(3, plan.small), scratch)
         yield _faster("convert, 95 parameters", pair.other, pair.ours, pair.wall, 12)
+        to_onnx = convert(SEED95, "onnx")
+        for name, text in (("Keras's export", _EXPORT), ("tf2onnx", _TF2ONNX)):
+            other = [sys.executable, "-c", text, str(SEED95), f"{OUT}/lstm.onnx"]
+            pair = compare(to_onnx, other, min(3, plan.small), scratch)
+            yield Row(
+                "convert to onnx, 95 parameters", _text(pair.ours), f"{name} {_text(pair.other)}",
+                pair.wall, "none", None,
+            )
     for option in ("--help", "--version"):
         pair = compare([*small[:3], option], _NOTHING, plan.small, scratch)
         yield _row(option, pair.ours, "python -c pass", pair.other, pair.wall, 7)
