@@ -69,7 +69,8 @@ def parse(text: str, era: str | None) -> Setting:
 
 
 def _plain(value: str, option: str) -> Any:
-    lowered = {"True": "true", "False": "false", "None": "null"}.get(value, value)
+    spelled = {"true": "true", "false": "false", "none": "null", "null": "null"}
+    lowered = spelled.get(value.lower(), value)
     try:
         parsed = json.loads(lowered)
     except ValueError:
@@ -81,7 +82,7 @@ def _plain(value: str, option: str) -> Any:
             "--set has a value of the wrong type",
             where=option,
             found=value,
-            expected=error.expected,
+            expected=error.expected and error.expected.replace("NoneType", "none"),
         ) from None
     return parsed
 

@@ -215,6 +215,22 @@ def test_tf_keras_loads_our_weights(folder: str, name: str, tmp_path: Path) -> N
         assert same_bits(one, two)
 
 
+def test_a_stack_with_other_cells_is_found_without_a_config(tmp_path: Path) -> None:
+    """An unlike stack in a weights file: which cell is which is told by the shapes alone."""
+    cells = [L.LSTMCell(4), L.GRUCell(3), L.SimpleRNNCell(6), L.LSTMCell(5)]
+    model = tf_keras.Sequential([L.Input((7, 2)), L.RNN(cells, name="stack")])
+    model.save_weights(tmp_path / "w.h5")
+    (layer,) = lc.load(tmp_path / "w.h5").layers
+    found = {index: cell for _, index, cell in layer.cells()}
+    assert layer.name == "stack"
+    assert len(layer.forward.cells) == len(cells)
+    assert set(found) == {0, 3}
+    for index, cell in found.items():
+        units = cells[index].units
+        whole = cells[index].kernel.numpy()
+        assert same_bits(np.asarray(cell.forget_gate.kernel), whole[:, units : 2 * units])
+
+
 FILES = [p for p in LOADED if p.name.startswith(("zoo", "seed95", "sequential", "both_unlike"))]
 
 

@@ -259,6 +259,8 @@ SETTINGS: dict[str, tuple[str | None, str, Any]] = {
     ),
     "activation=elu(alpha=2)": (None, "activation", Activation("elu", {"alpha": 2.0})),
     "forget_bias=1": (None, "forget_bias", 1),
+    "cell_clip=none": (None, "cell_clip", None),
+    "projection_clip=null": (None, "projection_clip", None),
     "policy=mixed_float16": (None, "policy", "mixed_float16"),
 }
 

@@ -11,7 +11,7 @@ from lstmconvert.keras.legacy import LegacyStore
 from lstmconvert.keras.sketch import CellSketch, DirectionSketch, LayerSketch, Plan
 from lstmconvert.keras.stored import FLIPPED, TRANSPOSED, CellArrays
 
-_CELL_SCOPE = re.compile(r"(stacked_rnn_cells|lstm_cell|lstm_v1_cell|cell)(_\d+)?$")
+_CELL_SCOPE = re.compile(r"(stacked_rnn_cells|(lstm|lstm_v1|gru|simple_rnn)_cell|cell)(_\d+)?$")
 _KINDS = {4: "LSTMCell", 3: "GRUCell", 1: "SimpleRNNCell"}
 
 
