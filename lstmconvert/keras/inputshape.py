@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from lstmconvert.errors import UnknownOption
 from lstmconvert.jsontext import Json
-from lstmconvert.layer import LSTMLayer
+from lstmconvert.layer import LSTMLayer, OpaqueCell
 
 #: A size is None where any will do.
 Shape = tuple[int | None, ...]
@@ -22,19 +22,30 @@ def input_shape(layer: LSTMLayer) -> Shape:
             one batch size, unrolled for one number of steps, convolutional for one image size.
     """
     cell = next(cell for _, _, cell in layer.cells())
+    first = layer.forward.cells[0]
+    # A stack is fed to its first cell, which may be a GRU.
+    width = input_width(first) if isinstance(first, OpaqueCell) else first.input_dim
     rank = len(cell.fused_shape("kernel")) - 2
     is_first = (cell.options.convolution or {}).get("data_format") == "channels_first"
     channels = 2 if is_first else 2 + rank
     fitting = (
         shape
         for shape in _stated(layer)
-        if len(shape) == 3 + rank and shape[channels] == cell.input_dim
+        if len(shape) == 3 + rank and width in (None, shape[channels])
     )
     default: list[int | None] = [None] * (3 + rank)
-    default[channels] = cell.input_dim
+    default[channels] = width
     shape = next(fitting, tuple(default))
     _check(layer, shape)
     return shape
+
+
+def input_width(cell: OpaqueCell) -> int | None:
+    """Return the width of what a cell that is no LSTM is fed: the rows of its kernel.
+
+    A recurrent cell of Keras lists its kernel first (keras/src/layers/rnn/gru.py, `GRUCell.build`).
+    """
+    return cell.tensors[0].shape[0] if cell.tensors and cell.tensors[0].shape else None
 
 
 def _stated(layer: LSTMLayer) -> Iterator[Shape]:

@@ -100,7 +100,9 @@ def _class_name(class_name: str, value: JsonObject) -> tuple[str, bool]:
         return short, True
     if isinstance(module, str):
         return short, not (module == "keras" or module.startswith(("keras.", "tf_keras.")))
-    return short, isinstance(registered, str) and ">" in registered
+    # Keras's own classes have a module; a class of the user's that is not registered has none.
+    has_none = "module" in value and module is None
+    return short, isinstance(registered, str) and (has_none or ">" in registered)
 
 
 def snake_case(class_name: str) -> str:
