@@ -81,7 +81,7 @@ def test_what_is_done_is_skipped(folder: Path, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
     again = run("batch", folder, "--out-dir", out, "-j", 1, "--json")
     assert again.code == 0
-    assert again.err == "3 files: 0 written, 3 done before\n"
+    assert again.err == "3 files: 3 done before\n"
     assert [json.loads(line)["status"] for line in again.out.splitlines()] == ["skipped"] * 3
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
     # Another source, or other options, are not what was done.

@@ -111,9 +111,12 @@ def _summary(outcomes: list[Outcome], *, dry: bool) -> int:
     counts = dict.fromkeys((WRITTEN, SKIPPED, FAILED), 0)
     for outcome in outcomes:
         counts[outcome.status] += 1
-    parts = [f"{number(counts[WRITTEN])} {'would be written' if dry else 'written'}"]
-    parts += [f"{number(counts[SKIPPED])} done before"] if counts[SKIPPED] else []
-    parts += [f"{number(counts[FAILED])} failed"] if counts[FAILED] else []
+    words = {
+        WRITTEN: "would be written" if dry else "written",
+        SKIPPED: "done before",
+        FAILED: "failed",
+    }
+    parts = [f"{number(counts[status])} {word}" for status, word in words.items() if counts[status]]
     output.done(f"{counted(len(outcomes), 'file')}: {', '.join(parts)}")
     return FINDING if counts[FAILED] else 0
 
