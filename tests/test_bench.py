@@ -20,7 +20,7 @@ def table(*options: str) -> list[list[str]]:
 def test_the_benchmark_prints_ratios() -> None:
     rows = table()
     works = " ".join(row[0] for row in rows)
-    for part in ("95 parameters", "--help", "--version", "keras", "weights.h5", "layers"):
+    for part in ("95 parameters", "--help", "--version", "keras", "weights.h5", "layers", "batch"):
         assert part in works
     for row in rows:
         assert re.fullmatch(r"-?\d+\.\d\d", row[3]), row

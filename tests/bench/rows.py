@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -48,6 +49,21 @@ function = tensorflow.function(lambda x: {"y": model(x)})
 tf2onnx.convert.from_function(function, input_signature=given, output_path=sys.argv[2])
 """
 
+#: And of many files, one after the other: TensorFlow is imported once.
+_KERAS_LOOP = """
+import glob, os, sys
+import keras, numpy, safetensors.numpy
+for source in sorted(glob.glob(os.path.join(sys.argv[1], "*.keras"))):
+    gates = {}
+    for layer in keras.models.load_model(source).layers:
+        if isinstance(layer, keras.layers.LSTM):
+            for part, array in zip(("kernel", "recurrent_kernel", "bias"), layer.get_weights()):
+                for gate, piece in zip("ifco", numpy.split(array, 4, axis=-1)):
+                    gates[f"{layer.name}.{gate}.{part}"] = numpy.ascontiguousarray(piece)
+    name = os.path.basename(source).removesuffix(".keras")
+    safetensors.numpy.save_file(gates, os.path.join(sys.argv[2], f"{name}.safetensors"))
+"""
+
 
 class Row(NamedTuple):
     """One line: the work, what it took, against what, the ratio, the budget, whether it is met."""
@@ -63,19 +79,22 @@ class Row(NamedTuple):
 class Plan(NamedTuple):
     """How much is measured: repetitions of small and large work, and the sizes of the files.
 
-    `layers` are (units, layers) of files that hold about as many bytes.
+    `layers` are (units, layers) of files that hold about as many bytes, `files` how many of the
+    smallest size are converted at once.
     """
 
     small: int
     large: int
     sizes: tuple[tuple[int, int], ...]
     layers: tuple[tuple[int, int], ...]
+    files: int
     keras: bool
 
 
 #: The sizes make 1.2, 60 and 604 MB; the layers 140 MB each.
-FULL = Plan(15, 5, ((128, 3), (672, 4), (2048, 5)), ((676, 10), (62, 1000), (20, 10_000)), False)
-QUICK = Plan(1, 1, ((64, 1), (64, 2)), ((32, 2), (8, 16)), False)
+_SIZES = ((128, 3), (672, 4), (2048, 5))
+FULL = Plan(15, 5, _SIZES, ((676, 10), (62, 1000), (20, 10_000)), 200, False)
+QUICK = Plan(1, 1, ((64, 1), (64, 2)), ((32, 2), (8, 16)), 4, False)
 
 
 def rows(plan: Plan, scratch: Path) -> Iterator[Row]:
@@ -86,6 +105,7 @@ def rows(plan: Plan, scratch: Path) -> Iterator[Row]:
     yield from _large(plan, scratch, base)
     yield from _sizes(plan, scratch, base)
     yield from _layers(plan, scratch)
+    yield from _many(plan, scratch)
 
 
 def convert(source: Path, suffix: str) -> list[str]:
@@ -185,6 +205,28 @@ def _layers(plan: Plan, scratch: Path) -> Iterator[Row]:
         )
     for source in sources:
         source.unlink()
+
+
+def _many(plan: Plan, scratch: Path) -> Iterator[Row]:
+    """Many files of about 1 MB: two processes against one, and against Keras in a loop."""
+    folder = scratch / "many"
+    folder.mkdir()
+    first = make(folder / "0.keras", *plan.sizes[0])
+    for number in range(1, plan.files):
+        shutil.copyfile(first, folder / f"{number}.keras")
+    work = f"batch, {plan.files} files of {_size(first)}"
+    batch = [sys.executable, "-m", "lstmconvert", "batch", str(folder), "--out-dir", OUT, "-j"]
+    pair = compare([*batch, "2"], [*batch, "1"], plan.large, scratch)
+    gain = 1 / pair.wall
+    yield Row(
+        f"{work}, -j 2", _text(pair.ours), f"-j 1 {_text(pair.other)}", gain,
+        ">= 1.7 x faster", gain >= 1.7,
+    )
+    if plan.keras:
+        loop = [sys.executable, "-c", _KERAS_LOOP, str(folder), OUT]
+        pair = compare(loop, [*batch, "2"], min(3, plan.large), scratch)
+        yield _faster(f"{work}, -j 2", pair.other, pair.ours, pair.wall, 10)
+    shutil.rmtree(folder)
 
 
 def _weights(units: int, layers: int) -> int:
