@@ -111,6 +111,27 @@ def test_keras_files_are_skipped_by_the_report(folder: Path, tmp_path: Path) -> 
     assert "4 failed" in run("batch", folder, "--out-dir", out, "--suffix", ".h5", "-j", 1).err
 
 
+def test_spelling_is_no_matter(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    one = folder / "rnn_stack.keras"
+    arguments = [one, "in/rnn_stack.keras", "./in/rnn_stack.keras", "--suffix", ".h5", "-j", 1]
+    assert run("batch", *arguments, "--out-dir", "out").err.endswith("1 file: 1 written\n")
+    again = run("batch", *arguments, "--out-dir", tmp_path / "out")
+    assert again.err == "1 file: 1 done before\n"
+
+
+def test_another_config_is_not_what_was_done(tmp_path: Path) -> None:
+    weights, config = KERAS / "seed95.weights.h5", tmp_path / "config.json"
+    shutil.copy("fixtures/keras-2.3.1/seed95.config.json", config)
+    arguments = [weights, "--out-dir", tmp_path / "out", "--config", config, "-j", 1]
+    assert run("batch", *arguments).code == 0
+    assert "1 done before" in run("batch", *arguments).err
+    config.write_text(config.read_text() + " ")
+    assert "1 failed" in run("batch", *arguments).err
+
+
 def test_globs_are_expanded(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = run("batch", f"{folder}/**/s*.keras", "--out-dir", out, "-j", 1)
@@ -143,6 +164,7 @@ def test_dry_run_writes_nothing(folder: Path, tmp_path: Path) -> None:
         (["fixtures/keras-3.15.1/seed95.keras", "--suffix", ".txt"], "suffix"),
         (["fixtures/keras-3.15.1/seed95.keras", "--suffix", ".keras", "--fused"], "--fused"),
         (["fixtures/keras-3.15.1/seed95.keras", "-j", "0"], "number of processes"),
+        (["fixtures/keras-3.15.1/seed95.keras", "--report", "none/x"], "report's directory"),
         (["odd://place/x.keras"], "no such kind of URL"),
     ],
 )

@@ -22,6 +22,10 @@ def fingerprint(options: Mapping[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Path):  # a config: what it says counts, not where it lies
+        from lstmconvert import files
+
+        return files.digest_of_file(files.open_source(value))
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_plain(item) for item in value]
     return value if isinstance(value, (bool, int, float)) else str(value)

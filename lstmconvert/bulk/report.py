@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lstmconvert import limits
+from lstmconvert.bulk.stores import same
 from lstmconvert.errors import CorruptFile, DestinationError
 from lstmconvert.jsontext import JsonObject
 from lstmconvert.records import dataclass
@@ -64,7 +65,8 @@ class Outcome:
 class Report:
     """The report of a run, a line written as each file is done, so that a kill loses none.
 
-    What earlier runs report of the same destinations stays until this one has done them anew.
+    What earlier runs report stays until this one has done the same destinations anew. Destinations
+    are whole paths there, however the user spells them.
 
     Args:
         path: the file; None keeps none.
@@ -80,13 +82,14 @@ class Report:
         Raises:
             DestinationError: the report cannot be written.
         """
-        self.known[outcome.destination] = outcome.to_json()
+        key = same(outcome.destination)
+        self.known[key] = {**outcome.to_json(), "destination": key}
         if self.path is not None:
-            _write(self.path, self.path, "a", [self.known[outcome.destination]])
+            _write(self.path, self.path, "a", [self.known[key]])
 
     def close(self, destinations: Iterable[str]) -> None:
         """Leave one line a file: of this run's files in their order, then of earlier runs'."""
-        order = dict.fromkeys((*destinations, *self.known))
+        order = dict.fromkeys((*map(same, destinations), *self.known))
         if self.path is not None:
             whole = self.path.with_name(f".{self.path.name}.{os.getpid()}")
             _write(self.path, whole, "w", [self.known[d] for d in order if d in self.known])

@@ -23,7 +23,7 @@ from typing import Any
 from lstmconvert.bulk import one, stores
 from lstmconvert.bulk.report import NAME, Outcome, Report
 from lstmconvert.bulk.sources import Job, jobs
-from lstmconvert.errors import UsageError
+from lstmconvert.errors import DestinationError, UsageError
 
 #: So many files are handed out before the first of them is done: enough that no worker waits, and
 #: no more than fits a scheduler's patience when there are a hundred thousand.
@@ -128,6 +128,8 @@ def _report_path(report: str | Path | None, out_dir: str | Path, *, dry: bool) -
     if dry:
         return None
     if report is not None:
+        if not Path(report).parent.is_dir():
+            raise DestinationError("the report's directory does not exist", where=report)
         return Path(report)
     if stores.is_url(os.fspath(out_dir)):
         return None
@@ -188,7 +190,7 @@ class _Runner:
         executor = self._given or self._pool
         if executor is None:
             for job in todo:
-                yield job, one.convert(job, self._options, self._known.get(job.destination))
+                yield job, one.convert(job, self._options, self._reported(job))
             return
         waiting, running = iter(todo), self._running
         while True:
@@ -204,6 +206,10 @@ class _Runner:
             done = running.pop(ended)
             yield done, self._outcome(ended, done)
 
+    def _reported(self, job: Job) -> Mapping[str, Any] | None:
+        """What an earlier run reports of the destination."""
+        return self._known.get(stores.same(job.destination))
+
     def begun(self) -> Iterator[Outcome]:
         """Take back what was handed out and not begun; yield the outcomes of what was."""
         begun = [future for future in self._running if not future.cancel()]
@@ -212,7 +218,7 @@ class _Runner:
                 yield future.result()
 
     def _submit(self, job: Job, executor: Executor) -> Future[Outcome]:
-        known = self._known.get(job.destination)
+        known = self._reported(job)
         try:
             return executor.submit(one.convert, job, self._options, known)
         except BrokenExecutor:
@@ -232,7 +238,7 @@ class _Runner:
                 return one.died(job)
         with _pool(1) as alone:
             try:
-                known = self._known.get(job.destination)
+                known = self._reported(job)
                 return alone.submit(one.convert, job, self._options, known).result()
             except BrokenExecutor:
                 return one.died(job)

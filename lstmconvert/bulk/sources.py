@@ -66,22 +66,21 @@ def models(names: Iterable[str]) -> list[str]:
         if _leaf(name) == _CONFIG and any(_beside(name, w) in everything for w in _WEIGHTS)
     }
     found = {folder or "." for folder in folders}
+    prefixes = {name.rpartition(".data-")[0] for name in everything if ".data-" in name}
     for name in everything:
-        if _is_model(name, everything) and folders.isdisjoint(_above(name)):
+        if _is_model(name, everything, prefixes) and folders.isdisjoint(_above(name)):
             found.add(name.removesuffix(".index"))
     return sorted(found)
 
 
-def _is_model(name: str, everything: set[str]) -> bool:
+def _is_model(name: str, everything: set[str], prefixes: set[str]) -> bool:
     lower = _leaf(name).lower()
     if not lower.endswith(SUFFIXES) or lower.endswith(_DATA) or lower.startswith("."):
         return False
     shard = _SHARD.fullmatch(name)
     if shard and f"{shard[1]}.weights.json" in everything:
         return False
-    return not name.endswith(".index") or any(
-        other.startswith(f"{name.removesuffix('.index')}.data-") for other in everything
-    )
+    return not name.endswith(".index") or name.removesuffix(".index") in prefixes
 
 
 def _leaf(name: str) -> str:

@@ -41,15 +41,21 @@ def expanded(given: Sequence[str], out_dir: str) -> list[Source]:
         SourceError: nothing is there, or no model.
         MissingPackage: a URL, and fsspec or its back end is not installed.
     """
-    found: list[Source] = []
+    found: dict[str, Source] = {}
     for one in given:
         listed = _remote(one) if is_url(one) else _local(one, out_dir)
         if not listed:
             raise SourceError(
                 "no model there", where=one, hint="give files, folders or globs that exist"
             )
-        found += listed
-    return found
+        for source in listed:
+            found.setdefault(same(source.path), source)
+    return list(found.values())
+
+
+def same(path: str) -> str:
+    """Return one spelling for all of a path's: `out/x`, `./out/x` and `/home/me/out/x`."""
+    return path if is_url(path) else os.path.abspath(path)
 
 
 def _local(given: str, out_dir: str) -> list[Source]:
@@ -88,19 +94,18 @@ def _folder(
     """
     away = None if is_url(out_dir) else os.path.realpath(out_dir)
     names: list[str] = []
-    for parent, folders, files in os.walk(folder, onerror=_unreadable):
+    closed: list[str] = []
+    for parent, folders, files in os.walk(folder, onerror=lambda e: closed.append(e.filename)):
         folders[:] = [
             name for name in folders if os.path.realpath(os.path.join(parent, name)) != away
         ]
         names += (Path(os.path.relpath(os.path.join(parent, f), folder)).as_posix() for f in files)
     found = models(names)
-    if found == ["."]:
+    if found == ["."] or folder in closed:
         return [Source(folder, own)]
+    # What may not be looked into fails in its turn, and does not stop the others.
+    found += [Path(os.path.relpath(path, folder)).as_posix() for path in closed]
     return [Source(os.path.join(folder, *name.split("/")), below / name) for name in found]
-
-
-def _unreadable(error: OSError) -> None:
-    raise SourceError(error.strerror or str(error), where=error.filename) from None
 
 
 # -- URLs -------------------------------------------------------------------------------------
