@@ -62,6 +62,10 @@ def _stated(layer: LSTMLayer) -> Iterator[Shape]:
             for name in ("input_shape", "sequences_shape", "batch_input_shape", "batch_shape"):
                 yield from _shape(place.get(name))
     yield from _shape(_of_input_tensor(whole.get("inbound_nodes")))
+    # What Keras 2 writes of a layer into a SavedModel: {"class_name": "TensorShape", "items": […]}.
+    for name in ("build_input_shape", "batch_input_shape"):
+        built = whole.get(name)
+        yield from _shape(built.get("items") if isinstance(built, dict) else None)
 
 
 def _of_input_tensor(value: Json) -> Json:

@@ -77,9 +77,17 @@ def cell_options(
         )
     if "kernel_size" in config:
         known["convolution"] = {
-            key: config[key] for key in _CONVOLUTION if config.get(key) is not None
+            key: _items(config[key]) for key in _CONVOLUTION if config.get(key) is not None
         }
     return CellOptions(**known)
+
+
+def _items(value: Json) -> Json:
+    """Return a tuple as SavedModels spell it, `{"class_name": "__tuple__", "items": […]}`, as a
+    list (tf_keras/src/saving/legacy/saved_model/json_utils.py, `Encoder`)."""
+    if isinstance(value, dict) and isinstance(value.get("items"), list):
+        return value["items"]
+    return value
 
 
 def cudnn(known: CellOptions) -> CellOptions:
