@@ -249,6 +249,6 @@ def _errors(kind: type[SourceError] | type[DestinationError], where: str) -> Ite
         yield
     except LSTMConvertError:
         raise
-    except Exception as error:
+    except Exception as error:  # each store has exceptions of its own
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise kind(reason, where=where) from None
