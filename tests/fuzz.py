@@ -39,7 +39,8 @@ from fuzz_targets import TARGETS, Finding, Numbers, Target, everything, numbers 
 import lstmconvert  # noqa: E402
 from lstmconvert.errors import LSTMConvertError  # noqa: E402
 
-_SECONDS = 10  # for one mutant
+_SECONDS = 10  # of processor time, for one mutant
+_STUCK = 60  # by the clock
 _ROOM = 1 << 30
 
 
@@ -106,7 +107,7 @@ def _work(
         for index in indices:
             dice = mutate.dice(name, seed, index)
             progress({"at": index})
-            signal.alarm(_SECONDS)
+            _allow(_SECONDS, _STUCK)
             try:
                 path = target.mutate(valid_path, folder, dice)
                 outcome = examine(target, path, valid, dice)
@@ -114,8 +115,14 @@ def _work(
                 outcome = "MemoryError"
             except Exception:
                 outcome = traceback.format_exc(limit=-4)
-            signal.alarm(0)
+            _allow(0, 0)
             progress({"at": index, "outcome": outcome})
+
+
+def _allow(seconds: int, by_the_clock: int) -> None:
+    """Die by a signal after so long; 0 is for ever."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.alarm(by_the_clock)
 
 
 def _memory() -> str | None:

@@ -108,6 +108,15 @@ def _converted(suffix: str, layout: str | None = None) -> Callable[[Path], Path]
     return make
 
 
+def _compressed(folder: Path) -> Path:
+    from scipy import io
+
+    found = io.loadmat(_converted(".mat")(folder), simplify_cells=True)
+    path = folder / "valid.mat"
+    io.savemat(path, {n: v for n, v in found.items() if n[0] != "_"}, do_compression=True)
+    return path
+
+
 def _bytes(valid: Path, folder: Path, dice: random.Random) -> Path:
     path = folder / f"mutant{''.join(valid.suffixes)}"
     data = dice.choice(mutate.BYTES)(valid.read_bytes(), dice)
@@ -252,6 +261,8 @@ TARGETS: dict[str, Target] = {
     "onnx": Target(_converted(".onnx"), _bytes, _any),
     "tflite": Target(_converted(".tflite"), _bytes, _any),
     "params": Target(_converted(".params", "mxnet"), _bytes, _any),
+    "mat": Target(_converted(".mat"), _bytes, _any),
+    "mat-compressed": Target(_compressed, _bytes, _any),
     "ncnn": Target(_converted(".param"), _ncnn, _any),
     "json": Target(_converted(".json", "torch"), _whole_json, _any),
     "rtneural": Target(_converted(".json", "rtneural"), _whole_json, _any),

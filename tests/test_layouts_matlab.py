@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,10 +13,13 @@ from cli import KERAS, SEED95, failure, run
 from layout_tools import SINGLE, case, close
 from neutral import make_cell, make_layer
 from scipy import io
+from scipy.io import matlab
 from scipy.special import expit
 
 import lstmconvert as lc
+from lstmconvert.containers import matread
 from lstmconvert.dtypes import Array, same_bits
+from lstmconvert.tensors import SourceFile
 
 
 def lstm_layer(x: Array, weights: dict[str, Array]) -> Array:
@@ -67,6 +72,55 @@ def test_a_file_without_our_metadata(compressed: bool, tmp_path: Path) -> None:
     assert (list(model), model.layout, model.container) == (["net/enc"], "matlab", "mat")
     assert same_bits(model["net/enc"].output_gate.kernel, layer.output_gate.kernel)
     assert run("convert", tmp_path / "x.mat", tmp_path / "x.keras").code == 0
+
+
+_REAL = Path(matlab.__file__).parent / "tests" / "data"
+#: Of SciPy's collection: the fields of a function's workspace; a file that no MATLAB writes.
+_PASSED_BY = ("sqr", "parabola", "some_functions", "nasty_duplicate_fieldnames")
+_LEVEL_5 = [
+    path
+    for path in sorted(_REAL.glob("*.mat"))
+    if path.read_bytes().startswith(b"MATLAB ") and path.stem not in _PASSED_BY
+]
+
+
+@pytest.mark.skipif(not _LEVEL_5, reason="SciPy is installed without its test data")
+def test_real_files_of_matlab_read_as_scipy_reads_them() -> None:
+    # Little-endian and big, MATLAB 5 to 7.4 and Octave, plain and compressed.
+    assert len(_LEVEL_5) > 50
+    count = 0
+    for path in _LEVEL_5:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                theirs = io.loadmat(path)
+            except Exception:
+                with pytest.raises(lc.LSTMConvertError):
+                    matread.read(SourceFile(path))
+                continue
+        ours = matread.read(SourceFile(path))
+        for name, array in ours.items():
+            there = theirs
+            for word in name.split("."):
+                there = there[word] if there is theirs else there[0, 0][word]
+            assert np.array_equal(array, there, equal_nan=True), (path.name, name)
+            count += 1
+        arrays = {n: v for n, v in theirs.items() if isinstance(v, np.ndarray) and n[0] != "_"}
+        assert {n for n, v in arrays.items() if v.dtype.kind in "fiu"} <= set(ours), path.name
+    assert count > 20
+
+
+def test_numbers_are_of_their_class_however_they_are_stored(tmp_path: Path) -> None:
+    # MATLAB stores a double matrix of whole numbers as bytes, as it does a fresh LSTM's bias.
+    lc.convert(SEED95, tmp_path / "x.mat")
+    ones = struct.pack("<IIII", 14, 56, 6, 8) + struct.pack("<II", 6, 0)
+    ones += struct.pack("<IIii", 5, 8, 8, 1) + struct.pack("<HH4s", 1, 1, b"b")
+    ones += struct.pack("<II", 2, 8) + bytes([0, 0, 1, 1, 0, 0, 255, 0])
+    head = (tmp_path / "x.mat").read_bytes()[:128]
+    (tmp_path / "y.mat").write_bytes(head + ones)
+    (array,) = matread.read(SourceFile(tmp_path / "y.mat")).values()
+    assert array.dtype == np.float64
+    assert array[:, 0].tolist() == [0, 0, 1, 1, 0, 0, 255, 0]
 
 
 def test_what_it_cannot_hold(tmp_path: Path) -> None:

@@ -1,32 +1,28 @@
 """MATLAB's `.mat`, level 5: each layer a struct, whose fields are its arrays or structs of them.
 
-`lstm.forward.Bias` is the field `Bias` of the struct `forward` in the struct `lstm`. SciPy reads
-and writes it; our metadata are a variable of bytes. The date in the file's head is left out, so
-that the same input gives the same bytes.
+`lstm.forward.Bias` is the field `Bias` of the struct `forward` in the struct `lstm`. SciPy writes
+it; our metadata are a variable of bytes. The date in the file's head is left out, so that the same
+input gives the same bytes.
 """
 
 from __future__ import annotations
 
-import io
-import re
-import struct
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lstmconvert import limits, metadata
-from lstmconvert.errors import CorruptFile, MissingPackage, SourceError, UnsupportedByTarget
+from lstmconvert import files, metadata
+from lstmconvert.containers import matread
+from lstmconvert.errors import MissingPackage, SourceError, UnsupportedByTarget
 from lstmconvert.jsontext import canonical, parse_object
 from lstmconvert.tensors import ArrayTensor, SourceFile, Tensor
 
 #: How a file of version 7.3 begins, which is HDF5.
 _HDF5 = b"MATLAB 7.3"
 _TEXT = b"MATLAB 5.0 MAT-file, written by lstmconvert"
-_HEAD, _TEXT_BYTES, _COMPRESSED = 128, 116, 15
-_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
+_TEXT_BYTES = 116
 _DTYPES = ("float32", "float64")
 
 
@@ -35,7 +31,7 @@ def _scipy() -> Any:
         from scipy import io as scipy_io
     except ImportError:
         raise MissingPackage(
-            "a .mat file needs SciPy, which is not installed",
+            "SciPy writes .mat files, and is not installed",
             hint="pip install 'lstmconvert[matlab]'",
         ) from None
     return scipy_io
@@ -45,68 +41,23 @@ def read(source: SourceFile) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a file's real arrays, those in structs by dotted names, and our metadata.
 
     Raises:
-        MissingPackage: SciPy is not installed.
         SourceError: it is of version 7.3.
-        CorruptFile, LimitExceeded: SciPy refuses it, or it expands too far.
+        CorruptFile, LimitExceeded: see `matread.read`.
     """
-    scipy_io = _scipy()
-    limits.TENSOR_BYTES.check(source.size, source.path, "its size")
-    data = bytes(source.read_at(0, source.size))
-    if data.startswith(_HDF5):
+    if files.head(source, len(_HDF5)) == _HDF5:
         raise SourceError(
             "a .mat file of version 7.3, which is not read",
             where=source.path,
             expected="version 7 or earlier",
             hint="in MATLAB: save(file, '-struct', …, '-v7')",
         )
-    try:
-        _check_sizes(data, source)
-        found = scipy_io.loadmat(io.BytesIO(data), squeeze_me=False, appendmat=False)
-    except SourceError:
-        raise
-    except Exception as error:  # whatever SciPy makes of a file that is not MATLAB's
-        raise CorruptFile(
-            f"SciPy refuses it: {type(error).__name__}: {error}"[:160], where=source.path
-        ) from None
+    found = matread.read(source)
     text = found.pop(metadata.KEY, None)
-    # SciPy's own entries, such as the head, have names that no variable can have.
-    tensors: dict[str, Tensor] = {
-        name: ArrayTensor(np.ascontiguousarray(array))
-        for key, value in found.items()
-        if not key.startswith("__")
-        for name, array in _arrays(key, value, source.path)
-    }
+    tensors: dict[str, Tensor] = {name: ArrayTensor(array) for name, array in found.items()}
     if text is None:
         return tensors, {}
-    raw = np.ascontiguousarray(text).tobytes()
-    return tensors, {metadata.KEY: canonical(parse_object(raw, f"{source.path}: {metadata.KEY}"))}
-
-
-def _check_sizes(data: bytes, source: SourceFile) -> None:
-    """Refuse compressed elements that expand too far."""
-    offset = _HEAD
-    while offset + 8 <= len(data):
-        order = "<" if data[126:128] == b"IM" else ">"
-        kind, size = struct.unpack_from(f"{order}II", data, offset)
-        if kind == _COMPRESSED:
-            stream, total = zlib.decompressobj(), 0
-            rest = data[offset + 8 : offset + 8 + size]
-            while rest and not stream.eof:
-                total += len(stream.decompress(rest, limits.BUFFER_BYTES))
-                limits.check_expansion(total, size, source.path)
-                rest = stream.unconsumed_tail
-        offset += 8 + size
-
-
-def _arrays(name: str, value: Any, where: object, depth: int = 0) -> Iterator[tuple[str, Any]]:
-    limits.RANK.check(depth, where, "the depth of its structs")
-    if not isinstance(value, np.ndarray):
-        return
-    if value.dtype.names is not None and value.size == 1:
-        for field in value.dtype.names:
-            yield from _arrays(f"{name}.{field}", value.flat[0][field], where, depth + 1)
-    elif value.dtype.kind in "fiub":
-        yield name, value
+    value = parse_object(text.tobytes(), f"{source.path}: {metadata.KEY}")
+    return tensors, {metadata.KEY: canonical(value)}
 
 
 def write(
@@ -144,7 +95,7 @@ def write(
 
 def _words(name: str) -> list[str]:
     words = name.split(".")
-    if not all(_WORD.fullmatch(word) for word in words):
+    if not all(matread.NAME.fullmatch(word) for word in words):
         raise _refused(name, "name", name, "letters, digits and underlines, 63 at most")
     return words
 
