@@ -159,9 +159,17 @@ def _apply(layer: LSTMLayer, settings: list[Setting]) -> LSTMLayer:
     return replace(
         layer,
         forward=_direction(layer.forward, values, layer.name),
-        backward=_direction(backward, values, layer.name) if backward else None,
+        backward=_direction(backward, _turned(values), layer.name) if backward else None,
         options=_filled(layer.options, values, layer.name),
     )
+
+
+def _turned(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options of a backward half: it runs the other way than the forward one, always
+    (keras/src/layers/rnn/bidirectional.py refuses two halves that run the same way)."""
+    if "go_backwards" not in values:
+        return values
+    return {**values, "go_backwards": not values["go_backwards"]}
 
 
 def _direction(direction: Direction, values: Mapping[str, Any], where: str) -> Direction:

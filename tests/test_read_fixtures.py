@@ -430,6 +430,14 @@ def test_settings_fill_what_is_unknown() -> None:
         assert (cell.options.dropout, cell.options.seed) == (0.5, None)
 
 
+@pytest.mark.parametrize("value", [False, True])
+def test_the_halves_of_a_bidirectional_are_set_to_run_opposite_ways(value: bool) -> None:
+    path = FIXTURES / LATEST / "both_concat.weights.h5"
+    layer = lc.load(path, settings=[f"go_backwards={str(value).lower()}"])["both"]
+    ways = [direction.options.go_backwards for _, direction in layer.directions]
+    assert ways == [value, not value]
+
+
 def test_settings_do_not_contradict_the_file() -> None:
     path = FIXTURES / LATEST / "seed95.keras"
     assert lc.load(path, settings=["lstm.activation=tanh"])["lstm"].cell.options.seed is None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from lstmconvert.keras.load import Given
 from lstmconvert.keras.nodes import Node, node
 from lstmconvert.keras.read import Config, parse_config
 from lstmconvert.keras.sketch import CellSketch, LayerSketch, natural, plan
-from lstmconvert.keras.stored import CellArrays, Stored
-from lstmconvert.layer import UNKNOWN, LSTMLayer
+from lstmconvert.keras.stored import ROLES, CellArrays, Stored
+from lstmconvert.layer import LSTMLayer
 from lstmconvert.model import Model, Source
 from lstmconvert.naming import layer_names
 from lstmconvert.tensorflow.bundle import Bundle
@@ -25,14 +26,26 @@ from lstmconvert.tensorflow.checkpoint import read_checkpoint
 from lstmconvert.tensorflow.savedmodel import SavedModel, read_saved_model
 
 CHECKPOINT, SAVED_MODEL = "checkpoint", "savedmodel"
+#: The layout of TensorFlow 1's cells.
+TF1 = "tf1"
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 #: Variables of TensorFlow 1's optimizers, after the variable that they belong to.
-_SLOTS = ("Adam", "Adam_1", "Momentum", "RMSProp", "RMSProp_1", "Adagrad", "Adadelta", "Ftrl")
-_POWERS = ("beta1_power", "beta2_power")
+_POWER = re.compile(r"beta[12]_power(_\d+)?")
+_SLOT = re.compile(
+    rf"(Adam|AdamW|AdaMax|Nadam|LazyAdam|Momentum|RMSProp|Adagrad|Adadelta|Ftrl)(_\d+)?"
+    rf"|{_POWER.pattern}"
+)
 
 
-def load_checkpoint(path: Path, given: Given | None = None) -> Model:
+def load_checkpoint(
+    path: Path, given: Given | None = None, layout: str | None = None
+) -> Model:
     """Load a TensorFlow checkpoint: a prefix, its index, or its directory.
+
+    Args:
+        path: of any of them.
+        given: a config that the user supplied.
+        layout: `tf1`, where the user says that what has the arrays of a cell is one.
 
     Raises:
         NotAModel, CorruptFile, LimitExceeded: see `read_checkpoint`.
@@ -40,7 +53,10 @@ def load_checkpoint(path: Path, given: Given | None = None) -> Model:
     """
     bundle = read_checkpoint(path)
     root = path if path.is_dir() else path.parent
-    return _model(bundle, path, root, bundle.files, CHECKPOINT, _config(given), {}, bundle)
+    takes_open = layout == TF1
+    return _model(
+        bundle, path, root, bundle.files, CHECKPOINT, _config(given), {}, bundle, takes_open
+    )
 
 
 def load_saved_model(path: Path, given: Given | None = None) -> Model:
@@ -89,12 +105,22 @@ def _model(
     config: Config | None,
     nodes: dict[str, Node],
     checked: Bundle,
+    takes_open: bool = False,
 ) -> Model:
+    cells: tf1.Read | None = None
     layers, used = _layers(bundle, path, config, nodes)
+    if not layers and bundle.graph is None:
+        cells = tf1.read(bundle.tensors, path, takes_open=takes_open)
+        layers, used = cells.layers, cells.used
     if not layers:
         names = sorted(key.removesuffix(_VALUE) for key in bundle.tensors)
         shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-        raise NoLSTM("no variable belongs to an LSTM cell", where=path, found=shown or "none")
+        raise NoLSTM(
+            "no variable belongs to an LSTM cell",
+            where=path,
+            found=shown or "none",
+            hint=tf1.open_hint(cells) if cells is not None else None,
+        )
     slots = {key for key in bundle.tensors if _is_slot(bundle, key)}
     twice = _listed_twice(bundle)
     listed = tuple(used_files)
@@ -103,7 +129,6 @@ def _model(
         checked.check_large()
         return files.digest_of_files(root, listed)
 
-    is_tf1 = any(cell.options.forget_bias is UNKNOWN for la in layers for _, _, cell in la.cells())
     return Model(
         layers=layers,
         source=Source(
@@ -112,14 +137,9 @@ def _model(
         container=container,
         other={k: t for k, t in bundle.tensors.items() if k not in used | slots | twice},
         optimizer={k: t for k, t in bundle.tensors.items() if k in slots - used},
-        notes=(_TF1_NOTE,) if is_tf1 else (),
+        layout=TF1 if cells is not None else None,
+        notes=tf1.notes(cells) if cells is not None else (),
     )
-
-
-_TF1_NOTE = (
-    "TensorFlow 1 stores neither forget_bias (its default is 1.0), nor activation (tanh), nor "
-    "cell_clip (none; LSTMBlockCell 3.0): unknown until --set forget_bias=1.0 and so on"
-)
 
 
 def _listed_twice(bundle: Bundle) -> set[str]:
@@ -139,20 +159,22 @@ def _is_slot(bundle: Bundle, key: str) -> bool:
     if bundle.graph is not None:
         return key in bundle.graph.slots or key.startswith("optimizer/")
     first, _, last = key.rpartition("/")
-    return last in _POWERS or (last in _SLOTS and first in bundle.tensors)
+    if not _SLOT.fullmatch(last):
+        return False
+    # An optimizer that was made in a scope of its own has that before the variable's name.
+    scopes = first.split("/")
+    return _POWER.fullmatch(last) is not None or any(
+        "/".join(scopes[start:]) in bundle.tensors for start in range(len(scopes))
+    )
 
 
 def _layers(
     bundle: Bundle, path: Path, config: Config | None, nodes: dict[str, Node]
-) -> tuple[tuple[LSTMLayer, ...], set[str]]:
+) -> tuple[tuple[LSTMLayer, ...], Set[str]]:
     found = objects.layers(bundle)
-    if found:
-        bound = [_bound(one, nodes) for one in found]
-    elif bundle.graph is not None:
-        bound = _by_full_names(bundle, path)
-    else:
-        tensors = bundle.tensors
-        return tf1.layers(tensors, path), tf1.used(tensors)
+    bound = [_bound(one, nodes) for one in found] if found else _by_full_names(bundle, path)
+    if not bound and bundle.graph is None:
+        return (), frozenset()
     if config is not None:
         bound = _with_config(bound, config, path)
     context = build.Context.of(config.root) if config else None
@@ -204,11 +226,12 @@ def _paired(
 
 
 def _by_full_names(bundle: Bundle, path: Path) -> list[_Bound]:
-    """Variables that hang on nothing but a list (Keras 3's `export`): by their own names."""
+    """Variables that hang on nothing but a list (Keras 3's `export`), or of a Keras model that
+    TensorFlow 1's Saver wrote: by their own names."""
     weights: dict[str, list[Stored]] = {}
     names: dict[str, list[str]] = {}
     seen: set[str] = set()
-    for name, key in sorted(objects.full_names(bundle), key=lambda pair: _order(pair[1])):
+    for name, key in _full_names(bundle):
         if name not in seen:
             seen.add(name)
             weights.setdefault(name.split("/")[0], []).append(Stored(key, bundle.tensors[key]))
@@ -219,6 +242,25 @@ def _by_full_names(bundle: Bundle, path: Path) -> list[_Bound]:
     inferred = bindlegacy.infer(store)
     arrays = bindlegacy.LegacyArrays(store, inferred, path)
     return [_Bound(sketch, arrays, None) for sketch in inferred.layers if sketch.has_lstm]
+
+
+def _full_names(bundle: Bundle) -> list[tuple[str, str]]:
+    """Return `(name, key)` of the variables, those of a cell in the order of its weights."""
+    if bundle.graph is not None:
+        return sorted(objects.full_names(bundle), key=lambda pair: _order(pair[1]))
+    leaf = "/recurrent_kernel"
+    found = [key.removesuffix(leaf) for key in bundle.tensors if key.endswith(leaf)]
+    scopes = sorted(found, key=_forward)
+    keys = [f"{scope}/{role}" for scope in scopes for role in ROLES]
+    return [(key, key) for key in keys if key in bundle.tensors]
+
+
+def _forward(scope: str) -> list[tuple[object, bool]]:
+    """Order scopes as a model has them: a forward half before the backward one."""
+    return [
+        (natural(part.removeprefix("forward_").removeprefix("backward_")), part[:9] == "backward_")
+        for part in scope.split("/")
+    ]
 
 
 def _order(key: str) -> tuple[bool, tuple[tuple[str, int], ...]]:

@@ -6,6 +6,10 @@
     …/w_i_diag, w_f_diag, w_o_diag                    peepholes (units,)
     …/projection/kernel, …/projection/bias            (units, projected)
     …/input/gamma, …/input/beta, …                    LayerNormBasicLSTMCell
+    RNN/MultiRNNCell/Cell0/BasicLSTMCell/Linear/Matrix    the same in TensorFlow 0.x
+    BiRNN_FW/LSTMCell/W_0, BiRNN/FW/LSTMCell/W_0
+
+Which scopes are cells, `cellnames` finds out.
 
 One matrix holds the input's rows, then the state's; its gates lie in the order i c f o
 (tensorflow/python/ops/rnn_cell_impl.py, `BasicLSTMCell.call`: i, j, f, o). A forget bias is added
@@ -15,10 +19,14 @@ at run time and stored nowhere, nor are the activation and the clip of the cell 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, pairwise
 
 from lstmconvert.activations import SIGMOID, TANH
+from lstmconvert.checkpoints import cellnames
+from lstmconvert.checkpoints.cellnames import Evidence, Scope
 from lstmconvert.errors import CorruptFile
 from lstmconvert.gates import Gate, by_letters, columns
 from lstmconvert.layer import (
@@ -34,23 +42,37 @@ from lstmconvert.naming import layer_names
 from lstmconvert.tensors import Columns, Rows, Tensor
 
 ORDER = by_letters("icfo")
-#: The default that TensorFlow adds to the forget gate at run time, for messages only.
-USUAL_FORGET_BIAS = 1.0
+_NOT_STORED = (
+    "TensorFlow 1 stores neither forget_bias (its default is 1.0), nor activation (tanh), nor "
+    "cell_clip (none; LSTMBlockCell 3.0): unknown until --set forget_bias=1.0 and so on"
+)
+_SHOWN = 8
+_TAKE_THEM = "if it is an LSTM cell, say so: --from tf1 (and name the layers with --layer)"
 
-_CELL = re.compile(
-    r"(?:(?P<outer>.*)/)?(?P<cell>(?:\w*_)?(?:basic_|block_|fused_)?lstm_(?:\w+_)?cell(?:_\d+)?)"
-    r"/(?P<leaf>kernel|weights|Matrix)",
+_STACK = re.compile(
+    r"(?:(?P<outer>.*)/)?multi_?rnn_?cell(?:_\d+)?/cell_?(?P<index>\d{1,6})(?:/rnn)?",
     re.DOTALL | re.IGNORECASE,
 )
-_STACK = re.compile(
-    r"(?:(?P<outer>.*)/)?multi_rnn_cell(?:_\d+)?/cell_(?P<index>\d{1,6})", re.DOTALL
+_HALF = re.compile(
+    r"(?:(?P<outer>.*)/)?(?:(?P<joined>BiRNN)_)?(?P<half>fw|bw)", re.DOTALL | re.IGNORECASE
 )
-_HALF = re.compile(r"(?:(?P<outer>.*)/)?(?P<half>fw|bw)", re.DOTALL)
-_BIASES = {"kernel": "bias", "weights": "biases", "Matrix": "Bias"}
-_PEEPHOLES = {"w_i_diag": Gate.INPUT, "w_f_diag": Gate.FORGET, "w_o_diag": Gate.OUTPUT}
 _NORMS = {"input": Gate.INPUT, "transform": Gate.CELL, "forget": Gate.FORGET, "output": Gate.OUTPUT}
 #: The CPU twin of cuDNN's LSTM: its checkpoints have no forget bias, and these functions.
-_CUDNN = "cudnn_compatible_lstm_cell"
+_CUDNN = "cudnncompatiblelstmcell"
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What the variables of a checkpoint are.
+
+    Fields: `layers`, sorted by name; `used`: the keys of their variables; `guessed`: scopes that
+    are cells by their arrays and place, whatever their name; `open`: scopes that may be.
+    """
+
+    layers: tuple[LSTMLayer, ...]
+    used: frozenset[str]
+    guessed: tuple[str, ...] = ()
+    open: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,30 +82,140 @@ class _Place:
     index: int
 
 
-def layers(tensors: Mapping[str, Tensor], where: object) -> tuple[LSTMLayer, ...]:
-    """Return the LSTM layers among a checkpoint's variables, sorted by name.
+#: Half -> number in its stack -> cell.
+_Halves = Mapping[str, Mapping[int, Cell]]
+
+
+def read(tensors: Mapping[str, Tensor], where: object, *, takes_open: bool = False) -> Read:
+    """Return the LSTM layers among a checkpoint's variables.
+
+    Args:
+        tensors: the variables, by name.
+        where: for errors.
+        takes_open: whether what has a cell's arrays is one, whatever its name and place.
 
     Raises:
         CorruptFile: the arrays of a cell do not fit each other.
     """
+    found = list(cellnames.scopes(tensors, where))
+    chained = _chained(found)
+    known: list[Scope] = []
+    unknown: list[str] = []
+    guessed: list[str] = []
+    for scope in found:
+        if scope.evidence is Evidence.OPEN and not takes_open and scope.path not in chained:
+            unknown.append(scope.path)
+            continue
+        known.append(scope)
+        if scope.evidence is not Evidence.NAME and not takes_open:
+            guessed.append(scope.path)
+    used: set[str] = set()
+    cells: dict[str, Cell] = {}
+    for scope in known:
+        cells[scope.path] = _cell(tensors, scope, where, used)
+    return Read(_layers(cells), frozenset(used), tuple(guessed), tuple(unknown))
+
+
+def notes(found: Read) -> tuple[str, ...]:
+    """Return what the user should know of the cells."""
+    cells = [cell for layer in found.layers for _, _, cell in layer.cells()]
+    result = []
+    if any(cell.options.forget_bias is UNKNOWN for cell in cells):
+        result.append(_NOT_STORED)
+    if found.guessed:
+        result.append(f"taken for LSTM cells by arrays and place, not by name: {_listed(found.guessed)}")
+    if found.open:
+        kept = "kept among the other tensors, though it has the arrays of an LSTM cell"
+        result.append(f"{kept}: {_listed(found.open)}; {_TAKE_THEM}")
+    return tuple(result)
+
+
+def open_hint(found: Read) -> str | None:
+    """Return what to do where nothing is surely a cell, if something may be."""
+    if not found.open:
+        return None
+    return f"the arrays of an LSTM cell, or of a Dense layer: {_listed(found.open)}; {_TAKE_THEM}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _chained(found: list[Scope]) -> set[str]:
+    """Return the scopes that their neighbours show to be LSTM cells, as they fit no other cell of
+    the same arrays: each cell of a stack as wide as the next one's input, and two halves of other
+    widths, or one of them a cell for sure, with one input."""
+    stacks: dict[tuple[str, str], dict[int, Scope]] = {}
+    for scope in found:
+        outer = scope.path.rpartition("/")[0]
+        if scope.fits:
+            place = _place(outer)
+            stacks.setdefault((place.outer, place.half), {})[place.index] = scope
+    chained: set[str] = set()
+    for (outer, half), stack in stacks.items():
+        cells = [stack[index] for index in sorted(stack)]
+        if len(cells) > 1 and _is_chain([(scope.inputs, _outputs(scope)) for scope in cells]):
+            chained |= {scope.path for scope in cells}
+        other = stacks.get((outer, "backward" if half == "forward" else "forward"), {})
+        for index in stack.keys() & other.keys():
+            one, two = stack[index], other[index]
+            is_sure = two.evidence is not Evidence.OPEN or one.units != two.units
+            if is_sure and one.inputs == two.inputs:
+                chained.add(one.path)
+    return chained
+
+
+def _outputs(scope: Scope) -> int:
+    return scope.kernel.shape[0] - scope.inputs
+
+
+def _is_chain(sizes: list[tuple[int, int]]) -> bool:
+    return all(before == after for (_, before), (after, _) in pairwise(sizes))
+
+
+def _layers(cells: Mapping[str, Cell]) -> tuple[LSTMLayer, ...]:
     found: dict[str, dict[str, dict[int, Cell]]] = {}
-    for key in sorted(tensors):
-        match = _CELL.fullmatch(key)
-        if match is not None and _is_kernel(tensors, key, match):
-            place = _place(match["outer"] or match["cell"])
-            cell = _cell(tensors, key.rpartition("/")[0], match["leaf"], where)
-            found.setdefault(place.outer, {}).setdefault(place.half, {})[place.index] = cell
-    names = layer_names(found)
+    for path, place in _places(cells).items():
+        found.setdefault(place.outer, {}).setdefault(place.half, {})[place.index] = cells[path]
+    whole = dict(chain.from_iterable(_separated(path, halves) for path, halves in found.items()))
+    names = layer_names(whole)
     return tuple(
-        _layer(name, path, halves, where)
-        for name, (path, halves) in zip(names, found.items(), strict=True)
+        _layer(name, path, halves)
+        for name, (path, halves) in zip(names, whole.items(), strict=True)
     )
 
 
-def _is_kernel(tensors: Mapping[str, Tensor], key: str, match: re.Match[str]) -> bool:
-    scope = key.rpartition("/")[0]
-    has_bias = f"{scope}/{_BIASES[match['leaf']]}" in tensors
-    return len(tensors[key].shape) == 2 and (has_bias or f"{scope}/state/gamma" in tensors)
+def _places(paths: Iterable[str]) -> dict[str, _Place]:
+    """Return where each cell is: cells side by side in one scope are layers of their own."""
+    places = {path: _place(path.rpartition("/")[0] or path) for path in paths}
+    counts = Counter(places.values())
+    return {
+        path: place if counts[place] == 1 else _below(place, path.rpartition("/")[2])
+        for path, place in places.items()
+    }
+
+
+def _below(place: _Place, name: str) -> _Place:
+    return _Place(f"{place.outer}/{name}", place.half, place.index)
+
+
+def _separated(path: str, halves: _Halves) -> Iterator[tuple[str, _Halves]]:
+    """Yield the layers at a place. Where something else lies between the cells of a stack, or is
+    joined to their inputs, each is a layer of its own, and so is a backward half alone."""
+    if not all(map(_is_stack, halves.values())):
+        for index in sorted({index for cells in halves.values() for index in cells}):
+            one = {half: {0: cells[index]} for half, cells in halves.items() if index in cells}
+            yield from _separated(f"{path}/cell_{index}", one)
+    elif "forward" not in halves:
+        yield f"{path}/bw", {"forward": halves["backward"]}
+    else:
+        yield path, halves
+
+
+def _is_stack(cells: Mapping[int, Cell]) -> bool:
+    sizes = [(cells[index].input_dim, cells[index].recurrent_dim) for index in sorted(cells)]
+    return sorted(cells) == list(range(min(cells), min(cells) + len(cells))) and _is_chain(sizes)
 
 
 def _place(scope: str) -> _Place:
@@ -93,16 +225,12 @@ def _place(scope: str) -> _Place:
         scope, index = stack["outer"] or "multi_rnn_cell", int(stack["index"])
     found = _HALF.fullmatch(scope)
     if found is not None:
-        half = "forward" if found["half"] == "fw" else "backward"
-        scope = found["outer"] or "bidirectional_rnn"
+        half = "forward" if found["half"].lower() == "fw" else "backward"
+        scope = "/".join(filter(None, (found["outer"], found["joined"]))) or "bidirectional_rnn"
     return _Place(scope, half, index)
 
 
-def _layer(
-    name: str, path: str, halves: Mapping[str, Mapping[int, Cell]], where: object
-) -> LSTMLayer:
-    if "forward" not in halves:
-        raise CorruptFile("a bidirectional layer without its fw half", where=f"{where}: {path}")
+def _layer(name: str, path: str, halves: _Halves) -> LSTMLayer:
     directions = {
         half: Direction(
             cells=tuple(cells[index] for index in sorted(cells)),
@@ -124,42 +252,42 @@ def _layer(
     )
 
 
-def _cell(tensors: Mapping[str, Tensor], scope: str, leaf: str, where: object) -> Cell:
-    kernel = tensors[f"{scope}/{leaf}"]
-    bias = tensors.get(f"{scope}/{_BIASES[leaf]}")
-    projection = tensors.get(f"{scope}/projection/kernel")
-    units, rest = divmod(kernel.shape[1], len(ORDER))
-    state = projection.shape[-1] if projection is not None else units
-    inputs = kernel.shape[0] - state
-    shapes_fit = not rest and units and inputs > 0
-    if not shapes_fit or (bias is not None and bias.shape != (4 * units,)):
+def _cell(
+    tensors: Mapping[str, Tensor], scope: Scope, where: object, used: set[str]
+) -> Cell:
+    """Return a cell, and add the keys of its variables to `used`."""
+    kernel, bias = scope.kernel, scope.bias
+    if not scope.fits:
         raise CorruptFile(
             "not the arrays of one LSTM cell",
-            where=f"{where}: {scope}",
+            where=f"{where}: {scope.path}",
             found=f"kernel {kernel.shape}, bias {bias.shape if bias is not None else 'none'}",
             expected="kernel (input_dim + recurrent_dim, 4*units), bias (4*units,)",
         )
     fused: dict[str, Tensor] = {
-        "kernel": Rows(kernel, 0, inputs),
-        "recurrent_kernel": Rows(kernel, inputs, inputs + state),
+        "kernel": Rows(kernel, 0, scope.inputs),
+        "recurrent_kernel": Rows(kernel, scope.inputs, kernel.shape[0]),
     }
+    used |= scope.keys
     if bias is not None:
         fused["bias"] = bias
+        used.add(f"{scope.path}/{scope.spelling.bias}")
     gates: dict[Gate, dict[str, Tensor]] = {
-        gate: {part: Columns(base, *columns(gate, units, ORDER)) for part, base in fused.items()}
+        gate: {
+            part: Columns(base, *columns(gate, scope.units, ORDER)) for part, base in fused.items()
+        }
         for gate in Gate
     }
-    parts = dict(_parts(tensors, scope))
-    _add_gate_parts(gates, tensors, scope, units, where)
+    _add_gate_parts(gates, tensors, scope, where, used)
     return Cell(
         gates={gate: GateWeights(gate, gates[gate]) for gate in Gate},
-        options=_options(scope, "bias" in fused, projection is not None),
-        parts=parts,
+        options=_options(scope.path, bias is not None, scope.projection is not None),
+        parts=dict(_parts(tensors, scope, used)),
     )
 
 
 def _options(scope: str, use_bias: bool, projects: bool) -> CellOptions:
-    if scope.rpartition("/")[2].startswith(_CUDNN):
+    if scope.rpartition("/")[2].replace("_", "").lower().startswith(_CUDNN):
         return CellOptions(activation=TANH, recurrent_activation=SIGMOID, use_bias=use_bias)
     return CellOptions(
         recurrent_activation=SIGMOID,  # every cell of TensorFlow 1 has it built in
@@ -170,51 +298,44 @@ def _options(scope: str, use_bias: bool, projects: bool) -> CellOptions:
     )
 
 
-def _parts(tensors: Mapping[str, Tensor], scope: str) -> Iterator[tuple[str, Tensor]]:
+def _parts(
+    tensors: Mapping[str, Tensor], scope: Scope, used: set[str]
+) -> Iterator[tuple[str, Tensor]]:
+    if scope.projection is not None:
+        yield "projection", scope.projection
     names = {
-        "projection": "projection/kernel",
-        "projection_bias": "projection/bias",
+        "projection_bias": scope.spelling.projection_bias,
         "state_norm": "state/gamma",
         "state_norm_bias": "state/beta",
     }
     for part, name in names.items():
-        if f"{scope}/{name}" in tensors:
-            yield part, tensors[f"{scope}/{name}"]
+        key = f"{scope.path}/{name}"
+        if name and key in tensors:
+            used.add(key)
+            yield part, tensors[key]
 
 
 def _add_gate_parts(
     gates: Mapping[Gate, dict[str, Tensor]],
     tensors: Mapping[str, Tensor],
-    scope: str,
-    units: int,
+    scope: Scope,
     where: object,
+    used: set[str],
 ) -> None:
-    wanted = [(gate, "peephole", name) for name, gate in _PEEPHOLES.items()]
+    wanted = [(gate, "peephole", name) for name, gate in scope.spelling.peepholes.items()]
     for name, gate in _NORMS.items():
         wanted.append((gate, "layer_norm", f"{name}/gamma"))
         wanted.append((gate, "layer_norm_bias", f"{name}/beta"))
     for gate, part, name in wanted:
-        tensor = tensors.get(f"{scope}/{name}")
-        if tensor is None:
+        key = f"{scope.path}/{name}"
+        if key not in tensors:
             continue
-        if tensor.shape != (units,):
+        if tensors[key].shape != (scope.units,):
             raise CorruptFile(
                 f"a {part} of another size than its cell",
-                where=f"{where}: {scope}/{name}",
-                found=str(tensor.shape),
-                expected=f"({units},)",
+                where=f"{where}: {key}",
+                found=str(tensors[key].shape),
+                expected=f"({scope.units},)",
             )
-        gates[gate][part] = tensor
-
-
-def used(tensors: Mapping[str, Tensor]) -> set[str]:
-    """Return the keys of the variables that belong to LSTM cells."""
-    scopes = {
-        key.rpartition("/")[0]
-        for key in tensors
-        if (match := _CELL.fullmatch(key)) is not None and _is_kernel(tensors, key, match)
-    }
-    names = {*_PEEPHOLES, *("kernel", "bias", "weights", "biases", "Matrix", "Bias")}
-    names |= {f"{name}/{part}" for name in (*_NORMS, "state") for part in ("gamma", "beta")}
-    names |= {"projection/kernel", "projection/bias"}
-    return {f"{scope}/{name}" for scope in scopes for name in names} & set(tensors)
+        used.add(key)
+        gates[gate][part] = tensors[key]

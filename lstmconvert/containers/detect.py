@@ -55,14 +55,14 @@ def open_model(path: Path, given: load.Given | None, layout: str | None = None) 
         if archive.is_directory(path):
             return load.load_directory(path, given)
         if _is_tensorflow(path):
-            return _open_tensorflow(path, given)
+            return _open_tensorflow(path, given, layout)
         raise NotAModel(
             "a directory that holds no model",
             where=path,
             expected=f"{archive.CONFIG} and {archive.WEIGHTS_H5} (an unzipped .keras)",
         )
     if not path.exists() and Path(f"{path}.index").is_file():
-        return _open_tensorflow(path, given)
+        return _open_tensorflow(path, given, layout)
     source = files.open_source(path)
     head = files.head(source, 16)
     if head.startswith(ZIP):
@@ -87,7 +87,7 @@ def open_model(path: Path, given: load.Given | None, layout: str | None = None) 
 
         return onnx_read.open_model(source)
     if _is_tensorflow(path):
-        return _open_tensorflow(path, given)
+        return _open_tensorflow(path, given, layout)
     raise _foreign(source, head)
 
 
@@ -110,13 +110,13 @@ def _is_tensorflow(path: Path) -> bool:
     return path.name == "checkpoint" or ".data-" in path.name or is_table(files.open_source(path))
 
 
-def _open_tensorflow(path: Path, given: load.Given | None) -> Model:
+def _open_tensorflow(path: Path, given: load.Given | None, layout: str | None) -> Model:
     from lstmconvert.checkpoints import load as tensorflow_load
     from lstmconvert.tensorflow.savedmodel import is_saved_model
 
     if path.is_dir() and is_saved_model(path):
         return tensorflow_load.load_saved_model(path, given)
-    return tensorflow_load.load_checkpoint(path, given)
+    return tensorflow_load.load_checkpoint(path, given, layout)
 
 
 def _open_zip(source: SourceFile, given: load.Given | None, layout: str | None) -> Model:
