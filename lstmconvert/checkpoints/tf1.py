@@ -123,7 +123,8 @@ def notes(found: Read) -> tuple[str, ...]:
     if any(cell.options.forget_bias is UNKNOWN for cell in cells):
         result.append(_NOT_STORED)
     if found.guessed:
-        result.append(f"taken for LSTM cells by arrays and place, not by name: {_listed(found.guessed)}")
+        taken = "taken for LSTM cells by arrays and place, not by name"
+        result.append(f"{taken}: {_listed(found.guessed)}")
     if found.open:
         kept = "kept among the other tensors, though it has the arrays of an LSTM cell"
         result.append(f"{kept}: {_listed(found.open)}; {_TAKE_THEM}")
