@@ -12,14 +12,18 @@ from lstmconvert.layer import LSTMLayer
 from lstmconvert.records import dataclass
 from lstmconvert.tensors import Tensor
 
+#: The structure of a TensorFlow 2 checkpoint.
+OBJECTS = "objects"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Structure:
     """How the source's weight store is laid out, beside the arrays: what it takes to write it anew.
 
-    Fields: `kind`: `v3` (`layers/lstm/cell/vars/0`) or `legacy` (`layer_names`, `weight_names`);
-    `attributes`: root attributes of a legacy file that are not configs (`keras_version`,
-    `backend`); `names`: v3 group path -> the `name` attribute of its `vars` group, or empty;
+    Fields: `kind`: `v3` (`layers/lstm/cell/vars/0`), `legacy` (`layer_names`, `weight_names`) or
+    `objects` (a TensorFlow 2 checkpoint); `attributes`: root attributes of a legacy file that are
+    not configs (`keras_version`, `backend`); `names`: v3 group path -> the `name` attribute of its
+    `vars` group, or empty; of objects, `layers/lstm/cell/kernel` -> the full path of that array;
     `weights`: legacy layer name -> its weight names, both in file order; `root`: the group that
     holds the weights (`model_weights`, or empty for a weights-only file); `paths`: the full path of
     every array but the optimizer's: what must be there for the model to be whole.

@@ -42,6 +42,11 @@ class Found:
     sketch: LayerSketch
     arrays: Mapping[int, dict[str, Stored]]
 
+    @property
+    def keys(self) -> set[str]:
+        """The keys of its arrays."""
+        return {stored.path for cell in self.arrays.values() for stored in cell.values()}
+
 
 def layers(bundle: Bundle) -> list[Found]:
     """Return the recurrent layers of a checkpoint's graph, in the order of their paths."""

@@ -246,10 +246,16 @@ def _cells(item: Node, place: _Place) -> Iterator[CellSketch]:
     if cell.class_name != STACKED or cell.custom:
         yield _own_cell(cell, group, trainable)
         return
+    for one, leaf in cell_groups(cell):
+        yield _own_cell(one, f"{group}/cells/{leaf}", trainable)
+
+
+def cell_groups(stack: Node) -> Iterator[tuple[Node, str]]:
+    """Yield the cells of a StackedRNNCells, each with the name of its group below `cells`."""
     used: dict[str, int] = {}
-    for index, part in enumerate(cell.listed("cells")):
-        one = node(part, f"{item.name}.cells[{index}]")
-        yield _own_cell(one, f"{group}/cells/{_counted(one, used)}", trainable)
+    for index, part in enumerate(stack.listed("cells")):
+        cell = node(part, f"{stack.name}.cells[{index}]")
+        yield cell, _counted(cell, used)
 
 
 def _own_cell(cell: Node, group: str, trainable: bool) -> CellSketch:

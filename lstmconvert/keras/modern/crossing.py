@@ -19,7 +19,7 @@ from lstmconvert.keras.nodes import Node
 from lstmconvert.keras.read import parse_config
 from lstmconvert.keras.v3store import CONTAINERS
 from lstmconvert.layer import LSTMLayer
-from lstmconvert.model import Model, Structure
+from lstmconvert.model import OBJECTS, Model, Structure
 from lstmconvert.records import dataclass
 from lstmconvert.tensors import Tensor
 
@@ -76,7 +76,7 @@ def rebuilt(model: Model, stored: Mapping[str, Tensor], how: How) -> Whole | Non
         CorruptFile: config and store contradict each other.
     """
     text, structure = model.texts.get("model_config"), model.source.structure
-    if text is None or structure is None or structure.kind not in (_V3, "legacy"):
+    if text is None or structure is None or structure.kind not in (_V3, "legacy", OBJECTS):
         return None
     config = parse_config(text, model.source.keras_version, "model_config")
     if config.root.custom:

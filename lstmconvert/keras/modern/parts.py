@@ -23,7 +23,7 @@ from lstmconvert.keras.modern.classes import (
     Weight,
 )
 from lstmconvert.keras.nodes import CUDNN_CLASSES, RECURRENT, Node, node, snake_case
-from lstmconvert.keras.sketch import STACKED, layer_groups, mirrored
+from lstmconvert.keras.sketch import STACKED, cell_groups, layer_groups, mirrored
 from lstmconvert.layer import LSTMLayer
 from lstmconvert.records import dataclass
 from lstmconvert.tensors import Tensor
@@ -186,12 +186,7 @@ class Builder:
         part.children.append((attribute, self._build(item, _join(part.group, attribute), own)))
 
     def _add_cells(self, part: Part, item: Node) -> None:
-        used: dict[str, int] = {}
-        for index, value in enumerate(item.listed("cells")):
-            cell = node(value, f"{part.name}.cells[{index}]")
-            kind = snake_case(cell.class_name)
-            used[kind] = used.get(kind, -1) + 1
-            leaf = f"{kind}_{used[kind]}" if used[kind] else kind
+        for cell, leaf in cell_groups(item):
             group = _join(part.group, f"cells/{leaf}")
             part.children.append(("cells", self._build(cell, group, cell.name or leaf)))
 

@@ -1,9 +1,10 @@
 """The arrays of a tree of parts, out of either weight store of the source.
 
-A v3 store has a group for each part. A legacy store has a list for each layer of the model: what
-is trained first, then the rest, each in the order in which the sub-layers were made. Which weights
-count as trained depends on the version that wrote the file and on what was frozen; the names of the
-weights decide between the orders that are possible.
+A v3 store has a group for each part, a checkpoint's graph of objects a name for each weight. A
+legacy store has a list for each layer of the model: what is trained first, then the rest, each in
+the order in which the sub-layers were made. Which weights count as trained depends on the version
+that wrote the file and on what was frozen; the names of the weights decide between the orders that
+are possible.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from lstmconvert.keras.modern.classes import CLASSES, CONVOLUTIONS, Weight
 from lstmconvert.keras.modern.parts import Part, no_row, unsupported
 from lstmconvert.keras.modern.recurrent import gru_of_cudnn, keras1_cell
 from lstmconvert.layer import LSTMLayer, OpaqueCell
-from lstmconvert.model import Structure
+from lstmconvert.model import OBJECTS, Structure
 from lstmconvert.tensors import Computed, Tensor
 
 _SUFFIX = re.compile(r"(_\d+)?(:\d+)?$")
@@ -91,9 +92,9 @@ class Source:
             CorruptFile: config and store contradict each other.
             UnsupportedByTarget: weights that belong to no layer of the config.
         """
-        if self._structure.kind == "v3":
+        if self._structure.kind in ("v3", OBJECTS):
             for part in root.walk():
-                self._fill_v3(part)
+                self._fill_part(part)
         else:
             self._fill_legacy(root, era)
         self._check_all_used(root)
@@ -104,12 +105,12 @@ class Source:
                 continue
             raise unsupported("weights that no layer of the config holds", root.name, path)
 
-    def _fill_v3(self, part: Part) -> None:
-        if part.opaque and any(path.startswith(f"{part.group}/") for path in self._stored):
+    def _fill_part(self, part: Part) -> None:
+        below = self._stored if self._structure.kind == "v3" else self._structure.names
+        if part.opaque and any(path.startswith(f"{part.group}/") for path in below):
             raise no_row(part.name, part.class_name)
-        base = f"{part.group}/vars".strip("/")
         for index, weight in enumerate(part.weights):
-            path = f"{base}/{index}"
+            path = self._path(part.group, index, weight)
             if path not in self._stored:
                 raise CorruptFile(
                     f"the {weight.role} of a layer is not stored", where=f"{self._where}: {path}"
@@ -117,6 +118,12 @@ class Source:
             self._used.add(path)
             part.arrays.append(self._stored[path])
         finish(part, theano=False)
+
+    def _path(self, group: str, index: int, weight: Weight) -> str:
+        if self._structure.kind == "v3":
+            return f"{group}/vars/{index}".strip("/")
+        names = [f"{group}/{role}" for role in (weight.role, *weight.also)]
+        return next((found for n in names if (found := self._structure.names.get(n))), names[0])
 
     def _fill_legacy(self, root: Part, era: str) -> None:
         if self._structure.weights.get(TOP_LEVEL):

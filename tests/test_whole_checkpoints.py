@@ -1,0 +1,166 @@
+"""SavedModels and checkpoints as whole models: today's Keras loads them, and they run the same.
+
+The oracles are tf_keras, which wrote them, and the outputs that older TensorFlows recorded.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tf_keras
+from modern_models import (
+    attention,
+    branches,
+    convolutions,
+    convolving,
+    filled,
+    masked,
+    mixed,
+    nested,
+    outputs,
+    samples,
+    sequence_to_sequence,
+)
+
+import lstmconvert as lc
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+CORPUS = Path(__file__).parent.parent.parent / "shared" / "corpus"
+#: Sums in float32, in another order than the writer's engine.
+CLOSE = 2e-6
+RECORDED = [
+    ("tf-2.12.1/seed95.savedmodel", None),
+    ("tf-2.15.1/seed95.savedmodel", None),
+    ("tf_keras-2.21.0/seed95.savedmodel", None),
+    ("tf-1.15.5/seed95.tf_weights", "seed95.config.json"),
+    ("tf-2.12.1/seed95.tf_weights", "seed95.config.json"),
+    ("tf-2.15.1/seed95.checkpoint", "seed95.config.json"),
+    ("tf-2.15.1/zoo.tf_weights", "zoo.keras"),
+    ("tf_keras-2.21.0/zoo.tf_weights", "zoo.h5"),
+]
+KINDS = [attention, branches, convolutions, convolving, masked, mixed, nested, sequence_to_sequence]
+
+
+def assert_close(found: list[Any], wanted: list[Any]) -> None:
+    assert len(found) == len(wanted)
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=CLOSE)
+
+
+@pytest.mark.parametrize(("name", "config"), RECORDED)
+def test_a_file_of_an_older_tensorflow_gives_its_recorded_numbers(
+    name: str, config: str | None, tmp_path: Path
+) -> None:
+    path = FIXTURES / name
+    given = path.with_name(config) if config else None
+    result = lc.convert(path, tmp_path / "today.keras", config=given)
+    assert result.whole_model
+    record = np.load(path.with_name(f"{path.name.split('.')[0]}.io.npz"))
+    inputs = [record[key] for key in sorted(record.files) if key[0] == "x"]
+    wanted = [record[f"y{index}"] for index in range(sum(k[0] == "y" for k in record.files))]
+    assert_close(outputs(keras.models.load_model(tmp_path / "today.keras"), inputs), wanted)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_a_checkpoint_with_its_config_is_the_whole_model(kind: Any, tmp_path: Path) -> None:
+    old = filled(kind(tf_keras), kind.__name__)
+    given = samples(old, kind.__name__)
+    wanted = outputs(old, given)
+    old.save_weights(tmp_path / "weights" / "ckpt", save_format="tf")
+    (tmp_path / "config.json").write_text(old.to_json())
+    source, config = tmp_path / "weights", tmp_path / "config.json"
+    assert lc.load(source, config=config).parameters["total"] == old.count_params()
+    assert lc.convert(source, tmp_path / "today.keras", config=config).whole_model
+    assert_close(outputs(keras.models.load_model(tmp_path / "today.keras"), given), wanted)
+
+
+def trained() -> Any:
+    """A compiled model that was fitted: it has an optimizer's slots and metrics."""
+    layer = tf_keras.layers
+    model = tf_keras.Sequential(
+        [
+            layer.Embedding(10, 4, input_length=6),
+            layer.LSTM(3, return_sequences=True, stateful=False),
+            layer.BatchNormalization(),
+            layer.Bidirectional(layer.LSTM(2)),
+            layer.Dropout(0.3),
+            layer.Dense(2),
+        ]
+    )
+    model.compile("adam", "mse", metrics=["mae"])
+    random = np.random.RandomState(3)
+    model.fit(random.randint(0, 10, (8, 6)), random.rand(8, 2), verbose=0)
+    return model
+
+
+def test_a_saved_model_is_the_whole_model_by_every_way(tmp_path: Path) -> None:
+    old = trained()
+    given = [np.random.RandomState(4).randint(0, 10, (3, 6)).astype("float32")]
+    wanted = outputs(old, given)
+    source = tmp_path / "saved"
+    old.save(source, save_format="tf", save_traces=False)
+    model = lc.load(source)
+    assert model.parameters["total"] == old.count_params()
+    assert len(model.optimizer) > len(old.trainable_weights)
+    lc.convert(source, tmp_path / "gates.safetensors")
+    ways = {"a.keras": source, "b.h5": source, "c.keras": tmp_path / "gates.safetensors"}
+    for name, start in ways.items():
+        result = lc.convert(start, tmp_path / name)
+        assert result.whole_model
+        assert any("compile it again" in warning for warning in result.warnings)
+        assert_close(outputs(keras.models.load_model(tmp_path / name), given), wanted)
+    assert (tmp_path / "a.keras").read_bytes() == (tmp_path / "c.keras").read_bytes()
+
+
+class Subclassed(tf_keras.Model):
+    """Says nothing of how its layers are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = tf_keras.layers.LSTM(3, name="first")
+        self.last = tf_keras.layers.Dense(2, name="last")
+
+    def call(self, x: Any) -> Any:
+        return self.last(self.first(x))
+
+
+def test_a_subclassed_model_gives_its_lstm_layers_and_says_so(tmp_path: Path) -> None:
+    old = Subclassed()
+    old.compile("sgd", "mse")
+    old.predict(np.zeros((2, 5, 4)), verbose=0)
+    old.save(tmp_path / "saved", save_format="tf", save_traces=False)
+    model = lc.load(tmp_path / "saved")
+    assert any("a class of its own, Subclassed" in note for note in model.notes)
+    assert model.parameters["total"] == old.count_params()
+    result = lc.convert(tmp_path / "saved", tmp_path / "lstm.keras")
+    assert not result.whole_model
+    layer = keras.models.load_model(tmp_path / "lstm.keras").get_layer("first")
+    for mine, theirs in zip(layer.get_weights(), old.first.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_class_outside_the_table_is_refused_by_name(tmp_path: Path) -> None:
+    layer = tf_keras.layers
+    model = tf_keras.Sequential([layer.LSTM(2, input_shape=(4, 3)), layer.UnitNormalization()])
+    model.save_weights(tmp_path / "ckpt", save_format="tf")
+    (tmp_path / "config.json").write_text(model.to_json())
+    with pytest.raises(lc.LSTMConvertError, match="UnitNormalization"):
+        lc.convert(tmp_path / "ckpt", tmp_path / "x.keras", config=tmp_path / "config.json")
+    assert not (tmp_path / "x.keras").exists()
+
+
+@pytest.mark.skipif(not CORPUS.is_dir(), reason="the corpus is not here")
+def test_a_real_saved_model(tmp_path: Path) -> None:
+    source = CORPUS / "iteam1__lstm_model"
+    old = tf_keras.models.load_model(source, compile=False)
+    assert lc.load(source).parameters["total"] == old.count_params()
+    assert lc.convert(source, tmp_path / "today.keras").whole_model
+    given = samples(old, "iteam1")
+    today = keras.models.load_model(tmp_path / "today.keras")
+    assert_close(outputs(today, given), outputs(old, given))
