@@ -221,6 +221,7 @@ TARGETS: tuple[Target, ...] = (
     Target((".params",), "params"),
     Target((".param",), "ncnn", "ncnn"),
     Target((".tflite",), "tflite", "tflite"),
+    Target((".mlmodel",), "mlmodel", "coreml"),
     Target((".mat",), "mat", "matlab"),
     Target((".msgpack",), "msgpack", "flax"),
     Target((".eqx",), "eqx", "equinox"),

@@ -259,6 +259,7 @@ TARGETS: dict[str, Target] = {
     "npz": Target(_converted(".npz"), _bytes, _equal),
     "shards": Target(_shards, _shards_json, _numbers_of("seed95.keras")),
     "onnx": Target(_converted(".onnx"), _bytes, _any),
+    "mlmodel": Target(_converted(".mlmodel"), _bytes, _any),
     "tflite": Target(_converted(".tflite"), _bytes, _any),
     "params": Target(_converted(".params", "mxnet"), _bytes, _any),
     "mat": Target(_converted(".mat"), _bytes, _any),

@@ -1,22 +1,42 @@
-"""Core ML: coremltools makes of the MIL arrays the very NeuralNetwork arrays that we write.
+"""Core ML: coremltools makes of the MIL arrays the very NeuralNetwork layers that we write.
 
-Predictions need a Mac. What is compared here is where each number ends: coremltools converts a MIL
-program into a NeuralNetwork, whose weights lie gate by gate.
+Predictions need a Mac. What is compared here is where each number and option ends: coremltools
+converts a MIL program into a NeuralNetwork, whose weights lie gate by gate, and it reads our file.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+from cli import KERAS, SEED95, failure
 from foreign import answers
 from layout_tools import SINGLE, case
+from neutral import make_cell, make_layer
 
 import lstmconvert as lc
+from lstmconvert.activations import HARD_SIGMOID_KERAS2, HARD_SIGMOID_KERAS3, KERAS3
+from lstmconvert.containers import coremlspec
 from lstmconvert.dtypes import Array, same_bits
+from lstmconvert.errors import UnsupportedByTarget
+from lstmconvert.layer import LSTMLayer
+from lstmconvert.model import Model, Source
 
+#: Beside each case's file, coremltools's own of the same weights; both as coremltools reads them.
 CONVERT = """
     import coremltools as ct
     from coremltools.converters.mil import Builder as mb
+
+    def lstm_of(spec):
+        for layer in spec.neuralNetwork.layers:
+            kind = layer.WhichOneof("layer")
+            if kind in ("uniDirectionalLSTM", "biDirectionalLSTM"):
+                return layer, getattr(layer, kind)
+
+    def bits(text):
+        return np.frombuffer(text, np.uint8)
 
     for name, arrays in cases.items():
         both, (rows, width) = "weight_ih_back" in arrays, arrays["weight_ih"].shape
@@ -30,30 +50,218 @@ CONVERT = """
             return y
 
         spec = ct.convert(program, convert_to="neuralnetwork").get_spec()
-        for layer in spec.neuralNetwork.layers:
-            kind = layer.WhichOneof("layer")
-            if kind not in ("uniDirectionalLSTM", "biDirectionalLSTM"):
-                continue
-            found = getattr(layer, kind).weightParams
-            for half, weights in zip(("forward.", "backward."), found if both else [found]):
-                start = half if both else ""
-                for field, value in weights.ListFields():
-                    key = f"{name}|{start}{field.name}"
-                    answers[key] = np.array(value.floatValue, np.float32)
+        ct.utils.save_spec(spec, f"theirs-{name}.mlmodel")
+        layer, theirs = lstm_of(spec)
+        ours_spec = ct.utils.load_spec(f"{name}.mlmodel")
+        ct.models.MLModel(ours_spec, skip_model_load=True)
+        layer_of_ours, ours = lstm_of(ours_spec)
+        answers[f"{name}|ends"] = np.array([len(layer.input) - len(layer_of_ours.input),
+                                            len(layer.output) - len(layer_of_ours.output)])
+        assert (theirs.params.cellClipThreshold, ours.params.cellClipThreshold) == (500, 50000)
+        theirs.params.cellClipThreshold = ours.params.cellClipThreshold
+        answers[f"{name}|theirs"] = bits(theirs.SerializeToString(deterministic=True))
+        answers[f"{name}|ours"] = bits(ours.SerializeToString(deterministic=True))
+        answers[f"{name}|kinds"] = np.array([
+            item.WhichOneof("layer") for item in ours_spec.neuralNetwork.layers
+        ])
 """
 NAMES = [name for name in SINGLE if "no-bias" not in name]
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Array]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("coreml")
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path) -> dict[str, Array]:
+    for name in NAMES:
+        lc.save(case(name).layer, folder / f"{name}.mlmodel")
     given = {name: lc.arrange(case(name).layer, "coreml-mil") for name in NAMES}
-    return answers(CONVERT, given, tmp_path_factory.mktemp("coreml"))
+    return answers(CONVERT, given, folder)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_coreml(name: str, found: dict[str, Array]) -> None:
-    wanted = lc.arrange(case(name).layer, "coreml")
-    start = f"{name}|"
-    assert {key.removeprefix(start) for key in found if key.startswith(start)} == set(wanted)
-    for key, array in wanted.items():
-        assert same_bits(found[start + key].reshape(array.shape), np.ascontiguousarray(array)), key
+def test_our_layer_is_coremltools_own(name: str, found: dict[str, Array]) -> None:
+    """Sizes, functions, flags and every bit of the weights."""
+    assert same_bits(found[f"{name}|ours"], found[f"{name}|theirs"])
+    assert found[f"{name}|ours"].size > 100
+    assert list(found[f"{name}|ends"]) == [0, 0]
+    kinds = [kind for kind in found[f"{name}|kinds"] if kind != "loadConstantND"]
+    lstm = "biDirectionalLSTM" if case(name).both else "uniDirectionalLSTM"
+    assert kinds == ["transpose", "expandDims", lstm, "squeeze", "transpose"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_coremltools_own_file_is_read(name: str, found: dict[str, Array], folder: Path) -> None:
+    model = lc.load(folder / f"theirs-{name}.mlmodel")
+    assert (model.layout, model.container) == ("coreml", "mlmodel")
+    (layer,) = model.values()
+    for one, other in zip(layer.cells(), case(name).layer.cells(), strict=True):
+        for (role, a), (_, b) in zip(one[2].tensors(), other[2].tensors(), strict=True):
+            assert same_bits(a.read(), b.read()), role
+        assert one[2].options.cell_clip == 500
+        assert one[2].options.activation == KERAS3["tanh"]
+        assert one[2].options.recurrent_activation == KERAS3["sigmoid"]
+    assert layer.forward.options.return_sequences is True
+    assert layer.forward.options.go_backwards is False
+
+
+@pytest.mark.parametrize("source", [SEED95, KERAS / "both_concat.keras"])
+def test_every_option_comes_back(source: Path, tmp_path: Path) -> None:
+    lc.convert(source, tmp_path / "x.mlmodel")
+    report = lc.diff(source, tmp_path / "x.mlmodel")
+    assert report.layers
+    assert all(report.layers)
+    before = (tmp_path / "x.mlmodel").read_bytes()
+    lc.convert(source, tmp_path / "x.mlmodel", force=True)
+    assert (tmp_path / "x.mlmodel").read_bytes() == before
+
+
+def stranger(path: Path, change: Any = None) -> Path:
+    """Take our metadata out of a file, and change what else it says."""
+    model = coremlspec.message("Model").FromString(path.read_bytes())
+    del model.description.metadata.userDefined[:]
+    if change is not None:
+        change(model)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def options_of(path: Path) -> tuple[Any, Any]:
+    (layer,) = lc.load(path).values()
+    return layer.forward.lstm_cells[0].options, layer.forward.options
+
+
+@pytest.mark.parametrize(
+    ("functions", "output"),
+    [
+        (("relu", HARD_SIGMOID_KERAS2), None),
+        (("linear", HARD_SIGMOID_KERAS3), "tanh"),
+        (("tanh", "tanh"), "relu"),
+    ],
+)
+def test_what_a_file_says_without_our_metadata(
+    functions: Any, output: str | None, tmp_path: Path
+) -> None:
+    activation, recurrent = (KERAS3[f] if isinstance(f, str) else f for f in functions)
+    cell = make_cell(
+        np.random.default_rng(4), 3, 2, activation=activation, recurrent_activation=recurrent,
+        output_activation=output and KERAS3[output], cell_clip=0.2,
+        gate_parts=("bias", "peephole"), dtype="float16",
+    )  # fmt: skip
+    layer = make_layer(cell, go_backwards=True, return_sequences=False)
+    lc.save(layer, tmp_path / "x.mlmodel")
+    path = stranger(tmp_path / "x.mlmodel")
+    of_cell, run = options_of(path)
+    assert of_cell.activation == activation
+    assert of_cell.recurrent_activation == recurrent
+    assert of_cell.output_activation == (output and KERAS3[output])
+    assert of_cell.cell_clip == 0.2
+    assert (run.go_backwards, run.return_sequences) == (True, False)
+    (found,) = lc.load(path).values()
+    for (role, a), (_, b) in zip(found.cell.tensors(), cell.tensors(), strict=True):
+        assert same_bits(a.read(), b.read()), role
+
+
+def test_flags(tmp_path: Path) -> None:
+    def change(model: Any) -> None:
+        params = model.neuralNetwork.layers[4].uniDirectionalLSTM.params
+        params.cellClipThreshold, params.forgetBias = 0, True
+
+    lc.save(case("plain").layer, tmp_path / "x.mlmodel")
+    options, _ = options_of(stranger(tmp_path / "x.mlmodel", change))
+    assert (options.cell_clip, options.forget_bias) == (50.0, 1.0)
+
+
+def test_inside_a_pipeline_and_without_a_bias(tmp_path: Path) -> None:
+    lc.save(case("no-bias").layer, tmp_path / "x.mlmodel")
+    inner = coremlspec.message("Model").FromString((tmp_path / "x.mlmodel").read_bytes())
+    outer = coremlspec.message("Model")(specificationVersion=4)
+    inner.neuralNetworkClassifier.CopyFrom(inner.neuralNetwork)
+    inner.ClearField("neuralNetwork")
+    outer.pipelineClassifier.pipeline.models.add().CopyFrom(inner)
+    (tmp_path / "y.mlmodel").write_bytes(outer.SerializeToString())
+    (layer,) = lc.load(tmp_path / "y.mlmodel").values()
+    assert layer.forget_gate.bias is None
+    assert same_bits(layer.forget_gate.kernel, case("no-bias").layer.forget_gate.kernel)
+
+
+def model_of(*layers: LSTMLayer) -> Model:
+    return Model(layers=layers, source=Source(container="live"), container="live")
+
+
+def test_several_layers_and_bare(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    layers = tuple(make_layer(make_cell(rng, 3, 2), name=name) for name in ("a", "b", "net/c"))
+    lc.save(model_of(*layers), tmp_path / "x.mlmodel")
+    assert list(lc.load(tmp_path / "x.mlmodel")) == ["a", "b", "net/c"]
+    assert list(lc.load(stranger(tmp_path / "x.mlmodel"))) == ["a", "b", "net/c"]
+    lc.save(layers[0], tmp_path / "y.mlmodel", bare=True)
+    assert list(lc.load(stranger(tmp_path / "y.mlmodel"))) == ["lstm"]
+    twins = [make_layer(make_cell(rng, 3, 2), name=name) for name in ("a/b", "a_b")]
+    with pytest.raises(lc.LSTMConvertError, match="one name"):
+        lc.save(model_of(*twins), tmp_path / "z.mlmodel")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"activation": KERAS3["gelu"]}, "cannot express activation"),
+        ({"activation": KERAS3["relu6"]}, "cannot express activation"),
+        ({"dtype": "bfloat16"}, "cannot express dtype"),
+        ({"projected": 1}, "projection"),
+        ({"gate_clip": 1.0}, "gate_clip"),
+    ],
+)
+def test_what_it_cannot_express(options: Any, message: str, tmp_path: Path) -> None:
+    layer = make_layer(make_cell(np.random.default_rng(2), 3, 2, **options))
+    with pytest.raises(UnsupportedByTarget, match=message):
+        lc.save(layer, tmp_path / "x.mlmodel")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_halves_that_differ_in_what_they_share(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    cells = [make_cell(rng, 3, 2, cell_clip=clip) for clip in (0.1, 0.2)]
+    with pytest.raises(UnsupportedByTarget, match=r"cell_clip; found 0\.1 and 0\.2"):
+        lc.save(make_layer(cells[0], cells[1]), tmp_path / "x.mlmodel")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda _m, p: p.ClearField("activations"), "three functions"),
+        (lambda _m, p: p.activations[0].Clear(), "three functions"),
+        (lambda _m, p: setattr(p, "outputVectorSize", 7), "not its shape"),
+        (lambda _m, p: setattr(p, "inputVectorSize", 0), "not its shape"),
+        (lambda _m, p: setattr(p, "outputVectorSize", 1 << 60), "above the limit"),
+        (lambda _m, p: setattr(p.params, "coupledInputAndForgetGate", True), "coupled"),
+        (
+            lambda _m, p: setattr(p.weightParams.blockInputBiasVector, "rawValue", b"1"),
+            "quantized weights",
+        ),
+        (lambda _m, p: p.weightParams.ClearField("blockInputBiasVector"), "bias"),
+        (lambda _m, p: p.weightParams.ClearField("blockInputWeightMatrix"), "no arrays"),
+        (lambda m, _p: m.neuralNetwork.layers.append(m.neuralNetwork.layers[4]), "one name"),
+        (lambda m, _p: m.ClearField("neuralNetwork"), "no layer of it is an LSTM"),
+        (
+            lambda m, _p: (m.ClearField("neuralNetwork"), m.mlProgram.SetInParent()),
+            "an ML program",
+        ),
+    ],
+)
+def test_files_that_lie_are_refused(change: Any, message: str, tmp_path: Path) -> None:
+    def changed(model: Any) -> None:
+        change(model, model.neuralNetwork.layers[4].uniDirectionalLSTM)
+
+    lc.save(case("plain").layer, tmp_path / "x.mlmodel")
+    error, _ = failure("inspect", stranger(tmp_path / "x.mlmodel", changed))
+    assert message in error
+
+
+def test_a_file_that_is_cut_off(tmp_path: Path) -> None:
+    lc.save(case("plain").layer, tmp_path / "x.mlmodel")
+    data = (tmp_path / "x.mlmodel").read_bytes()
+    (tmp_path / "x.mlmodel").write_bytes(data[:-100])
+    assert "not a model of Core ML" in failure("inspect", tmp_path / "x.mlmodel")[0]

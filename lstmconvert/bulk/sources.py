@@ -20,6 +20,7 @@ SUFFIXES = (
     ".weights.h5",
     ".safetensors",
     ".tflite",
+    ".mlmodel",
     ".keras",
     ".hdf5",
     ".onnx",

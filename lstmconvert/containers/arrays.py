@@ -28,6 +28,7 @@ _MODULES = {
     "ncnn": "ncnn",
     "tfjs": "tfjs",
     "tflite": "tflite",
+    "mlmodel": "mlmodel",
 }
 #: Container -> the suffix of a second file, beside it, that holds the numbers.
 _BESIDE = {"ncnn": ".bin", "tfjs": ".bin"}
@@ -40,8 +41,8 @@ _SIGNATURES = {
 }
 #: Containers with no place for metadata: options do not come back from them.
 BARE = frozenset({"msgpack", "eqx"})
-#: Containers whose arrays have the names of one layout, which is called as they are.
-_OWN = frozenset({"ncnn", "tflite"})
+#: Containers whose arrays have the names of one layout.
+_OWN = {"ncnn": "ncnn", "tflite": "tflite", "mlmodel": "coreml"}
 
 
 def container_of(head: bytes) -> str | None:
@@ -54,10 +55,11 @@ def container_of(head: bytes) -> str | None:
 
 def layout_of(container: str) -> str | None:
     """Return the one layout whose arrays a container holds; None if it holds any."""
-    return container if container in _OWN else None
+    return _OWN.get(container)
 
 
-def _module(container: str) -> Any:
+def module_of(container: str) -> Any:
+    """Return the module that reads and writes a container."""
     return import_module(f"lstmconvert.containers.{_MODULES[container]}")
 
 
@@ -69,7 +71,7 @@ def read(container: str, source: SourceFile, beside: Neighbours | None = None) -
         source: the file.
         beside: what opens the files beside it.
     """
-    module = _module(container)
+    module = module_of(container)
     if container not in _BESIDE:
         found: Found = module.read(source)
     else:
@@ -93,7 +95,7 @@ def write(
         texts: makes the metadata texts.
         beside: the file that the container wants beside it, from `beside`.
     """
-    module = _module(container)
+    module = module_of(container)
     if beside is None:
         module.write(path, tensors, texts)
         return read(container, SourceFile(path))

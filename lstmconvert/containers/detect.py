@@ -20,11 +20,15 @@ from lstmconvert.neighbours import Neighbours
 from lstmconvert.npy import MAGIC as NPY
 from lstmconvert.tensors import SourceFile, Tensor
 
-GATES, TFLITE = "gates", "tflite"
+GATES = "gates"
+#: Containers whose files say more of their layers than arrays do.
+_DOCUMENTS = frozenset({"tflite", "mlmodel"})
+#: Suffix -> container, of files without a signature.
+_BY_NAME = {".msgpack": "msgpack", ".mlmodel": "mlmodel"}
 
 READS = (
     ".keras, .weights.h5, .h5, .weights.json, .safetensors, .npz, .onnx, .json, .pt, .params, "
-    ".param, .tflite, .mat"
+    ".param, .tflite, .mlmodel, .mat"
 )
 #: Tags of the fields of an ONNX model that follow ir_version (onnx/onnx.proto, ModelProto).
 _AFTER_IR_VERSION = frozenset(bytes([tag]) for tag in b"\x12\x1a\x22\x28\x32\x3a\x42")
@@ -69,13 +73,11 @@ def open_model(path: Path, given: load.Given | None, layout: str | None = None) 
         return _open_zip(source, given, layout)
     if safetensors.looks_like(head):
         return _open_arrays(source, "safetensors", layout)
-    container = arrays.container_of(head)
-    if container == TFLITE:
-        return _open_tflite(source, layout)
+    container = arrays.container_of(head) or _BY_NAME.get(path.suffix.lower())
+    if container in _DOCUMENTS:
+        return _open_document(source, container, layout)
     if container is not None:
         return _open_arrays(source, container, layout)
-    if path.name.lower().endswith(".msgpack"):  # it has no signature
-        return _open_arrays(source, "msgpack", layout)
     if head.startswith(NPY) and path.name.lower().endswith(".eqx"):
         return _open_arrays(source, "eqx", layout or "equinox")
     if is_hdf5(source):
@@ -185,14 +187,14 @@ def _with_neighbours(
     return replace(model, source=known)
 
 
-def _open_tflite(source: SourceFile, layout: str | None) -> Model:
-    from lstmconvert.containers import tflite
-
-    tensors, texts, clips = tflite.opened(source)
-    model = _of_arrays(tensors, texts, source, TFLITE, layout or TFLITE)
+def _open_document(source: SourceFile, container: str, layout: str | None) -> Model:
+    document = arrays.module_of(container)
+    tensors, texts, said = document.opened(source)
+    layout = layout or arrays.layout_of(container)
+    model = _of_arrays(tensors, texts, source, container, layout)
     if metadata.KEY in texts:
         return model
-    return replace(model, layers=tuple(tflite.clipped(layer, clips) for layer in model.layers))
+    return replace(model, layers=tuple(document.completed(layer, said) for layer in model.layers))
 
 
 def _open_npz(source: SourceFile, layout: str | None) -> Model:

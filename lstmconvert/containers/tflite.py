@@ -250,7 +250,7 @@ class _File:
         return FileTensor(self._source, offset, shape, dtype)
 
 
-def clipped(layer: LSTMLayer, clips: Mapping[str, Clips]) -> LSTMLayer:
+def completed(layer: LSTMLayer, clips: Mapping[str, Clips]) -> LSTMLayer:
     """Return a layer whose cells have the clips of their operators."""
     halves = {}
     for side, direction in layer.directions:

@@ -188,10 +188,15 @@ COREML = Row(
     bidirectional=True,
     alike=True,
     index=None,
+    fixed=FREE,
+    expresses=frozenset({"go_backwards", "output_activation", "cell_clip"}),
+    containers=("mlmodel", "safetensors", "npz", "json"),
     run=False,
     evidence="coremltools mlmodel/format/NeuralNetwork.proto:3663; coremltools makes the same "
-    "arrays of coreml-mil's in the tests, and nothing is predicted",
-    hint="forgetBias must be false: what is stored is the whole bias.",
+    "layers of coreml-mil's arrays in the tests, and nothing is predicted: that takes a Mac",
+    hint="The .mlmodel takes x (1, time, inputs). It always bounds the cell state: by 50000, as "
+    "coremltools writes it, where a layer has no clip. Its own files are read: neural networks, "
+    "not ML programs.",
 )
 
 COREML_MIL = Row(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 #: Containers that hold more than arrays -> the module whose `write` makes one and reads it back.
-_DOCUMENTS = {"c": "cheader", "tfjs": "tfjs", "tflite": "tflite"}
+_DOCUMENTS = {"c": "cheader", "mlmodel": "coreml", "tfjs": "tfjs", "tflite": "tflite"}
 
 
 def save(
