@@ -31,7 +31,7 @@ RESIDENT = 300 * MIB  # the promise
 
 @dataclass(frozen=True)
 class Run:
-    """What one run did: exit code (or -signal), output, seconds, peak memory, forbidden events."""
+    """What one run did: exit code (or -signal), output, processor time, peak memory, bad events."""
 
     code: int
     stdout: str

@@ -14,7 +14,6 @@ import struct
 import sys
 import sysconfig
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,12 +71,10 @@ def _forked(request: dict[str, Any], base: int) -> dict[str, Any]:
         tempfile.TemporaryFile() as err,
         tempfile.TemporaryFile() as seen,
     ):
-        start = time.perf_counter()
         child = os.fork()
         if not child:
             _child(request, base, out.fileno(), err.fileno(), seen.fileno())
         _, status, usage = os.wait4(child, 0)
-        seconds = time.perf_counter() - start
         texts = []
         for file in (out, err, seen):
             file.seek(0)
@@ -89,7 +86,7 @@ def _forked(request: dict[str, Any], base: int) -> dict[str, Any]:
         "code": os.waitstatus_to_exitcode(status),
         "stdout": texts[0],
         "stderr": texts[1],
-        "seconds": seconds,
+        "seconds": usage.ru_utime + usage.ru_stime,  # the clock's depend on who else computes
         "resident": usage.ru_maxrss * 1024,
         "events": [line for line in events if not line.startswith("#")],
     }

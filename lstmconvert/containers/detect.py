@@ -28,7 +28,7 @@ _BY_NAME = {".msgpack": "msgpack", ".mlmodel": "mlmodel"}
 
 READS = (
     ".keras, .weights.h5, .h5, .weights.json, .safetensors, .npz, .onnx, .json, .pt, .params, "
-    ".param, .tflite, .mlmodel, .mat"
+    ".param, .tflite, .mlmodel, .mat, .msgpack, .eqx"
 )
 #: Tags of the fields of an ONNX model that follow ir_version (onnx/onnx.proto, ModelProto).
 _AFTER_IR_VERSION = frozenset(bytes([tag]) for tag in b"\x12\x1a\x22\x28\x32\x3a\x42")

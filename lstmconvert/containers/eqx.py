@@ -51,7 +51,7 @@ def _leaves(source: SourceFile) -> list[Tensor]:
     leaves: list[Tensor] = []
     offset = 0
     while offset < source.size:
-        limits.JSON_VALUES.check(len(leaves), source.path, "the number of arrays")
+        limits.EQX_LEAVES.check(len(leaves), source.path, "the number of arrays")
         where = f"{source.path}: array {len(leaves)}"
         header = npy.read_header(Window(source, offset), where)
         is_raw = header.descr in _RAW

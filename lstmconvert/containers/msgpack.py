@@ -7,7 +7,7 @@ gives back every key, and refuses a tree that has others than its module.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,10 @@ _ARRAY = 1
 _CHUNKED = "__msgpack_chunked_array__"
 _CHUNK_BYTES = 1 << 30
 _DTYPES = ("float32", "float64", "float16", "bfloat16")
+_OTHERS = (
+    "bool", "complex64", "complex128",
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+)  # fmt: skip
 
 
 def read(source: SourceFile) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -50,20 +54,27 @@ def read(source: SourceFile) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from None
     if not isinstance(tree, dict):
         raise CorruptFile("no tree of arrays", where=source.path, found=type(tree).__name__)
-    return _leaves(tree, "", source.path), {}
-
-
-def _leaves(tree: dict[str, Any], prefix: str, where: object) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
+    for name, array in _leaves(tree, "", source.path, 0):
+        limits.ARRAYS.check(len(found) + 1, source.path, "the number of arrays")
+        if name in found:
+            raise CorruptFile("two arrays of one name", where=source.path, found=name)
+        found[name] = ArrayTensor(array)
+    return found, {}
+
+
+def _leaves(
+    tree: dict[str, Any], prefix: str, where: object, depth: int
+) -> Iterator[tuple[str, Array]]:
+    limits.TREE_DEPTH.check(depth, where, "the depth of its dicts")
     for key, value in tree.items():
         name = f"{prefix}{key}"
         if isinstance(value, dict) and _CHUNKED in value:
-            found[name] = ArrayTensor(_joined(value, name, where))
+            yield name, _joined(value, name, where)
         elif isinstance(value, dict):
-            found |= _leaves(value, f"{name}.", where)
+            yield from _leaves(value, f"{name}.", where, depth + 1)
         elif isinstance(value, np.ndarray):
-            found[name] = ArrayTensor(value)
-    return found
+            yield name, value
 
 
 def _joined(value: dict[str, Any], name: str, where: object) -> Array:
@@ -71,9 +82,8 @@ def _joined(value: dict[str, Any], name: str, where: object) -> Array:
         case {"shape": dict(shape), "chunks": dict(chunks)}:
             sizes = [shape.get(str(axis)) for axis in range(len(shape))]
             pieces = [chunks.get(str(index)) for index in range(len(chunks))]
-            if all(isinstance(s, int) for s in sizes) and all(
-                isinstance(piece, np.ndarray) for piece in pieces
-            ):
+            is_flat = all(isinstance(piece, np.ndarray) and piece.ndim == 1 for piece in pieces)
+            if pieces and is_flat and all(isinstance(s, int) and s >= 0 for s in sizes):
                 whole: Array = np.concatenate(pieces)  # type: ignore[arg-type]  # arrays, as tested
                 if whole.size == prod(sizes):  # type: ignore[arg-type]
                     return whole.reshape(sizes)
@@ -86,10 +96,11 @@ def _array(library: Any, data: bytes, where: object) -> Array:
             text = name.decode("ascii", "replace")
         case _:
             raise CorruptFile("not an array", where=where)
-    if text not in _DTYPES and not np.sctypeDict.get(text):
+    if text not in _DTYPES and text not in _OTHERS:
         raise CorruptFile("an array of no numbers", where=where, found=text[:40])
     dtype = dtype_of(text) if text in _DTYPES else np.dtype(text)
-    if dtype.hasobject or min(shape, default=0) < 0 or prod(shape) * dtype.itemsize != len(raw):
+    limits.RANK.check(len(shape), where, "the number of its axes")
+    if min(shape, default=0) < 0 or prod(shape) * dtype.itemsize != len(raw):
         raise CorruptFile(
             "the array's data is not as long as its shape says",
             where=where,

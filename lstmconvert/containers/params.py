@@ -64,7 +64,7 @@ def read(source: SourceFile) -> tuple[dict[str, Tensor], dict[str, str]]:
     cursor = _Cursor(source)
     cursor.numbers("QQ")
     (count,) = cursor.numbers("Q")
-    limits.ZIP_MEMBERS.check(count, source.path, "the number of arrays")
+    limits.ARRAYS.check(count, source.path, "the number of arrays")
     tensors = [_array(cursor) for _ in range(count)]
     (named,) = cursor.numbers("Q")
     if named != count:

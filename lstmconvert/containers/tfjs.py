@@ -61,6 +61,7 @@ def from_value(
         SourceError: a file beside is missing, or the weights are quantized.
     """
     found: dict[str, Tensor] = {}
+    seen: set[str] = set()
     for group in value[MANIFEST]:
         match group:
             case {"paths": [*paths], "weights": [*weights]}:
@@ -69,6 +70,9 @@ def from_value(
                 raise CorruptFile("not a group of weights", where=f"{where}: {MANIFEST}")
         if not all(isinstance(path, str) for path in paths):
             raise CorruptFile("not a list of paths", where=f"{where}: {MANIFEST}")
+        if len({*paths, *seen}) != len(paths) + len(seen):  # a small file would be read for ever
+            raise CorruptFile("a shard is listed twice", where=f"{where}: {MANIFEST}")
+        seen.update(paths)
         shards = _Shards([beside.file(path, where) for path in paths], where)
         for entry in weights:
             name, tensor = shards.next(entry)

@@ -122,6 +122,7 @@ class _File:
     def read(self) -> tuple[dict[str, Tensor], dict[str, str], dict[str, Clips]]:
         found: dict[str, Tensor] = {}
         clips: dict[str, Clips] = {}
+        total = 0
         for graph in self._items(self._model, "Subgraphs"):
             tensors = list(self._items(graph, "Tensors"))
             operators, halves = self._operators(graph)
@@ -132,6 +133,9 @@ class _File:
                 if arrays.keys() & found.keys():
                     raise CorruptFile("two arrays of one name", where=self._source.path)
                 found |= arrays
+                total += sum(tensor.nbytes for tensor in arrays.values())
+                # A buffer may be shared, but not by thousands: a small file would be a large one.
+                limits.check_expansion(total, self._source.size, self._source.path)
                 clips[prefix] = operator.clips
         if not found:
             raise SourceError(

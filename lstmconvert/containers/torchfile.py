@@ -7,6 +7,7 @@ such a file is not read at all.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -20,6 +21,8 @@ from lstmconvert.tensors import ArrayTensor, SourceFile, Tensor
 _PICKLE = "data.pkl"
 #: So deep lies a state_dict inside a checkpoint's own dictionaries.
 _DEPTH = 8
+#: Where torch says what it found.
+_UNPICKLER = re.compile(r"WeightsUnpickler error: ([^.\n]*(?:\.\w[^.\n]*)*)")
 
 
 def is_torch(names: Collection[str]) -> bool:
@@ -46,7 +49,7 @@ def read(source: SourceFile) -> dict[str, Tensor]:
         found = torch.load(io.BufferedReader(Window(source)), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever torch makes of a file that is not its own
         raise CorruptFile(
-            f"torch.load(weights_only=True) refuses it: {str(error).splitlines()[0][:160]}",
+            f"torch.load(weights_only=True) refuses it: {_reason(error)[:160]}",
             where=source.path,
             hint="save the module's state_dict(), not the module: torch.save(m.state_dict(), path)",
         ) from None
@@ -56,6 +59,15 @@ def read(source: SourceFile) -> dict[str, Tensor]:
     if not tensors:
         raise CorruptFile("no tensors in it", where=source.path, expected="a state_dict")
     return dict(tensors)
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with a file, without torch's advice on how to open it all the same."""
+    text = str(error)
+    if "Weights only load failed" not in text:
+        return text.splitlines()[0] if text else type(error).__name__
+    found = _UNPICKLER.search(text)
+    return found[1] if found else "it holds more than tensors"
 
 
 def _tensors(value: Any, prefix: str, depth: int, torch: Any) -> Iterator[tuple[str, Any]]:

@@ -14,6 +14,7 @@ from lstmconvert.tensors import Tensor
 
 #: What may stand between a module's name and its arrays' names: PyTorch's dot, Flax's slash.
 _SEPARATORS = r"[./]"
+Patterns = tuple[tuple[re.Pattern[str], Slot], ...]
 _NEEDED = ("kernel", "recurrent_kernel")
 
 
@@ -48,8 +49,9 @@ def _modules(arrays: Mapping[str, Tensor], row: Row) -> dict[str, tuple[Structur
     """Return `prefix -> (structure, how many names are its)`."""
     found: dict[str, dict[tuple[int, str], set[str]]] = {}
     counts: dict[str, int] = {}
+    patterns = _patterns(row)  # once: to hash a row takes longer than to match a name
     for name, tensor in arrays.items():
-        for groups, slot in _matches(name, row):
+        for groups, slot in _matches(name, patterns):
             prefix, index = groups["prefix"] or "", int(groups.get("k") or 0)
             parts = {f"{part}.{groups.get('gate', '')}" for part in slot.parts}
             sides = _sides(row, groups.get("d"), tensor)
@@ -66,9 +68,9 @@ def _modules(arrays: Mapping[str, Tensor], row: Row) -> dict[str, tuple[Structur
     }
 
 
-def _matches(name: str, row: Row) -> list[tuple[dict[str, str], Slot]]:
+def _matches(name: str, patterns: Patterns) -> list[tuple[dict[str, str], Slot]]:
     """Return the slots that a name can be of: those that explain most of it."""
-    found = [(p.fullmatch(name), slot) for p, slot in _patterns(row)]
+    found = [(pattern.fullmatch(name), slot) for pattern, slot in patterns]
     groups = [(match.groupdict(), slot) for match, slot in found if match is not None]
     shortest = min((len(group["prefix"]) for group, _ in groups), default=0)
     return [(group, slot) for group, slot in groups if len(group["prefix"]) == shortest]
@@ -108,7 +110,7 @@ def _needed(row: Row) -> frozenset[str]:
 
 
 @cache
-def _patterns(row: Row) -> tuple[tuple[re.Pattern[str], Slot], ...]:
+def _patterns(row: Row) -> Patterns:
     return tuple((_pattern(row, slot), slot) for slot in row.slots)
 
 
