@@ -311,10 +311,8 @@ def _write_gates(
 ) -> None:
     digest = Digest(model)
     with writing.replacing(path, force=how.force, source=source) as temporary:
-        written, _ = arrays.write(container, temporary, tensors, lambda: digest.texts(model))
         try:
-            with writing.flushing(temporary):
-                writing.check_written(tensors, written, path)
+            arrays.write(container, temporary, tensors, lambda: digest.texts(model), path)
         finally:
             model.source.check()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lstmconvert import limits
@@ -59,6 +59,12 @@ def whole_text(source: SourceFile) -> bytes:
     return bytes(source.read_at(0, source.size))
 
 
+def pieces(source: SourceFile, start: int, stop: int) -> Iterator[bytearray]:
+    """Read the bytes from `start` to `stop`, a megabyte at a time."""
+    for offset in range(start, stop, _CHUNK):
+        yield source.read_at(offset, min(_CHUNK, stop - offset))
+
+
 def digest_of_file(source: SourceFile) -> str:
     """Return the SHA-256 of a file's bytes.
 
@@ -66,8 +72,8 @@ def digest_of_file(source: SourceFile) -> str:
         CorruptFile: the file changed since it was opened.
     """
     digest = hashlib.sha256()
-    for offset in range(0, source.size, _CHUNK):
-        digest.update(source.read_at(offset, min(_CHUNK, source.size - offset)))
+    for piece in pieces(source, 0, source.size):
+        digest.update(piece)
     source.check_unchanged()
     return digest.hexdigest()
 

@@ -14,7 +14,7 @@ from lstmconvert.records import dataclass
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Limit:
     """One bound: its name (also the environment variable's tail), its value and its reason."""
 

@@ -80,8 +80,9 @@ def _layer(layer: LSTMLayer) -> JsonObject:
         "input_shape": None if layer.input_shape is None else list(layer.input_shape),
         "directions": {name: _direction(value) for name, value in layer.directions},
         "tensors": {
-            f"{naming.prefix(layer, direction, index)}.{name}": [direction, index, name]
+            f"{start}.{name}": [direction, index, name]
             for direction, index, cell in layer.cells()
+            for start in [naming.prefix(layer, direction, index)]
             for name, _ in cell.tensors()
         },
     }

@@ -50,12 +50,11 @@ def parse(name: str) -> TensorName | None:
 
 def prefix(layer: LSTMLayer, direction: str, index: int) -> str:
     """Return what comes before `.forget_gate.kernel` for one cell of a layer."""
-    name = layer.name
+    name, half = layer.name, layer.forward
     if layer.backward is not None:
         name += f".{direction}"
-    if len(dict(layer.directions)[direction].cells) > 1:
-        name += f".cells.{index}"
-    return name
+        half = layer.backward if direction == "backward" else half
+    return f"{name}.cells.{index}" if len(half.cells) > 1 else name
 
 
 def tensors(layer: LSTMLayer) -> Iterator[tuple[str, Tensor]]:

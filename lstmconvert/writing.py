@@ -10,9 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 
-import numpy as np
-
-from lstmconvert.dtypes import Array, as_bits
+from lstmconvert.dtypes import Array
 from lstmconvert.errors import DestinationError
 from lstmconvert.streaming import pour
 from lstmconvert.tensors import Tensor
@@ -183,8 +181,8 @@ def check_written(
 
     def compare(key: str, offset: int, piece: Array) -> None:
         start = offset // piece.itemsize if piece.itemsize else 0
-        found = written[key].elements(start, start + piece.size).reshape(piece.shape)
-        if not np.array_equal(as_bits(piece), as_bits(found)):
+        found = written[key].elements(start, start + piece.size)
+        if piece.tobytes() != found.tobytes():
             raise differs(key)
 
     def differs(key: str) -> DestinationError:

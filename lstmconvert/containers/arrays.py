@@ -84,24 +84,33 @@ def write(
     path: Path,
     tensors: Mapping[str, Tensor],
     texts: Texts,
+    destination: Path,
     beside: Beside | None = None,
-) -> Found:
-    """Write arrays and metadata (see `safetensors.write`), and return what was written.
+) -> None:
+    """Write arrays and metadata (see `safetensors.write`), read them back and compare.
 
     Args:
         container: its container.
         path: a temporary file.
         tensors: name -> tensor.
         texts: makes the metadata texts.
+        destination: the name that the file will take, for errors.
         beside: the file that the container wants beside it, from `beside`.
+
+    Raises as `writing.check_written`.
     """
     module = module_of(container)
+    neighbours = None
     if beside is None:
-        module.write(path, tensors, texts)
-        return read(container, SourceFile(path))
-    module.write(path, tensors, texts, beside)
-    known = {beside.name: SourceFile(beside.temporary)}
-    return read(container, SourceFile(path), Neighbours(path, known))
+        seal = module.write(path, tensors, texts)
+    else:
+        seal = module.write(path, tensors, texts, beside)
+        neighbours = Neighbours(path, {beside.name: SourceFile(beside.temporary)})
+    found, _ = read(container, SourceFile(path), neighbours)
+    with writing.flushing(path):
+        writing.check_written(tensors, found, destination)
+    if seal is not None:
+        seal()
 
 
 class Beside(NamedTuple):

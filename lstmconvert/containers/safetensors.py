@@ -77,35 +77,36 @@ def _tensor(source: SourceFile, start: int, name: str, entry: Any) -> Tensor:
 
 def write(
     path: Path, tensors: Mapping[str, Tensor], metadata: Callable[[], Mapping[str, str]]
-) -> None:
-    """Write a file, streaming.
+) -> Callable[[], None]:
+    """Write a file, streaming, and return what puts the final metadata into it.
 
     Tensors lie in the library's own order, by dtype and then by name, so that the same input gives
-    the same bytes.
+    the same bytes. They can be read back while the source is still being hashed.
 
     Args:
         path: the file to write; it must not exist.
         tensors: name -> tensor.
-        metadata: called twice, before the data is written and after it: it may return the hash of
-            the source only the second time, in a text of the same length.
+        metadata: called twice, here and by what is returned: it may return the hash of the source
+            only the second time, in a text of the same length.
 
     Raises:
         UnsupportedByTarget: a dtype that safetensors does not have.
         DestinationError: a tensor has the reserved name `__metadata__`.
     """
-    ordered = sorted(tensors, key=lambda name: (_rank(tensors[name], name), name.encode()))
     if _METADATA in tensors:
         raise DestinationError("a tensor has the reserved name __metadata__", where=path)
+    types = {name: safetensors_name(tensor.dtype, name) for name, tensor in tensors.items()}
+    ordered = sorted(tensors, key=lambda name: (ORDER.index(types[name]), name.encode()))
     entries, offsets, end = {}, {}, 0
     for name in ordered:
         tensor = tensors[name]
+        begin, end = end, end + tensor.nbytes
         entries[name] = {
-            "dtype": safetensors_name(tensor.dtype, name),
+            "dtype": types[name],
             "shape": list(tensor.shape),
-            "data_offsets": [end, end + tensor.nbytes],
+            "data_offsets": [begin, end],
         }
-        offsets[name] = end
-        end += tensor.nbytes
+        offsets[name] = begin
     body = _dumped(entries)
     header = _header(metadata(), body)
     with open(path, "xb") as file:
@@ -117,11 +118,20 @@ def write(
             write_at(file.fileno(), len(header) + offsets[name] + offset, piece)
 
         pour({name: tensors[name] for name in ordered}, sink)
+
+    def seal() -> None:
         final = _header(metadata(), body)
         if len(final) != len(header):
             raise AssertionError("the metadata changed its length")
-        file.seek(0)
-        file.write(final)
+        with open(path, "rb+") as file:
+            file.write(final)
+            file.seek(0)
+            if file.read(len(final)) != final:
+                raise DestinationError(
+                    "what was written differs from what was meant: the header", where=path
+                )
+
+    return seal
 
 
 def _header(metadata: Mapping[str, str], entries: bytes) -> bytes:
@@ -157,6 +167,3 @@ ORDER: tuple[str, ...] = (
     "BOOL",
 )
 
-
-def _rank(tensor: Tensor, name: str) -> int:
-    return ORDER.index(safetensors_name(tensor.dtype, name))

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from lstmconvert.errors import CorruptFile, NotAModel
-from lstmconvert.files import Window, files_below, open_source, whole_text
+from lstmconvert.files import Window, digest_of_files, files_below, open_source, whole_text
 from lstmconvert.keras.hdf5 import Tree, read_tree
 from lstmconvert.keras.zipmembers import ZipMembers
 from lstmconvert.records import dataclass
@@ -31,14 +31,15 @@ ASSETS = "assets/"
 class Archive:
     """What an archive holds: its JSON texts, its weight store, its assets.
 
-    `check` raises `CorruptFile` where the CRC of a large member is wrong, or, of a directory, where
-    a file has changed.
+    `check` raises `CorruptFile` where the CRC of a large member is wrong, or a file has changed;
+    `digest` returns the SHA-256, and checks the same.
     """
 
     config: str
     metadata: str | None
     tree: Tree
     assets: Mapping[str, Tensor]
+    digest: Callable[[], str]
     check: Callable[[], None]
 
 
@@ -67,12 +68,18 @@ def read_zip(source: SourceFile) -> Archive:
         tree = read_tree(weights.source, weights.offset, weights.size)
     else:
         tree = _npz_tree(members.open(WEIGHTS_NPZ))
+
+    def check() -> None:
+        members.check_large()
+        source.check_unchanged()
+
     return Archive(
         config=_text(members.read(CONFIG), source.path),
         metadata=_text(members.read(METADATA), source.path) if METADATA in members.names else None,
         tree=tree,
         assets={name: _asset(members, name) for name in members.names if _is_asset(name)},
-        check=members.check_large,
+        digest=members.digest,
+        check=check,
     )
 
 
@@ -107,6 +114,7 @@ def read_directory(path: Path) -> Archive:
         metadata=_whole(sources[METADATA]) if METADATA in sources else None,
         tree=read_tree(sources[weights]) if is_hdf5 else _npz_tree(Window(sources[weights])),
         assets={name: _bytes_tensor(sources[name]) for name in names if _is_asset(name)},
+        digest=lambda: digest_of_files(path, files_below(path)),
         check=check,
     )
 

@@ -24,7 +24,7 @@ from lstmconvert import limits
 from lstmconvert.dtypes import Array, DType, dtype_of
 from lstmconvert.errors import CorruptFile, LSTMConvertError
 from lstmconvert.files import Window
-from lstmconvert.limits import BUFFER_BYTES
+from lstmconvert.limits import BUFFER_BYTES, Limit
 from lstmconvert.records import dataclass
 from lstmconvert.tensors import ArrayTensor, FileTensor, SourceFile, Tensor
 
@@ -32,6 +32,19 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 #: Filters that HDF5 carries itself. Any other would be a plug-in: native code named by the file.
 _FILTERS = frozenset({h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32})
+
+#: The latest blocks of the file are kept: groups and their headers lie near each other.
+_BLOCK, _BLOCKS = 1 << 16, 8
+
+#: The limits that every object of a file is held against.
+_OFTEN = (
+    limits.HDF5_DEPTH,
+    limits.HDF5_OBJECTS,
+    limits.PATH_LENGTH,
+    limits.ATTRIBUTE_BYTES,
+    limits.TENSOR_BYTES,
+    limits.RANK,
+)
 
 _HEAP = b"GCOL"
 _LENGTH, _HEAP_OBJECT, _HEAP_HEADER = struct.Struct("<Q"), struct.Struct("<H6xQ"), 16
@@ -96,6 +109,10 @@ class _Exact(Window):
     a heap of texts whose free space is of no size.
     """
 
+    def __init__(self, source: SourceFile, offset: int = 0, size: int | None = None) -> None:
+        super().__init__(source, offset, size)
+        self._blocks: dict[int, bytearray] = {}
+
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         if whence == io.SEEK_SET:  # the short way: 10,000 layers take 200,000 calls
             self._position = offset
@@ -104,14 +121,27 @@ class _Exact(Window):
 
     def readinto(self, buffer: object) -> int:
         view = memoryview(buffer).cast("B")  # type: ignore[arg-type]  # typeshed: any buffer
-        count = len(view)
-        if count > self.size - self._position:
+        count, begin = len(view), self._position
+        if count > self.size - begin:
             raise OSError("the file ends before its data")
-        self.source.read_into(view, self.offset + self._position)
-        self._position += count
+        number, start = divmod(begin, _BLOCK)
+        if start + count <= _BLOCK:
+            view[:] = (self._blocks.get(number) or self._block(number))[start : start + count]
+        else:
+            self.source.read_into(view, self.offset + begin)
+        self._position = begin + count
         if view[:4] == _HEAP:
             _check_heap(view)
         return count
+
+    def _block(self, number: int) -> bytearray:
+        """Read a block of what HDF5 asks for in crumbs of some hundred bytes."""
+        if len(self._blocks) == _BLOCKS:
+            del self._blocks[next(iter(self._blocks))]
+        begin = number * _BLOCK
+        length = min(_BLOCK, self.size - begin)
+        self._blocks[number] = self.source.read_at(self.offset + begin, length)
+        return self._blocks[number]
 
 
 def _check_heap(heap: memoryview) -> None:
@@ -137,42 +167,50 @@ class _Walk:
         self.seen: set[int] = set()
         self.types: list[tuple[Any, DType]] = []
         self.count = 0
+        # Looked up once: a file of 10,000 layers has 70,000 objects.
+        self.limits = {limit: limit.value for limit in _OFTEN}
+
+    def check(self, limit: Limit, amount: int, path: str, what: str) -> None:
+        if amount > self.limits[limit]:
+            limit.check(amount, f"{self.source.path}: {path or '/'}", what)
 
     def fail(self, message: str, path: str, **facts: Any) -> CorruptFile:
         return CorruptFile(message, where=f"{self.source.path}: {path or '/'}", **facts)
 
     def group(self, group: Any, address: int, path: str, depth: int) -> None:
-        limits.HDF5_DEPTH.check(depth, self.source.path, "the nesting of the HDF5 groups")
+        self.check(limits.HDF5_DEPTH, depth, path, "the nesting of the HDF5 groups")
         self._once(address, path)
         self.groups.add(path)
         attributes = dict(self._attributes(group))
         if attributes:
             self.attributes[path] = attributes
-        names, links = list(group), group.links
-        self.count += len(names)
-        limits.HDF5_OBJECTS.check(self.count, self.source.path, "the number of HDF5 objects")
-        for name in names:
-            self._child(group, links, name, path, depth)
+        links: list[tuple[bytes, int, int]] = []
+        group.links.iterate(lambda name, info: links.append((name, info.type, info.u)), info=True)
+        self.count += len(links)
+        self.check(limits.HDF5_OBJECTS, self.count, path, "the number of HDF5 objects")
+        for name, kind, target in links:
+            self._child(group, name, kind, target, path, depth)
 
     def _once(self, address: int, path: str) -> None:
         if address in self.seen:
             raise self.fail("a group or dataset stands in two places, as Keras never writes", path)
         self.seen.add(address)
 
-    def _child(self, group: Any, links: Any, name: bytes, path: str, depth: int) -> None:
+    def _child(
+        self, group: Any, name: bytes, kind: int, address: int, path: str, depth: int
+    ) -> None:
         here = f"{path}/{_text(name)}" if path else _text(name)
-        limits.PATH_LENGTH.check(len(here), self.source.path, "the length of an HDF5 path")
+        self.check(limits.PATH_LENGTH, len(here), "", "the length of an HDF5 path")
         if name in (b"", b".") or b"/" in name or here in self.tensors or here in self.groups:
             # HDF5 would look such a name up as a path, and might follow a link on its way.
             raise self.fail("a name that HDF5 cannot write", path, found=repr(name)[:80])
-        link = links.get_info(name)
-        if link.type != h5l.TYPE_HARD:
+        if kind != h5l.TYPE_HARD:
             raise self.fail("a soft or external link, which Keras never writes", here)
         child = h5o.open(group, name)
         if isinstance(child, h5g.GroupID):
-            self.group(child, link.u, here, depth + 1)
+            self.group(child, address, here, depth + 1)
         elif isinstance(child, h5d.DatasetID):
-            self._once(link.u, here)
+            self._once(address, here)
             self.tensors[here] = self._tensor(child, here)
         else:
             raise self.fail("a named type, which Keras never writes", here)
@@ -185,7 +223,7 @@ class _Walk:
                 continue
             shape, dtype = space.get_simple_extent_dims(), attribute.dtype
             size = math.prod(shape) * dtype.itemsize
-            limits.ATTRIBUTE_BYTES.check(size, self.source.path, "an attribute's size")
+            self.check(limits.ATTRIBUTE_BYTES, size, "", "an attribute's size")
             if size and h5py.check_string_dtype(dtype) is None:
                 continue  # numbers, references: nothing that Keras reads back
             value = np.empty(shape, dtype)
@@ -201,11 +239,12 @@ class _Walk:
             raise self.fail("a dataset with external storage, which reads other files", path)
         dtype, shape = self._dtype(dataset, path), self._shape(dataset, path)
         declared = math.prod(shape) * dtype.itemsize
-        limits.TENSOR_BYTES.check(declared, f"{self.source.path}: {path}", "the tensor's bytes")
+        self.check(limits.TENSOR_BYTES, declared, path, "the tensor's bytes")
         if declared == 0:
             return ArrayTensor(np.zeros(shape, dtype))
         stored = dataset.get_storage_size()
-        limits.check_expansion(declared, stored, f"{self.source.path}: {path}")
+        if declared > stored:
+            limits.check_expansion(declared, stored, f"{self.source.path}: {path}")
         if stored == 0:
             raise self.fail("a dataset with no stored data", path, found=f"shape {shape}")
         self._count(declared, stored)
@@ -256,7 +295,7 @@ class _Walk:
         if space.get_simple_extent_type() == h5py.h5s.NULL:
             raise self.fail("a dataset without a shape", path)
         shape = space.get_simple_extent_dims()
-        limits.RANK.check(len(shape), f"{self.source.path}: {path}", "the number of axes")
+        self.check(limits.RANK, len(shape), path, "the number of axes")
         return tuple(map(int, shape))
 
     def _dtype(self, dataset: Any, path: str) -> DType:

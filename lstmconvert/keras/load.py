@@ -32,36 +32,15 @@ class Given:
 
 def load_zip(source: SourceFile, given: Given | None = None) -> Model:
     """Load a zipped `.keras` archive. Raises as `archive.read_zip` and `read`."""
-    content = archive.read_zip(source)
-
-    def digest() -> str:
-        content.check()
-        return files.digest_of_file(source)
-
-    def check() -> None:
-        content.check()  # also where no digest is taken
-        source.check_unchanged()
-
-    return _archive(content, source.path, given, digest, check)
+    return _archive(archive.read_zip(source), source.path, given)
 
 
 def load_directory(path: Path, given: Given | None = None) -> Model:
     """Load an unzipped `.keras` archive. Raises as `archive.read_directory` and `read`."""
-    content = archive.read_directory(path)
-
-    def digest() -> str:
-        return files.digest_of_files(path, files.files_below(path))
-
-    return _archive(content, path, given, digest, content.check)
+    return _archive(archive.read_directory(path), path, given)
 
 
-def _archive(
-    content: archive.Archive,
-    path: Path,
-    given: Given | None,
-    digest: Callable[[], str],
-    check: Callable[[], None],
-) -> Model:
+def _archive(content: archive.Archive, path: Path, given: Given | None) -> Model:
     texts = {"model_config": content.config}
     version = None
     if content.metadata is not None:
@@ -69,7 +48,16 @@ def _archive(
         stated = parse_object(content.metadata, f"{path}: {archive.METADATA}").get("keras_version")
         version = stated if isinstance(stated, str) else None
     own = Given(content.config, version, f"{path}: {archive.CONFIG}")
-    model = _model(content.tree, given or own, path, ARCHIVE, version, texts, digest, check)
+    model = _model(
+        content.tree,
+        given or own,
+        path,
+        ARCHIVE,
+        version,
+        texts,
+        content.digest,
+        content.check,
+    )
     return replace(model, assets=content.assets)
 
 

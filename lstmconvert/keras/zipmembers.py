@@ -10,15 +10,17 @@ archive, and the end record ends it.
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import weakref
 import zipfile
 import zlib
 from collections.abc import Iterator
+from operator import itemgetter
 
 from lstmconvert import limits
 from lstmconvert.errors import CorruptFile, SourceError
-from lstmconvert.files import Window
+from lstmconvert.files import Window, pieces
 from lstmconvert.tensors import SourceFile
 
 SIGNATURE = b"PK\x03\x04"
@@ -67,7 +69,7 @@ class ZipMembers:
             self.source.path,
         )
         self._scratch: _Scratch | None = None
-        self._unchecked: list[tuple[str, int, zipfile.ZipInfo]] = []
+        self._unchecked: dict[str, int] = {}
 
     def _laid_out(self, infos: list[zipfile.ZipInfo]) -> dict[str, int]:
         """Return each member's offset in the source, once they lie one behind the other."""
@@ -145,21 +147,43 @@ class ZipMembers:
             raise self._damaged(f"{info.filename} is stored, and its two sizes differ")
         offset = self._offsets[info.filename]
         if info.file_size <= _CHECK_NOW:
-            self._check(info.filename, offset, info)
+            self._check(info.filename, offset)
         else:
-            self._unchecked.append((info.filename, offset, info))
+            self._unchecked[info.filename] = offset
         return Window(self.source, offset, info.file_size)
 
     def check_large(self) -> None:
         """Check the CRC of the large members that were opened; small ones were checked then."""
-        for name, offset, info in self._unchecked:
-            self._check(name, offset, info)
+        for name, offset in self._unchecked.items():
+            self._check(name, offset)
         self._unchecked.clear()
 
-    def _check(self, name: str, offset: int, info: zipfile.ZipInfo) -> None:
-        crc, end = 0, offset + info.file_size
-        for start in range(offset, end, _CHUNK):
-            crc = zlib.crc32(self.source.read_at(start, min(_CHUNK, end - start)), crc)
+    def digest(self) -> str:
+        """Return the SHA-256 of the source, and check the large members in the same pass.
+
+        Raises:
+            CorruptFile: the CRC of a member is wrong, or the file changed since it was opened.
+        """
+        digest, end = hashlib.sha256(), 0
+        for name, offset in sorted(self._unchecked.items(), key=itemgetter(1)):
+            self._feed(end, offset, digest)
+            self._check(name, offset, digest)
+            end = offset + self._infos[name].file_size
+        self._feed(end, self.source.size, digest)
+        self.source.check_unchanged()
+        self._unchecked.clear()
+        return digest.hexdigest()
+
+    def _feed(self, start: int, stop: int, digest: hashlib._Hash) -> None:
+        for piece in pieces(self.source, start, stop):
+            digest.update(piece)
+
+    def _check(self, name: str, offset: int, digest: hashlib._Hash | None = None) -> None:
+        crc, info = 0, self._infos[name]
+        for piece in pieces(self.source, offset, offset + info.file_size):
+            crc = zlib.crc32(piece, crc)
+            if digest is not None:
+                digest.update(piece)
         if crc != info.CRC:
             raise self._damaged(f"bad CRC-32 of {name}")
 

@@ -62,13 +62,13 @@ def save(
         writing.replacing(path, force=how.force, source=source) as temporary,
         arrays.beside(container, path, force=how.force, source=source) as beside,
     ):
-        if container in _DOCUMENTS:
-            document = import_module(f"lstmconvert.layouts.{_DOCUMENTS[container]}")
-            written = document.write(temporary, content, texts, beside)
-        else:
-            written, _ = arrays.write(container, temporary, content.tensors, texts, beside)
         try:
-            writing.check_written(content.tensors, written, path)
+            if container in _DOCUMENTS:
+                document = import_module(f"lstmconvert.layouts.{_DOCUMENTS[container]}")
+                written = document.write(temporary, content, texts, beside)
+                writing.check_written(content.tensors, written, path)
+            else:
+                arrays.write(container, temporary, content.tensors, texts, path, beside)
         finally:
             model.source.check()
     return result

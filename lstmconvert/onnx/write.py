@@ -233,9 +233,10 @@ def _data(
     The data takes its name first, and the model after it.
     """
     with writing.replacing(beside.path, force=beside.force, source=beside.source) as data:
-        safetensors.write(data, parts.weights, texts)
+        seal = safetensors.write(data, parts.weights, texts)
         written = safetensors.read(SourceFile(data))[0]
         writing.check_written(parts.weights, written, beside.path)
+        seal()
         yield replace(
             parts,
             placed={
