@@ -135,6 +135,29 @@ def convert(
         from_layout: the layout of `source`; with `config` and `settings`, see `load`.
         options: see `save`.
     """
+    _, result = converted(
+        source,
+        destination,
+        layers=layers,
+        from_layout=from_layout,
+        config=config,
+        settings=settings,
+        **options,
+    )
+    return result
+
+
+def converted(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    layers: Collection[str] = (),
+    from_layout: str | None = None,
+    config: str | Path | None = None,
+    settings: Sequence[str] = (),
+    **options: object,
+) -> tuple[Model, Result]:
+    """Do what `convert` does, and return what was read, too."""
     destination = Path(destination)
     how = _options(options)
     target_of(destination, how.layout)
@@ -144,7 +167,7 @@ def convert(
         writing.check_destination(destination, force=how.force, source=part)
     if layers:
         model = select.layers(model, layers)
-    return _save(model, destination, how, Path(source))
+    return model, _save(model, destination, how, Path(source))
 
 
 def save(model: Model | LSTMLayer, path: str | Path, **options: object) -> Result:
@@ -309,7 +332,7 @@ def _write_gates(
     how: Options,
     source: Path | None,
 ) -> None:
-    digest = Digest(model)
+    digest = Digest(model, sum(tensor.nbytes for tensor in tensors.values()))
     with writing.replacing(path, force=how.force, source=source) as temporary:
         try:
             arrays.write(container, temporary, tensors, lambda: digest.texts(model), path)
@@ -318,9 +341,14 @@ def _write_gates(
 
 
 class Digest:
-    """The source's hash, taken in a thread while the tensors are written."""
+    """The source's hash, taken in a thread while the tensors are written.
 
-    def __init__(self, model: Model) -> None:
+    Args:
+        model: the model.
+        size: how many bytes are written: of a few, the hash is taken when it is asked for.
+    """
+
+    def __init__(self, model: Model, size: int) -> None:
         self._error: Exception | None = None
         self._value: str | None = None
         self._text: str | None = None
@@ -328,7 +356,8 @@ class Digest:
         self._stand_in = os.urandom(32).hex()
         self._model = model
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        if size > writing.WORTH_A_THREAD:
+            self._thread.start()
 
     def _run(self) -> None:
         try:
@@ -349,6 +378,8 @@ class Digest:
         return {"format": "np", metadata.KEY: self._text}
 
     def _joined(self) -> str | None:
+        if self._thread.ident is None:
+            return self._model.source.sha256
         self._thread.join()
         if self._error is not None:
             raise self._error

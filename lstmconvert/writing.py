@@ -12,12 +12,15 @@ from pathlib import Path
 
 from lstmconvert.dtypes import Array
 from lstmconvert.errors import DestinationError
+from lstmconvert.limits import MIB
 from lstmconvert.streaming import pour
 from lstmconvert.tensors import Tensor
 
 _SUFFIX = "lstmconvert-tmp"
 #: Of a long name, the temporary file carries so many bytes: file systems allow 255.
 _NAME_BYTES = 160
+#: Hashing or flushing fewer bytes takes less than to start a thread and to wait for it.
+WORTH_A_THREAD = 4 * MIB
 _swept: ContextVar[bool] = ContextVar("_swept", default=False)
 #: The temporary files of this process, which are not stale.
 _mine: set[str] = set()
@@ -66,8 +69,12 @@ def _stem(destination: Path) -> str:
 def flushing(path: Path) -> Iterator[None]:
     """Send a file's pages to the disk while the block reads it back: the disk need not wait.
 
-    A failure is left to the flush in `replacing`, which comes after and reports it.
+    A failure is left to the flush in `replacing`, which comes after and reports it. A small file is
+    left to it altogether.
     """
+    if path.stat().st_size <= WORTH_A_THREAD:
+        yield
+        return
 
     def flush() -> None:
         with contextlib.suppress(OSError), open(path, "rb") as file:

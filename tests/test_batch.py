@@ -17,8 +17,7 @@ import pytest
 from cli import KERAS, run
 
 import lstmconvert as lc
-from lstmconvert.bulk import one
-from lstmconvert.bulk import run as bulk_run
+from lstmconvert.bulk import one, pool
 from lstmconvert.bulk.report import NAME
 from lstmconvert.errors import CorruptFile, SourceError, UsageError
 
@@ -219,7 +218,7 @@ class TestConvertMany:
         def broken(*_: object, **__: object) -> None:
             raise ZeroDivisionError("a fault of ours")
 
-        monkeypatch.setattr("lstmconvert.api.convert", broken)
+        monkeypatch.setattr("lstmconvert.api.converted", broken)
         outcomes = lc.convert_many([folder], tmp_path / "out")
         assert {outcome.kind for outcome in outcomes} == {"ZeroDivisionError"}
 
@@ -240,7 +239,7 @@ def deadly() -> None:
 def test_a_file_that_kills_its_worker_fails_alone(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bulk_run, "_start", deadly)
+    monkeypatch.setattr(pool, "_start", deadly)
     outcomes = lc.convert_many([folder], tmp_path / "out", workers=2)
     assert {Path(o.source).name: o.kind for o in outcomes if not o} == {
         "broken.keras": "BrokenProcessPool"

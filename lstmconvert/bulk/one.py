@@ -13,6 +13,7 @@ from lstmconvert.bulk.report import FAILED, SKIPPED, WRITTEN, Outcome
 from lstmconvert.bulk.sources import Job
 from lstmconvert.errors import DestinationError, LSTMConvertError
 from lstmconvert.jsontext import canonical
+from lstmconvert.model import Model
 
 
 def fingerprint(options: Mapping[str, Any]) -> str:
@@ -129,6 +130,16 @@ def _digest(path: Path, options: Mapping[str, Any]) -> str | None:
     return api.load(path, layout=options.get("from_layout")).source.sha256
 
 
+def _taken(model: Model, path: Path) -> str | None:
+    """Return the hash that the conversion took, where it is that of this one file."""
+    from lstmconvert import api
+
+    is_keras = model.container in {target.container for target in api.TARGETS if target.is_keras}
+    is_whole = path.is_file() and not model.source.files
+    is_source = model.source.container == model.container and model.layout is None
+    return model.source.sha256 if is_keras and is_whole and is_source else None
+
+
 def _converted(job: Job, options: Mapping[str, Any]) -> Outcome:
     from lstmconvert import api, writing
 
@@ -138,13 +149,13 @@ def _converted(job: Job, options: Mapping[str, Any]) -> Outcome:
         stores.local_destination(job.destination, force=force, dry=dry) as destination,
         writing.swept(),
     ):
-        result = api.convert(source, destination, **options)
+        model, result = api.converted(source, destination, **options)
         return Outcome(
             source=job.source,
             destination=job.destination,
             status=WRITTEN,
             layers=result.layers,
             warnings=result.warnings,
-            sha256=_digest(source, options),
+            sha256=_taken(model, source) or _digest(source, options),
             options=fingerprint(options),
         )

@@ -12,15 +12,13 @@ from concurrent.futures import (
     CancelledError,
     Executor,
     Future,
-    ProcessPoolExecutor,
 )
 from itertools import islice
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from lstmconvert.bulk import one, stores
+from lstmconvert.bulk import one, pool, stores
 from lstmconvert.bulk.report import NAME, Outcome, Report
 from lstmconvert.bulk.sources import Job, jobs
 from lstmconvert.errors import DestinationError, UsageError
@@ -28,8 +26,6 @@ from lstmconvert.errors import DestinationError, UsageError
 #: So many files are handed out before the first of them is done: enough that no worker waits, and
 #: no more than fits a scheduler's patience when there are a hundred thousand.
 _IN_FLIGHT = 256
-#: What a worker needs is imported once, in the process that the workers are copies of.
-_PRELOADED = ["lstmconvert.api", "lstmconvert.bulk.one", "lstmconvert.keras.load", "h5py"]
 
 OnEvent = Callable[[Outcome], object]
 
@@ -173,7 +169,7 @@ class _Runner:
 
     def __enter__(self) -> _Runner:
         if self._given is None and self._workers > 1:
-            self._pool = _pool(self._workers)
+            self._pool = pool.of(self._workers)
         if (self._given or self._pool) and _may_be_interrupted():
             # An exception in the midst of a pool's own work would leave it waiting for ever.
             self._handler = signal.signal(signal.SIGINT, lambda *_: self._ended.put(None))
@@ -225,7 +221,7 @@ class _Runner:
             if self._pool is None:
                 raise
             self._pool.shutdown(wait=True)
-            self._pool = _pool(self._workers)
+            self._pool = pool.of(self._workers)
             return self._pool.submit(one.convert, job, self._options, known)
 
     def _outcome(self, future: Future[Outcome], job: Job) -> Outcome:
@@ -236,7 +232,7 @@ class _Runner:
         except BrokenExecutor:
             if self._given is not None:
                 return one.died(job)
-        with _pool(1) as alone:
+        with pool.of(1) as alone:
             try:
                 known = self._reported(job)
                 return alone.submit(one.convert, job, self._options, known).result()
@@ -248,26 +244,3 @@ def _may_be_interrupted() -> bool:
     """Whether this is the thread that an interrupt comes to, as Python's own exception."""
     is_main = threading.current_thread() is threading.main_thread()
     return is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def _pool(workers: int) -> ProcessPoolExecutor:
-    # Not `fork`: it copies locks that threads of the caller hold. Not `spawn`: it imports NumPy and
-    # h5py anew in each worker. A fork server has no threads, and has imported them once.
-    server = "forkserver" if hasattr(os, "fork") else "spawn"
-    context = get_context(server)
-    if server == "forkserver":
-        context.set_forkserver_preload(_PRELOADED)
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start)
-
-
-def _start() -> None:
-    """Leave an interrupt to the parent, which lets what was begun be finished; die when it dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow, daemon=True).start()
-
-
-def _follow() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)  # the pool's queue would wait for ever for another job

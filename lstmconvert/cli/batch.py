@@ -64,6 +64,11 @@ def command(
     as_json: bool,
     **given: Any,
 ) -> int:
+    workers = _processors() if workers is None else workers
+    if workers > 1:
+        from lstmconvert.bulk import pool
+
+        pool.warm()
     from lstmconvert import api
     from lstmconvert.bulk.run import convert_many, plan
 
@@ -80,7 +85,7 @@ def command(
             sources,
             out_dir,
             suffix=suffix,
-            workers=min(_processors() if workers is None else workers, count),
+            workers=min(workers, count),
             report=report,
             on_event=on_event,
             **given,

@@ -57,7 +57,8 @@ def save(
     )
     if how.dry_run:
         return result
-    texts = partial(content.texts, Digest(model).texts)
+    size = sum(tensor.nbytes for tensor in content.tensors.values())
+    texts = partial(content.texts, Digest(model, size).texts)
     with (
         writing.replacing(path, force=how.force, source=source) as temporary,
         arrays.beside(container, path, force=how.force, source=source) as beside,

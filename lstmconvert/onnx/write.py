@@ -198,7 +198,8 @@ def _warnings(layer: LSTMLayer, how: Options) -> list[str]:
 def _write(content: _Content, path: Path, force: bool, source: Path | None) -> None:
     from lstmconvert.api import Digest
 
-    digest = Digest(content.model)
+    size = sum(tensor.nbytes for tensor in content.graph.weights.values())
+    digest = Digest(content.model, size)
 
     def texts() -> dict[str, str]:
         return {metadata.KEY: digest.texts(content.model)[metadata.KEY]}
