@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from lstmconvert.checkpoints import objects
+from lstmconvert.checkpoints.byname import forward_first
 from lstmconvert.errors import CorruptFile
 from lstmconvert.keras import bindlegacy, legacy
 from lstmconvert.keras.era import Era, era_of
@@ -28,29 +29,37 @@ class Bound:
 
 
 def placed(
-    sketch: LayerSketch, era: Era, names: Mapping[str, str], tensors: Mapping[str, Tensor]
-) -> Bound:
-    """Bind a layer of a whole model's config.
+    sketches: Iterable[LayerSketch],
+    era: Era,
+    names: Mapping[str, str],
+    tensors: Mapping[str, Tensor],
+) -> list[Bound]:
+    """Bind the layers of a whole model's config.
 
     Args:
-        sketch: the layer.
+        sketches: the layers.
         era: of the config.
         names: what `placing.place` found.
         tensors: the checkpoint's, by key.
 
     Raises:
-        CorruptFile: one of its cells has no kernels.
+        CorruptFile: a cell has no kernels.
     """
-    found: dict[int, CellArrays] = {}
-    for cell in sketch.cells:
-        below = {name: key for name, key in names.items() if name.startswith(f"{cell.group}/")}
-        own = {name.removeprefix(f"{cell.group}/"): key for name, key in below.items()}
-        roles = [*(role for role in ROLES if role in own), *(r for r in own if r not in ROLES)]
-        arrays = {role: Stored(own[role], tensors[own[role]]) for role in roles}
-        if cell.is_lstm and not {"kernel", "recurrent_kernel"} <= arrays.keys():
-            raise CorruptFile("the weights of an LSTM are not stored", where=sketch.name)
-        found[id(cell)] = CellArrays(arrays)
-    return Bound(sketch, _given(found), era)
+    groups: dict[str, dict[str, Stored]] = {}
+    for name, key in names.items():
+        group, _, role = name.rpartition("/")
+        groups.setdefault(group, {})[role] = Stored(key, tensors[key])
+    result = []
+    for sketch in sketches:
+        found: dict[int, CellArrays] = {}
+        for cell in sketch.cells:
+            own = groups.get(cell.group, {})
+            roles = sorted(own, key=lambda role: ROLES.index(role) if role in ROLES else len(ROLES))
+            if cell.is_lstm and not {"kernel", "recurrent_kernel"} <= set(own):
+                raise CorruptFile("the weights of an LSTM are not stored", where=sketch.name)
+            found[id(cell)] = CellArrays({role: own[role] for role in roles})
+        result.append(Bound(sketch, _given(found), era))
+    return result
 
 
 def described(found: objects.Found, nodes: Mapping[str, Node]) -> Bound:
@@ -116,17 +125,9 @@ def _full_names(bundle: Bundle) -> list[tuple[str, str]]:
         return sorted(objects.full_names(bundle), key=lambda pair: _order(pair[1]))
     leaf = "/recurrent_kernel"
     found = [key.removesuffix(leaf) for key in bundle.tensors if key.endswith(leaf)]
-    scopes = sorted(found, key=_forward)
+    scopes = sorted(found, key=forward_first)
     keys = [f"{scope}/{role}" for scope in scopes for role in ROLES]
     return [(key, key) for key in keys if key in bundle.tensors]
-
-
-def _forward(scope: str) -> list[tuple[object, bool]]:
-    """Order scopes as a model has them: a forward half before the backward one."""
-    return [
-        (natural(part.removeprefix("forward_").removeprefix("backward_")), part[:9] == "backward_")
-        for part in scope.split("/")
-    ]
 
 
 def _order(key: str) -> tuple[bool, tuple[tuple[str, int], ...]]:

@@ -20,6 +20,7 @@ from lstmconvert.naming import layer_names
 from lstmconvert.records import dataclass
 from lstmconvert.tensorflow.bundle import Bundle
 from lstmconvert.tensorflow.checkpoint import read_checkpoint
+from lstmconvert.tensorflow.objectgraph import ROOT
 from lstmconvert.tensorflow.savedmodel import read_saved_model
 
 CHECKPOINT, SAVED_MODEL = "checkpoint", "savedmodel"
@@ -94,7 +95,8 @@ def _model(opened: _Opened, given: Given | None, *, takes_open: bool = False) ->
         content = _Content(cells.layers, cells.used, notes=tf1.notes(cells), cells=cells)
     if not content.layers:
         raise _no_lstm(opened, content)
-    training = state.training_keys(bundle, keras.metrics) - content.used
+    start = (placing.model_of(bundle) if content.names else None) or ROOT
+    training = state.training_keys(bundle, keras.metrics, start) - content.used
     training -= set((content.names or {}).values())
     twice = _listed_twice(bundle)
     other = {k: t for k, t in bundle.tensors.items() if k not in content.used | training | twice}
@@ -170,7 +172,7 @@ def _content(opened: _Opened, given: Given | None, own: Given | None) -> _Conten
     bundle = opened.bundle
     notes: tuple[str, ...] = ()
     config = given or own
-    if config is not None and bundle.graph is not None:
+    if config is not None:
         try:
             return _whole(opened, config)
         except CorruptFile as error:
@@ -208,10 +210,10 @@ def _whole(opened: _Opened, given: Given) -> _Content:
     names = placing.place(config.root, opened.bundle)
     tensors = opened.bundle.tensors
     planned = [sketch for sketch in plan(config.root).layers if sketch.has_lstm]
-    loose = [bound.placed(sketch, config.era, names, tensors) for sketch in planned]
+    loose = bound.placed(planned, config.era, names, tensors)
     layers = _built(loose, config)
     used = _used(layers)
-    rest = [one for one in objects.layers(opened.bundle) if not used.issuperset(one.keys)]
+    rest = [one for one in objects.layers(opened.bundle) if used.isdisjoint(one.keys)]
     if rest:  # inside layers of the user's own
         extra = [bound.described(one, opened.keras.nodes) for one in rest]
         layers = _built([*loose, *extra], config)

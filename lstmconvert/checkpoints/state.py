@@ -35,19 +35,23 @@ _EDGES = frozenset(
 #: What an optimizer has, under whatever name it hangs: of Keras 2, of TensorFlow 2.11 on, of Keras
 #: 3 (keras/src/optimizers/base_optimizer.py).
 _OPTIMIZERS = ({"iter", "learning_rate"}, {"_iterations", "_learning_rate"})
-_SEED = "seed_generator_state"
+#: The end of the name of the state of a random generator (keras/src/random/seed_generator.py).
+SEED = "seed_generator_state"
 
 
-def training_keys(bundle: Bundle, metrics: Collection[str] = ()) -> set[str]:
+def training_keys(
+    bundle: Bundle, metrics: Collection[str] = (), model: int = ROOT
+) -> set[str]:
     """Return the keys of the variables that are no weights.
 
     Args:
         bundle: the checkpoint.
         metrics: the paths of objects that are known to be metrics.
+        model: the object that is the model; what hangs beside it is none of its weights.
     """
     if bundle.graph is None:
         return {key for key in bundle.tensors if _is_named_so(bundle, key)}
-    weights = _weights(bundle.graph, metrics)
+    weights = _weights(bundle.graph, metrics, model)
     return {key for key in bundle.tensors if key in bundle.graph.keys and key not in weights}
 
 
@@ -62,16 +66,16 @@ def _is_named_so(bundle: Bundle, key: str) -> bool:
     )
 
 
-def _weights(graph: ObjectGraph, metrics: Collection[str]) -> set[str]:
+def _weights(graph: ObjectGraph, metrics: Collection[str], model: int) -> set[str]:
     left_out = {found for path in metrics if (found := graph.find(path)) is not None}
     slots = graph.slots
-    seen = {ROOT} if graph.nodes else set()
+    seen = {model} if graph.nodes else set()
     waiting = list(seen)
     keys: set[str] = set()
     while waiting:
         at = waiting.pop()
         for attribute in graph.nodes[at].attributes:
-            if attribute.key not in slots and not attribute.full_name.endswith(_SEED):
+            if attribute.key not in slots and not attribute.full_name.endswith(SEED):
                 keys.add(attribute.key)
         for child in graph.nodes[at].children:
             if child.node in seen or child.node in left_out or child.name in _EDGES:
