@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lstmconvert.api import Result as Result
     from lstmconvert.api import convert as convert
     from lstmconvert.api import load as load
     from lstmconvert.api import save as save
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from lstmconvert.live.torch import from_torch as from_torch
     from lstmconvert.live.torch import to_torch as to_torch
     from lstmconvert.model import Model as Model
+    from lstmconvert.targets import Result as Result
     from lstmconvert.verification import verify as verify
 
 __version__ = "0.1.0"
@@ -37,7 +37,7 @@ _HOMES = {
     "LSTMConvertError": "errors",
     "LSTMLayer": "layer",
     "Model": "model",
-    "Result": "api",
+    "Result": "targets",
     "arrange": "layouts.plain",
     "convert": "api",
     "convert_many": "bulk.run",

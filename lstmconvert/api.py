@@ -2,70 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import field
 from pathlib import Path
 
-from lstmconvert import gatesfile, metadata, select, writing
+from lstmconvert import gatesfile, select, writing
 from lstmconvert.containers import arrays, detect
+from lstmconvert.digest import Digest
 from lstmconvert.errors import UsageError
-from lstmconvert.jsontext import canonical
 from lstmconvert.keras import load as keras_load
 from lstmconvert.layer import LSTMLayer
 from lstmconvert.model import Model, Source
-from lstmconvert.records import dataclass
+from lstmconvert.targets import GATES, Options, Result, target_of
 from lstmconvert.tensors import Tensor
-
-GATES, KERAS, C_HEADER = "gates", "keras", "c"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """How a model is written. See the command line's help for each.
-
-    Fields: `layout` (None: the container's own), `dtype`, `lstm_only`, `with_other`,
-    `with_optimizer`, `bare`, `stacks`, `rescale_hard_sigmoid`, `force`, `allow_lossy`, `dry_run`;
-    for ONNX `fused`, `chain`, `opset`, `state_inputs`, `length_input`.
-    """
-
-    layout: str | None = None
-    dtype: str | None = None
-    lstm_only: bool = False
-    with_other: bool = False
-    with_optimizer: bool = False
-    bare: bool = False
-    stacks: Sequence[str] = ()
-    rescale_hard_sigmoid: bool = False
-    fused: bool = False
-    chain: bool = False
-    opset: int | None = None
-    state_inputs: bool = False
-    length_input: bool = False
-    force: bool = False
-    allow_lossy: bool = False
-    dry_run: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """What a conversion wrote, or with `dry_run` would write.
-
-    Fields: `destination`; `container` and `layout`; `layers`, their names; `tensors`: how many
-    were written; `whole_model`: whether a Keras file holds the whole model; `losses`: what is
-    lost, declared; `warnings`: what the user should know.
-    """
-
-    destination: Path
-    container: str
-    layout: str
-    layers: tuple[str, ...]
-    tensors: int
-    whole_model: bool = False
-    losses: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    written: bool = field(default=True)
 
 
 def load(
@@ -198,92 +146,6 @@ def _options(options: Mapping[str, object]) -> Options:
         raise UsageError(f"no such option: {error}") from None
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A kind of file to write: suffixes, name, default layout.
-
-    Where there is no default, the user has to name one of `layouts`.
-    """
-
-    suffixes: tuple[str, ...]
-    container: str
-    default: str | None = None
-
-    @property
-    def layouts(self) -> tuple[str, ...]:
-        """The layouts that it holds, its default first."""
-        from lstmconvert.layouts.rows import ROWS  # large, and the default is told without it
-
-        rows = tuple(row.name for row in ROWS.values() if self.container in row.containers)
-        return tuple(dict.fromkeys([self.default, *rows] if self.default else rows))
-
-    @property
-    def is_keras(self) -> bool:
-        """Whether it is one of Keras's own files."""
-        return self.default == KERAS
-
-    def holds(self, layout: str | None) -> bool:
-        """Whether it holds a layout, or for None has a default."""
-        if layout is None:
-            return self.default is not None
-        return layout == self.default or layout in self.layouts
-
-
-#: Longest suffix first.
-TARGETS: tuple[Target, ...] = (
-    Target((".weights.h5",), "weights.h5", KERAS),
-    Target((".safetensors",), "safetensors", GATES),
-    Target((".keras",), "keras", KERAS),
-    Target((".h5", ".hdf5"), "h5", KERAS),
-    Target((".onnx",), "onnx", GATES),
-    Target((".npz",), "npz", GATES),
-    Target((".json",), "json"),
-    Target((".json",), "rtneural"),
-    Target((".json",), "tfjs"),
-    Target((".h",), "c", C_HEADER),
-    Target((".params",), "params"),
-    Target((".param",), "ncnn", "ncnn"),
-    Target((".tflite",), "tflite", "tflite"),
-    Target((".mlmodel",), "mlmodel", "coreml"),
-    Target((".mat",), "mat", "matlab"),
-    Target((".msgpack",), "msgpack", "flax"),
-    Target((".eqx",), "eqx", "equinox"),
-)
-
-
-def target_of(path: Path, layout: str | None) -> Target:
-    """Return the target that a destination's suffix names, and a layout, where it is given.
-
-    Raises:
-        UsageError: no container has that suffix, or not that layout.
-    """
-    fitting = [target for target in TARGETS if path.name.lower().endswith(target.suffixes)]
-    for target in fitting:
-        if target.holds(layout):
-            return target
-    if not fitting:
-        raise UsageError(
-            "the destination's suffix names no container",
-            where=path,
-            found=path.suffix or "no suffix",
-            expected=" ".join(dict.fromkeys(x for target in TARGETS for x in target.suffixes)),
-        )
-    layouts = ", ".join(dict.fromkeys(name for target in fitting for name in target.layouts))
-    if layout is None:
-        raise UsageError(
-            f"{path.suffix} holds several layouts: name one with --to", where=path, expected=layouts
-        )
-    known = ", ".join(
-        " ".join(target.suffixes) for target in TARGETS if layout in target.layouts
-    )
-    raise UsageError(
-        f"{fitting[0].container} does not hold the layout {layout}",
-        where=path,
-        expected=layouts,
-        hint=f"{layout} goes to {known}" if known else "lstmconvert formats lists the layouts",
-    )
-
-
 def _save(model: Model, path: Path, how: Options, source: Path | None) -> Result:
     target = target_of(path, how.layout)
     if how.dtype is not None:
@@ -338,49 +200,3 @@ def _write_gates(
             arrays.write(container, temporary, tensors, lambda: digest.texts(model), path)
         finally:
             model.source.check()
-
-
-class Digest:
-    """The source's hash, taken in a thread while the tensors are written.
-
-    Args:
-        model: the model.
-        size: how many bytes are written: of a few, the hash is taken when it is asked for.
-    """
-
-    def __init__(self, model: Model, size: int) -> None:
-        self._error: Exception | None = None
-        self._value: str | None = None
-        self._text: str | None = None
-        #: Stands where the hash will be; nobody can have written it into the file.
-        self._stand_in = os.urandom(32).hex()
-        self._model = model
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        if size > writing.WORTH_A_THREAD:
-            self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._value = self._model.source.sha256
-        except Exception as error:  # raised anew where the digest is asked for
-            self._error = error
-
-    def texts(self, model: Model) -> dict[str, str]:
-        """Return the metadata texts: the first time with a stand-in for the hash."""
-        source = model.source
-        if self._text is None:
-            # Of what is not read from a file of its own kind, the hash is known, or there is none.
-            is_known = source.container == "live" or source.container != model.container
-            digest = self._joined() if is_known else self._stand_in
-            self._text = metadata.to_text(model, digest=digest)
-        elif self._stand_in in self._text:
-            self._text = self._text.replace(f'"{self._stand_in}"', canonical(self._joined()))
-        return {"format": "np", metadata.KEY: self._text}
-
-    def _joined(self) -> str | None:
-        if self._thread.ident is None:
-            return self._model.source.sha256
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-        return self._value

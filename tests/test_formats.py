@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cli import failure, run
 
-from lstmconvert import api
+from lstmconvert import targets
 from lstmconvert.layouts.rows import ROWS
 
 FOUND = {item["name"]: item for item in run("formats", "--json").json["layouts"]}
@@ -33,8 +33,8 @@ def test_each_tells_of_itself(name: str) -> None:
 
 def test_containers_are_those_that_convert_writes() -> None:
     for name, item in FOUND.items():
-        targets = [t.container for t in api.TARGETS if name in t.layouts and not t.is_keras]
-        assert sorted(item["containers"]) == sorted(x for x in targets if x != "onnx"), name
+        fit = [t.container for t in targets.TARGETS if name in t.layouts and not t.is_keras]
+        assert sorted(item["containers"]) == sorted(x for x in fit if x != "onnx"), name
 
 
 def test_facts() -> None:

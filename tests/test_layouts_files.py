@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 import lstmconvert as lc
-from lstmconvert import api
+from lstmconvert import targets
 from lstmconvert.dtypes import Array, same_bits
 from lstmconvert.layer import LSTMLayer
 from lstmconvert.layouts.rows import ROWS
@@ -49,7 +49,7 @@ def test_every_option_comes_back_by_the_metadata(
     layout: str, suffix: str, tmp_path: Path
 ) -> None:
     path, back = tmp_path / f"x{suffix}", tmp_path / "back.keras"
-    if not any(layout in t.layouts and suffix in t.suffixes for t in api.TARGETS):
+    if not any(layout in t.layouts and suffix in t.suffixes for t in targets.TARGETS):
         with pytest.raises(lc.LSTMConvertError, match="layout"):
             lc.convert(SEED95, path, layout=layout)
         return

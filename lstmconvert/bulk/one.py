@@ -106,7 +106,7 @@ def _unreported(destination: str, options: Mapping[str, Any]) -> Mapping[str, An
     Per-gate files keep their source's hash, and nothing of the options but the layout: `{}` where
     there were others, and for what is no such file.
     """
-    from lstmconvert import api, describe
+    from lstmconvert import api, describe, targets
 
     if set(options) - {"layout"} and any(options[key] for key in set(options) - {"layout"}):
         return {}
@@ -114,7 +114,7 @@ def _unreported(destination: str, options: Mapping[str, Any]) -> Mapping[str, An
         model = api.load(destination)
     except LSTMConvertError:
         return {}
-    wanted = options.get("layout") or api.GATES
+    wanted = options.get("layout") or targets.GATES
     if not describe.is_converted(model) or describe.layout_of(model) != wanted:
         return {}
     made_with = fingerprint(options)
@@ -132,9 +132,9 @@ def _digest(path: Path, options: Mapping[str, Any]) -> str | None:
 
 def _taken(model: Model, path: Path) -> str | None:
     """Return the hash that the conversion took, where it is that of this one file."""
-    from lstmconvert import api
+    from lstmconvert import targets
 
-    is_keras = model.container in {target.container for target in api.TARGETS if target.is_keras}
+    is_keras = any(x.is_keras and x.container == model.container for x in targets.TARGETS)
     is_whole = path.is_file() and not model.source.files
     is_source = model.source.container == model.container and model.layout is None
     return model.source.sha256 if is_keras and is_whole and is_source else None

@@ -93,9 +93,9 @@ def convert_many(
         BaseException: what `on_event` raises, or an interrupt. Then no further file is begun, and
             those that were begun are finished.
     """
-    from lstmconvert import api
+    from lstmconvert import targets
 
-    target = api.target_of(Path(f"x{suffix}"), options.get("layout"))
+    target = targets.target_of(Path(f"x{suffix}"), options.get("layout"))
     if workers < 1:
         raise UsageError("a number of processes", found=workers, expected="1 or more")
     todo = plan(sources, out_dir, suffix=suffix)

@@ -69,11 +69,11 @@ def command(
         from lstmconvert.bulk import pool
 
         pool.warm()
-    from lstmconvert import api
+    from lstmconvert import targets
     from lstmconvert.bulk.run import convert_many, plan
 
     destination = Path(f"x{suffix}")
-    check(api.target_of(destination, given["layout"]), destination, given)
+    check(targets.target_of(destination, given["layout"]), destination, given)
     count = len(plan(sources, out_dir, suffix=suffix))
     with _progress(count) as advance:
 

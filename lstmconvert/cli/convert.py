@@ -11,7 +11,7 @@ from lstmconvert.cli import options, output
 from lstmconvert.errors import UsageError
 
 if TYPE_CHECKING:
-    from lstmconvert.api import Result, Target
+    from lstmconvert.targets import Result, Target
 
 #: Options that mean something for some targets only: option -> what it is for.
 _LAYOUTS = "framework layouts (--to torch, flax, …)"
@@ -65,9 +65,9 @@ def command(
     as_json: bool,
     **given: Any,
 ) -> None:
-    from lstmconvert import api
+    from lstmconvert import api, targets
 
-    check(api.target_of(destination, given["layout"]), destination, given)
+    check(targets.target_of(destination, given["layout"]), destination, given)
     result = api.convert(
         source,
         destination,

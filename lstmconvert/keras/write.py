@@ -27,7 +27,7 @@ from lstmconvert.records import dataclass
 from lstmconvert.tensors import SourceFile, Tensor
 
 if TYPE_CHECKING:
-    from lstmconvert.api import Options, Result
+    from lstmconvert.targets import Options, Result
 
 #: What the archives that we generate say of themselves. No clock; their configs open from 3.3 on.
 _METADATA = {"keras_version": "3.3.0", "date_saved": "1980-01-01@00:00:00"}
@@ -63,7 +63,7 @@ def save(
         UnknownOption: the file's config would need an option that the source does not say.
         DestinationError: see `writing.replacing`.
     """
-    from lstmconvert.api import KERAS, Result
+    from lstmconvert.targets import KERAS, Result
 
     content = _CONTENT[container](model, how)
     result = Result(

@@ -14,7 +14,7 @@ from lstmconvert.layouts.row import Row
 from lstmconvert.model import Model
 
 if TYPE_CHECKING:
-    from lstmconvert.api import Options, Result
+    from lstmconvert.targets import Options, Result
 
 
 #: Containers that hold more than arrays -> the module whose `write` makes one and reads it back.
@@ -30,7 +30,8 @@ def save(
         UsageError, UnknownOption, UnsupportedByTarget: see `write.content`.
         DestinationError: see `writing.replacing`.
     """
-    from lstmconvert.api import Digest, Result
+    from lstmconvert.digest import Digest
+    from lstmconvert.targets import Result
 
     content = write.content(
         model,

@@ -26,7 +26,7 @@ from lstmconvert.onnx.protofile import Parts, Placed
 from lstmconvert.tensors import FileTensor, SourceFile, Tensor
 
 if TYPE_CHECKING:
-    from lstmconvert.api import Options, Result
+    from lstmconvert.targets import Options, Result
 
 #: A protocol buffer cannot be longer: protobuf counts its bytes in a signed 32-bit integer.
 PROTOBUF_BYTES = 2**31 - 1
@@ -59,7 +59,7 @@ def save(model: Model, path: Path, how: Options, source: Path | None) -> Result:
         UsageError: no such opset.
         DestinationError: see `writing.replacing`; it holds for the data file too.
     """
-    from lstmconvert.api import GATES, Result
+    from lstmconvert.targets import GATES, Result
 
     content = _content(model, how)
     result = Result(
@@ -196,7 +196,7 @@ def _warnings(layer: LSTMLayer, how: Options) -> list[str]:
 
 
 def _write(content: _Content, path: Path, force: bool, source: Path | None) -> None:
-    from lstmconvert.api import Digest
+    from lstmconvert.digest import Digest
 
     size = sum(tensor.nbytes for tensor in content.graph.weights.values())
     digest = Digest(content.model, size)

@@ -159,11 +159,6 @@ def _large(plan: Plan, scratch: Path, base: Cost) -> Iterator[Row]:
 
 
 def _onnx(plan: Plan, source: Path, scratch: Path) -> Iterator[Row]:
-    # Asked in another process: see `models`.
-    ask = "from lstmconvert import api; print(*(target.container for target in api.TARGETS))"
-    known = subprocess.run([sys.executable, "-c", ask], check=True, capture_output=True, text=True)
-    if "onnx" not in known.stdout.split():
-        return
     copy = [*_COPY, str(source), f"{OUT}/copy"]
     pair = compare(convert(source, "onnx"), copy, plan.large, scratch)
     work = f"convert {_size(source)} keras to onnx"
