@@ -170,12 +170,10 @@ class Reader:
             if not name.startswith(naming.OTHER):
                 raise self.fail("a tensor that belongs to nothing", found=name)
             path = name[len(naming.OTHER) :]
-            first, *rest = path.split("/")
+            first = path.partition("/")[0]
             is_slot = first in ("optimizer", "optimizer_weights")
             is_asset = first == "assets" and source.container == "keras"
-            # HDF5 has names that no path has; an archive's members are unpacked by other tools.
-            forbidden = {"", ".", ".."} if is_asset else {"", "."}
-            if not forbidden.isdisjoint((first, *rest)) or "\0" in path:
+            if not naming.is_path(path, asset=is_asset):
                 raise self.fail("a tensor whose path no file can hold", found=repr(name)[:80])
             target = optimizer if is_slot else assets if is_asset else other
             target[path] = self._tensors[name]

@@ -48,6 +48,16 @@ def parse(name: str) -> TensorName | None:
     )
 
 
+def is_path(path: str, *, asset: bool = False) -> bool:
+    """Whether the path of a tensor of no LSTM can stand behind `other/`.
+
+    HDF5 has names that no path has. An archive's assets are unpacked by other tools, so that none
+    may lead upwards.
+    """
+    forbidden = {"", ".", ".."} if asset else {"", "."}
+    return forbidden.isdisjoint(path.split("/")) and "\0" not in path
+
+
 def prefix(layer: LSTMLayer, direction: str, index: int) -> str:
     """Return what comes before `.forget_gate.kernel` for one cell of a layer."""
     name, half = layer.name, layer.forward

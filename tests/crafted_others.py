@@ -30,6 +30,7 @@ _CONVERTED: dict[str, tuple[str, str | None, bool]] = {
     "msgpack": ("x.msgpack", "flax", True),
     "eqx": ("x.eqx", "equinox", True),
     "mat": ("x.mat", None, False),
+    "mlmodel": ("x.mlmodel", None, False),
     "rtneural": ("x.json", "rtneural", False),
     "tfjs": ("model.json", "tfjs", False),
     "json": ("x.json", "torch", False),
@@ -97,7 +98,7 @@ def attack(kind: str, refused: str | None) -> Callable[[Change], Change]:
         def make(bench: Bench) -> Path:
             found = dict(valid(kind))
             change(found, bench)
-            return written(found, bench)
+            return written(found, bench.folder)
 
         OTHERS.append(Craft(f"{kind}-{change.__name__}", make, refused))
         return change
@@ -105,17 +106,17 @@ def attack(kind: str, refused: str | None) -> Callable[[Change], Change]:
     return register
 
 
-def written(found: Files, bench: Bench) -> Path:
-    """Write files, and return what names the model."""
+def written(found: Files, folder: Path) -> Path:
+    """Write files into a folder, and return what names the model."""
     for name, data in found.items():
-        path = bench.folder / name
+        path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(data, Path):
             path.symlink_to(data)
         else:
             path.write_bytes(data)
     first = next(iter(found))
-    return bench.folder / ("saved" if first.startswith("saved/") else first)
+    return folder / ("saved" if first.startswith("saved/") else first)
 
 
 def main_of(found: Files) -> bytes:

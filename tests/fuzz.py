@@ -3,6 +3,7 @@
     python tests/fuzz.py --seconds 600          every target, in turn, with new mutants each time
     python tests/fuzz.py --target keras --seed 7 --count 5000
     python tests/fuzz.py --target keras --seed 7 --only 1234 --keep mutant.keras
+    python tests/fuzz.py --truncate             every file of every target cut at every offset
 
 A mutant must give a typed error, or a result that is the original's, or, where a format has no
 checksum, what the format's own library sees in the mutant. Anything else is a finding: another
@@ -25,7 +26,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,40 @@ def _allow(seconds: int, by_the_clock: int) -> None:
     signal.alarm(by_the_clock)
 
 
+def truncated(
+    name: str, folder: Path, lengths: Callable[[int], Iterable[int]]
+) -> Iterator[tuple[str, bool]]:
+    """Cut every file of a target at the lengths that are given for its size.
+
+    Yields what was cut, and whether that was accepted, as some formats must: a last array may be
+    missing, or our own text.
+
+    Raises:
+        Finding: a number is in it that the whole file does not have.
+    """
+    path = TARGETS[name].make(folder)
+    known = {data for _, _, data in numbers(lstmconvert.load(path)).values()}
+    root = path if path.is_dir() else path.parent
+    for part in sorted(part for part in root.rglob("*") if part.is_file()):
+        whole = part.read_bytes()
+        for length in lengths(len(whole)):
+            part.write_bytes(whole[:length])
+            what = f"{name}: {part.name} cut at {length} of {len(whole)}"
+            yield what, _is_accepted(path, known, what)
+        part.write_bytes(whole)
+
+
+def _is_accepted(path: Path, known: set[bytes], what: str) -> bool:
+    try:
+        found = numbers(lstmconvert.load(path))
+    except LSTMConvertError as error:
+        _check_error(error)
+        return False
+    if not {data for _, _, data in found.values()} <= known:
+        raise Finding(what)
+    return True
+
+
 def _memory() -> str | None:
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
 
@@ -206,8 +241,17 @@ def _worker(name: str, seed: int, start: int, end: int) -> None:
     _work(name, seed, range(start, end), lambda x: print(json.dumps(x), flush=True))
 
 
+def _truncate(name: str) -> None:
+    with tempfile.TemporaryDirectory(dir=_memory()) as folder:
+        accepted = sum(kept for _, kept in truncated(name, Path(folder), range))
+    print(f"{name}: {accepted} accepted", flush=True)
+
+
 def main() -> None:
     """Run from the command line."""
+    if sys.argv[1:2] == ["--cut"]:
+        _truncate(sys.argv[2])
+        return
     if sys.argv[1:2] == ["--worker"]:
         _worker(sys.argv[2], *map(int, sys.argv[3:]))
         return
@@ -218,7 +262,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--only", type=int, help="examine this mutant alone")
     parser.add_argument("--keep", type=Path, help="where to keep it")
+    parser.add_argument("--truncate", action="store_true", help="cut files instead")
     args = parser.parse_args()
+    names = [args.target] if args.target else list(TARGETS)
+    if args.truncate:
+        runs = [subprocess.run([sys.executable, __file__, "--cut", name]) for name in names]
+        sys.exit(any(run.returncode for run in runs))
     if args.only is not None:
         if args.keep:
             with tempfile.TemporaryDirectory() as folder:
@@ -227,7 +276,7 @@ def main() -> None:
         return
     end, start, failed = time.monotonic() + args.seconds, 0, False
     while time.monotonic() < end:
-        for name in [args.target] if args.target else TARGETS:
+        for name in names:
             tally = fuzz(name, args.seed, args.count, start)
             failed |= bool(tally.findings)
             counts = f"{tally.accepted} accepted, {tally.refused} refused"

@@ -13,15 +13,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import bundlefiles
 import h5py
 import mutate
 import numpy as np
+from crafted_others import valid as others
+from crafted_others import written
 from crafted_safetensors import joined, split
 
 import lstmconvert
 from lstmconvert import gatesfile, metadata
 from lstmconvert.keras import stored
 from lstmconvert.model import Model
+from lstmconvert.tensorflow.table import Table
+from lstmconvert.tensors import SourceFile
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "keras-3.6.0"
 Numbers = Mapping[str, tuple[Any, str, bytes]]
@@ -123,6 +128,53 @@ def _bytes(valid: Path, folder: Path, dice: random.Random) -> Path:
     if dice.random() < 0.2:
         data = dice.choice(mutate.BYTES)(data, dice) if data else data
     path.write_bytes(data)
+    return path
+
+
+def _made(kind: str) -> Callable[[Path], Path]:
+    return lambda folder: written(others(kind), folder / "valid")
+
+
+def _files(valid: Path, folder: Path, dice: random.Random) -> Path:
+    """Mutate one file of a model that may be several, or a directory."""
+    root = valid if valid.is_dir() else valid.parent
+    mutant = folder / "mutant"
+    shutil.rmtree(mutant, ignore_errors=True)
+    shutil.copytree(root, mutant)
+    paths = sorted(path for path in mutant.rglob("*") if path.is_file())
+    hit = dice.choice([*paths, mutant / valid.name] if valid.is_file() else paths)
+    if hit.suffix == ".json" and dice.random() < 0.6:
+        hit.write_text(json.dumps(mutate.mutate_json(json.loads(hit.read_text()), dice)))
+    else:
+        hit.write_bytes(dice.choice(mutate.BYTES)(hit.read_bytes(), dice))
+    return mutant if valid.is_dir() else mutant / valid.name
+
+
+def _members(valid: Path, folder: Path, dice: random.Random) -> Path:
+    """Mutate what one member of a zip holds; its checksum is right again."""
+    path = folder / f"mutant{valid.suffix}"
+    with zipfile.ZipFile(valid) as source, zipfile.ZipFile(path, "w") as target:
+        hit = dice.choice(source.namelist())
+        for name in source.namelist():
+            data = source.read(name)
+            if name == hit and data:
+                data = dice.choice(mutate.BYTES)(data, dice)
+            target.writestr(zipfile.ZipInfo(name), data)
+    return path
+
+
+def _records(valid: Path, folder: Path, dice: random.Random) -> Path:
+    """Mutate a record of a checkpoint's index; the checksums of the index are right again."""
+    records = {key: bytes(value) for key, value in Table(SourceFile(valid))}
+    key = dice.choice([*records])
+    if dice.random() < 0.3:
+        records[dice.choice(mutate.BYTES)(key or b"x", dice)] = records.pop(key)
+    else:
+        records[key] = dice.choice(mutate.BYTES)(records[key], dice)
+    for other in valid.parent.iterdir():
+        shutil.copy(other, folder / other.name)
+    path = folder / valid.name
+    path.write_bytes(bundlefiles.table([bundlefiles.block(sorted(records.items()))]))
     return path
 
 
@@ -268,4 +320,15 @@ TARGETS: dict[str, Target] = {
     "json": Target(_converted(".json", "torch"), _whole_json, _any),
     "rtneural": Target(_converted(".json", "rtneural"), _whole_json, _any),
     "tfjs": Target(_converted(".json", "tfjs"), _whole_json, _any),
+    "tfjs-files": Target(_made("tfjs"), _files, _any),
+    "fdeep": Target(_made("fdeep"), _whole_json, _any),
+    "msgpack": Target(_made("msgpack"), _bytes, _any),
+    "eqx": Target(_made("eqx"), _bytes, _any),
+    "chainer": Target(_made("chainer"), _members, _any),
+    "npz-members": Target(_made("npz"), _members, _any),
+    "pt": Target(_made("pt"), _bytes, _any),
+    "pt-members": Target(_made("pt"), _members, _any),
+    "checkpoint": Target(_made("checkpoint"), _files, _equal),
+    "checkpoint-records": Target(_made("checkpoint"), _records, _any),
+    "savedmodel": Target(_made("savedmodel"), _files, _any),
 }

@@ -73,6 +73,13 @@ def swap(data: bytes, dice: random.Random) -> bytes:
     return data[:one] + pieces[1] + data[one + size : two] + pieces[0] + data[two + size :]
 
 
+def splice(data: bytes, dice: random.Random) -> bytes:
+    """A piece of another place stands here, or in the place of what was here."""
+    size = dice.choice((1, 4, 8, 32, 128, 512))
+    start, at = dice.randrange(len(data)), dice.randrange(len(data))
+    return data[:at] + data[start : start + size] + data[at + dice.choice((0, size)) :]
+
+
 def blank(data: bytes, dice: random.Random) -> bytes:
     """A sector was never written."""
     size = dice.choice((16, 64, 512))
@@ -90,6 +97,7 @@ BYTES: tuple[Mutation, ...] = (
     cut,
     repeat,
     swap,
+    splice,
     blank,
 )
 
