@@ -4,6 +4,7 @@
     classes.py   the closed table of layer classes: keywords, weights, parts
     keras1.py    Keras 1's keywords and classes under today's names
     parts.py     a model's config as a tree of parts that hold weights
+    operations.py  TensorFlow's functions between layers, as Keras 3's operations
     graph.py     how the layers of a functional model are called
     sources.py   the parts' arrays, out of either weight store
     emission.py  a part as Keras 3 serializes it

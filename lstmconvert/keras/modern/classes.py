@@ -154,6 +154,13 @@ CLASSES: Mapping[str, Row] = {
             "mode": (0,),
         },
     ),
+    "Normalization": _row(
+        "axis mean variance invert",
+        Weight("mean", ("mean", None, None), trainable=False),
+        Weight("variance", ("variance", None, None), trainable=False),
+        Weight("count", ("mean", None, None), trainable=False),
+        neutral={"invert": (False,)},
+    ),
     "LayerNormalization": _row(
         "axis epsilon center scale", _GAMMA, _BETA, objects="beta gamma",
         neutral={"rms_scaling": (False,)},
@@ -266,6 +273,8 @@ CLASSES: Mapping[str, Row] = {
     "InputLayer": _row("", neutral={"ragged": (False,)}, dropped="sparse optional"),
 }
 
+#: Classes of tf.keras that stand for a function between layers: see `operations`.
+FUNCTIONS = frozenset({"TFOpLambda", "SlicingOpLambda"})
 #: Classes that hold their weights in a cell of that class, under the attribute `cell`.
 IN_A_CELL: Mapping[str, str] = {
     "GRU": "GRUCell",

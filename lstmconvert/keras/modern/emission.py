@@ -54,6 +54,8 @@ class Emitter:
         return self._emit(part)
 
     def _emit(self, part: Part) -> JsonObject:
+        if part.operation is not None:
+            return part.operation
         if part.layer is not None:
             return emit.Spelling().layer_config(self._fitted(part.layer), part.name)
         if part.class_name == "Sequential" and part.is_model:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from lstmconvert.errors import CorruptFile
 from lstmconvert.jsontext import Json, JsonObject
+from lstmconvert.keras.modern import operations
 from lstmconvert.keras.modern.classes import RECURRENT
 from lstmconvert.keras.modern.parts import Part, unsupported
 from lstmconvert.keras.nodes import node
@@ -50,14 +51,16 @@ class Ref(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Call:
     """One call of a layer: the tensors that are its first argument, and its keywords, whose values
-    are plain, or (lists of) tensors."""
+    are plain, or (lists of) tensors. Of an operation, its `arguments` instead."""
 
     inputs: tuple[Ref, ...]
     keywords: Mapping[str, Json]
+    arguments: tuple[Json, ...] = ()
 
     def refs(self) -> Iterator[Ref]:
         """Yield every tensor, in the order in which Keras 3 finds them."""
         yield from self.inputs
+        yield from refs(self.arguments)
         for key in sorted(self.keywords):
             yield from refs(self.keywords[key])
 
@@ -140,6 +143,8 @@ class _Reader:
             found = [found]
         if not isinstance(found, list) or not found:
             raise unsupported("it is called with its inputs by name", part.name, "inputs", found)
+        if part.is_function:
+            return self._function(part, found)
         inputs: list[Ref] = []
         keywords: JsonObject = {}
         for one in found:
@@ -147,6 +152,19 @@ class _Reader:
             if len(one) > 3 and isinstance(one[3], dict):
                 keywords.update(one[3])
         return self._sorted(part, inputs, self._keywords(part, keywords))
+
+    def _function(self, part: Part, found: list[Json]) -> Call:
+        keywords: JsonObject = {}
+        first: list[Json] = []
+        for one in found:
+            is_constant = isinstance(one, list) and len(one) > 2 and one[0] == "_CONSTANT_VALUE"
+            first.append(one[2] if is_constant else self._ref(one, part))
+            if isinstance(one[-1], dict):
+                keywords.update(one[-1])
+        keywords = {key: self._structure(value) for key, value in keywords.items()}
+        is_list = len(first) > 1 or part.node.config.get("function") in operations.LISTING
+        arguments = operations.read(part, first if is_list else first[0], keywords, self._parts)
+        return Call((), {}, tuple(arguments))
 
     def _sorted(self, part: Part, inputs: list[Ref], keywords: JsonObject) -> Call:
         is_recurrent = part.layer is not None or part.class_name in RECURRENT
@@ -227,7 +245,8 @@ class _Reader:
 
     def _named_call(self, call: Call) -> Call:
         keywords = {key: _mapped(value, self._named) for key, value in call.keywords.items()}
-        return Call(tuple(map(self._named, call.inputs)), keywords)
+        arguments = tuple(_mapped(value, self._named) for value in call.arguments)
+        return Call(tuple(map(self._named, call.inputs)), keywords, arguments)
 
 
 def _mapped(value: Json, change: Callable[[Ref], Json]) -> Json:
@@ -242,6 +261,8 @@ def _mapped(value: Json, change: Callable[[Ref], Json]) -> Json:
 
 def written_call(call: Call) -> Json:
     """Return a call as Keras 3 reads it."""
+    if call.arguments:
+        return {"args": [_mapped(value, _tensor) for value in call.arguments], "kwargs": {}}
     if not any(True for _ in refs(dict(call.keywords))):
         return [[*ref, dict(call.keywords)] for ref in call.inputs]
     inputs: Json = [_tensor(ref) for ref in call.inputs]

@@ -6,10 +6,11 @@ itself (keras/src/saving/serialization_lib.py, `deserialize_keras_object`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from lstmconvert.jsontext import JsonObject, canonical, parse_object
 from lstmconvert.keras import emit
+from lstmconvert.keras.modern.operations import OPERATIONS
 from lstmconvert.keras.modern.parts import Part, no_row
 from lstmconvert.keras.nodes import node
 from lstmconvert.layer import LSTMLayer
@@ -17,13 +18,13 @@ from lstmconvert.layer import LSTMLayer
 Fitted = Callable[[LSTMLayer], LSTMLayer]
 
 _MODULES = {"Sequential": "keras", "Functional": "keras.src.models.functional"}
-#: Bare operations that Keras 3 puts into a model of its own accord, to compute masks. Keras itself
-#: does not find them again when a legacy file names them.
-_OPERATIONS = frozenset(
-    {"NotEqual", "Any", "All", "ExpandDims", "ZerosLike", "OnesLike", "LogicalOr", "LogicalAnd"}
-    | {"Concatenate"}
-)
-_OPERATIONS_MODULE = "keras.src.ops.numpy"
+#: Bare operations, those too that Keras 3 puts into a model of its own accord to compute masks.
+#: Keras itself does not find them again when a legacy file names them.
+_MASKING = ("NotEqual", "Any", "All", "ZerosLike", "OnesLike", "LogicalOr", "LogicalAnd")
+_OPERATIONS: Mapping[str, str] = {
+    **dict.fromkeys(_MASKING, "keras.src.ops.numpy"),
+    **{o.class_name: o.module for o in OPERATIONS.values() if o.module.startswith("keras.src.ops")},
+}
 
 
 def config(root: Part, fitted: Fitted | None, text: str) -> str:
@@ -44,7 +45,7 @@ def _stamped(value: JsonObject, part: Part, fitted: Fitted | None) -> JsonObject
     """Return an object with its module, and its LSTM layers spelled anew if they are fitted."""
     if "module" not in value:
         module = _module(part)
-        registered = part.class_name if module == _OPERATIONS_MODULE else None
+        registered = part.class_name if module.startswith("keras.src.ops") else None
         value = {**value, "module": module, "registered_name": registered}
     config = value.get("config")
     if part.layer is not None:
@@ -71,7 +72,7 @@ def _module(part: Part) -> str:
         return _MODULES.get(part.class_name, "keras")
     # Concatenate is a layer too, and a layer says whether it is trainable.
     if part.class_name in _OPERATIONS and "trainable" not in part.node.config:
-        return _OPERATIONS_MODULE
+        return _OPERATIONS[part.class_name]
     if part.opaque:
         raise no_row(part.name, part.class_name)
     return "keras.layers"

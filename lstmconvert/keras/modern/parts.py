@@ -16,6 +16,7 @@ from lstmconvert.keras.modern import keras1
 from lstmconvert.keras.modern.classes import (
     CLASSES,
     COMMON_KEYWORDS,
+    FUNCTIONS,
     IN_A_CELL,
     INPUT_KEYWORDS,
     PART_WEIGHTS,
@@ -42,7 +43,8 @@ class Part:
     today's names, values as the source has them; `row`: of the table, None for models and LSTMs;
     `group`: in a v3 store of the source; `trainable`: its own flag; `children`: (attribute, part)
     in the order in which Keras tracks them; `layer`: the neutral layer, of a part that holds
-    LSTMs; `weights`, and the `arrays` that they are.
+    LSTMs; `weights`, and the `arrays` that they are; `operation`: as Keras 3 serializes it, of a
+    function between layers.
     """
 
     node: Node
@@ -57,6 +59,12 @@ class Part:
     weights: tuple[Weight, ...] = ()
     arrays: list[Tensor] = field(default_factory=list)
     opaque: bool = False
+    operation: JsonObject | None = None
+
+    @property
+    def is_function(self) -> bool:
+        """Whether it stands for a function between layers."""
+        return self.node.class_name in FUNCTIONS
 
     @property
     def is_model(self) -> bool:
@@ -131,6 +139,8 @@ class Builder:
             return self._model(item, group, name)
         if self._era == "keras1":
             item = node(keras1.modern(item.whole, self._ordering), name)
+        if item.class_name in FUNCTIONS:
+            return Part(item, name, item.class_name, item.config, None, group, True)
         row = CLASSES.get(item.class_name)
         if row is None:
             return self._unknown(item, group, name)
