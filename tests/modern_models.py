@@ -201,6 +201,24 @@ def masked(keras: Any) -> Any:
     return keras.Model(words, layer.LSTM(3)(layer.Dropout(0.2)(x)))
 
 
+def volumes(keras: Any) -> Any:
+    """Functional: three-dimensional layers, and what normalizes."""
+    layer = keras.layers
+    film = keras.Input((4, 5, 6, 2), name="film")
+    x = layer.Normalization(mean=[0.5, -0.25], variance=[2.0, 0.5])(film)
+    x = layer.Normalization(name="adapted")(x)
+    x = layer.Conv3D(4, 2)(layer.ZeroPadding3D(1)(x))
+    x = layer.GroupNormalization(2)(layer.Identity()(x))
+    x = layer.SpatialDropout3D(0.2)(layer.Conv3DTranspose(3, 2)(x))
+    x = layer.MaxPooling3D(2)(layer.UpSampling3D(2)(x))
+    side = layer.Concatenate()([layer.GlobalMaxPooling3D()(x), layer.GlobalAveragePooling3D()(x)])
+    x = layer.AveragePooling3D((1, 2, 2))(layer.Cropping3D(1)(x))
+    x = layer.UnitNormalization()(layer.TimeDistributed(layer.Flatten())(x))
+    x = layer.TimeDistributed(layer.TimeDistributed(layer.Dense(2)))(layer.Reshape((4, -1, 3))(x))
+    x = layer.TimeDistributed(layer.LSTM(3))(x)
+    return keras.Model(film, [layer.LSTM(3)(x), side])
+
+
 def mixed(keras: Any) -> Any:
     """Layers of several dtypes."""
     layer = keras.layers
@@ -227,6 +245,7 @@ MODELS: dict[str, Callable[[Any], Any]] = {
         branches,
         convolving,
         masked,
+        volumes,
         mixed,
     )
 }
@@ -239,8 +258,12 @@ def filled(model: Any, seed: str) -> Any:
     for weight in model.weights:
         shape = tuple(weight.shape)
         values = random.uniform(0.2, 0.8, shape) * random.choice([-1, 1], shape)
-        arrays.append(np.abs(values) if "variance" in weight.name else values)
+        values = np.abs(values) if "variance" in weight.name else values
+        arrays.append(np.asarray(7) if weight.name.endswith(("count", "count:0")) else values)
     model.set_weights(arrays)
+    for layer in model.layers:
+        if hasattr(layer, "finalize_state"):  # a Normalization computes with what it made of them
+            layer.finalize_state()
     return model
 
 

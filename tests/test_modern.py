@@ -27,6 +27,7 @@ from modern_models import (
     outputs,
     samples,
     sequence_to_sequence,
+    volumes,
 )
 
 import lstmconvert as lc
@@ -46,6 +47,7 @@ KINDS = [
     branches,
     convolving,
     masked,
+    volumes,
     mixed,
 ]
 OLD = [
