@@ -101,6 +101,7 @@ TARGETS: tuple[Target, ...] = (
     Target((".json",), "json"),
     Target((".json",), "rtneural"),
     Target((".json",), "tfjs"),
+    Target((".json",), "frugally-deep"),
     Target((".h",), "c", C_HEADER),
     Target((".params",), "params"),
     Target((".param",), "ncnn", "ncnn"),

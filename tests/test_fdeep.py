@@ -1,5 +1,9 @@
-"""frugally-deep's JSON is read. Its writer is a script over a live model: here its steps are taken
-(keras_export/convert_model.py), on what a real model has."""
+"""frugally-deep's JSON, both ways. Its engine is not to be had here: it lies in no registry.
+
+Its writer is a script over a live model, whose steps are taken here (keras_export/convert_model.py)
+on what a real model has. What we write has a config that real Keras builds, and the arrays are what
+that script makes of the layer that Keras built.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 from cli import KERAS, SEED95, failure, run
+from neutral import make_cell, make_layer
 
 import lstmconvert as lc
-from lstmconvert.dtypes import Array
+from lstmconvert.activations import HARD_SIGMOID_KERAS2, KERAS3
+from lstmconvert.containers import fdeep
+from lstmconvert.dtypes import Array, same_bits
+from lstmconvert.errors import UnknownOption, UnsupportedByTarget
 
 
 def encoded(array: Array) -> list[str]:
@@ -76,3 +84,96 @@ def test_files_that_lie_are_refused(change: Callable[[Any], None], tmp_path: Pat
     change(value)
     path.write_text(json.dumps(value))
     failure("inspect", path)
+
+
+# ---- what we write -------------------------------------------------------------------------------
+
+WRITTEN = (SEED95, *(KERAS / f"{name}.keras" for name in ("both_sum", "both_concat", "rnn_stack")))
+
+
+@pytest.mark.parametrize("source", WRITTEN)
+def test_every_option_comes_back(source: Path, tmp_path: Path) -> None:
+    lc.convert(source, tmp_path / "x.json", layout="frugally-deep")
+    report = lc.diff(source, tmp_path / "x.json")
+    assert report.layers
+    assert all(report.layers)
+
+
+@pytest.mark.parametrize("source", WRITTEN)
+def test_keras_builds_the_config_and_has_the_arrays_of_it(source: Path, tmp_path: Path) -> None:
+    import keras
+
+    lc.convert(source, tmp_path / "x.json", layout="frugally-deep")
+    value = json.loads((tmp_path / "x.json").read_text())
+    model = keras.models.model_from_json(json.dumps(value["architecture"]))
+    original = keras.models.load_model(source)
+    (name,) = value["trainable_params"]
+    layer, wanted = model.get_layer(name), original.get_layer(name)
+    params = value["trainable_params"][name]
+    starts = {"both": ("forward_", "backward_"), "stack": ("cell0_", "cell1_")}.get(name, ("",))
+    roles = ("weights", "recurrent_weights", "bias")
+    for key, array in zip(
+        [start + role for start in starts for role in roles], wanted.get_weights(), strict=True
+    ):
+        assert params[key] == encoded(array), key
+    layer.set_weights(wanted.get_weights())
+    steps, inputs = original.input_shape[1:]
+    x = np.random.default_rng(3).normal(size=(2, steps or 6, inputs)).astype(np.float32)
+    y, found = (np.asarray(keras.tree.flatten(run(given))[0]) for run, given in (
+        (wanted, x), (model, [x])
+    ))
+    assert same_bits(found, y)
+    shape = [*[None] * (y.ndim - 2), y.shape[-1]]
+    assert value["output_shapes"] == [shape]
+    assert value["input_shapes"] == [[None, inputs]]
+
+
+@pytest.mark.parametrize("source", [SEED95, KERAS / "both_sum.keras"])
+def test_the_config_says_the_options_without_our_metadata(source: Path, tmp_path: Path) -> None:
+    lc.convert(source, tmp_path / "x.json", layout="frugally-deep")
+    value = json.loads((tmp_path / "x.json").read_text())
+    del value["lstmconvert"]
+    (tmp_path / "y.json").write_text(json.dumps(value))
+    first, second = lc.load(source), lc.load(tmp_path / "y.json")
+    for before, after in zip(first.values(), second.values(), strict=True):
+        assert before.options.merge_mode == after.options.merge_mode
+        for (_, _, a), (_, _, b) in zip(before.cells(), after.cells(), strict=True):
+            assert a.options.activation == b.options.activation
+            assert a.options.recurrent_activation == b.options.recurrent_activation
+            for (part, one), (_, two) in zip(a.tensors(), b.tensors(), strict=True):
+                assert same_bits(one.read(), two.read()), part
+        run_before, run_after = before.forward.options, after.forward.options
+        assert run_before.return_sequences == run_after.return_sequences
+
+
+def test_bare_and_two_layers(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    layer = make_layer(make_cell(rng, 3, 2))
+    lc.save(layer, tmp_path / "x.json", layout="frugally-deep", bare=True)
+    assert list(lc.load(tmp_path / "x.json")) == [layer.name]
+    assert list(json.loads((tmp_path / "x.json").read_text())["trainable_params"]) == [fdeep.ALONE]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"activation": KERAS3["mish"]}, "cannot express activation"),
+        ({"recurrent_activation": HARD_SIGMOID_KERAS2}, "cannot express recurrent_activation"),
+        ({"dtype": "float64"}, "float32"),
+        ({"cell_clip": 1.0}, "cell_clip"),
+    ],
+)
+def test_what_it_cannot_express(options: Any, message: str, tmp_path: Path) -> None:
+    layer = make_layer(make_cell(np.random.default_rng(2), 3, 2, **options))
+    with pytest.raises(UnsupportedByTarget, match=message):
+        lc.save(layer, tmp_path / "x.json", layout="frugally-deep")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_option_that_no_file_said(tmp_path: Path) -> None:
+    lc.convert(SEED95, tmp_path / "x.safetensors", layout="torch", bare=True)
+    from safetensors.numpy import load_file, save_file
+
+    save_file(load_file(tmp_path / "x.safetensors"), tmp_path / "y.safetensors")
+    with pytest.raises(UnknownOption, match="return_sequences"):
+        lc.convert(tmp_path / "y.safetensors", tmp_path / "y.json", layout="frugally-deep")

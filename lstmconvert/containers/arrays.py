@@ -29,6 +29,7 @@ _MODULES = {
     "tfjs": "tfjs",
     "tflite": "tflite",
     "mlmodel": "mlmodel",
+    "frugally-deep": "fdeep",
 }
 #: Container -> the suffix of a second file, beside it, that holds the numbers.
 _BESIDE = {"ncnn": ".bin", "tfjs": ".bin"}

@@ -158,6 +158,9 @@ def _open_tfjs(
 def _open_fdeep(value: JsonObject, source: SourceFile, given: load.Given | None) -> Model:
     from lstmconvert.containers import fdeep
 
+    if metadata.KEY in value:
+        found = fdeep.from_value(value, str(source.path))
+        return _of_arrays(*found, source, fdeep.LAYOUT, fdeep.LAYOUT)
     tree, text, version = fdeep.keras_tree(value, str(source.path))
     model = load.load_tree(tree, text, version, source.path, fdeep.LAYOUT, given)
     known = replace(

@@ -3,36 +3,67 @@
     {"architecture": {"class_name": …, "config": …, "keras_version": …},
      "trainable_params": {layer: {"weights": […], "recurrent_weights": […], "bias": […]}}}
 
-A Bidirectional's have forward_ and backward_ before their names
-(frugally-deep/keras_export/convert_model.py, `show_lstm_layer`, `encode_floats`). The arrays of an
-LSTM have only one shape that fits; those of other layers have lost theirs, and are not read.
+A Bidirectional's have forward_ and backward_ before their names, those of stacked cells cell0_ and
+so on (frugally-deep/keras_export/convert_model.py, `show_lstm_layer`, `encode_floats`;
+include/fdeep/import_model.hpp, `create_rnn_layer`). The arrays of an LSTM have only one shape that
+fits; those of other layers have lost theirs, and are not read. Keys that it does not know are none
+of its business, so that our metadata have a place in a file.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterator
 from math import isqrt
 from typing import Any
 
 import numpy as np
 
+from lstmconvert import files, metadata
 from lstmconvert.dtypes import Array
 from lstmconvert.errors import CorruptFile
-from lstmconvert.jsontext import Json, JsonObject, canonical
+from lstmconvert.jsontext import Json, JsonObject, canonical, parse_object
 from lstmconvert.keras.hdf5 import Tree
-from lstmconvert.tensors import ArrayTensor, Tensor
+from lstmconvert.tensors import ArrayTensor, SourceFile, Tensor
 
 LAYOUT = "frugally-deep"
-_CONFIG, _PARAMS = "architecture", "trainable_params"
-_HALVES = ("", "forward_", "backward_")
-_ROLES = ("weights", "recurrent_weights", "bias")
+#: The layer of a file whose arrays have no layer name before theirs.
+ALONE = "_"
+CONFIG, PARAMS = "architecture", "trainable_params"
+#: What they call an array, and what Keras does.
+_ROLES = {"weights": "kernel", "recurrent_weights": "recurrent_kernel", "bias": "bias"}
+_RECURRENT = "recurrent_weights"
+#: Characters of base64 in one string (convert_model.py, `encode_floats`).
+_CHUNK = 1024
 
 
 def looks_like(value: Json) -> bool:
     """Whether a JSON value is of this container."""
-    return isinstance(value, dict) and _CONFIG in value and isinstance(value.get(_PARAMS), dict)
+    return isinstance(value, dict) and CONFIG in value and isinstance(value.get(PARAMS), dict)
+
+
+def read(source: SourceFile) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a file's arrays and its metadata. Raises as `from_value`."""
+    return from_value(parse_object(files.whole_text(source), source.path), str(source.path))
+
+
+def from_value(value: JsonObject, where: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read the arrays of a file's LSTMs, `<layer>.forward_weights` and so on, and our metadata.
+
+    Raises:
+        CorruptFile: it is not of this format, or an LSTM's arrays do not fit each other.
+    """
+    found: dict[str, Tensor] = {}
+    for layer, params in value[PARAMS].items():
+        prefix = "" if layer == ALONE else f"{layer}."
+        found |= {
+            f"{prefix}{start}{role}": ArrayTensor(array)
+            for start, role, array in _arrays(params, f"{where}: {layer}")
+        }
+    texts = {metadata.KEY: canonical(value[metadata.KEY])} if metadata.KEY in value else {}
+    return found, texts
 
 
 def keras_tree(value: JsonObject, where: str) -> tuple[Tree, str, str | None]:
@@ -41,19 +72,15 @@ def keras_tree(value: JsonObject, where: str) -> tuple[Tree, str, str | None]:
     Raises:
         CorruptFile: it is not of this format, or an LSTM's arrays do not fit each other.
     """
-    config = value[_CONFIG]
+    config = value[CONFIG]
     if not isinstance(config, dict):
-        raise CorruptFile("not a config", where=f"{where}: {_CONFIG}")
+        raise CorruptFile("not a config", where=f"{where}: {CONFIG}")
     tensors: dict[str, Tensor] = {}
     attributes: dict[str, Any] = {}
-    for layer, params in value[_PARAMS].items():
-        if not isinstance(params, dict):
-            raise CorruptFile("not a layer's arrays", where=f"{where}: {layer}")
+    for layer, params in value[PARAMS].items():
         found = {
-            f"{layer}/{half}lstm/lstm_cell/{name}": array
-            for half in _HALVES
-            if f"{half}recurrent_weights" in params
-            for name, array in _cell(params, half, f"{where}: {layer}")
+            f"{layer}/{start}lstm/lstm_cell/{_ROLES[role]}": array
+            for start, role, array in _arrays(params, f"{where}: {layer}")
         }
         if found:
             attributes[layer] = {"weight_names": list(found)}
@@ -65,13 +92,33 @@ def keras_tree(value: JsonObject, where: str) -> tuple[Tree, str, str | None]:
     return Tree(tensors, attributes, groups), canonical(config), known
 
 
-def _cell(params: JsonObject, half: str, where: str) -> Iterator[tuple[str, Array]]:
+def encoded(array: Array) -> list[Json]:
+    """Return float32 numbers as this format has them."""
+    text = base64.b64encode(array.astype("<f4").tobytes()).decode("ascii")
+    return [text[place : place + _CHUNK] for place in range(0, len(text), _CHUNK)]
+
+
+def _arrays(params: Json, where: str) -> Iterator[tuple[str, str, Array]]:
+    """Yield the arrays of a layer's LSTMs: what stands before their name, the name, the array."""
+    if not isinstance(params, dict):
+        raise CorruptFile("not a layer's arrays", where=where)
+    starts = [key.removesuffix(_RECURRENT) for key in params if key.endswith(_RECURRENT)]
+    for start in sorted(starts, key=_place):
+        yield from ((start, *found) for found in _cell(params, start, where))
+
+
+def _place(start: str) -> tuple[bool, int]:
+    number = re.search(r"\d{1,6}", start)
+    return start.startswith("backward"), int(number[0]) if number else 0
+
+
+def _cell(params: JsonObject, start: str, where: str) -> Iterator[tuple[str, Array]]:
     found = {
-        role: _floats(params[half + role], f"{where}.{half}{role}")
+        role: _floats(params[start + role], f"{where}.{start}{role}")
         for role in _ROLES
-        if half + role in params
+        if start + role in params
     }
-    recurrent = found["recurrent_weights"]
+    recurrent = found[_RECURRENT]
     # Four gates of (units, units); a GRU's three give no whole number of units, or no such bias.
     units = isqrt(recurrent.size // 4)
     kernel, bias = found.get("weights"), found.get("bias")
@@ -83,8 +130,8 @@ def _cell(params: JsonObject, half: str, where: str) -> Iterator[tuple[str, Arra
             where=where,
             found=", ".join(f"{role} {array.size}" for role, array in found.items()),
         )
-    yield "kernel", kernel.reshape(-1, 4 * units)
-    yield "recurrent_kernel", recurrent.reshape(units, 4 * units)
+    yield "weights", kernel.reshape(-1, 4 * units)
+    yield _RECURRENT, recurrent.reshape(units, 4 * units)
     if bias is not None:
         yield "bias", bias
 

@@ -159,7 +159,28 @@ TFLITE = Row(
     "are the inputs 1 to 17 of the operator, by name.",
 )
 
+HLS4ML = Row(
+    name="hls4ml",
+    title="hls4ml",
+    slots=(
+        Slot(key="w{d}", parts=("kernel",)),
+        Slot(key="wr{d}", parts=("recurrent_kernel",)),
+        Slot(key="b{d}", parts=("bias",)),
+        Slot(key="br{d}", parts=("recurrent_bias",), filled=True),
+    ),
+    sides=("", "_f", "_b"),
+    index=None,
+    bidirectional=True,
+    fixed=FREE,
+    always_bias=True,
+    expresses=frozenset({"merge_mode"}),
+    evidence="hls4ml/converters/keras_v3/recurrent.py; hls4ml/model/layers.py, class LSTM",
+    hint="Keras's own arrays, and a second bias, of zeros. It puts the layer's number behind their "
+    "names: w2, or w_f_2.",
+)
+
 OTHERS: tuple[Row, ...] = (
+    HLS4ML,
     PADDLE,
     MXNET,
     CHAINER,

@@ -149,16 +149,6 @@ CUDNN = Row(
     hint="No GPU was at hand.",
 )
 
-HLS4ML = Row(
-    name="hls4ml",
-    title="hls4ml",
-    slots=_fused("{d}{k}w", "{d}{k}wr", "{d}{k}b", "{d}{k}br"),
-    always_bias=True,
-    run=False,
-    evidence="hls4ml/converters/keras/recurrent.py",
-    hint="Keras's own arrays, and a second bias.",
-)
-
 FRUGALLY_DEEP = Row(
     name="frugally-deep",
     title="frugally-deep",
@@ -168,11 +158,12 @@ FRUGALLY_DEEP = Row(
     bidirectional=True,
     fixed=FREE,
     expresses=frozenset({"merge_mode"}),
+    containers=("frugally-deep", "safetensors", "npz"),
     run=False,
     evidence="frugally-deep/keras_export/convert_model.py, show_lstm_layer; "
-    "include/fdeep/import_model.hpp, create_lstm_layer",
-    hint="Its JSON is read. Written are the arrays only: the file that it loads holds a whole "
-    "model, and convert_model.py makes it of the .keras file.",
+    "include/fdeep/import_model.hpp, create_lstm_layer, create_rnn_layer",
+    hint="fdeep::load_model takes the .json file, whose config is spelled as Keras 3 does. It has "
+    "no test cases: give verify=false.",
 )
 
 COREML = Row(
@@ -229,7 +220,6 @@ UNRUN: tuple[Row, ...] = (
     DL4J,
     FLUX,
     FRUGALLY_DEEP,
-    HLS4ML,
     LUX,
     MATLAB,
 )

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 
 #: Containers that hold more than arrays -> the module whose `write` makes one and reads it back.
-_DOCUMENTS = {"c": "cheader", "mlmodel": "coreml", "tfjs": "tfjs", "tflite": "tflite"}
+_DOCUMENTS = {
+    "c": "cheader",
+    "frugally-deep": "fdeep",
+    "mlmodel": "coreml",
+    "tfjs": "tfjs",
+    "tflite": "tflite",
+}
 
 
 def save(

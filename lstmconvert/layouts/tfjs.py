@@ -7,29 +7,29 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from lstmconvert import metadata
-from lstmconvert.activations import Activation
 from lstmconvert.containers import tfjs
 from lstmconvert.containers.arrays import Beside
 from lstmconvert.dtypes import little_endian
-from lstmconvert.errors import UnknownOption, UnsupportedByTarget
+from lstmconvert.errors import UnsupportedByTarget
 from lstmconvert.jsontext import Json, JsonObject, canonical, parse_object
-from lstmconvert.keras.emit import Spelling
-from lstmconvert.layer import UNKNOWN, Cell, Direction, LSTMLayer
+from lstmconvert.layouts.kerasconfig import Dialect
 from lstmconvert.layouts.write import Content
 from lstmconvert.neighbours import Neighbours
 from lstmconvert.tensors import SourceFile, Tensor
 
-#: What a backward layer has of its own; in all else it is built from the forward one.
-_OWN = frozenset({"name", "go_backwards"})
-_FLAGS = ("return_sequences", "return_state", "go_backwards", "stateful", "unroll")
 #: tfjs-layers/src/common.ts, `tensorNameRegex`, without the slash.
 _NAME = re.compile(r"[A-Za-z0-9][-A-Za-z0-9._]*")
-#: tfjs-layers/src/activations.ts.
-_FUNCTIONS = frozenset(
-    {
-        *("elu", "gelu", "hard_sigmoid", "linear", "mish", "relu", "selu"),
-        *("sigmoid", "softmax", "softplus", "softsign", "swish", "tanh"),
-    }
+_DIALECT = Dialect(
+    title="TensorFlow.js",
+    target="tfjs",
+    library="tf_keras",
+    # tfjs-layers/src/activations.ts
+    functions=frozenset(
+        {
+            *("elu", "gelu", "hard_sigmoid", "linear", "mish", "relu", "selu"),
+            *("sigmoid", "softmax", "softplus", "softsign", "swish", "tanh"),
+        }
+    ),
 )
 
 
@@ -49,8 +49,9 @@ def write(
     for item, layer in zip(content.arranged["modules"], content.model.values(), strict=True):
         name = item["prefix"].rstrip(".")
         if name == tfjs.ALONE or not _NAME.fullmatch(name or tfjs.ALONE):
-            raise _refused(layer, "name", name)
-        layers.append(_layer(layer, name or tfjs.ALONE))
+            raise _DIALECT.refused(layer, "name", name)
+        made = _DIALECT.layer(layer, name or tfjs.ALONE)
+        layers.append({**made, "inputs": layer.input_dim})
     weights: list[Json] = []
     with open(beside.temporary, "xb") as file:
         for name, tensor in content.tensors.items():
@@ -94,63 +95,6 @@ def _model(layers: list[JsonObject]) -> JsonObject:
     }
 
 
-def _layer(layer: LSTMLayer, name: str) -> JsonObject:
-    forward = layer.forward
-    if layer.backward is None:
-        return {
-            "class_name": "LSTM",
-            "name": name,
-            "inputs": layer.input_dim,
-            "config": _config(forward, layer, name),
-        }
-    own, other = (_config(half, layer, "lstm") for _, half in layer.directions)
-    unlike = [key for key in own if key not in _OWN and own[key] != other[key]]
-    for key in unlike:
-        raise _refused(layer, key, f"{own[key]} and {other[key]}")
-    inner = {"class_name": "LSTM", "config": own}
-    config = {"name": name, "layer": inner, "merge_mode": layer.options.merge_mode}
-    both = {"class_name": "Bidirectional", "name": name, "config": config}
-    return {**both, "inputs": layer.input_dim}
-
-
-def _config(direction: Direction, layer: LSTMLayer, name: str) -> JsonObject:
-    cell = direction.lstm_cells[0]
-    flags = {key: getattr(direction.options, key) for key in _FLAGS}
-    flags["unroll"] = flags["unroll"] is True  # how, not what: unknown is no matter
-    unknown = [key for key, value in flags.items() if value is UNKNOWN]
-    if unknown:
-        raise UnknownOption(
-            "the file does not say what a layers model has to say",
-            where=layer.name,
-            found=f"unknown: {', '.join(unknown)}",
-            hint=f"--set {unknown[0]}=VALUE",
-        )
-    return {
-        "name": name,
-        "trainable": True,
-        "units": cell.units,
-        "activation": _function(cell, "activation", layer),
-        "recurrent_activation": _function(cell, "recurrent_activation", layer),
-        "use_bias": cell.use_bias,
-        **flags,
-    }
-
-
-def _function(cell: Cell, option: str, layer: LSTMLayer) -> str:
-    value = getattr(cell.options, option)
-    if not isinstance(value, Activation):
-        raise UnknownOption(
-            "the file does not say what a layers model has to say",
-            where=layer.name,
-            found=f"unknown: {option}",
-            hint=f"--set {option}=VALUE",
-        )
-    name = Spelling(library="tf_keras").activation(value, layer, option)
-    if not isinstance(name, str) or name not in _FUNCTIONS:
-        raise _refused(layer, option, str(value))
-    return name
-
-
 def _entry(name: str, tensor: Tensor) -> JsonObject:
     layer, dot, rest = name.rpartition(".")
     if tensor.dtype.name != "float32":
@@ -164,14 +108,3 @@ def _entry(name: str, tensor: Tensor) -> JsonObject:
         )
     where = layer if dot else tfjs.ALONE
     return {"name": f"{where}/{rest}", "shape": list(tensor.shape), "dtype": "float32"}
-
-
-def _refused(layer: LSTMLayer, option: str, found: str) -> UnsupportedByTarget:
-    return UnsupportedByTarget(
-        f"TensorFlow.js cannot express {option}",
-        where=layer.name,
-        layer=layer.name,
-        option=option,
-        target="tfjs",
-        found=found,
-    )
