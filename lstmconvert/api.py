@@ -11,7 +11,7 @@ from lstmconvert.digest import Digest
 from lstmconvert.errors import UsageError
 from lstmconvert.keras import load as keras_load
 from lstmconvert.layer import LSTMLayer
-from lstmconvert.model import Model, Source
+from lstmconvert.model import Model, alone
 from lstmconvert.targets import GATES, Options, Result, target_of
 from lstmconvert.tensors import Tensor
 
@@ -135,7 +135,7 @@ def save(model: Model | LSTMLayer, path: str | Path, **options: object) -> Resul
         UnknownOption: the target needs an option that the source does not say.
     """
     if isinstance(model, LSTMLayer):
-        model = Model(layers=(model,), source=Source(container="live"), container="live")
+        model = alone(model)
     return _save(model, Path(path), _options(options), None)
 
 

@@ -78,6 +78,12 @@ def is_per_gate(model: Model) -> bool:
     return layout_of(model) == "gates"
 
 
+def is_whole(model: Model) -> bool:
+    """Whether the file holds a model's config, and every tensor that the config's file had."""
+    is_split = model.source.structure is not None and not model.is_complete
+    return "model_config" in model.texts and not is_split
+
+
 def layout_of(model: Model) -> str:
     """How the file arranges the gates: `gates`, `keras`, or as a framework does."""
     if model.layout is not None:
@@ -111,7 +117,7 @@ def _source(model: Model, path: Path | None) -> JsonObject:
         "era": source.era,
         "sha256": digest,
         "origin": origin if is_converted(model) else None,
-        "whole_model": "model_config" in model.texts,
+        "whole_model": is_whole(model),
         "notes": list(model.notes),
         "losses": list(model.losses),
     }

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from lstmconvert.errors import UnknownLayer
-from lstmconvert.layer import LSTMLayer
+from lstmconvert.layer import LSTMLayer, OpaqueCell
 from lstmconvert.records import dataclass
 from lstmconvert.tensors import Tensor
 
@@ -112,9 +112,29 @@ class Model(Mapping[str, LSTMLayer]):
         other = sum(tensor.size for tensor in self.other.values())
         return {"total": lstm + other, "lstm": lstm, "other": other}
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether every tensor of the Keras file that this came from at first is there."""
+        structure = self.source.structure
+        if structure is None:
+            return False
+        cells = (cell for layer in self.layers for _, _, cell in layer.cells())
+        placed = {path for cell in cells for path in cell.places.values()}
+        return structure.paths <= placed | set(self.other)
+
     def __repr__(self) -> str:
         layers = ", ".join(map(repr, self.layers))
         return f"Model({self.source.container}, {len(self.other)} other tensors, [{layers}])"
+
+
+def alone(layer: LSTMLayer) -> Model:
+    """Return the model of one layer in memory, with the weights of what in it is no LSTM."""
+    other: dict[str, Tensor] = {}
+    for _, direction in layer.directions:
+        for cell in direction.cells:
+            if isinstance(cell, OpaqueCell):
+                other.update(zip(cell.paths, cell.tensors, strict=False))
+    return Model(layers=(layer,), source=Source(container="live"), container="live", other=other)
 
 
 #: So many names fit an error's one line.

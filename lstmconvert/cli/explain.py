@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from lstmconvert.cli import optiontext, output, overview, shapes
+from lstmconvert.cli import kinds, optiontext, output, overview, shapes
 from lstmconvert.cli.blocks import Block, blocks_of, every_block
 from lstmconvert.cli.shapes import counted, number
-from lstmconvert.describe import is_converted, is_per_gate, unknown_options
+from lstmconvert.describe import is_per_gate, unknown_options
 from lstmconvert.gates import GATES, columns
 from lstmconvert.layer import UNKNOWN, Cell, LSTMLayer, OpaqueCell
 from lstmconvert.model import Model
@@ -17,15 +17,6 @@ from lstmconvert.stats import Stats, cell_stats
 #: A model with more cells than this is shown as one table, a row a cell.
 _DETAILED = 4
 _OTHER_ROWS = 12
-
-_CONTAINERS = {
-    "keras": "a Keras archive (.keras)",
-    "weights.h5": "a Keras weights file (.weights.h5)",
-    "h5": "a legacy Keras file (.h5)",
-    "safetensors": "a per-gate file (.safetensors)",
-    "npz": "a per-gate file (.npz)",
-    "live": "a layer in memory",
-}
 
 
 def model(model: Model, path: Path, *, layer: str | None, stats: bool) -> None:
@@ -52,16 +43,8 @@ def model(model: Model, path: Path, *, layer: str | None, stats: bool) -> None:
 
 
 def _file(model: Model, path: Path) -> None:
-    source = model.source
-    whole = "the whole model" if "model_config" in model.texts else "weights only"
-    kind = _CONTAINERS.get(model.container, model.container)
-    version = f"by Keras {source.keras_version}" if source.keras_version else ""
-    if not version:
-        version = f"by {source.era.replace('keras', 'Keras ')}" if source.era else ""
-    origin = f"made from {_CONTAINERS.get(source.container, source.container)}"
-    facts = [kind, origin if is_converted(model) else "", whole, version]
     output.line(path.name or str(path), bold=True)
-    output.paragraph(", ".join(filter(None, facts)))
+    output.paragraph(kinds.facts(model))
     total, layers = model.parameters, counted(len(model.layers), "LSTM layer")
     parameters = counted(total["total"], "parameter")
     if model.other:

@@ -13,7 +13,7 @@ from typing import Any
 from lstmconvert.activations import HARD_SIGMOID_KERAS2, KERAS2, KERAS3, Activation
 from lstmconvert.errors import UnsupportedByTarget
 from lstmconvert.jsontext import Json, JsonObject
-from lstmconvert.keras import options
+from lstmconvert.keras import options, verbatim
 from lstmconvert.keras.era import DEFAULTS, Era
 from lstmconvert.keras.modern import objects
 from lstmconvert.keras.modern.objects import serialized as serialized
@@ -56,6 +56,7 @@ _TF_KERAS_NAMES: tuple[str, ...] = (
     "softplus",
     "softsign",
     "exponential",
+    "leaky_relu",
     "swish",
     "mish",
     "softmax",
@@ -78,6 +79,11 @@ class Spelling:
         """The name of this Keras in messages."""
         return TARGET if self.library == "keras" else self.library
 
+    @property
+    def has_time_major(self) -> bool:
+        """Whether this Keras has the option `time_major`: Keras 3 has not."""
+        return self.library == "tf_keras"
+
     def known(self, name: str) -> str | None:
         """Return the name under which a user's own object was supplied, if it was."""
         short = name.rpartition(">")[2]
@@ -97,12 +103,13 @@ class Spelling:
         if outer.merge_mode != "concat":
             config["merge_mode"] = outer.merge_mode
         own = name.removeprefix("forward_")
-        config["layer"] = self._direction(
-            layer.forward, layer, layer.forward.name or f"forward_{own}"
-        )
-        config["backward_layer"] = self._direction(
-            layer.backward, layer, layer.backward.name or f"backward_{own}"
-        )
+        forward = self._direction(layer.forward, layer, layer.forward.name or f"forward_{own}")
+        backward = self._direction(layer.backward, layer, layer.backward.name or f"backward_{own}")
+        config["layer"] = forward
+        # tf_keras makes, and leaves unsaid, the backward half that it was not given.
+        is_said = self.library == "keras" or verbatim.is_given_backward(layer)
+        if is_said or _unlike(forward, backward):
+            config["backward_layer"] = backward
         return serialized("keras.layers", "Bidirectional", config)
 
     def _direction(self, direction: Direction, layer: LSTMLayer, name: str) -> JsonObject:
@@ -114,15 +121,35 @@ class Spelling:
             config.update(self._opaque(first, layer))
         else:
             config.update(self._cell(first, layer))
+            config.update(self._in_steps(verbatim.arguments(layer, direction), first))
+        if self.library == "tf_keras" and layer.backward is not None:
+            # Its Bidirectional sets this of the halves itself, and does not state it.
+            said = verbatim.arguments(layer, direction)
+            if "zero_output_for_mask" not in said:
+                config.pop("zero_output_for_mask", None)
+        if direction.options.time_major is True and self.has_time_major:
+            config["time_major"] = True
         config.update(_common(direction.options.trainable, _policy(direction)))
         return serialized("keras.layers", class_of(direction, layer), config)
 
     def _rnn_cell(self, direction: Direction, layer: LSTMLayer) -> JsonObject:
         cells = [self._rnn_part(cell, layer) for cell in direction.cells]
-        if len(cells) == 1:
+        for found, said, cell in zip(
+            cells, verbatim.cells(layer, direction), direction.cells, strict=False
+        ):
+            found["config"].update(self._in_steps(said, cell))
+        if not is_stack(layer, direction):
             return cells[0]
-        config: JsonObject = {"name": _stack_name(layer), "cells": cells}
-        return serialized("keras.layers", "StackedRNNCells", config)
+        stack = verbatim.stack(layer, direction)
+        config: JsonObject = {"name": "stacked_rnn_cells", **_common(True, _policy(direction))}
+        return serialized("keras.layers", "StackedRNNCells", {**config, **stack, "cells": cells})
+
+    def _in_steps(self, said: JsonObject, cell: Cell | OpaqueCell) -> JsonObject:
+        """Return tf_keras's `implementation`, if it is to multiply gate by gate: that rounds
+        otherwise than all four at once, its default. Keras 3 has no place for it."""
+        is_plain = isinstance(cell, Cell) and cell.options.convolution is None
+        apart = self.library == "tf_keras" and is_plain and said.get("implementation") in (0, 1)
+        return {"implementation": 1} if apart else {}
 
     def _rnn_part(self, cell: Cell | OpaqueCell, layer: LSTMLayer) -> JsonObject:
         named = {"name": cell.name} if cell.name else {}
@@ -207,8 +234,10 @@ class Spelling:
                 return name
         if value == HARD_SIGMOID_KERAS2 and self.library == "keras":
             return _composition(layer)
-        if value.name in _LAYERS and self.library == "keras":
-            return serialized("keras.layers", _LAYERS[value.name], dict(value.constants))
+        if value.name in _LAYERS:
+            class_name = _LAYERS[value.name]
+            said = verbatim.activation_layer(layer, option, class_name)
+            return serialized("keras.layers", class_name, {**self._constants(value), **said})
         raise UnsupportedByTarget(
             f"{self.target} has no {option} {value}",
             where=layer.name,
@@ -217,6 +246,10 @@ class Spelling:
             target=self.target,
             found=str(value),
         )
+
+    def _constants(self, value: Activation) -> JsonObject:
+        is_alpha = self.library == "tf_keras" and value.name == "leaky_relu"
+        return {"alpha" if is_alpha else key: number for key, number in value.constants.items()}
 
     def _names(self) -> Mapping[str, Activation]:
         if self.library == "keras":
@@ -256,16 +289,24 @@ def class_of(direction: Direction, layer: LSTMLayer) -> str:
     return f"ConvLSTM{rank}D" if rank else "LSTM"
 
 
+def is_stack(layer: LSTMLayer, direction: Direction) -> bool:
+    """Whether a direction becomes a StackedRNNCells: of one cell too, if the source's is."""
+    return _is_rnn(direction, layer) and verbatim.is_stack(layer, direction)
+
+
 def _is_rnn(direction: Direction, layer: LSTMLayer) -> bool:
     named = direction.class_name or layer.class_name
     return named == "RNN" or len(direction.cells) > 1
 
 
-def _stack_name(layer: LSTMLayer) -> str:
-    config = layer.config or {}
-    for key in ("config", "cell", "config", "name"):
-        config = config.get(key, {}) if isinstance(config, dict) else {}
-    return config if isinstance(config, str) else "stacked_rnn_cells"
+def _unlike(forward: JsonObject, backward: JsonObject) -> bool:
+    """Whether the backward half is not what tf_keras makes of the forward one by itself."""
+
+    def shared(half: JsonObject) -> JsonObject:
+        own = ("name", "go_backwards")
+        return {**half, "config": {k: v for k, v in half["config"].items() if k not in own}}
+
+    return shared(forward) != shared(backward)
 
 
 def _default(name: str) -> Json:
@@ -283,6 +324,6 @@ def _policy(direction: Direction) -> str:
 
 
 def _common(trainable: Any, policy: Any) -> JsonObject:
+    # A policy is always said: the reader's own default, a global one, may be another.
     frozen = {"trainable": False} if trainable is False else {}
-    other = isinstance(policy, str) and policy != DEFAULT_POLICY
-    return {**frozen, "dtype": policy} if other else frozen
+    return {**frozen, "dtype": policy} if isinstance(policy, str) else frozen

@@ -40,7 +40,8 @@ class Fitter:
     """Fits layers into Keras.
 
     Fields: `target`: what to name in an error; `allow_lossy`: take off what Keras cannot express
-    and can do without, instead of refusing it; `losses`: what was lost, declared, as it is found.
+    and can do without, instead of refusing it; `keeps_time_major`: this Keras has that option;
+    `losses`: what was lost, declared, as it is found.
 
     Raises:
         UnknownOption: an option that changes numbers is unknown.
@@ -48,9 +49,15 @@ class Fitter:
     """
 
     def __init__(
-        self, target: str, *, rescale: bool = False, allow_lossy: bool = False
+        self,
+        target: str,
+        *,
+        rescale: bool = False,
+        allow_lossy: bool = False,
+        keeps_time_major: bool = False,
     ) -> None:
         self.target, self.rescale, self.allow_lossy = target, rescale, allow_lossy
+        self.keeps_time_major = keeps_time_major
         self.losses: list[str] = []
 
     def fit(self, layer: LSTMLayer) -> LSTMLayer:
@@ -89,7 +96,7 @@ class Fitter:
 
     def _direction(self, where: str) -> Callable[[Direction], Direction]:
         def change(direction: Direction) -> Direction:
-            if direction.options.time_major is True:
+            if direction.options.time_major is True and not self.keeps_time_major:
                 raise self._unsupported("time_major", where, "True")
             if direction.options.keeps_time_order:
                 direction = self._turned(direction, where)

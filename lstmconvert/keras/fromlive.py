@@ -87,7 +87,14 @@ def _layer(value: Any, library: str) -> LSTMLayer:
     def arrays(cell: CellSketch) -> CellArrays:
         return found[id(cell)]
 
-    return build.layer(sketches[0], arrays, era, value.name)
+    return build.layer(sketches[0], arrays, era, _name(value))
+
+
+def _name(value: Any) -> str:
+    """Return the path of a live layer below itself: a TimeDistributed is only a part of it."""
+    if hasattr(value, "layer") and not hasattr(value, "forward_layer"):
+        return f"{value.name}/{_name(value.layer)}"
+    return str(value.name)
 
 
 def _config(value: Any, library: str) -> str:

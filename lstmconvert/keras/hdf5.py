@@ -310,10 +310,12 @@ class _Walk:
         if dtype.kind in "biufc":
             self.types = [*self.types[-3:], (stored, dtype)]
         if dtype.kind == "V" and dtype.itemsize == 2 and dtype.names is None:
-            # Keras writes bfloat16 as an opaque type with this attribute
-            # (keras/src/saving/saving_lib.py, H5IOStore.__setitem__).
+            # Keras writes bfloat16 as an opaque type, with this attribute in a v3 store
+            # (keras/src/saving/saving_lib.py, H5IOStore.__setitem__), and with none in a legacy
+            # one, which it cannot read back. No other dtype of its weights is opaque and of two
+            # bytes.
             marks = h5py.Dataset(dataset).attrs
-            if "dtype" in marks and _texts(marks["dtype"]) == "bfloat16":
+            if "dtype" not in marks or _texts(marks["dtype"]) == "bfloat16":
                 return dtype_of("bfloat16")
         return dtype
 

@@ -124,7 +124,7 @@ def v3_store(layers: Named) -> tuple[dict[str, Tensor], dict[str, str]]:
 def v3_cells(layer: LSTMLayer, group: str) -> Iterator[tuple[str, str | None, list[Tensor]]]:
     """Yield `(group, name, arrays)` of each cell of a layer that lies in a group of a v3 store."""
     for direction_group, direction in _v3_directions(layer, group):
-        for cell_group, cell in _v3_cells(direction, direction_group):
+        for cell_group, cell in _v3_cells(layer, direction, direction_group):
             yield cell_group, cell.name, _arrays(cell, layer)
 
 
@@ -141,8 +141,10 @@ def _v3_directions(layer: LSTMLayer, group: str) -> Iterator[tuple[str, Directio
         yield f"{group}/{name}_layer", direction
 
 
-def _v3_cells(direction: Direction, group: str) -> Iterator[tuple[str, Cell | OpaqueCell]]:
-    if len(direction.cells) == 1:
+def _v3_cells(
+    layer: LSTMLayer, direction: Direction, group: str
+) -> Iterator[tuple[str, Cell | OpaqueCell]]:
+    if not emit.is_stack(layer, direction):
         yield f"{group}/cell", direction.cells[0]
         return
     used: dict[str, int] = {}
@@ -201,7 +203,7 @@ def legacy_weights(layer: LSTMLayer, name: str) -> Iterator[tuple[str, Tensor, b
         if layer.backward is not None:
             scope.append(direction.name or f"{half}_lstm")
         for index, cell in enumerate(direction.cells):
-            parts = [*scope, *_cell_scope(direction, cell, index)]
+            parts = [*scope, *_cell_scope(layer, direction, cell, index)]
             trainable = _cell_trainable(direction, cell, layer)
             for role, tensor in zip(ROLES, _arrays(cell, layer), strict=False):
                 yield "/".join([*parts, role]), tensor, trainable
@@ -216,8 +218,9 @@ def _cell_trainable(direction: Direction, cell: Cell | OpaqueCell, layer: LSTMLa
     return not isinstance(config, dict) or config.get("trainable", True) is not False
 
 
-def _cell_scope(direction: Direction, cell: Cell | OpaqueCell, index: int) -> list[str]:
-    if len(direction.cells) > 1:
+def _cell_scope(
+    layer: LSTMLayer, direction: Direction, cell: Cell | OpaqueCell, index: int
+) -> list[str]:
+    if emit.is_stack(layer, direction):
         return ["stacked_rnn_cells", cell.name or f"cell_{index}"]
     return [cell.name or "lstm_cell"]
-

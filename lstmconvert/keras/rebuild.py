@@ -88,7 +88,10 @@ def to_keras(
             for name, layer in value.items()
         }
     builder = _Builder(import_library(library), library, dict(custom_objects or {}))
-    fitter = Fitter(emit.TARGET if library == "keras" else library, rescale=rescale_hard_sigmoid)
+    spelling = emit.Spelling(library, frozenset(custom_objects or {}))
+    fitter = Fitter(
+        spelling.target, rescale=rescale_hard_sigmoid, keeps_time_major=spelling.has_time_major
+    )
     from lstmconvert.layouts import assume
 
     # A framework's arrays say less than a Keras layer has: the rest is Keras's default.
@@ -138,14 +141,18 @@ class _Builder:
             for (_, cell), target in zip(_cells(layer), live_cells(live), strict=True):
                 self._assign(target, _arrays(cell, layer), layer.name)
             self._set_initializers(config, live, layer.name)
-            if hasattr(live, "_backward_layer_config"):
-                # tf_keras states the halves by copies that it made before they had their own.
-                self._set_initializers(config["config"]["layer"], live.layer, layer.name)
-                stated = _cell_configs(live._backward_layer_config)
-                for half, cell in zip(stated, live_cells(live.backward_layer), strict=True):
-                    for key in half.keys() & set(_INITIALIZER_KEYS):
-                        half[key] = self.keras.saving.serialize_keras_object(getattr(cell, key))
+            if self.library == "tf_keras" and layer.backward is not None:
+                self._restate_halves(config["config"], live, layer.name)
         return live
+
+    def _restate_halves(self, config: JsonObject, live: Any, where: str) -> None:
+        """Give their initializers to the copies by which tf_keras states the halves, which it made
+        before the halves had their own."""
+        self._set_initializers(config["layer"], live.layer, where)
+        stated = _cell_configs(getattr(live, "_backward_layer_config", None))
+        for half, cell in zip(stated, live_cells(live.backward_layer), strict=False):
+            for key in half.keys() & set(_INITIALIZER_KEYS):
+                half[key] = self.keras.saving.serialize_keras_object(getattr(cell, key))
 
     def _set_initializers(self, config: JsonObject, live: Any, where: str) -> None:
         for found, target in zip(_cell_configs(config), live_cells(live), strict=True):
@@ -239,13 +246,15 @@ def _is_cell(value: JsonObject) -> bool:
 
 def _cell_configs(value: Json) -> Iterator[JsonObject]:
     """Yield the arguments of every object that has weights, in the order of Keras's weights."""
+    if value is None:
+        return
     if _is_cell(value):
         yield value["config"]
         return
     config = value["config"]
-    for key in ("layer", "backward_layer", "cell"):
-        if isinstance(config.get(key), dict):
-            yield from _cell_configs(config[key])
+    for part in (config.get("layer"), config.get("backward_layer", config.get("layer"))):
+        yield from _cell_configs(part)
+    yield from _cell_configs(config.get("cell"))
     for item in config.get("cells", []):
         yield from _cell_configs(item)
 
@@ -258,9 +267,14 @@ def _cells(layer: LSTMLayer) -> Iterator[tuple[str, Cell | OpaqueCell]]:
 
 def read_variable(variable: Any, library: str) -> Array:
     """Return the array of a live variable, in its own dtype."""
-    if library == "tf_keras":
-        return np.asarray(variable.numpy())
-    return np.asarray(import_library(library).ops.convert_to_numpy(variable.value))
+    import warnings
+
+    with warnings.catch_warnings():
+        # Keras's variables, and TensorFlow's, know no `copy` of NumPy 2, which grumbles.
+        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+        if library == "tf_keras":
+            return np.asarray(variable.numpy())
+        return np.asarray(import_library(library).ops.convert_to_numpy(variable.value))
 
 
 def live_cells(live: Any) -> Iterator[Any]:
@@ -273,6 +287,8 @@ def live_cells(live: Any) -> Iterator[Any]:
             yield from live_cells(cell)
     elif hasattr(live, "cell"):
         yield from live_cells(live.cell)
+    elif hasattr(live, "layer"):  # TimeDistributed
+        yield from live_cells(live.layer)
     else:
         yield live
 

@@ -121,7 +121,9 @@ def _activation_object(value: JsonObject, era: str, where: str) -> Activation:
 def _is_keras(value: JsonObject) -> bool:
     module, registered = value.get("module"), value.get("registered_name")
     inside = module is None or str(module).split(".")[0] in _KERAS_MODULES
-    return inside and not (isinstance(registered, str) and ">" in registered)
+    # A class that was never registered has no module, and its own name as the registered one.
+    never = "module" in value and module is None
+    return inside and not (isinstance(registered, str) and (">" in registered or never))
 
 
 def is_composition(value: Json) -> bool:

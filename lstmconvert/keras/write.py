@@ -110,7 +110,7 @@ def _read_back(path: Path, container: str) -> dict[str, Tensor]:
 def _archive(model: Model, how: Options) -> Content:
     structure = model.source.structure
     is_today = structure is not None and structure.kind == "v3" and _is_for_archives(model)
-    if is_today and _is_whole(model) and not _is_recast(model):
+    if is_today and model.is_complete and not _is_recast(model):
         return Content(
             tensors=_in_place(model, how),
             attributes=_names(structure.names if structure else {}),
@@ -152,7 +152,7 @@ def _archive(model: Model, how: Options) -> Content:
 
 def _weights(model: Model, how: Options) -> Content:
     structure = model.source.structure
-    if structure is not None and structure.kind == "v3" and _is_whole(model):
+    if structure is not None and structure.kind == "v3" and model.is_complete:
         return Content(
             tensors=_in_place(model, how),
             attributes=_names(structure.names),
@@ -184,7 +184,7 @@ def _legacy(model: Model, how: Options) -> Content:
     _refuse_bfloat16(model)
     structure = model.source.structure
     is_legacy = structure is not None and structure.kind == "legacy"
-    if structure is not None and is_legacy and _is_whole(model) and not _is_recast(model):
+    if structure is not None and is_legacy and model.is_complete and not _is_recast(model):
         return Content(
             tensors=_in_place(model, how),
             attributes=_legacy_attributes(
@@ -247,7 +247,7 @@ def _is_for_archives(model: Model) -> bool:
 
 
 def _rebuilt(model: Model, how: Options, store: str) -> crossing.Whole | None:
-    if not _is_whole(model):
+    if not model.is_complete:
         return None
     wanted = crossing.How(
         store=store,
@@ -265,11 +265,6 @@ def _is_recast(model: Model) -> bool:
         if isinstance(stated, str) and stated != layer.options.policy:
             return True
     return False
-
-
-def _is_whole(model: Model) -> bool:
-    structure = model.source.structure
-    return structure is not None and structure.paths <= set(_stored(model))
 
 
 def _in_place(model: Model, how: Options) -> dict[str, Tensor]:
