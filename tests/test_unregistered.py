@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 import numpy as np
+import pytest
+import tf_keras
 
 import lstmconvert as lc
 
@@ -49,3 +51,59 @@ def test_a_stack_whose_first_cell_is_no_lstm(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(2, 5, 4)).astype("f4")
     rebuilt = lc.to_keras(lc.load(tmp_path / "stack.keras")["stack"])
     assert np.array_equal(rebuilt(x), stack(x))
+
+
+class Encoder(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras has no types
+    """A layer of the user's own that runs two of Keras's."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.first = tf_keras.layers.LSTM(3, return_sequences=True, name="first")
+        self.both = tf_keras.layers.Bidirectional(tf_keras.layers.LSTM(2), name="both")
+
+    def call(self, x: Any) -> Any:
+        return self.both(self.first(x))
+
+
+class Mine(tf_keras.layers.LSTM):  # type: ignore[misc]
+    """A layer of the user's own that may compute anything."""
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["old.h5", "old.weights-only.h5"])
+def test_layers_inside_a_layer_of_the_user_s_in_a_legacy_file(name: str, tmp_path: Path) -> None:
+    inputs = tf_keras.Input((5, 4))
+    mine = Mine(2, return_sequences=True, name="mine")
+    last = tf_keras.layers.LSTM(1, name="last")
+    encoder = Encoder(name="encoder")
+    told = tf_keras.layers.RepeatVector(2)(encoder(mine(inputs)))
+    model = tf_keras.Model(inputs, last(told))
+    (model.save if name == "old.h5" else model.save_weights)(tmp_path / name)
+    read = lc.load(tmp_path / name)
+    own = {"last", "encoder/first", "encoder/both"}
+    assert set(read) == (own if name == "old.h5" else own | {"mine"})
+    for found, layer in (("encoder/first", encoder.first), ("last", last)):
+        forget = read[found].forget_gate.kernel
+        assert np.array_equal(forget, layer.cell.kernel.numpy()[:, layer.units : 2 * layer.units])
+    backward = read["encoder/both"].backward
+    assert backward is not None
+    kernel = encoder.both.backward_layer.cell.kernel.numpy()
+    assert np.array_equal(backward.lstm_cells[0].forget_gate.kernel, kernel[:, 2:4])
+    assert str(read["last"].cell.options.activation) == ("tanh" if name == "old.h5" else "unknown")
+    assert any("mine" in note for note in read.notes) is (name == "old.h5")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_subclassed_model_s_weights_have_the_layers_own_names(tmp_path: Path) -> None:
+    class Old(tf_keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__(name="old")
+            self.run = tf_keras.layers.LSTM(3, name="lstm")
+
+        def call(self, x: Any) -> Any:
+            return self.run(x)
+
+    model = Old()
+    model(np.zeros((1, 2, 3), "float32"))
+    model.save_weights(tmp_path / "old.h5")
+    assert list(lc.load(tmp_path / "old.h5")) == ["lstm"]

@@ -97,6 +97,22 @@ def infer(store: LegacyStore) -> Plan:
     return result
 
 
+def inside(store: LegacyStore, described: Plan) -> Plan:
+    """Sketch the recurrent layers inside layers of a user's own class, which a config says nothing
+    of. A class that is itself recurrent computes what only its code says: it is `custom`."""
+    known = {sketch.top for sketch in described.layers} | {name for _, name, _ in described.custom}
+    result = Plan()
+    for class_name, layer in described.classes:
+        if layer in known or layer not in store.names:
+            continue
+        found = blocks(store.names[layer], store.weights[layer])
+        if all(_path(layer, block.scope) for block in found):
+            result.layers.extend(_sketches(layer, found))
+        else:
+            result.classes.append((class_name, layer))
+    return result
+
+
 def _sketches(layer: str, found: list[Block]) -> list[LayerSketch]:
     by_path: dict[tuple[str, ...], dict[str, list[Block]]] = {}
     for block in found:
@@ -113,8 +129,8 @@ def _sketches(layer: str, found: list[Block]) -> list[LayerSketch]:
 
 def _path(layer: str, scope: tuple[str, ...]) -> tuple[str, ...]:
     parts = [part for part in scope if not _CELL_SCOPE.match(part)]
-    while parts and parts[0] == layer:
-        parts = parts[1:]
+    if layer in parts:  # a subclassed model has its own name before its layers'
+        parts = parts[len(parts) - parts[::-1].index(layer) :]
     return tuple(parts)
 
 

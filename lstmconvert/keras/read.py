@@ -161,19 +161,22 @@ def _read_legacy(store: legacy.LegacyStore, config: Config | None, where: object
     from lstmconvert.keras import bindlegacy
 
     result = plan(config.root) if config else bindlegacy.infer(store)
-    sketches = [sketch for sketch in result.layers if sketch.has_lstm]
-    notes = [
-        f"{name}: the custom class {custom.class_name} is left as it is"
-        for custom, name, _ in result.custom
-    ]
-    if not sketches:
+    inside = bindlegacy.inside(store, result) if config else Plan()
+    described = [sketch for sketch in result.layers if sketch.has_lstm]
+    inferred = [sketch for sketch in inside.layers if sketch.has_lstm]
+    left = [(custom.class_name, name) for custom, name, _ in result.custom] + inside.classes
+    notes = [f"{name}: the custom class {class_name} is left as it is" for class_name, name in left]
+    if not described and not inferred:
         raise _no_lstm(where, result.classes)
+    era = config.era if config else None
     arrays = bindlegacy.LegacyArrays(store, result, where)
-    names = layer_names(sketch.name for sketch in sketches)
+    others = bindlegacy.LegacyArrays(store, inside, where)
+    sketches = [*((one, arrays, era) for one in described), *((o, others, None) for o in inferred)]
+    names = layer_names(sketch.name for sketch, _, _ in sketches)
     context = Context.of(config.root) if config else None
     layers = tuple(
-        build.layer(sketch, arrays, config.era if config else None, name, context)
-        for sketch, name in zip(sketches, names, strict=True)
+        build.layer(sketch, source, version, name, context)
+        for (sketch, source, version), name in zip(sketches, names, strict=True)
     )
     structure = Structure(
         kind="legacy", attributes=store.attributes, weights=store.names, root=store.root
