@@ -68,12 +68,13 @@ class Model(Mapping[str, LSTMLayer]):
     """The LSTM layers of a file by name, and all else that the file holds.
 
     Fields: `layers`, in the model's order; `other`: full path in the source -> tensor; `optimizer`:
-    the optimizer's slots, likewise; `assets`: the files under `assets/` of a `.keras`; `source`:
-    where the model came from at first; `container`: the kind of file it is read from now;
-    `layout`: how that file arranges the gates, where it is a framework's way;
-    `texts`: the source's own JSON, byte for byte (`model_config`, `training_config`,
-    `archive_metadata`); `notes`: what a user should be told about this file; `losses`: what earlier
-    conversions declared lost.
+    what only training needs, likewise: the optimizer's slots, and of a checkpoint also metrics,
+    counters, seeds and the states of stateful layers; `assets`: the files under `assets/` of a
+    `.keras`; `source`: where the model came from at first; `container`: the kind of file it is read
+    from now; `layout`: how that file arranges the gates, where it is a framework's way; `texts`:
+    the source's own JSON, byte for byte (`model_config`, `training_config`, `archive_metadata`; of
+    a SavedModel, what its metadata says, with plain lists); `notes`: what a user should be told
+    about this file; `losses`: what earlier conversions declared lost.
 
     Arrays are read from the file when they are touched. The mapping is from layer name to layer.
     """

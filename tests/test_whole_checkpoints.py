@@ -5,6 +5,8 @@ The oracles are tf_keras, which wrote them, and the outputs that older TensorFlo
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from modern_models import (
 )
 
 import lstmconvert as lc
+from lstmconvert.errors import CorruptFile
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -190,6 +193,49 @@ def test_a_saved_model_is_the_whole_model_by_every_way(tmp_path: Path) -> None:
         assert any("compile it again" in warning for warning in result.warnings)
         assert_close(outputs(keras.models.load_model(tmp_path / name), given), wanted)
     assert (tmp_path / "a.keras").read_bytes() == (tmp_path / "c.keras").read_bytes()
+
+
+def embedded(source: Path, destination: Path) -> Path:
+    """Write a SavedModel as TensorFlow 2.0 to 2.4 did: what Keras says is in `saved_model.pb`."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    from lstmconvert.tensorflow.savedmodel import METADATA_FILE, PROGRAM_FILE, read_saved_model
+
+    shutil.copytree(source, destination)
+    program = saved_model_pb2.SavedModel()
+    program.ParseFromString((destination / PROGRAM_FILE).read_bytes())
+    for one in read_saved_model(source).keras:
+        node = program.meta_graphs[0].object_graph_def.nodes[one.node]
+        text = one.metadata.replace('"class_name": "Functional"', '"class_name": "Model"')
+        node.user_object.metadata = text
+    (destination / PROGRAM_FILE).write_bytes(program.SerializeToString())
+    (destination / METADATA_FILE).unlink()
+    return destination
+
+
+def test_what_tensorflow_2_0_wrote_into_the_program_is_read_too(tmp_path: Path) -> None:
+    path = FIXTURES / "tf-2.12.1" / "seed95.savedmodel"
+    assert lc.convert(embedded(path, tmp_path / "old"), tmp_path / "old.keras").whole_model
+    lc.convert(path, tmp_path / "new.keras")
+    assert (tmp_path / "old.keras").read_bytes() == (tmp_path / "new.keras").read_bytes()
+
+
+def test_a_config_of_other_sizes_is_refused(tmp_path: Path) -> None:
+    path = FIXTURES / "tf-2.15.1" / "seed95.tf_weights"
+    text = path.with_name("seed95.config.json").read_text()
+    (tmp_path / "config.json").write_text(text.replace('"units": 5', '"units": 6'))
+    with pytest.raises(CorruptFile, match=r"dense/kernel: .*found shape 2×5; expected units 6"):
+        lc.convert(path, tmp_path / "x.keras", config=tmp_path / "config.json")
+
+
+def test_a_config_of_other_layers_is_refused(tmp_path: Path) -> None:
+    path = FIXTURES / "tf-2.15.1" / "seed95.tf_weights"
+    config = json.loads(path.with_name("seed95.config.json").read_text())
+    extra = json.loads(json.dumps(config["config"]["layers"][-1]).replace("dense", "more"))
+    config["config"]["layers"].append(extra)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CorruptFile, match="different models; found 3 layers; expected 4"):
+        lc.load(path, config=tmp_path / "config.json")
 
 
 class Subclassed(tf_keras.Model):

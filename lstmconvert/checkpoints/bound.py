@@ -18,6 +18,11 @@ from lstmconvert.keras.stored import ROLES, CellArrays, Stored
 from lstmconvert.tensorflow.bundle import Bundle
 from lstmconvert.tensors import Tensor
 
+_NO_STACK = (
+    "tf.train.Checkpoint does not save the cells of a stack of Keras 3; its .keras and .weights.h5 "
+    "have them"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Bound:
@@ -56,7 +61,12 @@ def placed(
             own = groups.get(cell.group, {})
             roles = sorted(own, key=lambda role: ROLES.index(role) if role in ROLES else len(ROLES))
             if cell.is_lstm and not {"kernel", "recurrent_kernel"} <= set(own):
-                raise CorruptFile("the weights of an LSTM are not stored", where=sketch.name)
+                is_stack = len(sketch.cells) > len(sketch.directions)
+                raise CorruptFile(
+                    "the weights of an LSTM are not stored",
+                    where=sketch.name,
+                    hint=_NO_STACK if is_stack else None,
+                )
             found[id(cell)] = CellArrays({role: own[role] for role in roles})
         result.append(Bound(sketch, _given(found), era))
     return result

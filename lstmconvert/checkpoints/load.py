@@ -176,6 +176,8 @@ def _content(opened: _Opened, given: Given | None, own: Given | None) -> _Conten
         try:
             return _whole(opened, config)
         except CorruptFile as error:
+            if given is not None and placing.model_of(bundle) is not None:
+                raise
             notes = (_unplaced(error),)
     elif opened.keras.custom is not None:
         notes = (_custom(opened.keras.custom),)

@@ -182,7 +182,8 @@ def _others(model: Model) -> None:
         if len(items) > _OTHER_ROWS:
             output.line(f"… and {len(items) - _OTHER_ROWS:,} more: --json lists them all", indent=2)
     if model.optimizer:
-        output.line(f"not counted: {counted(len(model.optimizer), 'optimizer slot')}", indent=2)
+        kept = f"{counted(len(model.optimizer), 'tensor')} that only training needs"
+        output.line(f"not counted: {kept}", indent=2)
     if model.assets:
         output.line(f"not counted: {counted(len(model.assets), 'asset file')}", indent=2)
 

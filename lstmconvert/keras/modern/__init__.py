@@ -6,7 +6,8 @@
     parts.py     a model's config as a tree of parts that hold weights
     operations.py  TensorFlow's functions between layers, as Keras 3's operations
     graph.py     how the layers of a functional model are called
-    sources.py   the parts' arrays, out of either weight store
+    sources.py   the parts' arrays, out of any weight store
+    kernels.py   axes in the order that Keras 3 has them
     emission.py  a part as Keras 3 serializes it
     stores.py    the parts' arrays, into either weight store
     crossing.py  all of it: a model that is rebuilt whole

@@ -13,17 +13,15 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
-from lstmconvert.dtypes import Array
 from lstmconvert.errors import CorruptFile
 from lstmconvert.keras.legacy import TOP_LEVEL
-from lstmconvert.keras.modern.classes import CLASSES, CONVOLUTIONS, Weight
+from lstmconvert.keras.modern import kernels
+from lstmconvert.keras.modern.classes import CLASSES, Weight
 from lstmconvert.keras.modern.parts import Part, no_row, unsupported
-from lstmconvert.keras.modern.recurrent import gru_of_cudnn, keras1_cell
+from lstmconvert.keras.modern.recurrent import keras1_cell
 from lstmconvert.layer import LSTMLayer, OpaqueCell
 from lstmconvert.model import OBJECTS, Structure
-from lstmconvert.tensors import Computed, Tensor
+from lstmconvert.tensors import Tensor
 
 _SUFFIX = re.compile(r"(_\d+)?(:\d+)?$")
 _ROLES = sorted(
@@ -97,6 +95,8 @@ class Source:
                 self._fill_part(part)
         else:
             self._fill_legacy(root, era)
+        for part in root.walk():
+            kernels.check_size(part, self._where)
         self._check_all_used(root)
 
     def _check_all_used(self, root: Part) -> None:
@@ -117,7 +117,7 @@ class Source:
                 )
             self._used.add(path)
             part.arrays.append(self._stored[path])
-        finish(part, theano=False)
+        kernels.finish(part, theano=False)
 
     def _path(self, group: str, index: int, weight: Weight) -> str:
         if self._structure.kind == "v3":
@@ -135,7 +135,7 @@ class Source:
             if part.name in groups:
                 self._fill_top(part, groups[part.name], era)
             for below in part.walk():
-                finish(below, theano=theano)
+                kernels.finish(below, theano=theano)
 
     def _groups(self, tops: list[Part]) -> dict[str, str]:
         holding = [part for part in tops if _holds(part)]
@@ -304,50 +304,3 @@ def _frozen(part: Part, outer: bool) -> Iterator[Slot]:
         yield from _own(part, True)
     for _, child in part.children:
         yield from _frozen(child, outer)
-
-
-# -- arrays that lie otherwise in the source --------------------------------------------------
-
-
-def finish(part: Part, *, theano: bool) -> None:
-    """Turn a part's arrays into the order of axes that Keras 3 has."""
-    class_name = part.node.class_name
-    if class_name == "CuDNNGRU" and part.arrays:
-        part.arrays = gru_of_cudnn(part.arrays)
-    if class_name == "Conv1D" and part.arrays and len(part.arrays[0].shape) == 4:
-        part.arrays[0] = _conv1d_of_keras1(part)
-    elif class_name in ("Conv2D", "Conv3D") and part.arrays:
-        part.arrays[0] = _window_first(part)
-    if theano and class_name in CONVOLUTIONS and part.arrays:
-        part.arrays[0] = _flipped(part.arrays[0])
-
-
-def _conv1d_of_keras1(part: Part) -> Tensor:
-    """(steps, 1, input, filters) of Keras 1.1 and 1.2, or (filters, input, steps, 1) before
-    (keras/engine/saving.py of Keras 2.2, `preprocess_weights_for_loading`)."""
-    kernel = part.arrays[0]
-    steps, filters = part.config.get("kernel_size"), part.config.get("filters")
-    steps = steps[0] if isinstance(steps, list) else steps
-    if kernel.shape[:2] == (steps, 1) and kernel.shape[3] == filters:
-        return _changed(kernel, lambda array: array[:, 0])
-    return _changed(kernel, lambda array: np.transpose(array, (2, 3, 1, 0))[:, 0])
-
-
-def _window_first(part: Part) -> Tensor:
-    kernel, filters = part.arrays[0], part.config.get("filters")
-    is_th = part.config.get("data_format") == "channels_first"
-    window = part.config.get("kernel_size")
-    old = isinstance(window, list) and list(kernel.shape[2:]) == window and is_th
-    if not old or kernel.shape[0] != filters or list(kernel.shape[:-2]) == window:
-        return kernel
-    rank = len(kernel.shape)
-    return _changed(kernel, lambda array: np.transpose(array, (*range(2, rank), 1, 0)))
-
-
-def _flipped(kernel: Tensor) -> Tensor:
-    return _changed(kernel, lambda array: np.flip(array, tuple(range(array.ndim - 2))))
-
-
-def _changed(tensor: Tensor, change: Callable[[Array], Array]) -> Tensor:
-    shape = change(np.broadcast_to(np.zeros((), tensor.dtype), tensor.shape)).shape
-    return Computed(tensor, shape, change)
