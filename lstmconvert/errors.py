@@ -110,6 +110,10 @@ class UnknownOption(LSTMConvertError):
     """The source does not say an option that the target needs."""
 
 
+#: The hint of a refusal that `--allow-lossy` (`allow_lossy=True`) lifts; others have none such.
+LOSSY_HINT = "choose another target, or accept the loss with --allow-lossy"
+
+
 class UnsupportedByTarget(LSTMConvertError):
     """The target cannot express what a layer does.
 

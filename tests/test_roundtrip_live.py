@@ -23,7 +23,7 @@ from neutral import make_cell, make_layer
 import lstmconvert as lc
 from lstmconvert.activations import HARD_SIGMOID_KERAS2, KERAS3, Activation
 from lstmconvert.dtypes import bits, same_bits
-from lstmconvert.errors import UnknownOption, UnsupportedByTarget, UsageError
+from lstmconvert.errors import LOSSY_HINT, UnknownOption, UnsupportedByTarget, UsageError
 from lstmconvert.gates import Gate
 from lstmconvert.layer import UNKNOWN, Cell, GateWeights, LSTMLayer, OpaqueCell
 from lstmconvert.tensors import ArrayTensor
@@ -402,6 +402,12 @@ def test_what_keras_cannot_express(option: str, made: dict[str, Any], library: s
         lc.to_keras(layer, library=library)
     assert (error.value.option, error.value.layer) == (option, "lstm")
     assert error.value.target == ("Keras 3" if library == "keras" else "tf_keras")
+    if error.value.hint == LOSSY_HINT:
+        with pytest.warns(UserWarning, match=f"cannot express {option}.*lost, as allowed"):
+            assert lc.to_keras(layer, library=library, allow_lossy=True).units == 2
+    else:
+        with pytest.raises(UnsupportedByTarget, match=option):
+            lc.to_keras(layer, library=library, allow_lossy=True)
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".weights.h5", ".h5"])

@@ -29,7 +29,7 @@ _HINTS: tuple[tuple[type[BaseException], str], ...] = (
     (errors.CorruptFile, "save, copy or download the file again"),
     (errors.DestinationError, "choose another destination"),
     (errors.UnknownOption, "supply it with --config FILE or --set [LAYER.]OPTION=VALUE"),
-    (errors.UnsupportedByTarget, "choose another target, or accept the loss with --allow-lossy"),
+    (errors.UnsupportedByTarget, "choose another target"),
     (errors.MissingPackage, "install it"),
     (errors.LSTMConvertError, "check what the file is, and its permissions"),
 )

@@ -228,7 +228,7 @@ def _known(tensor: Tensor, name: str) -> Tensor:
 def _refused(name: str, option: str, found: str, expected: str) -> UnsupportedByTarget:
     return UnsupportedByTarget(
         f"ncnn has no such {option}",
-        where=name or None,
+        where=name or "ncnn",
         layer=name,
         option=option,
         target="ncnn",

@@ -4,8 +4,8 @@
         {"type": "lstm", "activation": "tanh", "shape": [null, null, 8],
          "weights": [kernel, recurrent_kernel, bias]}, …]}
 
-(RTNeural/model_loader.h, `parseJson`.) It reads no other keys, so that a layer's `name` and our
-metadata have a place in it.
+(RTNeural/model_loader.h, `parseJson`.) It reads no other keys, so that a layer's `name` and `dtype`
+and our metadata have a place in it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import numpy as np
 
 from lstmconvert import files, limits, metadata
 from lstmconvert.containers.jsonarrays import numbers, tensor_of
+from lstmconvert.dtypes import FLOATS, dtype_of
 from lstmconvert.errors import CorruptFile, UnsupportedByTarget
 from lstmconvert.jsontext import Json, JsonObject, canonical, parse_object
-from lstmconvert.tensors import SourceFile, Tensor
+from lstmconvert.tensors import ArrayTensor, SourceFile, Tensor
 
 #: The weights of an LSTM, in their order there.
 ROLES = ("kernel", "recurrent_kernel", "bias")
@@ -68,11 +69,26 @@ def from_value(value: JsonObject, where: object) -> tuple[dict[str, Tensor], dic
             count += 1
         prefix = f"{name}." if name else ""
         for role, data in zip(roles, weights, strict=True):
-            found[f"{prefix}{role}"] = tensor_of(data, f"{where}: layers[{number}].{role}")
+            found[f"{prefix}{role}"] = _typed(
+                tensor_of(data, f"{where}: layers[{number}].{role}"), layer.get("dtype"), where
+            )
     texts = {}
     if metadata.KEY in value:
         texts[metadata.KEY] = canonical(value[metadata.KEY])
     return found, texts
+
+
+def _typed(tensor: Tensor, said: Json, where: object) -> Tensor:
+    """Return numbers in the dtype that we wrote, which holds them all; theirs say none."""
+    if said is None:
+        return tensor
+    wide = tensor.read().astype(np.float64)
+    if said in FLOATS:
+        with np.errstate(over="ignore"):
+            narrow = wide.astype(dtype_of(said))
+        if (narrow.astype(np.float64) == wide).all():
+            return ArrayTensor(narrow)
+    raise CorruptFile("its dtype does not hold its numbers", where=where, found=str(said)[:40])
 
 
 def _named(count: int) -> str:
@@ -127,6 +143,7 @@ def _layer(name: str, units: int, weights: list[Any]) -> JsonObject:
     return {
         "name": name,
         "type": _LSTM,
+        "dtype": weights[0].dtype.name,
         "activation": "tanh",
         "shape": [None, None, units],
         "weights": [numbers(array) for array in weights],

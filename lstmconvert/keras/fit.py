@@ -15,7 +15,7 @@ import numpy as np
 
 from lstmconvert.activations import HARD_SIGMOID_KERAS2, HARD_SIGMOID_KERAS3
 from lstmconvert.dtypes import Array
-from lstmconvert.errors import UnknownOption, UnsupportedByTarget
+from lstmconvert.errors import LOSSY_HINT, UnknownOption, UnsupportedByTarget
 from lstmconvert.gates import Gate
 from lstmconvert.layer import UNKNOWN, Cell, Direction, GateWeights, LSTMLayer, OpaqueCell
 from lstmconvert.tensors import ArrayTensor, Tensor
@@ -112,7 +112,10 @@ class Fitter:
         """Return a direction whose sequence comes reversed, as Keras's does: a loss."""
         if not self.allow_lossy:
             raise self._unsupported(
-                "keeps_time_order", where, "go_backwards with the sequence in the input's order"
+                "keeps_time_order",
+                where,
+                "go_backwards with the sequence in the input's order",
+                LOSSY_HINT,
             )
         self.losses.append(
             f"{where}: {self.target} returns the sequence of a layer with go_backwards reversed: "
@@ -147,14 +150,16 @@ class Fitter:
         if output is not None and output != cell.options.activation:
             gone["output_activation"] = output
         for name, value in gone.items():
-            error = self._unsupported(name, where, str(value))
+            error = self._unsupported(name, where, str(value), LOSSY_HINT)
             if not self.allow_lossy:
                 raise error
             self.losses.append(f"{where}: {error.message} ({value}): lost, as allowed")
         options: dict[str, Any] = dict.fromkeys(gone)
         return replace(cell, options=replace(cell.options, **options)) if gone else cell
 
-    def _unsupported(self, option: str, layer: str, found: str) -> UnsupportedByTarget:
+    def _unsupported(
+        self, option: str, layer: str, found: str, hint: str | None = None
+    ) -> UnsupportedByTarget:
         return UnsupportedByTarget(
             f"{self.target} cannot express {option}",
             where=layer,
@@ -162,6 +167,7 @@ class Fitter:
             option=option,
             target=self.target,
             found=found,
+            hint=hint,
         )
 
     def _with_one_bias(self, cell: Cell, where: str) -> Cell:

@@ -62,6 +62,7 @@ def to_keras(
     library: str = "keras",
     custom_objects: Mapping[str, Any] | None = None,
     rescale_hard_sigmoid: bool = False,
+    allow_lossy: bool = False,
 ) -> Any:
     """Return a live, built Keras layer equal to a neutral one; of a model, name -> layer.
 
@@ -71,6 +72,7 @@ def to_keras(
         custom_objects: name -> a user's own activation, initializer, regularizer or constraint.
         rescale_hard_sigmoid: compute Keras 2's hard_sigmoid by Keras 3's with rescaled weights
             (rounded) instead of by a composition of Keras's own layers (exact).
+        allow_lossy: give a warning, not an error, for what Keras cannot express, such as a clip.
 
     Raises:
         MissingPackage: Keras is not installed.
@@ -84,13 +86,17 @@ def to_keras(
                 library=library,
                 custom_objects=custom_objects,
                 rescale_hard_sigmoid=rescale_hard_sigmoid,
+                allow_lossy=allow_lossy,
             )
             for name, layer in value.items()
         }
     builder = _Builder(import_library(library), library, dict(custom_objects or {}))
     spelling = emit.Spelling(library, frozenset(custom_objects or {}))
     fitter = Fitter(
-        spelling.target, rescale=rescale_hard_sigmoid, keeps_time_major=spelling.has_time_major
+        spelling.target,
+        rescale=rescale_hard_sigmoid,
+        allow_lossy=allow_lossy,
+        keeps_time_major=spelling.has_time_major,
     )
     from lstmconvert.layouts import assume
 

@@ -11,7 +11,7 @@ from dataclasses import field, replace
 from itertools import pairwise
 
 from lstmconvert.activations import Activation
-from lstmconvert.errors import UnknownOption, UnsupportedByTarget, UsageError
+from lstmconvert.errors import LOSSY_HINT, UnknownOption, UnsupportedByTarget, UsageError
 from lstmconvert.gates import Gate
 from lstmconvert.layer import (
     GATE_PARTS,
@@ -75,7 +75,9 @@ class Fitter:
         if self.allow_lossy:
             self.losses.append(f"{layer.name}: {text} ({found}): lost, as allowed")
             return
-        raise self._unsupported(layer, option, found, text, why)
+        error = self._unsupported(layer, option, found, text, why)
+        error.hint = LOSSY_HINT
+        raise error
 
     def _unsupported(
         self, layer: LSTMLayer, option: str, found: object, text: str, why: str = ""
@@ -92,9 +94,7 @@ class Fitter:
     def _never(self, layer: LSTMLayer, option: str, found: object, why: str) -> None:
         """Refuse what cannot be written at all, whatever is allowed."""
         text = f"{self.row.title} cannot hold {option}"
-        error = self._unsupported(layer, option, found, text, why)
-        error.hint = "choose another target"
-        raise error
+        raise self._unsupported(layer, option, found, text, why)
 
     def _check_structure(self, layer: LSTMLayer) -> None:
         for side, direction in layer.directions:
