@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from lstmconvert import metadata, naming
-from lstmconvert.errors import CorruptFile, NoLSTM, UnsupportedByTarget, UsageError
+from lstmconvert.errors import CorruptFile, NoLSTM, UsageError
 from lstmconvert.gates import Gate
 from lstmconvert.layer import (
     CELL_PARTS,
@@ -42,16 +42,9 @@ def tensors(
         result.update(named)
     if not lstm_only:
         rest = {**model.other, **model.assets, **(model.optimizer if with_optimizer else {})}
-        for path in rest:
-            if not naming.is_path(path, asset=path in model.assets):
-                raise UnsupportedByTarget(
-                    "a tensor whose path no file can hold",
-                    where=repr(path)[:80],
-                    option="name",
-                    target="gates",
-                    hint="--lstm-only leaves the other tensors out",
-                )
-        result.update({f"{naming.OTHER}{path}": tensor for path, tensor in rest.items()})
+        result.update(
+            {naming.other(path, asset=path in model.assets): one for path, one in rest.items()}
+        )
     return result
 
 

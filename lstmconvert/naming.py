@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from lstmconvert.errors import UnsupportedByTarget
 from lstmconvert.gates import GATES
 from lstmconvert.layer import CELL_PARTS, GATE_PARTS, LSTMLayer
 from lstmconvert.records import dataclass
@@ -56,6 +57,23 @@ def is_path(path: str, *, asset: bool = False) -> bool:
     """
     forbidden = {"", ".", ".."} if asset else {"", "."}
     return forbidden.isdisjoint(path.split("/")) and "\0" not in path
+
+
+def other(path: str, *, asset: bool = False) -> str:
+    """Return the name of a tensor of no LSTM.
+
+    Raises:
+        UnsupportedByTarget: it could not be read back: see `is_path`.
+    """
+    if not is_path(path, asset=asset):
+        raise UnsupportedByTarget(
+            "a tensor whose path no file can hold",
+            where=repr(path)[:80],
+            option="name",
+            target="gates",
+            hint="--lstm-only leaves the other tensors out",
+        )
+    return f"{OTHER}{path}"
 
 
 def prefix(layer: LSTMLayer, direction: str, index: int) -> str:

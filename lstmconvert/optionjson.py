@@ -60,7 +60,8 @@ def from_json(kind: type[AnyOptions], value: Json, where: str) -> AnyOptions:
         odd = sorted(names ^ set(value)) if isinstance(value, dict) else value
         raise CorruptFile("not the options of this format", where=where, found=str(odd)[:80])
     absent = value["unknown"]
-    if not isinstance(absent, list) or not all(name in names for name in absent):
+    is_listed = isinstance(absent, list) and all(isinstance(name, str) for name in absent)
+    if not is_listed or not names.issuperset(absent):
         raise CorruptFile("not a list of options", where=f"{where}.unknown")
     known: dict[str, Any] = {
         name: UNKNOWN if name in absent else _value(name, value[name], where)

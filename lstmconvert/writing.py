@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -39,26 +39,44 @@ def replacing(
         DestinationError: `destination` exists and `force` is off; it is the source, a directory,
             or in no directory; the disk is full or read-only.
     """
-    check_destination(destination, force=force, source=source)
-    if not _swept.get():
-        remove_stale(destination)
-    # Two threads may write to one destination at once, and a process number comes again.
-    name = f"{_stem(destination)}.{os.getpid()}.{os.urandom(4).hex()}.{_SUFFIX}"
-    temporary = destination.with_name(name)
-    _mine.add(name)
-    try:
+    with replacing_all([destination], force=force, source=source) as (temporary,):
         yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        _take_name(temporary, destination, force)
+
+
+@contextlib.contextmanager
+def replacing_all(
+    destinations: Sequence[Path], *, force: bool = False, source: Path | None = None
+) -> Iterator[list[Path]]:
+    """Do what `replacing` does for files that belong together: all take their names, or none.
+
+    The first is the one that is opened, and leads to the others. No file system gives two names at
+    once: so an old first file is gone before another is replaced, and an old one is never beside a
+    new one. Raises as `replacing`.
+    """
+    for destination in destinations:
+        check_destination(destination, force=force, source=source)
+    if not _swept.get():
+        for destination in destinations:
+            remove_stale(destination)
+    # Two threads may write to one destination at once, and a process number comes again.
+    end = f"{os.getpid()}.{os.urandom(4).hex()}.{_SUFFIX}"
+    temporaries = [one.with_name(f"{_stem(one)}.{end}") for one in destinations]
+    _mine.update(one.name for one in temporaries)
+    try:
+        yield temporaries
+        for temporary in temporaries:
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+        _take_names(list(zip(temporaries, destinations, strict=True)), force)
     except OSError as error:
         raise DestinationError(
-            f"cannot write: {error.strerror or error}", where=destination
+            f"cannot write: {error.strerror or error}", where=destinations[0]
         ) from None
     finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        _mine.discard(name)
+        for temporary in temporaries:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            _mine.discard(temporary.name)
 
 
 def _stem(destination: Path) -> str:
@@ -109,8 +127,7 @@ def _check_destination(destination: Path, force: bool, source: Path | None) -> N
         )
     if destination.is_dir():
         raise DestinationError("the destination is a directory", where=destination)
-    both_exist = source is not None and destination.exists() and source.exists()
-    if source is not None and both_exist and os.path.samefile(source, destination):
+    if source is not None and _is_same(source, destination):
         raise DestinationError("source and destination are the same file", where=destination)
     if source is not None and source.resolve() in destination.resolve().parents:
         raise DestinationError("the destination lies inside the source", where=destination)
@@ -118,6 +135,49 @@ def _check_destination(destination: Path, force: bool, source: Path | None) -> N
         raise DestinationError(
             "the destination exists", where=destination, hint="--force replaces it"
         )
+
+
+def _is_same(source: Path, destination: Path) -> bool:
+    try:
+        return os.path.samefile(source, destination)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _take_names(pairs: list[tuple[Path, Path]], force: bool) -> None:
+    """Give files their names, the first file last."""
+    if len(pairs) == 1:
+        _take_name(*pairs[0], force)
+        return
+    taken: list[Path] = []
+    with _alone(pairs[0][1].parent):
+        if force:
+            pairs[0][1].unlink(missing_ok=True)
+        try:
+            for temporary, destination in reversed(pairs):
+                _take_name(temporary, destination, force)
+                taken.append(destination)
+        except BaseException:
+            for destination in taken:  # without the first they are nothing
+                destination.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other conversions from taking names in a folder meanwhile, where the system can."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _take_name(temporary: Path, destination: Path, force: bool) -> None:

@@ -218,6 +218,7 @@ _metadata_attack("cell_number", _NOT_OURS, lambda _, x: _forward(x).update(cells
 _metadata_attack("opaque_number", _NOT_OURS, lambda _, x: _forward(x).update(cells=[{"opaque": 3}]))
 _metadata_attack("shapes", "recorded shapes", lambda _, x: _cell(x).update(shapes={}))
 _metadata_attack("options", "", lambda _, x: _cell(x).update(options=[]))
+_metadata_attack("unknown_list", "", lambda _, x: _cell(x)["options"].update(unknown=[["seed"]]))
 _metadata_attack("option_type", "", lambda _, x: _cell(x)["options"].update(use_bias="yes"))
 _metadata_attack("activation", "", lambda _, x: _cell(x)["options"].update(activation={"name": 5}))
 _metadata_attack("activation_list", "", lambda _, x: _cell(x)["options"].update(activation=[1]))

@@ -111,7 +111,7 @@ def layers_that_run_code(value: Any, bench: Bench) -> None:
     ]
 
 
-@edit("fdeep", "not a valid integer")
+@edit("fdeep", "above the limit")
 def layer_of_a_million_units(value: Any, bench: Bench) -> None:
     for layer in value["architecture"]["config"]["layers"]:
         if layer["class_name"] == "LSTM":

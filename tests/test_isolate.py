@@ -43,6 +43,7 @@ def check(done: subprocess.CompletedProcess[str], words: str) -> None:
     assert error.startswith(f"lstmconvert: error: {SEED95}")
     assert words in error
     assert hint.startswith("hint: ")
+    assert ("expected at most" in error) == ("LSTMCONVERT_MAX_ISOLATED_" in hint)
 
 
 @pytest.mark.parametrize(

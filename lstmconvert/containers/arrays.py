@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -121,17 +120,16 @@ class Beside(NamedTuple):
     name: str
 
 
-@contextlib.contextmanager
-def beside(
-    container: str, path: Path, *, force: bool = False, source: Path | None = None
-) -> Iterator[Beside | None]:
-    """Yield a container's second file, which takes its name before the first does; None if none.
+def second(container: str, path: Path) -> list[Path]:
+    """Return the file that a container has beside its first, in a list; none is an empty one."""
+    return [path.with_suffix(_BESIDE[container])] if container in _BESIDE else []
 
-    Raises as `writing.replacing`.
+
+def beside(temporaries: Sequence[Path], seconds: Sequence[Path]) -> Beside | None:
+    """Return the second file on its way, if there is one.
+
+    Args:
+        temporaries: of the first file, and of what `second` returned.
+        seconds: what `second` returned.
     """
-    if container not in _BESIDE:
-        yield None
-        return
-    second = path.with_suffix(_BESIDE[container])
-    with writing.replacing(second, force=force, source=source) as temporary:
-        yield Beside(temporary, second.name)
+    return Beside(temporaries[1], seconds[0].name) if seconds else None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -96,4 +97,6 @@ def write(
         )
     with open(path, "xb") as file:
         for key in (key for key in _KEYS if key in tensors):
-            np.save(file, np.ascontiguousarray(tensors[key].read()), allow_pickle=False)
+            # Into a file itself, NumPy writes past Python, and a full disk goes unseen.
+            sink = SimpleNamespace(write=file.write)
+            np.save(sink, np.ascontiguousarray(tensors[key].read()), allow_pickle=False)

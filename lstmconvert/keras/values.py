@@ -38,13 +38,20 @@ COMPOSITION = (("Rescaling", {"scale": 0.2, "offset": 0.5}), ("ReLU", {"max_valu
 
 
 def integer(value: Json, where: str, low: int = 1, high: int | None = None) -> int:
-    """Return an integer that is no bool and lies in range, or raise `CorruptFile`."""
+    """Return an integer that is no bool and lies in range.
+
+    Raises:
+        CorruptFile: it is none, or out of range.
+        LimitExceeded: it is above the limit, where there is no other bound.
+    """
     if isinstance(value, float) and value.is_integer():  # JSON written by other languages
         value = int(value)
-    high = limits.UNITS.value if high is None else high
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+    most = limits.UNITS.value if high is None else high
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= most:
+        if high is None and type(value) is int and value > most:
+            limits.UNITS.check(value, where, "the number")
         raise CorruptFile(
-            "not a valid integer", where=where, found=shown(value), expected=f"{low} to {high:,}"
+            "not a valid integer", where=where, found=shown(value), expected=f"{low} to {most:,}"
         )
     return value
 

@@ -66,10 +66,9 @@ def save(
         return result
     size = sum(tensor.nbytes for tensor in content.tensors.values())
     texts = partial(content.texts, Digest(model, size).texts)
-    with (
-        writing.replacing(path, force=how.force, source=source) as temporary,
-        arrays.beside(container, path, force=how.force, source=source) as beside,
-    ):
+    seconds = arrays.second(container, path)
+    with writing.replacing_all([path, *seconds], force=how.force, source=source) as temporaries:
+        temporary, beside = temporaries[0], arrays.beside(temporaries, seconds)
         try:
             if container in _DOCUMENTS:
                 document = import_module(f"lstmconvert.layouts.{_DOCUMENTS[container]}")

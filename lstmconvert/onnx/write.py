@@ -6,8 +6,7 @@ the model's initializers point into it.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,7 +90,7 @@ def _content(model: Model, how: Options) -> _Content:
         other = {**model.other, **model.assets} if how.with_other else {}
         slots = model.optimizer if how.with_optimizer else {}
         for name, tensor in {**other, **slots}.items():
-            graph.weight(f"{naming.OTHER}{name}", _known(tensor, name))
+            graph.weight(naming.other(name, asset=name in model.assets), _known(tensor, name))
     warnings = [text for layer in kept for text in _warnings(layer, how)]
     return _Content(model, graph, opset, (*warnings, *unchained))
 
@@ -206,46 +205,30 @@ def _write(content: _Content, path: Path, force: bool, source: Path | None) -> N
 
     spare = len(texts()[metadata.KEY].encode())  # the first text has no hash yet, and its length
     parts = Parts(_model_proto(content.opset), _graph_proto(content.graph), content.graph.weights)
-    with writing.replacing(path, force=force, source=source) as temporary:
-        if parts.size() + spare + _MARGIN <= PROTOBUF_BYTES:
+    if parts.size() + spare + _MARGIN <= PROTOBUF_BYTES:
+        with writing.replacing(path, force=force, source=source) as temporary:
             parts.write(temporary, texts)
             _read_back(parts, temporary, path)
-        else:
-            beside = _Beside(path.with_name(path.name + DATA_SUFFIX), force, source)
-            whole = {"format": "np"} if content.fused else None
-            with _data(parts, beside, lambda: whole or digest.texts(content.model)) as placed:
-                placed.write(temporary, texts)
+            content.model.source.check()
+        return
+    beside = path.with_name(path.name + DATA_SUFFIX)
+    whole = {"format": "np"} if content.fused else None
+    with writing.replacing_all([path, beside], force=force, source=source) as (temporary, data):
+        seal = safetensors.write(data, parts.weights, lambda: whole or digest.texts(content.model))
+        written = safetensors.read(SourceFile(data))[0]
+        writing.check_written(parts.weights, written, beside)
+        seal()
+        replace(parts, placed=_placed(written, beside.name)).write(temporary, texts)
         content.model.source.check()
 
 
-@dataclass(frozen=True, slots=True)
-class _Beside:
-    path: Path
-    force: bool
-    source: Path | None
-
-
-@contextlib.contextmanager
-def _data(
-    parts: Parts, beside: _Beside, texts: Callable[[], Mapping[str, str]]
-) -> Iterator[Parts]:
-    """Write the data file, and yield the parts of a model that points into it.
-
-    The data takes its name first, and the model after it.
-    """
-    with writing.replacing(beside.path, force=beside.force, source=beside.source) as data:
-        seal = safetensors.write(data, parts.weights, texts)
-        written = safetensors.read(SourceFile(data))[0]
-        writing.check_written(parts.weights, written, beside.path)
-        seal()
-        yield replace(
-            parts,
-            placed={
-                name: Placed(beside.path.name, tensor.offset, tensor.nbytes)
-                for name, tensor in written.items()
-                if isinstance(tensor, FileTensor)
-            },
-        )
+def _placed(written: Mapping[str, Tensor], name: str) -> dict[str, Placed]:
+    """Return where the numbers of each tensor lie in the data file."""
+    return {
+        key: Placed(name, tensor.offset, tensor.nbytes)
+        for key, tensor in written.items()
+        if isinstance(tensor, FileTensor)
+    }
 
 
 def _read_back(parts: Parts, temporary: Path, path: Path) -> None:

@@ -1,0 +1,218 @@
+"""Files that come in twos: whatever happens, never is the old one of two beside the new other."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from crafted import FIXTURES
+from jail import ROOT, Fault, Jail
+from test_faults import OLD, check_message, spread
+
+import lstmconvert
+
+SOURCE = FIXTURES / "seed95.keras"
+POINTS = 10
+_STARTED = 5
+#: Beside it, ONNX keeps what one protocol buffer does not hold. Here that is everything.
+_SMALL = "import lstmconvert.onnx.write\nlstmconvert.onnx.write.PROTOBUF_BYTES = 1000\n"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two files: `first`, the destination; `second`, beside it; `options` of the command."""
+
+    first: str
+    second: str
+    options: tuple[str, ...] = ()
+
+    def write(self, folder: Path, data: tuple[bytes, bytes]) -> Path:
+        (folder / self.first).write_bytes(data[0])
+        (folder / self.second).write_bytes(data[1])
+        return folder / self.first
+
+    def found(self, folder: Path) -> tuple[bytes | None, bytes | None]:
+        paths = folder / self.first, folder / self.second
+        one, two = (path.read_bytes() if path.exists() else None for path in paths)
+        return one, two
+
+
+PAIRS = {
+    "ncnn": Pair("lstm.param", "lstm.bin"),
+    "tfjs": Pair("lstm.json", "lstm.bin", ("--to", "tfjs")),
+    "onnx": Pair("lstm.onnx", "lstm.onnx.data"),
+}
+OLDS = (OLD, OLD + b" beside it")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "sitecustomize.py").write_text(f"import onnx.inliner\n{_SMALL}")
+    return os.pathsep.join([str(folder), str(ROOT)])
+
+
+@pytest.fixture(scope="module")
+def jail(site: str) -> Iterator[Jail]:
+    with Jail(PYTHONPATH=site) as one:
+        yield one
+
+
+@pytest.fixture
+def pair(request: pytest.FixtureRequest) -> Pair:
+    return PAIRS[request.param]
+
+
+@pytest.fixture
+def news(pair: Pair, jail: Jail, tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
+    """What the conversion gives: the same bytes, always."""
+    folder = tmp_path_factory.mktemp("new")
+    assert jail.run("convert", SOURCE, folder / pair.first, *pair.options).code == 0
+    first, second = pair.found(folder)
+    assert first is not None
+    assert second is not None
+    return first, second
+
+
+def check(folder: Path, pair: Pair, news: tuple[bytes, bytes], *, killed: bool = False) -> None:
+    """Both are old or both are new. After a kill the first may be gone, and a temporary file lie
+    beside each."""
+    first, second = pair.found(folder)
+    allowed: list[tuple[bytes | None, bytes | None]] = [OLDS, news, (None, None)]
+    if killed:
+        allowed += [(None, OLDS[1]), (None, news[1])]
+    assert (first, second) in allowed
+    others = set(os.listdir(folder)) - {pair.first, pair.second}
+    assert len(others) <= (2 if killed else 0), others
+
+
+def calls(jail: Jail, pair: Pair, folder: Path) -> int:
+    """How many calls a conversion takes that replaces another."""
+    destination = pair.write(folder, OLDS)
+    args = ["convert", SOURCE, destination, "--force", *pair.options]
+    run = jail.run(*args, fault=Fault("call", 0, "kill"))
+    assert run.code == 0, run
+    return run.counts["call"]
+
+
+@pytest.mark.parametrize("pair", PAIRS, indirect=True)
+@pytest.mark.parametrize("what", ["kill", "interrupt"])
+def test_stopped(
+    what: str, pair: Pair, news: tuple[bytes, bytes], jail: Jail, tmp_path: Path
+) -> None:
+    count, stopped = calls(jail, pair, tmp_path), 0
+    last = range(count - 24, count + 1)  # where the names are taken
+    for at in sorted({*spread(count, POINTS), *last}):
+        destination = pair.write(tmp_path, OLDS)
+        fault = Fault("call", at + _STARTED, what)
+        run = jail.run("convert", SOURCE, destination, "--force", *pair.options, fault=fault)
+        stopped += run.code in (-9, 130)
+        check(tmp_path, pair, news, killed=what == "kill")
+    assert stopped > POINTS
+    run = jail.run("convert", SOURCE, destination, "--force", *pair.options)
+    assert run.code == 0
+    assert pair.found(tmp_path) == news
+    check(tmp_path, pair, news)
+
+
+@pytest.mark.parametrize("pair", PAIRS, indirect=True)
+@pytest.mark.parametrize("exists", [True, False], ids=["replacing", "new"])
+def test_no_file_can_grow(
+    exists: bool, pair: Pair, news: tuple[bytes, bytes], jail: Jail, tmp_path: Path
+) -> None:
+    olds = OLDS if exists else (None, None)
+    options = [*pair.options, "--force"] if exists else pair.options
+    destination = pair.write(tmp_path, OLDS) if exists else tmp_path / pair.first
+    for most in {1024, *(len(data) - 1 for data in news if len(data) > 1025)}:
+        run = jail.run("convert", SOURCE, destination, *options, file_bytes=most)
+        assert run.code == 2, most
+        check_message(run, os.strerror(errno.EFBIG))
+        assert pair.found(tmp_path) == olds
+        check(tmp_path, pair, news)
+
+
+@pytest.mark.parametrize("pair", PAIRS, indirect=True)
+def test_one_of_them_exists(
+    pair: Pair, news: tuple[bytes, bytes], jail: Jail, tmp_path: Path
+) -> None:
+    for name in (pair.first, pair.second):
+        (tmp_path / name).write_bytes(OLD)
+        run = jail.run("convert", SOURCE, tmp_path / pair.first, *pair.options)
+        check_message(run, f"{tmp_path / name}: the destination exists")
+        assert run.code == 2
+        assert os.listdir(tmp_path) == [name]
+        (tmp_path / name).unlink()
+
+
+@pytest.mark.parametrize("pair", PAIRS, indirect=True)
+def test_processes_at_once(
+    pair: Pair, news: tuple[bytes, bytes], site: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "lstmconvert", "convert", SOURCE, tmp_path / pair.first]
+    for force, codes in ((["--force"], [0, 0]), ([], [2, 2])):
+        running = [
+            subprocess.Popen(
+                [*command, *pair.options, *force], stderr=subprocess.PIPE, text=True,
+                env={**os.environ, "PYTHONPATH": site},
+            )
+            for _ in range(2)
+        ]  # fmt: skip
+        for process in running:
+            _, stderr = process.communicate()
+            assert "Traceback" not in stderr, stderr
+        assert sorted(process.returncode for process in running) == codes
+        assert pair.found(tmp_path) == news
+        check(tmp_path, pair, news)
+
+
+def test_the_second_goes_when_the_first_cannot_come(tmp_path: Path) -> None:
+    from lstmconvert import writing
+    from lstmconvert.errors import DestinationError
+
+    first, second = tmp_path / "a", tmp_path / "b"
+
+    def write() -> None:
+        with writing.replacing_all([first, second]) as temporaries:
+            for path in temporaries:
+                path.write_bytes(b"new")
+            first.write_bytes(OLD)
+
+    with pytest.raises(DestinationError, match="meanwhile"):
+        write()
+    assert os.listdir(tmp_path) == ["a"]
+    assert first.read_bytes() == OLD
+
+
+def test_two_sources_at_once_do_not_mix(tmp_path: Path) -> None:
+    both = [SOURCE, FIXTURES.parent / "keras-3.15.1" / "both_concat.keras"]
+    pair, whole = PAIRS["ncnn"], []
+    for number, source in enumerate(both):
+        (tmp_path / str(number)).mkdir()
+        lstmconvert.convert(source, tmp_path / str(number) / pair.first)
+        whole.append(pair.found(tmp_path / str(number)))
+    (tmp_path / "out").mkdir()
+    for _ in range(12):
+        threads = [
+            threading.Thread(
+                target=lstmconvert.convert, args=(source, tmp_path / "out" / pair.first),
+                kwargs={"force": True},
+            )
+            for source in both * 2
+        ]  # fmt: skip
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert pair.found(tmp_path / "out") in whole
+
+
+def test_a_pair_is_read_back(tmp_path: Path) -> None:
+    lstmconvert.convert(SOURCE, tmp_path / "lstm.param")
+    assert lstmconvert.diff(SOURCE, tmp_path / "lstm.param", weights_only=True)

@@ -1,0 +1,201 @@
+"""What is above a limit is refused by an error that says how to raise it, and that way works."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundlefiles import block, entry, header, nested, table
+from cli import FIXTURES, KERAS
+from crafted import CRAFTS, Bench
+from crafted_others import valid, written
+from npzfiles import npy
+
+import lstmconvert as lc
+from lstmconvert import gatesfile, limits
+from lstmconvert.errors import CorruptFile, LimitExceeded
+from lstmconvert.limits import Limit
+
+LIMITS = {limit.name: limit for limit in vars(limits).values() if isinstance(limit, Limit)}
+
+
+def craft(name: str) -> Callable[[Path], Path]:
+    """A crafted file that converts."""
+    import crafted_kinds  # noqa: F401
+
+    (found,) = [one for one in CRAFTS if one.name == name]
+    assert found.refused is None
+    return lambda folder: found.make(Bench(folder, folder, folder))
+
+
+def kind(name: str) -> Callable[[Path], Path]:
+    """A valid file of another framework's container."""
+    return lambda folder: written(valid(name), folder)
+
+
+def packed(folder: Path) -> Path:
+    """A compressed MATLAB file."""
+    from fuzz_targets import TARGETS
+
+    return TARGETS["mat-compressed"].make(folder)
+
+
+def stack(folder: Path) -> Path:
+    """The weights alone of a stack of unlike cells, taken out of a whole model."""
+    path = folder / "x.weights.h5"
+    with zipfile.ZipFile(KERAS / "rnn_stack_gru.keras") as archive:
+        path.write_bytes(archive.read("model.weights.h5"))
+    return path
+
+
+def fixture(name: str) -> Callable[[Path], Path]:
+    """A file as it is."""
+    return lambda _: FIXTURES / name
+
+
+#: Limit -> a file that a limit of one refuses.
+FILES: dict[str, Callable[[Path], Path]] = {
+    "json_bytes": kind("npz"),
+    "json_values": kind("npz"),
+    "config_bytes": kind("rtneural"),
+    "json_depth": kind("fdeep"),
+    "header_bytes": lambda folder: converted(folder / "x.safetensors"),
+    "hdf5_depth": fixture("keras-3.15.1/seed95.h5"),
+    "hdf5_objects": fixture("keras-3.15.1/seed95.weights.h5"),
+    "attribute_bytes": fixture("keras-3.15.1/seed95.h5"),
+    "chunk_bytes": craft("chunked_and_compressed-legacy"),
+    "zip_directory_bytes": fixture("keras-3.15.1/seed95.keras"),
+    "stack_cells": stack,
+    "zip_members": kind("chainer"),
+    "rank": kind("params"),
+    "arrays": kind("msgpack"),
+    "eqx_leaves": kind("eqx"),
+    "tree_depth": kind("msgpack"),
+    "units": fixture("keras-3.15.1/seed95.keras"),
+    "tensor_bytes": kind("mat"),
+    "path_length": kind("params"),
+    "npy_header_bytes": kind("npz"),
+    "pickle_opcodes": fixture("keras-3.15.1/seed95.npz.keras"),
+    "pickle_text_bytes": fixture("keras-3.15.1/seed95.npz.keras"),
+    "directory_files": fixture("keras-3.15.1/seed95.unzipped"),
+    "protobuf_bytes": kind("checkpoint"),
+    "protobuf_messages": kind("savedmodel"),
+    "coreml_bytes": kind("mlmodel"),
+    "flatbuffer_bytes": kind("tflite"),
+    "onnx_nodes": lambda folder: converted(folder / "x.onnx"),
+    "ratio": packed,
+    "ratio_floor_bytes": packed,
+}
+#: Limits that no file here reaches: a test of its own below, or of test_isolate.
+APART = {"onnx_depth", "partitions", "isolated_bytes", "isolated_seconds"}
+#: Both must be passed: one is lowered with the other.
+TOGETHER = {"ratio": "ratio_floor_bytes", "ratio_floor_bytes": "ratio"}
+
+
+def converted(path: Path) -> Path:
+    lc.convert(KERAS / "seed95.keras", path, force=True)
+    return path
+
+
+def everything(path: Path) -> None:
+    """Read all that is in a file, and its hash."""
+    model = lc.load(path)
+    for tensor in gatesfile.tensors(model).values():
+        tensor.read()
+    model.source.digest()
+
+
+def test_every_limit_is_tried() -> None:
+    assert FILES.keys() | APART == LIMITS.keys()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_limit(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = FILES[name](tmp_path)
+    everything(path)
+    for lowered in (name, *filter(None, [TOGETHER.get(name)])):
+        monkeypatch.setenv(LIMITS[lowered].variable, "1")
+    with pytest.raises(LimitExceeded) as caught:
+        everything(path)
+    assert LIMITS[name].variable in str(caught.value.hint)
+    monkeypatch.setenv(LIMITS[name].variable, str(LIMITS[name].default + 1))
+    everything(path)
+
+
+def test_partitions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slices = nested(7, b"") * 2
+    records = [(b"", header()), (b"x", entry(extra=slices))]
+    (tmp_path / "x.index").write_bytes(table([block(records)]))
+    (tmp_path / "x.data-00000-of-00001").write_bytes(bytes(8))
+    monkeypatch.setenv(limits.PARTITIONS.variable, "1")
+    with pytest.raises(LimitExceeded, match="partitions is above") as caught:
+        lc.load(tmp_path / "x.index")
+    assert limits.PARTITIONS.variable in str(caught.value.hint)
+
+
+def test_nested_graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from crafted_onnx import CRAFTS as ONNX
+
+    (nested_60,) = [one for one in ONNX if one.name == "onnx_nested_60"]
+    path = nested_60.make(Bench(tmp_path, tmp_path, tmp_path))
+    with pytest.raises(CorruptFile, match="not a valid ONNX file"):  # it passes the limit
+        lc.load(path)
+    monkeypatch.setenv(limits.ONNX_DEPTH.variable, "10")
+    with pytest.raises(LimitExceeded) as caught:
+        lc.load(path)
+    assert limits.ONNX_DEPTH.variable in str(caught.value.hint)
+
+
+# A limit is no wall: what honest giants have passes when it is raised.
+
+
+def test_nine_axes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.npz"
+    np.savez(path, other=np.ones((1,) * 9, "f4"), **_torch())
+    with pytest.raises(LimitExceeded):
+        lc.load(path)
+    monkeypatch.setenv(limits.RANK.variable, "9")
+    assert lc.load(path).other["other"].shape == (1,) * 9
+
+
+def test_a_longer_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }".ljust(60_000)
+    np.savez(tmp_path / "x.npz", **_torch())
+    with zipfile.ZipFile(tmp_path / "x.npz", "a") as archive:
+        archive.writestr("other.npy", npy(header, bytes(4)))
+    with pytest.raises(LimitExceeded):
+        lc.load(tmp_path / "x.npz")
+    monkeypatch.setenv(limits.NPY_HEADER_BYTES.variable, "60000")
+    assert lc.load(tmp_path / "x.npz").other["other"].shape == (1,)
+
+
+def test_deeper_trees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import msgpack
+
+    tree = msgpack.unpackb(
+        written(valid("msgpack"), tmp_path).read_bytes(), ext_hook=msgpack.ExtType
+    )
+    for _ in range(70):
+        tree = {"a": tree}
+    (tmp_path / "x.msgpack").write_bytes(msgpack.packb(tree))
+    with pytest.raises(LimitExceeded):
+        lc.load(tmp_path / "x.msgpack")
+    monkeypatch.setenv(limits.TREE_DEPTH.variable, "100")
+    assert len(lc.load(tmp_path / "x.msgpack")) == 1
+
+
+def test_deeper_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = written(valid("rtneural"), tmp_path).read_text()
+    (tmp_path / "x.json").write_text('{"x": ' + "[" * 300 + "]" * 300 + ", " + text[1:])
+    with pytest.raises(LimitExceeded):
+        lc.load(tmp_path / "x.json")
+    monkeypatch.setenv(limits.JSON_DEPTH.variable, "301")
+    assert len(lc.load(tmp_path / "x.json")) == 1
+
+
+def _torch() -> dict[str, np.ndarray]:
+    (layer,) = lc.load(KERAS / "seed95.keras").values()
+    return dict(lc.arrange(layer, "torch"))
