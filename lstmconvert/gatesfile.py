@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from lstmconvert import metadata, naming
+from lstmconvert import metadata, naming, wellformed
 from lstmconvert.errors import CorruptFile, NoLSTM, UsageError
 from lstmconvert.gates import Gate
 from lstmconvert.layer import (
@@ -89,24 +89,43 @@ def _by_name(found: Mapping[str, Tensor], where: object) -> Iterator[LSTMLayer]:
         if parsed is not None:
             directions = layers.setdefault(parsed.layer, {})
             cells = directions.setdefault(parsed.direction or "forward", {})
-            cells.setdefault(parsed.index or 0, {})[parsed.tensor] = tensor
+            cell = cells.setdefault(parsed.index or 0, {})
+            if parsed.tensor in cell:
+                raise CorruptFile("two tensors of one place", where=where, found=name)
+            cell[parsed.tensor] = tensor
     for name, directions in layers.items():
-        halves = {
-            key: Direction(
-                cells=tuple(_cell(cells[index], where, name) for index in sorted(cells)),
-                options=DirectionOptions(),
+        yield _layer(name, directions, f"{where}: {name}")
+
+
+def _layer(
+    name: str, directions: Mapping[str, Mapping[int, Mapping[str, Tensor]]], where: str
+) -> LSTMLayer:
+    for cells in directions.values():
+        if set(cells) != set(range(len(cells))):
+            raise CorruptFile(
+                "a stack without one of its cells: one that is no LSTM is known by metadata alone",
+                where=where,
+                found=", ".join(f"cells.{index}" for index in sorted(cells)),
             )
-            for key, cells in directions.items()
-        }
-        if "forward" not in halves:
-            raise CorruptFile("a layer without a forward half", where=f"{where}: {name}")
-        yield LSTMLayer(
-            name=name,
-            path=name,
-            class_name=_class_name(halves),
-            forward=halves["forward"],
-            backward=halves.get("backward"),
+    halves = {
+        key: Direction(
+            cells=tuple(_cell(cells[index], where) for index in sorted(cells)),
+            options=DirectionOptions(),
         )
+        for key, cells in directions.items()
+    }
+    if "forward" not in halves:
+        raise CorruptFile("a layer without a forward half", where=where)
+    layer = LSTMLayer(
+        name=name,
+        path=name,
+        class_name=_class_name(halves),
+        forward=halves["forward"],
+        backward=halves.get("backward"),
+    )
+    if fault := wellformed.layer_fault(layer):
+        raise CorruptFile(fault, where=where)
+    return layer
 
 
 def _class_name(halves: Mapping[str, Direction]) -> str:
@@ -115,29 +134,17 @@ def _class_name(halves: Mapping[str, Direction]) -> str:
     return "RNN" if len(halves["forward"].cells) > 1 else "LSTM"
 
 
-def _cell(named: Mapping[str, Tensor], where: object, layer: str) -> Cell:
+def _cell(named: Mapping[str, Tensor], where: str) -> Cell:
     gates: dict[Gate, dict[str, Tensor]] = {}
     for name, tensor in named.items():
         if name not in CELL_PARTS:
             gate, _, part = name.partition("_gate.")
             gates.setdefault(Gate(gate), {})[part] = tensor
-    shapes = {
-        part: {weights[part].shape if part in weights else None for weights in gates.values()}
-        for part in ("kernel", "recurrent_kernel", "bias")
-    }
-    complete = set(gates) >= set(Gate) - {Gate.INPUT} and all(len(s) == 1 for s in shapes.values())
-    if not complete or None in shapes["kernel"] | shapes["recurrent_kernel"]:
-        raise CorruptFile(
-            "a gate or a part of one is missing, or the gates differ in shape",
-            where=f"{where}: {layer}",
-            found=", ".join(sorted(named)),
-        )
     cell = Cell(
         gates={gate: GateWeights(gate, gates[gate]) for gate in Gate if gate in gates},
         options=CellOptions(input_forget=Gate.INPUT not in gates),
         parts={name: tensor for name, tensor in named.items() if name in CELL_PARTS},
     )
-    kernel, recurrent = cell.fused_shape("kernel"), cell.fused_shape("recurrent_kernel")
-    if len(kernel) < 2 or len(kernel) != len(recurrent) or kernel[-1] != recurrent[-1]:
-        raise CorruptFile("kernel and recurrent_kernel disagree", where=f"{where}: {layer}")
+    if fault := wellformed.cell_fault(cell, whole=True):
+        raise CorruptFile(fault, where=where, found=", ".join(sorted(named)))
     return cell

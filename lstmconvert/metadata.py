@@ -6,10 +6,11 @@ the tensors' names. The reader trusts nothing: it comes from a file.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from lstmconvert import naming, optionjson
+from lstmconvert import naming, optionjson, wellformed
 from lstmconvert.dtypes import name_of
 from lstmconvert.errors import CorruptFile
 from lstmconvert.gates import Gate
@@ -31,6 +32,7 @@ from lstmconvert.tensors import Tensor
 
 VERSION = 1
 KEY = "lstmconvert"
+_SHA256 = re.compile("[0-9a-f]{64}")
 TEXTS = ("model_config", "training_config", "archive_metadata")
 
 
@@ -138,7 +140,7 @@ class Reader:
     def model(self, text: str, container: str) -> Model:
         """Return the model that `text` describes."""
         value = parse_object(text, f"{self._where}: {KEY}")
-        if value.get("version") != VERSION:
+        if value.get("version") != VERSION or isinstance(value["version"], (bool, float)):
             raise self.fail(
                 "format version", found=str(value.get("version"))[:40], expected=str(VERSION)
             )
@@ -180,12 +182,14 @@ class Reader:
         return other, optimizer, assets
 
     def _source(self, value: JsonObject) -> Source:
-        digest = value.get("sha256")
+        digest = self._optional_text(value, "sha256")
+        if digest is not None and not _SHA256.fullmatch(digest):
+            raise self.fail("source.sha256", found=digest[:70])
         return Source(
             container=self._text(value, "container"),
             keras_version=self._optional_text(value, "keras_version"),
             era=self._optional_text(value, "era"),
-            digest=lambda: digest if isinstance(digest, str) else None,
+            digest=lambda: digest,
             structure=self._structure(value["structure"]) if "structure" in value else None,
         )
 
@@ -247,7 +251,9 @@ class Reader:
         result: dict[tuple[str, int], dict[str, str]] = {}
         for tensor, place in value.items():
             match place:
-                case [str(direction), int(index), str(part)] if tensor in self._tensors:
+                case [str(direction), int(index), str(part)] if (
+                    tensor in self._tensors and not isinstance(index, bool)
+                ):
                     result.setdefault((direction, index), {})[part] = tensor
                 case _:
                     raise self.fail("its tensor map names no tensor of the file", found=tensor)
@@ -328,21 +334,10 @@ class Reader:
         gates.setdefault(Gate(gate), {})[part] = tensor
 
     def _check_cell(self, cell: Cell, value: JsonObject, where: str) -> None:
-        wanted = set(Gate) - ({Gate.INPUT} if cell.options.input_forget else set())
-        if set(cell.gates) != wanted:
-            raise self.fail(f"{where}: gates", found=", ".join(sorted(cell.gates)) or "none")
-        for weights in cell.gates.values():
-            if not {"kernel", "recurrent_kernel"} <= set(weights.tensors):
-                raise self.fail(f"{where}: {weights.gate}_gate has no kernels")
-        for part in cell.gate_parts:
-            shapes = {g.tensors[part].shape for g in cell.gates.values() if part in g.tensors}
-            if len(shapes) != 1:
-                raise self.fail(f"{where}: the {part} of the gates differ in shape")
+        if fault := wellformed.cell_fault(cell, whole=False):
+            raise self.fail(f"{where}: {fault}")
         if {name: list(tensor.shape) for name, tensor in cell.tensors()} != value.get("shapes"):
             raise self.fail(f"{where}: the tensors have not the recorded shapes")
-        kernel, recurrent = cell.fused_shape("kernel"), cell.fused_shape("recurrent_kernel")
-        if len(kernel) < 2 or len(kernel) != len(recurrent) or kernel[-1] != recurrent[-1]:
-            raise self.fail(f"{where}: kernel {kernel} and recurrent_kernel {recurrent} disagree")
 
     def _object(self, value: JsonObject, key: str) -> JsonObject:
         found = value.get(key)

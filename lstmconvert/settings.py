@@ -56,12 +56,22 @@ def parse(text: str, era: str | None) -> Setting:
     """
     key, equals, value = text.partition("=")
     layer, _, option = key.rpartition(".")
-    if not equals or option not in NAMES:
+    if option not in NAMES:
         close = get_close_matches(option, NAMES, n=1)
         raise UsageError(
-            "--set takes [LAYER.]OPTION=VALUE",
+            "--set: no such option",
+            found=option or text,
+            expected="[LAYER.]OPTION=VALUE",
+            hint=f"did you mean {close[0]}?"
+            if close
+            else "lstmconvert inspect --json lists a layer's options, and which are unknown",
+        )
+    if not equals:
+        raise UsageError(
+            "--set: an option without a value",
             found=text,
-            hint=f"did you mean {close[0]}?" if close else f"options: {', '.join(NAMES)}",
+            expected="[LAYER.]OPTION=VALUE",
+            hint=f"--set {text}=VALUE",
         )
     if option in _ACTIVATIONS:
         return Setting(layer or None, option, _activation(value, era))
@@ -129,7 +139,10 @@ def _constants(text: str, whole: str) -> dict[str, float]:
         if match is None:
             raise UsageError("not an activation's constants", found=whole, expected="alpha=0.2")
         name, number, divisor = match.groups()
-        result[name] = float(number) / float(divisor or 1)
+        try:
+            result[name] = float(number) / float(divisor or 1)
+        except (ValueError, ZeroDivisionError):  # such as 1.2.3, and 1/0
+            raise UsageError("not a number", found=part.strip(), expected="alpha=0.2") from None
     return result
 
 

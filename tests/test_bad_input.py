@@ -11,7 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from crafted import FIXTURES, KERAS, LEGACY, V3_CELL, WEIGHTS, members, zipped
+from crafted import FIXTURES, KERAS, LEGACY, LEGACY_CELL, V3_CELL, WEIGHTS, members, zipped
 from jail import Jail, Run
 
 import lstmconvert
@@ -19,6 +19,7 @@ from lstmconvert import limits
 from lstmconvert.errors import DestinationError, LimitExceeded, SourceError, UsageError
 
 SOURCE = FIXTURES / KERAS
+LEGACY_WEIGHTS = "../keras-2.3.1/seed95.weights-only.h5"
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +122,36 @@ def test_source(name: str, jail: Jail, tmp_path: Path) -> None:
     check(run, words, hint)
     assert not run.events
     assert os.listdir(tmp_path / "out") == []
+
+
+def _altered(fixture: str, array: str, shape: tuple[int, ...], folder: Path) -> Path:
+    path = Path(shutil.copy(FIXTURES / fixture, folder))
+    with h5py.File(path, "r+") as file:
+        del file[array]
+        file[array] = np.ones(shape, "f4")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("fixture", "array"),
+    [
+        (WEIGHTS, f"{V3_CELL}/{{}}"),
+        (LEGACY, f"{LEGACY_CELL}/{{}}"),
+        (LEGACY_WEIGHTS, "lstm/lstm/{}:0"),
+    ],
+)
+@pytest.mark.parametrize(("which", "shape"), [(0, (7, 9)), (1, (2, 9)), (1, (3, 12)), (2, (9,))])
+def test_shapes_of_no_lstm(
+    fixture: str, array: str, which: int, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    """Without a config too, what Keras calls an LSTM is none that may be passed over."""
+    roles = ("0", "1", "2") if array.startswith(V3_CELL) else ("kernel", "recurrent_kernel", "bias")
+    path = _altered(fixture, array.format(roles[which]), shape, tmp_path)
+    with pytest.raises(SourceError) as error:
+        lstmconvert.load(path)
+    assert str(error.value.where).startswith(f"{path}: ")
+    assert str(shape) in str(error.value.found)
+    assert "recurrent_kernel (units, 4*units)" in str(error.value.expected)
 
 
 def test_truncated_metadata_is_told_from_a_damaged_disk(jail: Jail, tmp_path: Path) -> None:

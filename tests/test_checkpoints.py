@@ -6,6 +6,7 @@ writer put into an `.h5` of the same model, and the outputs that TensorFlow 1's 
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -204,3 +205,16 @@ def test_real_checkpoints(name: str, layers: list[str], tmp_path: Path) -> None:
     destination = tmp_path / "gates.safetensors"
     lc.convert(CORPUS / name, destination)
     assert lc.diff(CORPUS / name, destination)
+
+
+@pytest.mark.parametrize("name", ["seed95.savedmodel", "seed95.tf_weights"])
+def test_the_digest_of_a_directory_is_of_all_its_files(name: str) -> None:
+    path = FIXTURES / "tf-2.15.1" / name
+    found = [one for one in path.rglob("*") if one.is_file()]
+    lines = sorted(f"{sha256(one)} {one.relative_to(path).as_posix()}\n" for one in found)
+    wanted = hashlib.sha256("".join(lines).encode()).hexdigest()
+    assert lc.load(path).source.sha256 == wanted
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -296,3 +296,10 @@ def test_what_stdout_cannot_encode_is_spelled_in_ascii() -> None:
 
 def test_fixtures_are_where_these_tests_look() -> None:
     assert FIXTURES.is_dir()
+
+
+@pytest.mark.skipif(NO_TERMINALS, reason="needs a pseudo-terminal")
+def test_narrow_terminals_break_no_short_word() -> None:
+    for columns in (60, 40):
+        words = plain(on_terminal(columns, "inspect", SEED95)).split()
+        assert {"kernel", "input", "forget", "columns", "inputs", "units", "gates"} <= set(words)

@@ -157,7 +157,7 @@ def test_keras_2s_hard_sigmoid_by_rescaling_is_a_loss(tmp_path: Path) -> None:
             "--with-optimizer and --layer contradict each other",
         ),
         (["a.npz", "--dtype", "int8"], "--dtype: no such dtype; found int8; expected float32, "),
-        (["a.npz", "--set", "x"], "--set takes [LAYER.]OPTION=VALUE; found x"),
+        (["a.npz", "--set", "x"], "--set: no such option; found x; expected [LAYER.]OPTION=VALUE"),
         (["a.npz", "--set", "lstn.dropout=0"], "lstn: no LSTM layer of that name; "),
         (["a.npz", "--config", "nowhere"], "nowhere: No such file or directory"),
     ],

@@ -374,7 +374,12 @@ TAMPERED: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a key twice": text('{"version":1,"version":1}'),
     "another version": put("version", to=2),
     "a version that is text": put("version", to="1"),
+    "a version that is a flag": put("version", to=True),
     "no version": drop("version"),
+    "a hash that is none": put("source", "sha256", to="0123"),
+    "a cell counted by a flag": put(
+        "layers", 0, "tensors", KERNEL, to=["forward", False, "input_gate.kernel"]
+    ),
     "no layers": put("layers", to=[]),
     "layers are no list": put("layers", to={}),
     "a layer is no object": put("layers", to=[1]),
@@ -488,6 +493,48 @@ def test_a_gate_without_a_part(missing: str, folder: Path) -> None:
     safetensors.numpy.save_file(arrays, folder / "less.safetensors")
     with pytest.raises(CorruptFile, match="a gate or a part of one is missing"):
         lc.load(folder / "less.safetensors")
+
+
+def hand_made(start: str, **other: Any) -> dict[str, Any]:
+    """The arrays of a cell of 3 inputs and 2 units, with other shapes and dtypes where told."""
+    shapes = {"kernel": (3, 2), "recurrent_kernel": (2, 2), "bias": (2,)} | other
+    return {
+        f"{start}.{gate}_gate.{part}": np.ones(shape, "f4")
+        for gate in ("input", "forget", "cell", "output")
+        for part, shape in shapes.items()
+    }
+
+
+BY_NAME: dict[str, tuple[dict[str, Any], str]] = {
+    "two spellings": (hand_made("a") | hand_made("a.forward"), "two tensors of one place"),
+    "a zero more": (hand_made("a.cells.0") | hand_made("a.cells.00"), "two tensors of one place"),
+    "a gap": (hand_made("a.cells.0") | hand_made("a.cells.2"), "a stack without one of its"),
+    "unchained": (
+        hand_made("a.cells.0") | hand_made("a.cells.1"),
+        "cell 1 takes 3, and the one before gives 2",
+    ),
+    "unlike inputs": (
+        hand_made("a.forward") | hand_made("a.backward", kernel=(4, 2)),
+        "its halves take 3 and 4",
+    ),
+    "wide bias": (hand_made("a", bias=(3,)), r"bias \(3,\) is not of 2 units"),
+    "oblong": (hand_made("a", recurrent_kernel=(5, 2)), "is not fed by"),
+    "integers": ({k: v.astype("i4") for k, v in hand_made("a").items()}, "dtypes are int32"),
+    "two dtypes": (
+        hand_made("a") | {"a.cell_gate.bias": np.ones(2, "f8")},
+        "dtypes are float32, float64",
+    ),
+    "a peephole too many": (hand_made("a", peephole=(2,)), "one too many: peephole"),
+    "no inputs": (hand_made("a", kernel=(0, 2)), "hold no number"),
+}
+
+
+@pytest.mark.parametrize("what", BY_NAME)
+def test_hand_made_files_that_are_no_layer(what: str, folder: Path) -> None:
+    arrays, words = BY_NAME[what]
+    safetensors.numpy.save_file(arrays, folder / "by_hand.safetensors")
+    with pytest.raises(CorruptFile, match=words):
+        lc.load(folder / "by_hand.safetensors")
 
 
 def test_metadata_of_a_model_without_lstm(folder: Path) -> None:

@@ -271,17 +271,19 @@ def test_settings_are_parsed(text: str) -> None:
 
 
 BAD_SETTINGS = {
-    "dropout": "takes",
+    "dropout": "--set dropout=VALUE",
     "droput=1": "did you mean dropout",
-    "units=3": "takes",
+    "units=3": "no such option; found units",
     "dropout=much": "wrong type",
     "use_bias=1": "wrong type",
     "seed=1.5": "wrong type",
     "activation=tahn": "did you mean tanh",
     "activation=relu(": "not an activation",
     "activation=elu(alpha)": "constants",
+    "activation=elu(alpha=1/0)": "not a number",
+    "activation=elu(alpha=1.2.3)": "not a number",
     "activation=hard_sigmoid": "two functions",
-    "=1": "takes",
+    "=1": "no such option",
 }
 
 

@@ -124,7 +124,7 @@ def by_full_names(bundle: Bundle, path: Path) -> list[Bound]:
     store = legacy.LegacyStore(
         "", weights, {layer: tuple(listed) for layer, listed in names.items()}, {}, bundle.tensors
     )
-    inferred = bindlegacy.infer(store)
+    inferred = bindlegacy.infer(store, path)
     arrays = bindlegacy.LegacyArrays(store, inferred, path)
     return [Bound(sketch, arrays, None) for sketch in inferred.layers if sketch.has_lstm]
 

@@ -73,6 +73,15 @@ class _Opened:
     keras: Described
 
 
+def _hashed(opened: _Opened) -> set[Path]:
+    """Return the files that the source's SHA-256 is of: all of a SavedModel's directory; of a
+    checkpoint its own, and the note that names it where its directory was given."""
+    if opened.container == SAVED_MODEL:
+        return {path for path in opened.root.rglob("*") if path.is_file()}
+    state = opened.path / "checkpoint"
+    return {*opened.files, *([state] if state.is_file() else [])}
+
+
 @dataclass(frozen=True, slots=True)
 class _Content:
     """The layers, the keys of their arrays, and notes for the user; the config of the whole model
@@ -105,7 +114,7 @@ def _model(opened: _Opened, given: Given | None, *, takes_open: bool = False) ->
 
     def digest() -> str:
         bundle.check_large()
-        return files.digest_of_files(opened.root, opened.files)
+        return files.digest_of_files(opened.root, _hashed(opened))
 
     return Model(
         layers=content.layers,

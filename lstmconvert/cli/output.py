@@ -22,6 +22,8 @@ from lstmconvert.errors import printable
 
 #: The columns of a pipe's prose, and of a terminal that does not tell.
 WIDTH = 80
+#: No word that is shorter is broken by a narrow terminal.
+_LEAST = 8
 _ASCII = {"×": "x", "·": "*", "→": "->", "…": "...", "≠": "!="}
 
 
@@ -92,7 +94,9 @@ def table(
     right: Sequence[int] = (),
     indent: int = 2,
 ) -> None:
-    """Print rows as aligned columns: folded to fit a terminal, at natural width in a pipe.
+    """Print rows as aligned columns: wrapped to fit a terminal, at natural width in a pipe.
+
+    Columns are wrapped between words. Only words longer than `_LEAST` are broken, where they must.
 
     Args:
         rows: the cells.
@@ -110,18 +114,18 @@ def table(
     width = _width(sys.stdout)
     drawn = Table(box=None, show_header=bool(header), pad_edge=False, header_style="dim")
     drawn.padding = (0, 2, 0, 0)
-    for index in range(len(rows[0])):
+    for index, size in enumerate(_column_widths(rows, header, width and width - indent)):
         drawn.add_column(
             cell(header[index]) if header else "",
             justify="right" if index in right else "left",
+            width=size,
             overflow="fold",
         )
     for row in rows:
         drawn.add_row(*map(cell, row))
     console = Console(
         file=io.StringIO(),
-        # Nothing is folded in a pipe, so that a name stays in one piece for grep.
-        width=max(20, width - indent) if width else 100_000,
+        width=100_000,  # the columns have widths of their own
         force_terminal=_coloured(sys.stdout),
         color_system="standard" if _coloured(sys.stdout) else None,
         legacy_windows=False,
@@ -130,6 +134,27 @@ def table(
         console.print(drawn)
     for text in capture.get().splitlines():
         click.echo((" " * indent + text).rstrip(), color=_coloured(sys.stdout))
+
+
+def _column_widths(
+    rows: Sequence[Sequence[str]], header: Sequence[str], room: int | None
+) -> list[int]:
+    """Return how wide each column is: as its longest text, and where that is too much for the
+    room, the widest give way, down to their longest words, and then the longest words. In a pipe
+    nothing is wrapped, so that a name stays in one piece for grep."""
+    from rich.cells import cell_len
+
+    listed = [*rows, header] if header else rows
+    columns = [[printable(t) for t in texts] for texts in zip(*listed, strict=True)]
+    widths = [max(map(cell_len, texts)) for texts in columns]
+    words = [max(cell_len(word) for text in texts for word in text.split(" ")) for texts in columns]
+    while room is not None and sum(widths) + 2 * (len(widths) - 1) > room:
+        slack = [index for index, size in enumerate(widths) if size > words[index]]
+        widest = max(slack or range(len(widths)), key=widths.__getitem__)
+        if widths[widest] <= (0 if slack else _LEAST):
+            break
+        widths[widest] -= 1
+    return widths
 
 
 def _write(stream: TextIO, text: str, style: dict[str, Any]) -> None:

@@ -55,6 +55,17 @@ def open_model(path: Path, given: load.Given | None, layout: str | None = None) 
     Raises:
         SourceError: it is missing, unreadable, damaged, hostile, or no model.
     """
+    try:
+        return _open(path, given, layout)
+    except SourceError as error:
+        # What is found deep inside names its place there. Of which file, is known here.
+        where = error.where or ""
+        if not where.startswith(str(path)) and not os.path.lexists(where.partition(": ")[0]):
+            error.where = f"{path}: {where}" if where else str(path)
+        raise
+
+
+def _open(path: Path, given: load.Given | None, layout: str | None) -> Model:
     if os.path.isdir(path):  # false where Path.is_dir raises: too long, not allowed
         if archive.is_directory(path):
             return load.load_directory(path, given)

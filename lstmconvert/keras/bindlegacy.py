@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from itertools import islice
 
 from lstmconvert.errors import CorruptFile
 from lstmconvert.gates import GATES
 from lstmconvert.keras.blocks import Block, blocks
+from lstmconvert.keras.cells import FORM, disagree, listed
 from lstmconvert.keras.legacy import LegacyStore
 from lstmconvert.keras.sketch import CellSketch, DirectionSketch, LayerSketch, Plan
-from lstmconvert.keras.stored import FLIPPED, TRANSPOSED, CellArrays
+from lstmconvert.keras.stored import FLIPPED, TRANSPOSED, CellArrays, Stored
 
 _CELL_SCOPE = re.compile(r"(stacked_rnn_cells|(lstm|lstm_v1|gru|simple_rnn)_cell|cell)(_\d+)?$")
+#: What Keras itself calls an LSTM.
+_LSTM = re.compile(r"lstm(_\d+)?")
 _KINDS = {4: "LSTMCell", 3: "GRUCell", 1: "SimpleRNNCell"}
 
 
@@ -31,20 +36,23 @@ class LegacyArrays:
             by_top.setdefault(sketch.top, []).extend(sketch.cells)
         groups = _groups(store, list(by_top), where)
         for top, cells in by_top.items():
-            self._match(cells, blocks(store.names[groups[top]], store.weights[groups[top]]), top)
+            names, weights = store.names[groups[top]], store.weights[groups[top]]
+            self._match(cells, blocks(names, weights), top, dict(zip(names, weights, strict=True)))
 
     def __call__(self, cell: CellSketch) -> CellArrays:
         return self._found[id(cell)]
 
-    def _match(self, cells: list[CellSketch], found: list[Block], top: str) -> None:
+    def _match(
+        self, cells: list[CellSketch], found: list[Block], top: str, stored: Mapping[str, Stored]
+    ) -> None:
         # Weights are listed trainable first, then the rest (`_legacy_weights`).
         ordered = sorted(cells, key=lambda cell: not cell.trainable)
         if len(ordered) != len(found):
             raise CorruptFile(
                 "the config and the stored weights disagree",
                 where=f"{self._where}: {top}",
-                found=f"{len(found)} recurrent cells",
-                expected=f"{len(ordered)}",
+                found=f"{len(found)} recurrent cells in {listed(dict(islice(stored.items(), 9)))}",
+                expected=f"{len(ordered)}: {FORM}",
             )
         for cell, block in zip(ordered, found, strict=True):
             self._found[id(cell)] = CellArrays(block.arrays, self._turns(cell, block, top))
@@ -86,11 +94,18 @@ def _groups(store: LegacyStore, tops: list[str], where: object) -> dict[str, str
     return dict(zip(tops, stored, strict=True))
 
 
-def infer(store: LegacyStore) -> Plan:
-    """Sketch the recurrent layers of a weights-only file by its names and shapes alone."""
+def infer(store: LegacyStore, where: object) -> Plan:
+    """Sketch the recurrent layers of a weights-only file by its names and shapes alone.
+
+    Raises:
+        CorruptFile: what Keras calls an LSTM has not the arrays of one.
+    """
     result = Plan()
     for layer, names in store.names.items():
         found = blocks(names, store.weights[layer])
+        if not found and _LSTM.fullmatch(layer) and len(names) in (2, 3):
+            arrays = dict(zip(names, store.weights[layer], strict=True))
+            raise disagree(f"{where}: {layer}", listed(arrays))
         result.classes.append(("", layer))
         for sketch in _sketches(layer, found):
             result.layers.append(sketch)

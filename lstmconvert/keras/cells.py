@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lstmconvert.dtypes import FLOATS, name_of
 from lstmconvert.errors import CorruptFile
@@ -11,6 +11,9 @@ from lstmconvert.keras import stored
 from lstmconvert.keras.stored import ROLES, Arrays, Stored
 from lstmconvert.layer import Cell, CellOptions
 from lstmconvert.tensors import Shape, Tensor
+
+#: The arrays of an LSTM cell, as messages have them.
+FORM = "kernel (input_dim, 4*units), recurrent_kernel (units, 4*units), bias (4*units,)"
 
 
 def gate_count(kernel: Shape, recurrent: Shape) -> int | None:
@@ -93,17 +96,17 @@ def _check_gates(found: Cell, where: str) -> None:
     for part in found.gate_parts:
         shapes = {weights.tensors[part].shape for weights in found.gates.values()}
         if len(shapes) != 1:
-            raise _disagree(where, f"{part} of the four gates: {sorted(shapes)}")
+            raise disagree(where, f"{part} of the four gates: {sorted(shapes)}")
 
 
 def _check_shapes(shapes: dict[str, Shape], units: int | None, where: str) -> None:
     kernel, recurrent = shapes["kernel"], shapes["recurrent_kernel"]
     found = ", ".join(f"{role} {shape}" for role, shape in shapes.items())
     if gate_count(kernel, recurrent) != len(GATES):
-        raise _disagree(where, found)
+        raise disagree(where, found)
     width = recurrent[-2]
     if any(shapes.get(part, (4 * width,)) != (4 * width,) for part in ("bias", "recurrent_bias")):
-        raise _disagree(where, found)
+        raise disagree(where, found)
     if units is not None and units != width:
         raise CorruptFile(
             "the config and the stored arrays disagree",
@@ -113,12 +116,18 @@ def _check_shapes(shapes: dict[str, Shape], units: int | None, where: str) -> No
         )
 
 
-def _disagree(where: str, found: str) -> CorruptFile:
+def listed(arrays: Mapping[str, Stored]) -> str:
+    """Return the arrays of what should be a cell with their shapes, for a message."""
+    return ", ".join(f"{role} {one.tensor.shape}" for role, one in arrays.items())
+
+
+def disagree(where: str, found: str) -> CorruptFile:
+    """Return the error for arrays that should be those of an LSTM cell, and are not."""
     return CorruptFile(
         "these are not the arrays of one LSTM cell",
         where=where,
         found=found,
-        expected="kernel (input_dim, 4*units), recurrent_kernel (units, 4*units), bias (4*units,)",
+        expected=FORM,
     )
 
 

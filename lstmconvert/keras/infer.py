@@ -14,8 +14,9 @@ from itertools import islice
 from lstmconvert import limits
 from lstmconvert.errors import CorruptFile
 from lstmconvert.gates import GATES
-from lstmconvert.keras.cells import gate_count
+from lstmconvert.keras.cells import disagree, gate_count, listed
 from lstmconvert.keras.sketch import CellSketch, DirectionSketch, LayerSketch, natural
+from lstmconvert.keras.stored import ROLES
 from lstmconvert.keras.v3store import CONTAINERS, V3Store
 
 _STACK = "cell/cells/"
@@ -24,19 +25,39 @@ _STRUCTURE = frozenset({*CONTAINERS, "cell", "cells", "vars", "layer", *_HALVES}
 _CELL_KINDS = {3: "GRUCell", 1: "SimpleRNNCell"}
 
 
-def layers(store: V3Store, root: str = "", outer: str = "") -> list[LayerSketch]:
+#: What Keras itself calls the group of an LSTM, and an LSTM's cell.
+_LSTM = re.compile(r"lstm(_\d+)?")
+_LSTM_CELL = re.compile(r"lstm_cell(_\d+)?")
+
+
+def layers(store: V3Store, where: object, root: str = "", outer: str = "") -> list[LayerSketch]:
     """Sketch every layer with an LSTM cell at or below the group `root`.
 
     Args:
         store: the store.
+        where: the file, for errors.
         root: the group to look in; the root of the store by default.
         outer: the canonical name of what lies at `root`.
+
+    Raises:
+        CorruptFile: what Keras calls an LSTM's cell has not the arrays of one.
     """
     owners: dict[str, None] = {}
     for group in sorted(store.below(root), key=natural):
         if kind(store, group) == len(GATES):
             owners[_owner(group)] = None
+        elif _is_called_lstm(store, group):
+            arrays = dict(zip(ROLES, store.vars[group], strict=False))
+            raise disagree(f"{where}: {group}", listed(arrays))
     return [_sketch(store, owner, root, outer) for owner in owners]
+
+
+def _is_called_lstm(store: V3Store, group: str) -> bool:
+    if not 2 <= len(store.vars.get(group, [])) <= len(ROLES):
+        return False
+    owner, _, leaf = group.rpartition("/")
+    is_cell = leaf == "cell" and _LSTM.fullmatch(_leaf(owner)) is not None
+    return is_cell or _LSTM_CELL.fullmatch(store.names.get(group, "")) is not None
 
 
 def kind(store: V3Store, group: str) -> int | None:

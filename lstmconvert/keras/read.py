@@ -86,11 +86,11 @@ def _read_v3(store: v3store.V3Store, config: Config | None, where: object) -> Co
     result = plan(config.root, store.container, store.groups) if config else Plan()
     found = [(sketch, config.era) for sketch in result.layers if sketch.has_lstm] if config else []
     notes: list[str] = []
-    inferred = _inferred(store, result, notes, whole=config is None)
+    inferred = _inferred(store, result, notes, where, whole=config is None)
     located = [(_located(sketch, store, where), era) for sketch, era in found]
     sketches = [*((s, e) for s, e in located if s is not None), *((s, None) for s in inferred)]
     if not sketches:
-        raise _no_lstm(where, result.classes or _groups(store))
+        raise _no_lstm(where, result.classes or _groups(store), notes)
     names = layer_names(sketch.name for sketch, _ in sketches)
 
     def arrays(cell: CellSketch) -> CellArrays:
@@ -119,7 +119,7 @@ def _groups_and_names(store: v3store.V3Store) -> dict[str, str]:
 
 
 def _inferred(
-    store: v3store.V3Store, result: Plan, notes: list[str], *, whole: bool
+    store: v3store.V3Store, result: Plan, notes: list[str], where: object, *, whole: bool
 ) -> list[LayerSketch]:
     """Sketch what no config describes: the whole store, or the custom layers of a plan."""
     if not whole and not result.custom:
@@ -127,12 +127,12 @@ def _inferred(
     from lstmconvert.keras import infer  # not needed for most files, nor is bindlegacy below
 
     if whole:
-        return infer.layers(store)
+        return infer.layers(store, where)
     sketches: list[LayerSketch] = []
     for custom, name, group in result.custom:
         below = [f"{group}/{part}".strip("/") for part in ("cell", "forward_layer", "layer")]
         is_recurrent = any(store.below(part) for part in below)
-        inside = [] if is_recurrent else infer.layers(store, group, name if group else "")
+        inside = [] if is_recurrent else infer.layers(store, where, group, name if group else "")
         sketches.extend(inside)
         if is_recurrent or not inside:
             notes.append(f"{name}: the custom class {custom.class_name} is left as it is")
@@ -160,14 +160,14 @@ def _unbuilt(where: object, group: str) -> CorruptFile:
 def _read_legacy(store: legacy.LegacyStore, config: Config | None, where: object) -> Content:
     from lstmconvert.keras import bindlegacy
 
-    result = plan(config.root) if config else bindlegacy.infer(store)
+    result = plan(config.root) if config else bindlegacy.infer(store, where)
     inside = bindlegacy.inside(store, result) if config else Plan()
     described = [sketch for sketch in result.layers if sketch.has_lstm]
     inferred = [sketch for sketch in inside.layers if sketch.has_lstm]
     left = [(custom.class_name, name) for custom, name, _ in result.custom] + inside.classes
     notes = [f"{name}: the custom class {class_name} is left as it is" for class_name, name in left]
     if not described and not inferred:
-        raise _no_lstm(where, result.classes)
+        raise _no_lstm(where, result.classes, notes)
     era = config.era if config else None
     arrays = bindlegacy.LegacyArrays(store, result, where)
     others = bindlegacy.LegacyArrays(store, inside, where)
@@ -220,8 +220,13 @@ def _groups(store: v3store.V3Store) -> list[tuple[str, str]]:
     return [("", store.names.get(group, group) or "the root") for group in store.vars]
 
 
-def _no_lstm(where: object, classes: list[tuple[str, str]]) -> NoLSTM:
+def _no_lstm(where: object, classes: list[tuple[str, str]], notes: list[str]) -> NoLSTM:
     listed = [f"{name} ({kind})" if kind else name for kind, name in classes]
     shown = ", ".join(listed[:20]) + (f" and {len(listed) - 20} more" if len(listed) > 20 else "")
-    return NoLSTM("the model has no LSTM layer", where=where, found=f"layers {shown or 'none'}")
+    return NoLSTM(
+        "the model has no LSTM layer",
+        where=where,
+        found=f"layers {shown or 'none'}",
+        hint="; ".join(notes[:3]) or None,
+    )
 
