@@ -13,6 +13,7 @@ from pathlib import Path
 from lstmconvert.dtypes import Array
 from lstmconvert.errors import DestinationError
 from lstmconvert.limits import MIB
+from lstmconvert.locking import alone
 from lstmconvert.streaming import pour
 from lstmconvert.tensors import Tensor
 
@@ -150,7 +151,7 @@ def _take_names(pairs: list[tuple[Path, Path]], force: bool) -> None:
         _take_name(*pairs[0], force)
         return
     taken: list[Path] = []
-    with _alone(pairs[0][1].parent):
+    with alone(pairs[0][1].parent):
         if force:
             pairs[0][1].unlink(missing_ok=True)
         try:
@@ -161,23 +162,6 @@ def _take_names(pairs: list[tuple[Path, Path]], force: bool) -> None:
             for destination in taken:  # without the first they are nothing
                 destination.unlink(missing_ok=True)
             raise
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other conversions from taking names in a folder meanwhile, where the system can."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _take_name(temporary: Path, destination: Path, force: bool) -> None:

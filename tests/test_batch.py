@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +19,7 @@ from cli import KERAS, run
 
 import lstmconvert as lc
 from lstmconvert.bulk import one, pool
-from lstmconvert.bulk.report import NAME
+from lstmconvert.bulk.report import NAME, Outcome, Report
 from lstmconvert.errors import CorruptFile, SourceError, UsageError
 
 GOOD = ("both_unlike.keras", "rnn_stack.keras", "seed95.keras")
@@ -181,6 +182,45 @@ def test_a_file_that_is_no_report(tmp_path: Path) -> None:
     (tmp_path / NAME).write_text("a\nb\n")
     with pytest.raises(CorruptFile, match="not a report"):
         lc.convert_many([KERAS / "seed95.keras"], tmp_path)
+
+
+def test_runs_at_once_keep_each_others_lines(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    sources = [KERAS / name for name in ("seed95.keras", "both_sum.keras", "square.keras")]
+    copies = []
+    for run_number in range(3):
+        (tmp_path / str(run_number)).mkdir()
+        for number, source in enumerate(sources * 4):
+            name = f"{run_number}-{number}.keras"
+            copies.append(shutil.copy(source, tmp_path / str(run_number) / name))
+    threads = [
+        threading.Thread(target=lc.convert_many, args=([tmp_path / str(number)], out))
+        for number in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(rows(out)) == len(copies) == 36
+    again = lc.convert_many([tmp_path / "0", tmp_path / "1", tmp_path / "2"], out)
+    assert {outcome.status for outcome in again} == {"skipped"}
+
+
+def test_a_line_that_a_killed_run_cut_is_taken_away(tmp_path: Path) -> None:
+    lc.convert_many([KERAS / "seed95.keras"], tmp_path)
+    whole = (tmp_path / NAME).read_text()
+    (tmp_path / NAME).write_text(whole + whole[:50])
+    report = Report(tmp_path / NAME)
+    report.add(Outcome(source="b.keras", destination="b.npz", status="written"))
+    assert list(rows(tmp_path)) == ["seed95.keras", "b.keras"]
+
+
+@pytest.mark.parametrize("text", ["hello", "my notes\n\n", '{"source": "a"}\n{"x'])
+def test_a_strangers_file_is_left_as_it_is(text: str, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text(text)
+    with pytest.raises(CorruptFile, match="not a report"):
+        lc.convert_many([KERAS / "square.keras"], tmp_path, report=tmp_path / "notes.txt")
+    assert (tmp_path / "notes.txt").read_text() == text
 
 
 class TestConvertMany:

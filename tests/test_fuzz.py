@@ -64,6 +64,15 @@ def test_two_layers_of_one_name(tmp_path: Path) -> None:
     assert not destination.exists()
 
 
+def test_a_null_character_in_a_layers_name(tmp_path: Path) -> None:
+    config = members()["config.json"].replace(b'"dense"', b'"de\\u0000nse"')
+    path, destination = tmp_path / "null.keras", tmp_path / "null.h5"
+    path.write_bytes(zipped({**members(), "config.json": config}))
+    with pytest.raises(LSTMConvertError, match="cannot hold a text with a null character"):
+        lstmconvert.convert(path, destination)
+    assert not destination.exists()
+
+
 @pytest.mark.parametrize("digits", [20, 400])
 @pytest.mark.parametrize("layout", ["torch", "rtneural"])
 def test_an_integer_that_no_float_holds(layout: str, digits: int, tmp_path: Path) -> None:

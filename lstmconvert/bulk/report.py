@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,15 @@ from lstmconvert import limits
 from lstmconvert.bulk.stores import same
 from lstmconvert.errors import CorruptFile, DestinationError
 from lstmconvert.jsontext import JsonObject
+from lstmconvert.locking import alone
 from lstmconvert.records import dataclass
 
 #: The report's name in the folder of the destinations.
 NAME = "lstmconvert-batch.jsonl"
+#: How each line starts.
+_START = '{"source": '
+#: No line is so long.
+_LINE = 1 << 20
 WRITTEN, SKIPPED, FAILED = "written", "skipped", "failed"
 
 
@@ -65,8 +71,8 @@ class Outcome:
 class Report:
     """The report of a run, a line written as each file is done, so that a kill loses none.
 
-    What earlier runs report stays until this one has done the same destinations anew. Destinations
-    are whole paths there, however the user spells them.
+    What earlier runs report stays until this one has done the same destinations anew, and so does
+    what other runs add meanwhile. Destinations are whole paths there, however the user spells them.
 
     Args:
         path: the file; None keeps none.
@@ -74,7 +80,11 @@ class Report:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self.known: dict[str, Mapping[str, Any]] = _read(path) if path is not None else {}
+        self.known: dict[str, Mapping[str, Any]] = {}
+        if path is not None:
+            with _changing(path):
+                self.known = _read(path)
+                _drop_cut_line(path)
 
     def add(self, outcome: Outcome) -> None:
         """Write what became of one file.
@@ -85,25 +95,45 @@ class Report:
         key = same(outcome.destination)
         self.known[key] = {**outcome.to_json(), "destination": key}
         if self.path is not None:
-            _write(self.path, self.path, "a", [self.known[key]])
+            with _changing(self.path):
+                _write(self.path, "a", [self.known[key]])
 
     def close(self, destinations: Iterable[str]) -> None:
-        """Leave one line a file: of this run's files in their order, then of earlier runs'."""
-        order = dict.fromkeys((*map(same, destinations), *self.known))
-        if self.path is not None:
+        """Leave one line a file: of this run's files in their order, then of other runs'."""
+        if self.path is None:
+            return
+        with _changing(self.path):
+            rows = {**self.known, **_read(self.path)}
+            order = dict.fromkeys((*map(same, destinations), *rows))
             whole = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-            _write(self.path, whole, "w", [self.known[d] for d in order if d in self.known])
+            _write(whole, "w", [rows[d] for d in order if d in rows])
             os.replace(whole, self.path)
 
 
-def _write(report: Path, path: Path, mode: str, rows: list[Mapping[str, Any]]) -> None:
+@contextlib.contextmanager
+def _changing(report: Path) -> Iterator[None]:
     try:
-        with open(path, mode, encoding="utf-8") as file:
-            file.writelines(f"{json.dumps(row)}\n" for row in rows)
+        with alone(report.parent):
+            yield
     except OSError as error:
         raise DestinationError(
             f"the report cannot be written: {error.strerror or error}", where=report
         ) from None
+
+
+def _write(path: Path, mode: str, rows: list[Mapping[str, Any]]) -> None:
+    with open(path, mode, encoding="utf-8") as file:
+        file.writelines(f"{json.dumps(row)}\n" for row in rows)
+
+
+def _drop_cut_line(path: Path) -> None:
+    """Take away what a killed run wrote of a line, so that the next line does not join it."""
+    with contextlib.suppress(OSError), open(path, "rb+") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _LINE))
+        cut = file.read().rpartition(b"\n")[2]
+        if len(cut) < _LINE:
+            file.truncate(size - len(cut))
 
 
 def _read(path: Path) -> dict[str, Mapping[str, Any]]:
@@ -125,7 +155,7 @@ def _read(path: Path) -> dict[str, Mapping[str, Any]]:
             row = json.loads(line)
             rows[row["destination"]] = row
         except (ValueError, TypeError, KeyError, RecursionError):
-            if number == len(lines):
+            if number == len(lines) and (line.startswith(_START) or _START.startswith(line)):
                 break  # the run was killed while it wrote
             raise CorruptFile(
                 "not a report of lstmconvert batch",

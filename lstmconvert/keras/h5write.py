@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import IO
@@ -33,8 +33,9 @@ def write(
         attributes: the groups to make, empty ones too, and their attributes.
 
     Raises:
-        UnsupportedByTarget: a dtype that Keras's HDF5 files do not hold.
+        UnsupportedByTarget: a dtype or a text that Keras's HDF5 files do not hold.
     """
+    _check_texts(tensors, attributes)
     offsets: dict[str, int] = {}
     # Through a file of Python's, because what h5py says of a full disk is no OSError.
     with open(target, "xb+") if isinstance(target, Path) else nullcontext(target) as opened:
@@ -46,6 +47,21 @@ def write(
         opened.flush()
         descriptor = opened.fileno()
         pour(tensors, lambda name, at, piece: write_at(descriptor, offsets[name] + at, piece))
+
+
+def _check_texts(names: Iterable[str], attributes: GroupAttributes) -> None:
+    texts = [*names, *attributes]
+    for values in attributes.values():
+        for value in values.values():
+            texts += [value] if isinstance(value, str) else value
+    for text in texts:
+        if "\0" in text:
+            raise UnsupportedByTarget(
+                "an HDF5 file cannot hold a text with a null character",
+                where=repr(text)[:80],
+                option="name",
+                target="HDF5",
+            )
 
 
 def _allocate(file: h5py.File, name: str, tensor: Tensor) -> int:
