@@ -6,6 +6,8 @@ models of many kinds of layer (`modern_models`).
 
 from __future__ import annotations
 
+import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +126,20 @@ def test_a_model_of_keras_3_crosses_both_ways(kind: Any, tmp_path: Path) -> None
         assert len(stored) <= len(model.weights)
         for mine, theirs in zip(model.get_weights(), again.get_weights(), strict=True):
             assert same_bits(mine, theirs)
+
+
+def test_a_concatenation_of_masks_leaves_keras_its_own_name(tmp_path: Path) -> None:
+    """Keras 3 calls the operation that joins the masks `concatenate` too, and refuses both."""
+    layer = tf_keras.layers
+    words = layer.Input((4,))
+    x = layer.Embedding(10, 3, mask_zero=True)(words)
+    x = layer.Concatenate(name="concatenate")([x, layer.LSTM(2, return_sequences=True)(x)])
+    tf_keras.Model(words, layer.LSTM(2)(x)).save(tmp_path / "old.h5")
+    lc.convert(tmp_path / "old.h5", tmp_path / "today.keras")
+    config = json.loads(zipfile.ZipFile(tmp_path / "today.keras").read("config.json"))
+    names = {one["name"] for one in config["config"]["layers"]}
+    assert "concatenate_layer" in names
+    assert "concatenate" not in names
 
 
 def test_a_class_outside_the_table_is_refused_by_name(tmp_path: Path) -> None:

@@ -195,6 +195,32 @@ def test_a_saved_model_is_the_whole_model_by_every_way(tmp_path: Path) -> None:
     assert (tmp_path / "a.keras").read_bytes() == (tmp_path / "c.keras").read_bytes()
 
 
+def test_a_keras_model_that_tensorflow_1s_saver_wrote_is_whole_by_its_names(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    layer = tf_keras.layers
+    start = layer.Input((6, 4))
+    x = layer.BatchNormalization()(layer.Conv1D(4, 2)(start))
+    x = layer.Bidirectional(layer.LSTM(3, return_sequences=True))(x)
+    cells = [layer.LSTMCell(2, name="second"), layer.GRUCell(3, name="first")]  # not by alphabet
+    old = filled(tf_keras.Model(start, layer.Dense(2)(layer.RNN(cells)(x))), "saver")
+    given = samples(old, "saver")
+    names = [weight.name.partition(":")[0] for weight in old.weights]
+    slots = {f"{names[0]}/Adam": np.ones((2, 4, 4), "f"), "beta1_power": np.float32(0.9)}
+    tensors = dict(zip(names, old.get_weights(), strict=True)) | slots
+    tf.raw_ops.SaveV2(
+        prefix=str(tmp_path / "model"),
+        tensor_names=list(tensors),
+        shape_and_slices=[""] * len(tensors),
+        tensors=list(tensors.values()),
+    )
+    (tmp_path / "config.json").write_text(old.to_json())
+    config = tmp_path / "config.json"
+    assert lc.load(tmp_path / "model", config=config).parameters["total"] == old.count_params()
+    assert lc.convert(tmp_path / "model", tmp_path / "x.keras", config=config).whole_model
+    assert_close(outputs(keras.models.load_model(tmp_path / "x.keras"), given), outputs(old, given))
+
+
 def embedded(source: Path, destination: Path) -> Path:
     """Write a SavedModel as TensorFlow 2.0 to 2.4 did: what Keras says is in `saved_model.pb`."""
     from tensorflow.core.protobuf import saved_model_pb2

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from lstmconvert.checkpoints import objects
-from lstmconvert.checkpoints.state import SEED
+from lstmconvert.checkpoints.state import SEED, training_keys
 from lstmconvert.errors import CorruptFile
 from lstmconvert.keras.modern.classes import CLASSES, IN_A_CELL
 from lstmconvert.keras.nodes import RECURRENT, Node
@@ -22,6 +22,10 @@ from lstmconvert.tensorflow.bundle import Bundle
 
 _LIST = "variables/"
 _HALVES = ("forward_", "backward_")
+
+
+#: Scope below a layer -> (role, key) of the variables in it.
+_Scopes = dict[tuple[str, ...], list[tuple[str, str]]]
 
 
 class _Variable(NamedTuple):
@@ -43,7 +47,7 @@ def place(root: Node, bundle: Bundle) -> dict[str, str]:
 def _variables(bundle: Bundle) -> Iterator[_Variable]:
     """Yield the variables: in the order of the list, or of TensorFlow 1's, as a model has them."""
     if bundle.graph is None:
-        for key in sorted(bundle.tensors, key=forward_first):
+        for key in sorted(bundle.tensors.keys() - training_keys(bundle), key=forward_first):
             yield _Variable(tuple(key.split("/")), key)
         return
     names = {
@@ -87,19 +91,30 @@ class _Placer:
 
     def _layer(self, item: Node, group: str, outer: Collection[str]) -> None:
         own = self._own(item.name, outer)
-        scopes: dict[tuple[str, ...], list[tuple[str, str]]] = {}
+        scopes: _Scopes = {}
         for rest, key in own:
             scopes.setdefault(rest[:-1], []).append((rest[-1], key))
-        groups = list(_parts(item, group))
-        if scopes and len(scopes) != len(groups):
+        for below, weights in self._paired(item, scopes, list(_parts(item, group))):
+            self.found.update({f"{below}/{role}": key for role, key in weights})
+
+    def _paired(
+        self, item: Node, scopes: _Scopes, parts: list[tuple[str, str]]
+    ) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+        """Pair the parts of a layer with the scopes of its variables: by name, else in order."""
+        by_leaf = {scope[-1] if scope else "": weights for scope, weights in scopes.items()}
+        if len(by_leaf) == len(parts) and {name for _, name in parts} == set(by_leaf):
+            return ((group, by_leaf[name]) for group, name in parts)
+        # TensorFlow 1 has no order; that of two halves is in their names.
+        are_halves = item.class_name == "Bidirectional" and len(parts) == len(_HALVES)
+        is_known = self._bundle.graph is not None or are_halves
+        if scopes and (len(scopes) != len(parts) or (len(parts) > 1 and not is_known)):
             raise CorruptFile(
                 "the config and the names of the variables disagree",
                 where=f"{self._bundle.path}: {item.name}",
                 found=", ".join("/".join(scope) or "." for scope in scopes),
-                expected=f"{len(groups)} parts",
+                expected=", ".join(name for _, name in parts),
             )
-        for below, weights in zip(groups, scopes.values(), strict=False):
-            self.found.update({f"{below}/{role}": key for role, key in weights})
+        return ((group, w) for (group, _), w in zip(parts, scopes.values(), strict=False))
 
     def _own(self, name: str, outer: Collection[str]) -> list[_Variable]:
         """The variables of a layer, each with what follows the layer's name in its own."""
@@ -117,8 +132,9 @@ class _Placer:
         return list(runs[index].values()) if index < len(runs) else []
 
 
-def _parts(item: Node, group: str) -> Iterator[str]:
-    """Yield the groups of a layer's parts that have weights, in the order they are made."""
+def _parts(item: Node, group: str) -> Iterator[tuple[str, str]]:
+    """Yield the parts of a layer that have weights, each its group and the name of the object, in
+    the order they are made."""
     inner = item.child("layer")
     name = item.class_name
     if name == "TimeDistributed" and inner:
@@ -133,8 +149,8 @@ def _parts(item: Node, group: str) -> Iterator[str]:
         for cell, leaf in cell_groups(item):
             yield from _parts(cell, f"{group}/cells/{leaf}")
     elif name in {*RECURRENT, *IN_A_CELL} and not name.startswith("CuDNN"):
-        yield f"{group}/cell"
+        yield f"{group}/cell", "cell"
     elif name in CLASSES and CLASSES[name].parts:
-        yield from (f"{group}/{part}" for part in CLASSES[name].parts)
+        yield from ((f"{group}/{part}", part) for part in CLASSES[name].parts)
     else:
-        yield group
+        yield group, item.name

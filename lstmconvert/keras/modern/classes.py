@@ -157,8 +157,8 @@ CLASSES: Mapping[str, Row] = {
     ),
     "Normalization": _row(
         "axis mean variance invert",
-        Weight("mean", ("mean", None, None), trainable=False),
-        Weight("variance", ("variance", None, None), trainable=False),
+        Weight("mean", ("mean", None, None), also=("adapt_mean",), trainable=False),
+        Weight("variance", ("variance", None, None), also=("adapt_variance",), trainable=False),
         Weight("count", ("mean", None, None), trainable=False),
         neutral={"invert": (False,)},
     ),

@@ -6,6 +6,7 @@ arrays the neutral model has; every other part's class is a row of the table.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import field
 
@@ -33,6 +34,11 @@ TARGET = "Keras 3"
 #: A layer of Keras 3 that is no row of the table crosses if it is Keras's own, has no weights and
 #: its config is kept as it is. These hold code.
 _CODE = frozenset({"Lambda"})
+
+
+#: Keras 3 joins the masks of a Concatenate by an operation, which takes this name when the model is
+#: loaded (keras/src/layers/merging/concatenate.py, `compute_mask`); two of one name it refuses.
+_CONCATENATE = re.compile(r"concatenate(_\d+)?")
 
 
 @dataclass(slots=True, eq=False)
@@ -120,11 +126,13 @@ class Builder:
         self._layers, self._era = layers, era
         self._container, self._groups = container, groups
         self._ordering: str | None = None
+        self._has_masks = False
 
     def model(self, root: Node) -> Part:
         """Return the tree of a whole model."""
         if self._era == "keras1":
             self._ordering = keras1.ordering(root.whole)
+        self._has_masks = self._era != "keras3" and _makes_masks(root.whole)
         return self._build(root, "", root.name or "model")
 
     def _build(self, item: Node, group: str, name: str) -> Part:
@@ -145,6 +153,8 @@ class Builder:
         if row is None:
             return self._unknown(item, group, name)
         config = item.config if self._era == "keras3" else _modern(item, row, name, self._era)
+        if self._has_masks and _CONCATENATE.fullmatch(name):
+            name = name.replace("concatenate", "concatenate_layer")
         part = Part(
             item, name, row.today or item.class_name, config, row, group, _trainable(item)
         )
@@ -216,6 +226,14 @@ class Builder:
         dense = Part(part.node, attribute, "EinsumDense", part.config, None, group, True)
         dense.weights = _existing(part, PART_WEIGHTS)
         part.children.append((attribute, dense))
+
+
+def _makes_masks(value: Json) -> bool:
+    if isinstance(value, dict):
+        if value.get("class_name") == "Masking" or value.get("mask_zero") is True:
+            return True
+        return any(map(_makes_masks, value.values()))
+    return isinstance(value, list) and any(map(_makes_masks, value))
 
 
 def _existing(part: Part, weights: tuple[Weight, ...]) -> tuple[Weight, ...]:
