@@ -119,3 +119,11 @@ def test_what_keras_3_cannot_say_is_refused_by_name(
         lc.convert(tmp_path / "old.h5", tmp_path / "today.keras")
     assert (caught.value.layer or "").startswith(name)
     assert not (tmp_path / "today.keras").exists()
+
+
+def test_an_ellipsis_is_not_written_where_keras_does_not_load_it(tmp_path: Path) -> None:
+    x = keras.Input((STEPS, WIDTH))
+    h = keras.layers.LSTM(3, return_sequences=True)(x)
+    keras.Model(x, h[..., 0]).save(tmp_path / "a.keras")
+    with pytest.raises(UnsupportedByTarget, match="Ellipsis"):
+        lc.convert(tmp_path / "a.keras", tmp_path / "a.h5")

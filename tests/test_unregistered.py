@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 import pytest
 import tf_keras
 
 import lstmconvert as lc
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
 
 
 class Tagger(keras.Model):  # type: ignore[misc]  # Keras has no types
@@ -107,3 +112,22 @@ def test_a_subclassed_model_s_weights_have_the_layers_own_names(tmp_path: Path) 
     model(np.zeros((1, 2, 3), "float32"))
     model.save_weights(tmp_path / "old.h5")
     assert list(lc.load(tmp_path / "old.h5")) == ["lstm"]
+
+
+def test_the_branches_that_a_merge_of_keras_1_joins(tmp_path: Path) -> None:
+    source = FIXTURES / "keras-1.2.2" / "sequential.h5"
+    shutil.copy(source, tmp_path / "merged.h5")
+    with h5py.File(tmp_path / "merged.h5", "r+") as file:
+        config = json.loads(file.attrs["model_config"])
+        first, *rest = config["config"]
+        branch = {"class_name": "Sequential", "config": [first]}
+        merge = {"name": "merge_1", "mode": "concat", "layers": [branch, rest[0]]}
+        config["config"] = [{"class_name": "Merge", "config": merge}, *rest[1:]]
+        file.attrs["model_config"] = json.dumps(config).encode()
+    found, wanted = lc.load(tmp_path / "merged.h5"), lc.load(source)
+    assert list(found) == list(wanted)
+    for name, layer in wanted.items():
+        assert np.array_equal(found[name].forget_gate.kernel, layer.forget_gate.kernel)
+        assert found[name].cell.options == layer.cell.options
+    with pytest.raises(lc.LSTMConvertError, match="Merge"):
+        lc.convert(tmp_path / "merged.h5", tmp_path / "today.keras")

@@ -89,6 +89,10 @@ class Plan:
     classes: list[tuple[str, str]] = field(default_factory=list)
 
 
+#: Keras 1's, of several Sequentials.
+_MERGE = "Merge"
+
+
 @dataclass(frozen=True, slots=True)
 class _Place:
     group: str
@@ -173,12 +177,23 @@ class _Walker:
             for child, group in self.children(item, place.group):
                 outer = _join(place.outer, item.name)
                 self.visit(child, _Place(group, outer, place.top, place.trainable))
+        elif item.class_name == _MERGE:
+            self._branches(item, place)
         elif item.class_name in _WRAPPERS:
             inner = item.child("layer")
             if inner is not None:
                 self.visit(inner, place.below("layer", item.name))
         else:
             self._recurrent(item, place)
+
+    def _branches(self, merge: Node, place: _Place) -> None:
+        """Visit the models that a Merge begins a Sequential of Keras 1 with: their layers are
+        stored as the model's own (keras/models.py of Keras 1.2.2, `flattened_layers`)."""
+        for index, value in enumerate(merge.listed("layers")):
+            branch = node(value, f"{merge.name}.layers[{index}]")
+            inside = self.children(branch, place.group) if branch.is_model else [(branch, "")]
+            for child, group in inside:
+                self.visit(child, _Place(group, place.outer, child.name, place.trainable))
 
     def _recurrent(self, item: Node, place: _Place) -> None:
         directions = self._directions(item, place)

@@ -167,6 +167,7 @@ CLASSES: Mapping[str, Row] = {
         neutral={"rms_scaling": (False,)},
     ),
     "UnitNormalization": _row("axis"),
+    "RMSNormalization": _row("axis epsilon", Weight("scale")),
     "GroupNormalization": _row(
         "groups axis epsilon center scale", _GAMMA, _BETA, objects="beta gamma"
     ),

@@ -25,6 +25,7 @@ from lstmconvert.tensors import Tensor
 
 ARCHIVE, WEIGHTS, LEGACY = "keras", "weights.h5", "h5"
 _V3 = "v3"
+_ELLIPSIS = '"__ellipsis__"'
 _NO_TRAINING = "the model's loss and optimizer are not carried over; compile it again to train it"
 
 
@@ -100,6 +101,7 @@ def rebuilt(model: Model, stored: Mapping[str, Tensor], how: How) -> Whole | Non
     names: Mapping[str, str] = {}
     weights: Mapping[str, tuple[str, ...]] = {}
     if how.store == LEGACY:
+        _check_legacy(root)
         tensors, weights = stores.legacy_store(root, fit)
     else:
         tensors, names = stores.v3_store(root, fit)
@@ -111,6 +113,16 @@ def rebuilt(model: Model, stored: Mapping[str, Tensor], how: How) -> Whole | Non
         losses=tuple(fit.fitter.losses),
         warnings=_warnings(model, era, how.store),
     )
+
+
+def _check_legacy(root: Part) -> None:
+    """Refuse what Keras 3 does not load again from an `.h5`: it reads the calls of a model twice
+    there, and takes no Ellipsis for what it was (keras/src/legacy/saving/legacy_h5_format.py)."""
+    for part in root.walk():
+        for item in part.node.listed("layers") if part.is_model else ():
+            if isinstance(item, dict) and _ELLIPSIS in canonical(item):
+                name = str(item.get("name"))
+                raise unsupported("Keras does not load an Ellipsis of an .h5", name, "...")
 
 
 class _Fit:
