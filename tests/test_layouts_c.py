@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from lstmconvert import reference
 from lstmconvert.activations import KERAS3
 from lstmconvert.dtypes import Array
 from lstmconvert.layer import LSTMLayer
+from lstmconvert.model import Model, Source
 
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O2", "-ffp-contract=off")
 
@@ -64,6 +66,35 @@ def test_other_functions(activation: str, recurrent: str, tmp_path: Path) -> Non
     layer = make_layer(cell, return_sequences=True)
     x = rng.normal(size=(2, 5, 3))
     close(answer(layer, x, tmp_path), reference.run(layer, x).outputs[0], 1e-13)
+
+
+def test_stacked_cells_in_two_directions(tmp_path: Path) -> None:
+    rng = np.random.default_rng(9)
+    halves = [[make_cell(rng, 3, 4), make_cell(rng, 4, 2)] for _ in range(2)]
+    x = rng.normal(size=(2, 5, 3)).astype(np.float32)
+    for layer in (make_layer(halves[0]), make_layer(*halves)):
+        layer = with_sequences(layer)
+        close(answer(layer, x, tmp_path), reference.run(layer, x).outputs[0])
+    assert "lstm_forward_cells_1_output_gate_bias[2]" in (tmp_path / "lstm.h").read_text()
+
+
+def with_sequences(layer: LSTMLayer) -> LSTMLayer:
+    halves = {
+        side: replace(half, options=replace(half.options, return_sequences=True))
+        for side, half in layer.directions
+    }
+    return replace(layer, forward=halves["forward"], backward=halves.get("backward"))
+
+
+@pytest.mark.parametrize("names", [("lstm", "lstm_forward"), ("a/b", "a_b")])
+def test_names_that_would_clash(names: tuple[str, str], tmp_path: Path) -> None:
+    rng = np.random.default_rng(9)
+    both = make_layer(make_cell(rng, 3, 2), make_cell(rng, 3, 2), name=names[0])
+    layers = (both, make_layer(make_cell(rng, 3, 2), name=names[1]))
+    with pytest.raises(lc.LSTMConvertError, match="one name in C"):
+        lc.save(Model(layers=layers, source=Source(container="live"), container="live"),
+                tmp_path / "x.h")  # fmt: skip
+    assert not list(tmp_path.iterdir())
 
 
 def test_one_array_for_each_gate_is_there_bit_for_bit(tmp_path: Path) -> None:

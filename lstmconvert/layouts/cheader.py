@@ -36,6 +36,8 @@ _FUNCTIONS = {
 }
 _ARRAY = re.compile(r"/\* (?P<name>\S+) \*/\nstatic const (?P<type>float|double) "
                     r"\w+(?P<shape>(?:\[\d+\])+) = (?P<data>[^;]*);")  # fmt: skip
+#: What is declared in a header, by name.
+_DECLARED = re.compile(r"^static (?:inline|const) \w+ (\w+)", re.MULTILINE)
 _NUMBER = re.compile(r"-?0x[0-9a-f.]+p[+-]\d+")
 
 _STEP = """
@@ -69,13 +71,13 @@ static inline void {id}_forward(const {type} *x, int steps, {type} *y) {{
 {runs}}}
 """
 _RUN = """  {{
-    {type} h[{units}] = {{0}}, c[{units}] = {{0}};
-    for (int t = {start}) {{
-      {id}_step(x + (size_t)t * {inputs}, h, c);
-      for (int u = 0; u < {units}; ++u) y[(size_t)t * {width} + {offset} + u] = h[u];
+{states}    for (int t = {start}) {{
+{steps}      for (int u = 0; u < {units}; ++u) y[(size_t)t * {width} + {offset} + u] = {h}[u];
     }}
   }}
 """
+_STATE = "    {type} h{k}[{units}] = {{0}}, c{k}[{units}] = {{0}};\n"
+_CALL = "      {id}_step({x}, h{k}, c{k});\n"
 _STARTS = {"forward": "0; t < steps; ++t", "backward": "steps - 1; t >= 0; --t"}
 
 
@@ -92,14 +94,24 @@ def write(path: Path, content: Content, *_: object) -> Mapping[str, Tensor]:
         file.write(f"#ifndef {guard}\n#define {guard}\n\n#include <math.h>\n#include <stddef.h>\n")
         seen: set[str] = set()
         for item, layer in zip(content.arranged["modules"], content.model.values(), strict=True):
-            own = identifier(layer.name)
-            if own in seen:
-                raise UsageError("two layers would have one name in C", where=layer.name, found=own)
-            seen.add(own)
-            for text in _layer(layer, own, item["prefix"]):
+            for text in _layer(layer, identifier(layer.name), item["prefix"]):
+                _check_new(_DECLARED.findall(text), seen, layer)
                 file.write(text)
         file.write(f"\n#endif /* {guard} */\n")
     return read(SourceFile(path))
+
+
+def _check_new(names: list[str], seen: set[str], layer: LSTMLayer) -> None:
+    """Two directions of `lstm` and a layer `lstm_forward` would both have `lstm_forward_step`."""
+    for name in names:
+        if name in seen:
+            raise UsageError(
+                "two layers would have one name in C",
+                where=layer.name,
+                found=name,
+                hint="convert them one by one with --layer, each to a header of its own",
+            )
+        seen.add(name)
 
 
 def identifier(name: str) -> str:
@@ -113,24 +125,43 @@ def _layer(layer: LSTMLayer, own: str, prefix: str) -> Iterator[str]:
     width = sum(direction.units for _, direction in layer.directions)
     runs, offset, kind = [], 0, ""
     for side, direction in layer.directions:
-        cell = direction.lstm_cells[0]
-        part = f"{side}." if both else ""
-        name = f"{own}_{side}" if both else own
-        kind, end = _type(cell, layer)
-        for gate in GATES:
-            for role in ("kernel", "recurrent_kernel", "bias"):
-                tensor = cell.gates[gate].tensors.get(role)
-                array = np.zeros(cell.units, cell.dtype) if tensor is None else tensor.read()
-                key = f"{prefix}{part}{gate}_gate.{role}"
-                yield _array(key, f"{name}_{gate}_gate_{role}", array, kind, end, layer)
-        facts = {"id": name, "type": kind, "units": cell.units, "inputs": cell.input_dim}
-        yield _functions(cell, layer, name, kind, end)
-        yield _STEP.format(**facts)
-        runs.append(_RUN.format(**facts, start=_STARTS[side], width=width, offset=offset))
-        offset += cell.units
+        cells = direction.lstm_cells
+        states, steps, x, last = "", "", f"x + (size_t)t * {layer.input_dim}", ""
+        for number, cell in enumerate(cells):
+            ends = [*([side] if both else []), *(["cells", str(number)] if len(cells) > 1 else [])]
+            name, kind = "_".join([own, *ends]), _type(cell, layer)[0]
+            yield from _cell(cell, layer, name, prefix + "".join(f"{end}." for end in ends))
+            k = str(number) if len(cells) > 1 else ""
+            states += _STATE.format(type=kind, k=k, units=cell.units)
+            steps += _CALL.format(id=name, x=x, k=k)
+            x = last = f"h{k}"
+        runs.append(
+            _RUN.format(
+                states=states,
+                steps=steps,
+                start=_STARTS[side],
+                units=direction.units,
+                width=width,
+                offset=offset,
+                h=last,
+            )
+        )
+        offset += direction.units
     yield _FORWARD.format(
         id=own, type=kind, inputs=layer.input_dim, width=width, runs="".join(runs)
     )
+
+
+def _cell(cell: Cell, layer: LSTMLayer, name: str, prefix: str) -> Iterator[str]:
+    kind, end = _type(cell, layer)
+    for gate in GATES:
+        for role in ("kernel", "recurrent_kernel", "bias"):
+            tensor = cell.gates[gate].tensors.get(role)
+            array = np.zeros(cell.units, cell.dtype) if tensor is None else tensor.read()
+            key = f"{prefix}{gate}_gate.{role}"
+            yield _array(key, f"{name}_{gate}_gate_{role}", array, kind, end, layer)
+    yield _functions(cell, layer, name, kind, end)
+    yield _STEP.format(id=name, type=kind, units=cell.units, inputs=cell.input_dim)
 
 
 def _type(cell: Cell, layer: LSTMLayer) -> tuple[str, str]:

@@ -312,7 +312,6 @@ C = Row(
     gates=Names("input", "forget", "cell", "output"),
     bidirectional=True,
     always_bias=True,
-    index=None,
     fixed=FREE,
     containers=("c",),
     evidence="ISO/IEC 9899:1999",
