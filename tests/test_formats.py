@@ -10,6 +10,7 @@ from cli import failure, run
 
 from lstmconvert import targets
 from lstmconvert.layouts.rows import ROWS
+from lstmconvert.live.engines import ENGINES
 
 FOUND = {item["name"]: item for item in run("formats", "--json").json["layouts"]}
 
@@ -50,11 +51,53 @@ def test_facts() -> None:
     assert FOUND["equinox"]["biases"] == 1
 
 
-def test_a_row_that_says_it_was_run_has_a_test_that_runs_it() -> None:
-    text = "".join(path.read_text() for path in Path("tests").glob("test_*.py"))
-    for name, row in ROWS.items():
-        if row.run:
-            assert f'"{name}"' in text, name
+ALONE = "test_a_cell_of_flax_alone_steps_as_keras_does"
+#: Each layout that says it was run -> the test in which the real framework runs its arrays, and
+#: what that test must name to do so.
+ORACLES = {
+    "keras": ("test_layouts_keras.py", "test_keras_takes_the_arrays_and_runs_them", "keras"),
+    "torch": ("test_live.py", "test_matrix", "torch"),
+    "torch-cell": ("test_layouts_torch.py", "test_a_cell_steps_as_keras_does", "LSTMCell"),
+    "flax": ("test_live.py", "test_matrix", "flax"),
+    "nnx": ("test_live.py", "test_matrix", "nnx"),
+    "nnx-optimized": ("test_layouts_jax.py", "test_flax_nnx", "OptimizedLSTMCell"),
+    "flax-cell": ("test_live.py", ALONE, "LSTMCell"),
+    "nnx-cell": ("test_live.py", ALONE, "LSTMCell"),
+    "nnx-optimized-cell": ("test_live.py", ALONE, "OptimizedLSTMCell"),
+    "haiku": ("test_live.py", "test_matrix", "haiku"),
+    "equinox": ("test_live.py", "test_matrix", "equinox"),
+    "mlx": ("test_live.py", "test_matrix", "mlx"),
+    "tinygrad": ("test_live.py", "test_matrix", "tinygrad"),
+    "tf1": ("test_live.py", "test_matrix", "tf1"),
+    "onnx": ("test_layouts_others.py", "test_onnx_arrays", "onnxruntime"),
+    "openvino": ("test_layouts_others.py", "test_openvino", "openvino"),
+    "ncnn": ("test_layouts_ncnn.py", "test_ncnn", "ncnn"),
+    "c": ("test_layouts_c.py", "test_the_forward_pass_answers_as_keras_does", "gcc"),
+    "hls4ml": ("test_layouts_hls4ml.py", "test_hls4ml", "hls4ml"),
+    "paddle": ("test_layouts_paddle.py", "test_paddle", "paddle"),
+    "mxnet": ("test_layouts_old.py", "test_mxnet", "mxnet"),
+    "chainer": ("test_layouts_old.py", "test_chainer", "NStepLSTM"),
+    "chainer-bi": ("test_layouts_old.py", "test_chainer", "NStepBiLSTM"),
+    "chainer-lstm": ("test_layouts_old.py", "test_chainer", "chainer-lstm"),
+    "tfjs": ("test_layouts_tfjs.py", "test_tfjs", "tfjs"),
+    "tflite": ("test_layouts_tflite.py", "test_tflite", "ai_edge_litert"),
+}
+
+
+def test_what_says_it_was_run_has_a_test_that_runs_it() -> None:
+    assert set(ORACLES) == {name for name, row in ROWS.items() if row.run}
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_that_test_is_there_and_runs_the_framework(name: str) -> None:
+    file, function, word = ORACLES[name]
+    text = (Path("tests") / file).read_text()
+    functions = {n.name: n for n in ast.parse(text).body if isinstance(n, ast.FunctionDef)}
+    assert function in functions
+    marks = [ast.unparse(mark) for mark in functions[function].decorator_list]
+    assert not any("skip" in mark or "xfail" in mark for mark in marks)
+    # The matrix goes over every engine, each of which runs the layout of its name.
+    assert word in (ENGINES if function == "test_matrix" else text)
 
 
 def test_an_unknown_layout() -> None:

@@ -25,6 +25,10 @@ BLOCKS = [(m[1], m[2], README.count("\n", 0, m.start()) + 1) for m in BLOCK.find
 
 def runner(kind: str) -> tuple[list[str], dict[str, str]]:
     """Return the command that runs a snippet of a kind, and what its environment needs."""
+    if kind == "c":
+        strict = "-std=c99 -Wall -Wextra -Werror -Wno-unused-const-variable -Wno-unused-function"
+        build = f'printf %s "$0" | gcc {strict} -x c -I. -o readme.out - -lm && ./readme.out'
+        return ["sh", "-c", build], {}
     if kind == "js":
         package = installed(*TFJS)
         return ["node", "-e"], {"NODE_PATH": str(package.parent.parent)}
@@ -32,7 +36,7 @@ def runner(kind: str) -> tuple[list[str], dict[str, str]]:
     return [python, "-W", "ignore", "-c"], {"PYTHONPATH": ""}
 
 
-RUNNERS = ("py", "py-old", "js")
+RUNNERS = ("py", "py-old", "js", "c")
 CONSOLE = [pytest.param(b, n, id=f"line{n}") for kind, b, n in BLOCKS if kind == "console"]
 PYTHON = [pytest.param(b, n, id=f"line{n}") for kind, b, n in BLOCKS if kind == "python"]
 

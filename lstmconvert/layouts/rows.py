@@ -270,18 +270,6 @@ OPENVINO = Row(
     hint="Activations (relu, sigmoid, tanh) and clip are attributes of the operation.",
 )
 
-RTNEURAL = Row(
-    name="rtneural",
-    title="RTNeural",
-    slots=KERAS.slots[:3],
-    index=None,
-    always_bias=True,
-    single=True,
-    containers=("rtneural", "safetensors", "npz"),
-    evidence="RTNeural/model_loader.h, loadLSTM",
-    hint="Always tanh and sigmoid, always stateful; the layers follow one another.",
-)
-
 NCNN = Row(
     name="ncnn",
     title="ncnn LSTM",
@@ -335,7 +323,6 @@ RUN: tuple[Row, ...] = (
     TF1,
     ONNX,
     OPENVINO,
-    RTNEURAL,
     NCNN,
     C,
 )

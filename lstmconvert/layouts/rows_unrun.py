@@ -210,6 +210,20 @@ COREML_MIL = Row(
     hint="Arguments of mb.lstm. Its input is (time, batch, inputs).",
 )
 
+RTNEURAL = Row(
+    name="rtneural",
+    title="RTNeural",
+    slots=_fused("{d}{k}kernel", "{d}{k}recurrent_kernel", "{d}{k}bias"),
+    index=None,
+    always_bias=True,
+    single=True,
+    containers=("rtneural", "safetensors", "npz"),
+    run=False,
+    evidence="RTNeural/model_loader.h, loadLSTM; files that come with RTNeural answer in the tests "
+    "as was recorded with them, by our own forward pass",
+    hint="Always tanh and sigmoid, always stateful; the layers follow one another.",
+)
+
 UNRUN: tuple[Row, ...] = (
     BURN,
     CANDLE,
@@ -222,4 +236,5 @@ UNRUN: tuple[Row, ...] = (
     FRUGALLY_DEEP,
     LUX,
     MATLAB,
+    RTNEURAL,
 )

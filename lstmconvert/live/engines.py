@@ -123,6 +123,7 @@ ENGINES: Mapping[str, Engine] = MappingProxyType(
             Engine(name="equinox", package="equinox", run=jax.equinox),
             Engine(name="mlx", package="mlx", run=others.mlx),
             Engine(name="tinygrad", package="tinygrad", run=others.tinygrad),
+            Engine(name="tf1", package="tf_keras", run=others.tf1),
             Engine(name="c", program="gcc", run=others.c),
         )
     }

@@ -1,10 +1,11 @@
-"""The engines MLX, tinygrad, OpenVINO and the C compiler."""
+"""The engines MLX, tinygrad, TensorFlow 1's cells, OpenVINO and the C compiler."""
 
 from __future__ import annotations
 
 import ctypes
 import subprocess
 import tempfile
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from lstmconvert.dtypes import Array
 from lstmconvert.errors import UnsupportedByTarget
 from lstmconvert.layer import LSTMLayer
-from lstmconvert.live.sources import imported, one_way
+from lstmconvert.live.sources import built, imported, one_way
 
 #: So many weights tinygrad's emulation in Python runs in a second or two.
 _EMULATED = 5_000
@@ -64,6 +65,40 @@ def _device(tiny: Any, layer: LSTMLayer) -> Any:
             ) from None
         return imported("tinygrad.helpers", "tinygrad").Context(DEV="PYTHON")
     return nullcontext()
+
+
+def tf1(layer: LSTMLayer, x: Array) -> Array:
+    """Run TensorFlow 1's `LSTMCell` in a graph, one cell and direction at a time."""
+    legacy = imported("tf_keras.src.layers.rnn.legacy_cells", "tf_keras")
+    cells = iter(layer.cells())
+
+    def make(arrays: dict[str, Array]) -> Any:
+        options, projection = next(cells)[2].options, arrays.get("projection.kernel")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it is deprecated
+            made = legacy.LSTMCell(
+                arrays["kernel"].shape[1] // 4,
+                use_peepholes="w_f_diag" in arrays,
+                cell_clip=options.cell_clip,
+                num_proj=None if projection is None else projection.shape[1],
+                proj_clip=options.projection_clip,
+            )
+        return made, arrays
+
+    return one_way(built(layer, "tf1", make), x.astype(layer.dtype), _in_graph)
+
+
+def _in_graph(made: Any, x: Array) -> Array:
+    tf = imported("tensorflow", "tensorflow")
+    (cell, arrays), v1 = made, tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        y, _ = v1.nn.dynamic_rnn(cell, tf.constant(x), dtype=x.dtype)
+        for variable in cell.variables:
+            # rnn/lstm_cell/projection/kernel:0
+            key = variable.name.partition("lstm_cell")[2].partition("/")[2][:-2].replace("/", ".")
+            session.run(variable.initializer, {variable.initializer.inputs[1]: arrays[key]})
+        return np.asarray(session.run(y))
 
 
 def openvino(layer: LSTMLayer, x: Array) -> Array:
