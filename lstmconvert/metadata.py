@@ -34,6 +34,8 @@ VERSION = 1
 KEY = "lstmconvert"
 _SHA256 = re.compile("[0-9a-f]{64}")
 TEXTS = ("model_config", "training_config", "archive_metadata")
+#: Of these the one that is carried, and never looked into.
+_UNREAD = ("training_config",)
 
 
 def to_text(model: Model, *, digest: str | None) -> str:
@@ -157,7 +159,7 @@ class Reader:
             other=other,
             optimizer=optimizer,
             assets=assets,
-            texts={key: self._text(value, key) for key in TEXTS if key in value},
+            texts={key: self._json_text(value, key) for key in TEXTS if key in value},
             notes=tuple(self._texts(value.get("notes", []))),
             losses=tuple(self._texts(value.get("losses", []))),
         )
@@ -350,6 +352,13 @@ class Reader:
         if not isinstance(found, list):
             raise self.fail(key)
         return found
+
+    def _json_text(self, value: JsonObject, key: str) -> str:
+        """A text that is written as it stands: no archive could be read with another."""
+        text = self._text(value, key)
+        if key not in _UNREAD:
+            parse_object(text, self._at(key))
+        return text
 
     def _text(self, value: JsonObject, key: str) -> str:
         found = value.get(key)

@@ -223,6 +223,8 @@ _metadata_attack("option_type", "", lambda _, x: _cell(x)["options"].update(use_
 _metadata_attack("activation", "", lambda _, x: _cell(x)["options"].update(activation={"name": 5}))
 _metadata_attack("activation_list", "", lambda _, x: _cell(x)["options"].update(activation=[1]))
 _metadata_attack("model_config_list", _NOT_OURS, lambda v, _: v.update(model_config=[]))
+for _key in ("model_config", "archive_metadata"):
+    _metadata_attack(f"{_key}_no_json", "not valid JSON", lambda v, _, k=_key: v.update({k: "x"}))
 _metadata_attack("notes", _NOT_OURS, lambda v, _: v.update(notes="x"))
 _metadata_attack(
     "no_such_tensor", "names no tensor", lambda _, x: x["tensors"].update(x=["forward", 0, "a"])

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import lstmconvert
+from lstmconvert import gatesfile
 from lstmconvert.errors import (
     CorruptFile,
     LSTMConvertError,
@@ -37,7 +38,10 @@ NOT_YET: dict[str, type[LSTMConvertError]] = {
     "*/snakers4_silero-vad__*.onnx": CorruptFile,  # an LSTM inside an If
 }
 
-_SUFFIXES = (".keras", ".h5", ".hdf5", ".weights.json", ".safetensors", ".onnx", ".json", ".index")
+_SUFFIXES = (
+    ".keras", ".h5", ".hdf5", ".weights.json", ".safetensors", ".onnx", ".json", ".index",
+    ".tflite", ".mlmodel", ".param", ".params", ".mat", ".msgpack", ".eqx", ".pt",
+)  # fmt: skip
 _NO_MODELS = (".io.npz", ".config.json", "MANIFEST.json", "_notes.json")
 
 
@@ -74,6 +78,7 @@ def test_real_file(path: Path) -> None:
             raise
         pytest.skip(f"not read yet: {type(error).__name__}")
     assert model.parameters["lstm"] > 0
+    assert gatesfile.tensors(model, with_optimizer=True)  # nor is a name of it refused
 
 
 def test_the_table_is_of_files_that_exist() -> None:
