@@ -42,7 +42,6 @@ def to_text(model: Model, *, digest: str | None) -> str:
     """Return the metadata object of a model as one JSON text."""
     value: JsonObject = {
         "version": VERSION,
-        "layers": [_layer(layer) for layer in model.layers],
         "source": _source(model.source, digest),
         **{key: model.texts[key] for key in TEXTS if key in model.texts},
     }
@@ -50,7 +49,10 @@ def to_text(model: Model, *, digest: str | None) -> str:
         value["notes"] = list(model.notes)
     if model.losses:
         value["losses"] = list(model.losses)
-    return canonical(value)
+    texts = {key: canonical(item) for key, item in value.items()}
+    # One at a time: as objects, 10,000 layers take ten times the memory of their text.
+    texts["layers"] = f"[{','.join(canonical(_layer(layer)) for layer in model.layers)}]"
+    return f"{{{','.join(f'{canonical(key)}:{texts[key]}' for key in sorted(texts))}}}"
 
 
 def _source(source: Source, digest: str | None) -> JsonObject:
