@@ -1,6 +1,7 @@
 """`python -m lstmconvert`: the same as the command `lstmconvert`."""
 
-from lstmconvert.cli.main import main
-
 if __name__ == "__main__":
+    # Imported here alone: each worker of `batch` imports this module, and needs no command line.
+    from lstmconvert.cli.main import main
+
     main()

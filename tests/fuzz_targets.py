@@ -282,6 +282,8 @@ def _fixture(name: str) -> dict[str, bytes]:
 
 
 def _as_h5py(model: Model, path: Path, valid: tuple[Numbers, str]) -> None:
+    if everything(model) == valid:
+        return  # nothing that says anything was hit; HDF5 may refuse the file for it
     same_as_h5py(model, path)
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from lstmconvert.files import Window
-from lstmconvert.keras.hdf5 import Tree
 from lstmconvert.keras.npzstore import read_tree
+from lstmconvert.keras.tree import Tree
 from lstmconvert.tensors import SourceFile
 
 HEADER = b"{'descr': '|O', 'fortran_order': False, 'shape': (), }"

@@ -6,14 +6,16 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lstmconvert.bulk import stores
 from lstmconvert.bulk.report import FAILED, SKIPPED, WRITTEN, Outcome
 from lstmconvert.bulk.sources import Job
 from lstmconvert.errors import DestinationError, LSTMConvertError
 from lstmconvert.jsontext import canonical
-from lstmconvert.model import Model
+
+if TYPE_CHECKING:
+    from lstmconvert.model import Model
 
 
 def fingerprint(options: Mapping[str, Any]) -> str:

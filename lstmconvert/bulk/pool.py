@@ -14,7 +14,6 @@ _PRELOADED = [
     "lstmconvert.api",
     "lstmconvert.bulk.one",
     "lstmconvert.keras.load",
-    "h5py",
     "safetensors",
 ]
 
@@ -34,8 +33,8 @@ def warm() -> None:
 
 
 def _context() -> BaseContext:
-    # Not `fork`: it copies locks that threads of the caller hold. Not `spawn`: it imports NumPy and
-    # h5py anew in each worker. A fork server has no threads, and has imported them once.
+    # Not `fork`: it copies locks that threads of the caller hold. Not `spawn`: it imports NumPy
+    # anew in each worker. A fork server has no threads, and has imported it once.
     if not hasattr(os, "fork"):
         return get_context("spawn")
     context = get_context("forkserver")

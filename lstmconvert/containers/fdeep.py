@@ -25,7 +25,7 @@ from lstmconvert import files, metadata
 from lstmconvert.dtypes import Array
 from lstmconvert.errors import CorruptFile
 from lstmconvert.jsontext import Json, JsonObject, canonical, parse_object
-from lstmconvert.keras.hdf5 import Tree
+from lstmconvert.keras.tree import Tree
 from lstmconvert.tensors import ArrayTensor, SourceFile, Tensor
 
 LAYOUT = "frugally-deep"

@@ -21,7 +21,7 @@ from lstmconvert import files, limits, metadata
 from lstmconvert.dtypes import DType
 from lstmconvert.errors import CorruptFile, NotAModel, SourceError
 from lstmconvert.jsontext import Json, JsonObject, canonical, parse_object
-from lstmconvert.keras.hdf5 import Tree
+from lstmconvert.keras.tree import Tree
 from lstmconvert.neighbours import Neighbours
 from lstmconvert.tensors import ArrayTensor, FileTensor, Shape, SourceFile, Tensor
 

@@ -17,7 +17,8 @@ import numpy as np
 
 from lstmconvert.errors import CorruptFile, NotAModel
 from lstmconvert.files import Window, digest_of_files, files_below, open_source, whole_text
-from lstmconvert.keras.hdf5 import Tree, read_tree
+from lstmconvert.keras.hdf5 import read_tree
+from lstmconvert.keras.tree import Tree
 from lstmconvert.keras.zipmembers import ZipMembers
 from lstmconvert.records import dataclass
 from lstmconvert.tensors import FileTensor, SourceFile, Tensor

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lstmconvert.errors import CorruptFile
-from lstmconvert.keras.hdf5 import Attributes, Tree
 from lstmconvert.keras.stored import Stored
+from lstmconvert.keras.tree import Attributes, Tree
 from lstmconvert.records import dataclass
 from lstmconvert.tensors import Tensor
 

@@ -11,9 +11,10 @@ from lstmconvert import files
 from lstmconvert.errors import NotAModel, UsageError
 from lstmconvert.jsontext import parse_object
 from lstmconvert.keras import archive, zipmembers
-from lstmconvert.keras.hdf5 import Tree, is_hdf5, read_tree
+from lstmconvert.keras.hdf5 import is_hdf5, read_tree
 from lstmconvert.keras.legacy import WRITER, is_legacy
 from lstmconvert.keras.read import Config, parse_config, read
+from lstmconvert.keras.tree import Tree
 from lstmconvert.model import Model, Source
 from lstmconvert.records import dataclass
 from lstmconvert.tensors import SourceFile

@@ -25,8 +25,8 @@ from lstmconvert import limits
 from lstmconvert.dtypes import DType, dtype_of
 from lstmconvert.errors import CorruptFile, SourceError
 from lstmconvert.files import Window
-from lstmconvert.keras.hdf5 import Tree
 from lstmconvert.keras.pickled import Call, Span, Symbol, read_pickle
+from lstmconvert.keras.tree import Tree
 from lstmconvert.keras.zipmembers import ZipMembers
 from lstmconvert.npy import OBJECT, number_dtype, read_header, tensor_at
 from lstmconvert.tensors import ArrayTensor, Shape, Tensor

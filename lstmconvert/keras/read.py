@@ -11,10 +11,10 @@ from lstmconvert.keras import build, legacy, v3store
 from lstmconvert.keras.build import Context
 from lstmconvert.keras.cells import by_role
 from lstmconvert.keras.era import Era, era_of
-from lstmconvert.keras.hdf5 import Tree
 from lstmconvert.keras.nodes import Node, node
 from lstmconvert.keras.sketch import CellSketch, LayerSketch, Plan, plan
 from lstmconvert.keras.stored import CellArrays
+from lstmconvert.keras.tree import Tree
 from lstmconvert.layer import LSTMLayer, OpaqueCell
 from lstmconvert.model import Structure
 from lstmconvert.naming import layer_names

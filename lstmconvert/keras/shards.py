@@ -13,7 +13,8 @@ from pathlib import Path
 from lstmconvert.errors import CorruptFile
 from lstmconvert.files import open_source, whole_text
 from lstmconvert.jsontext import Json, parse_object
-from lstmconvert.keras.hdf5 import Attributes, Tree, read_tree
+from lstmconvert.keras.hdf5 import read_tree
+from lstmconvert.keras.tree import Attributes, Tree
 from lstmconvert.tensors import SourceFile, Tensor
 
 SUFFIX = ".weights.json"

@@ -8,8 +8,8 @@ from dataclasses import field
 from functools import cached_property
 
 from lstmconvert.errors import CorruptFile
-from lstmconvert.keras.hdf5 import Tree
 from lstmconvert.keras.stored import Stored
+from lstmconvert.keras.tree import Tree
 from lstmconvert.records import dataclass
 from lstmconvert.tensors import Tensor
 

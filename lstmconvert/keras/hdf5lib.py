@@ -1,0 +1,360 @@
+"""The one place where the HDF5 library is let at a file, and every guard on it.
+
+HDF5 can point a name at another file (external and soft links), a dataset at another file (external
+storage, virtual datasets), declare petabytes and store nothing, and load native code for a filter.
+It can also give one dataset a thousand names. A Keras file does none of that: its groups are hard
+links, its datasets plain numbers, contiguous, each stored once. What differs is refused here.
+Contiguous data is not read through HDF5 at all, but by offset.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import h5py
+import numpy as np
+from h5py import h5a, h5d, h5g, h5l, h5o, h5t, h5z
+
+from lstmconvert import limits
+from lstmconvert.dtypes import Array, DType, dtype_of
+from lstmconvert.errors import CorruptFile, LSTMConvertError
+from lstmconvert.files import Window
+from lstmconvert.keras.tree import Attributes, Tree
+from lstmconvert.limits import BUFFER_BYTES, Limit
+from lstmconvert.tensors import ArrayTensor, FileTensor, SourceFile, Tensor
+
+#: Filters that HDF5 carries itself. Any other would be a plug-in: native code named by the file.
+_FILTERS = frozenset({h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32})
+
+#: The latest blocks of the file are kept: groups and their headers lie near each other.
+_BLOCK, _BLOCKS = 1 << 16, 8
+
+#: The limits that every object of a file is held against.
+_OFTEN = (
+    limits.HDF5_DEPTH,
+    limits.HDF5_OBJECTS,
+    limits.PATH_LENGTH,
+    limits.ATTRIBUTE_BYTES,
+    limits.TENSOR_BYTES,
+    limits.RANK,
+)
+
+#: A byte that is no UTF-8 is spelled with so many letters.
+_SPELLED = 4
+
+_HEAP = b"GCOL"
+_LENGTH, _HEAP_OBJECT, _HEAP_HEADER = struct.Struct("<Q"), struct.Struct("<H6xQ"), 16
+
+def read(source: SourceFile, offset: int = 0, size: int | None = None) -> Tree:
+    """Walk the HDF5 file that lies at bytes `offset` to `offset + size` of an open file.
+
+    Raises:
+        CorruptFile: HDF5 cannot parse it, or it holds a link, external storage, a virtual dataset,
+            a foreign filter, or a dataset without stored data.
+        LimitExceeded: it is deeper, larger or denser than the limits allow.
+    """
+    window = _Exact(source, offset, size)
+    walk = _Walk(window)
+    try:
+        file = h5py.File(window, "r")
+        if file.id.get_create_plist().get_sizes() != (_LENGTH.size, _LENGTH.size):
+            raise OSError("its addresses are not of eight bytes, as Keras's are")
+        root = h5g.open(file.id, b"/")
+        walk.group(root, h5o.get_info(root).addr, "", 0)
+    except LSTMConvertError:
+        raise
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, UnicodeError) as error:
+        # What h5py raises on broken files depends on where the break is.
+        raise CorruptFile(
+            f"HDF5 cannot read it: {_reason(error)}",
+            where=source.path,
+            hint="the file is truncated or damaged: copy or download it again",
+        ) from None
+    return Tree(walk.tensors, walk.attributes, frozenset(walk.groups))
+
+
+class _Exact(Window):
+    """A window that gives HDF5 all the bytes it asks for, or an error.
+
+    h5py ignores a short read and goes on with whatever the buffer held. HDF5 goes on for ever over
+    a heap of texts whose free space is of no size.
+    """
+
+    def __init__(self, source: SourceFile, offset: int = 0, size: int | None = None) -> None:
+        super().__init__(source, offset, size)
+        self._blocks: dict[int, bytearray] = {}
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence == io.SEEK_SET:  # the short way: 10,000 layers take 200,000 calls
+            self._position = offset
+            return offset
+        return super().seek(offset, whence)
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]  # typeshed: any buffer
+        count, begin = len(view), self._position
+        if count > self.size - begin:
+            raise OSError("the file ends before its data")
+        number, start = divmod(begin, _BLOCK)
+        if start + count <= _BLOCK:
+            view[:] = (self._blocks.get(number) or self._block(number))[start : start + count]
+        else:
+            self.source.read_into(view, self.offset + begin)
+        self._position = begin + count
+        if view[:4] == _HEAP:
+            _check_heap(view)
+        return count
+
+    def _block(self, number: int) -> bytearray:
+        """Read a block of what HDF5 asks for in crumbs of some hundred bytes."""
+        if len(self._blocks) == _BLOCKS:
+            del self._blocks[next(iter(self._blocks))]
+        begin = number * _BLOCK
+        length = min(_BLOCK, self.size - begin)
+        self._blocks[number] = self.source.read_at(self.offset + begin, length)
+        return self._blocks[number]
+
+
+def _check_heap(heap: memoryview) -> None:
+    """Check that a global heap, or its beginning, has an end (HDF5 file format 3.0, III.E)."""
+    (size,) = _LENGTH.unpack_from(heap, _HEAP_HEADER - _LENGTH.size)
+    offset, end = _HEAP_HEADER, min(size, len(heap)) - _HEAP_HEADER
+    while offset <= end:
+        index, length = _HEAP_OBJECT.unpack_from(heap, offset)
+        # The size of free space, object 0, counts its header; other objects are padded.
+        step = length if index == 0 else _HEAP_HEADER + -(-length // 8) * 8
+        if step < _HEAP_HEADER or step > size - offset:
+            raise OSError("a heap whose objects do not fit into it")
+        offset += step
+
+
+class _Walk:
+    def __init__(self, window: Window) -> None:
+        self.source, self.offset, self.size = window.source, window.offset, window.size
+        self.declared = self.stored = self.text = 0
+        self.tensors: dict[str, Tensor] = {}
+        self.attributes: dict[str, Attributes] = {}
+        self.groups: set[str] = set()
+        self.seen: set[int] = set()
+        self.types: list[tuple[Any, DType]] = []
+        self.count = 0
+        # Looked up once: a file of 10,000 layers has 70,000 objects.
+        self.limits = {limit: limit.value for limit in _OFTEN}
+
+    def check(self, limit: Limit, amount: int, path: str, what: str) -> None:
+        if amount > self.limits[limit]:
+            limit.check(amount, f"{self.source.path}: {path or '/'}", what)
+
+    def fail(self, message: str, path: str, **facts: Any) -> CorruptFile:
+        return CorruptFile(message, where=f"{self.source.path}: {path or '/'}", **facts)
+
+    def group(self, group: Any, address: int, path: str, depth: int) -> None:
+        self.check(limits.HDF5_DEPTH, depth, path, "the nesting of the HDF5 groups")
+        self._once(address, path)
+        self.groups.add(path)
+        attributes = dict(self._attributes(group))
+        if attributes:
+            self.attributes[path] = attributes
+        links: list[tuple[bytes, int, int]] = []
+        group.links.iterate(lambda name, info: links.append((name, info.type, info.u)), info=True)
+        self.count += len(links)
+        self.check(limits.HDF5_OBJECTS, self.count, path, "the number of HDF5 objects")
+        for name, kind, target in links:
+            self._child(group, name, kind, target, path, depth)
+
+    def _once(self, address: int, path: str) -> None:
+        if address in self.seen:
+            raise self.fail("a group or dataset stands in two places, as Keras never writes", path)
+        self.seen.add(address)
+
+    def _child(
+        self, group: Any, name: bytes, kind: int, address: int, path: str, depth: int
+    ) -> None:
+        here = f"{path}/{_text(name)}" if path else _text(name)
+        self.check(limits.PATH_LENGTH, len(here), "", "the length of an HDF5 path")
+        if name in (b"", b".") or b"/" in name or here in self.tensors or here in self.groups:
+            # HDF5 would look such a name up as a path, and might follow a link on its way.
+            raise self.fail("a name that HDF5 cannot write", path, found=repr(name)[:80])
+        if kind != h5l.TYPE_HARD:
+            raise self.fail("a soft or external link, which Keras never writes", here)
+        child = h5o.open(group, name)
+        if isinstance(child, h5g.GroupID):
+            self.group(child, address, here, depth + 1)
+        elif isinstance(child, h5d.DatasetID):
+            self._once(address, here)
+            self.tensors[here] = self._tensor(child, here)
+        else:
+            raise self.fail("a named type, which Keras never writes", here)
+
+    def _attributes(self, group: Any) -> Iterator[tuple[str, str | list[str]]]:
+        for index in range(h5a.get_num_attrs(group)):
+            attribute = h5a.open(group, index=index)
+            space = attribute.get_space()
+            if space.get_simple_extent_type() == h5py.h5s.NULL:
+                continue
+            shape, dtype = space.get_simple_extent_dims(), attribute.dtype
+            size = math.prod(shape) * dtype.itemsize
+            self.check(limits.ATTRIBUTE_BYTES, size, "", "an attribute's size")
+            if size and h5py.check_string_dtype(dtype) is None:
+                continue  # numbers, references: nothing that Keras reads back
+            value = np.empty(shape, dtype)
+            attribute.read(value)
+            texts = _texts(value)
+            self.text += len(texts) if isinstance(texts, str) else sum(map(len, texts))
+            if self.text > _SPELLED * self.size:
+                raise self.fail("attributes that share one text, as Keras never writes", "")
+            yield _text(attribute.name), texts
+
+    def _tensor(self, dataset: Any, path: str) -> Tensor:
+        plist = dataset.get_create_plist()
+        layout = plist.get_layout()
+        if layout == h5d.VIRTUAL:
+            raise self.fail("a virtual dataset, which reads other files", path)
+        if plist.get_external_count():
+            raise self.fail("a dataset with external storage, which reads other files", path)
+        dtype, shape = self._dtype(dataset, path), self._shape(dataset, path)
+        declared = math.prod(shape) * dtype.itemsize
+        self.check(limits.TENSOR_BYTES, declared, path, "the tensor's bytes")
+        if declared == 0:
+            return ArrayTensor(np.zeros(shape, dtype))
+        stored = dataset.get_storage_size()
+        if declared > stored:
+            limits.check_expansion(declared, stored, f"{self.source.path}: {path}")
+        if stored == 0:
+            raise self.fail("a dataset with no stored data", path, found=f"shape {shape}")
+        self._count(declared, stored)
+        if layout == h5d.CONTIGUOUS and dtype.kind != "O":
+            return FileTensor(self.source, self.offset + dataset.get_offset(), shape, dtype)
+        self._check_filters(plist, path)
+        if layout == h5d.CHUNKED:
+            self._check_chunks(dataset, plist.get_chunk(), dtype, path)
+        return DatasetTensor(dataset, shape, dtype, self.source)
+
+    def _count(self, declared: int, stored: int) -> None:
+        """Bound all datasets together: a thousand of them may share their bytes."""
+        self.declared, self.stored = self.declared + declared, self.stored + stored
+        if self.stored > self.size:
+            raise self.fail(
+                "the datasets overlap, or the file is truncated",
+                "",
+                found=f"{self.stored:,} bytes in datasets, {self.size:,} in the file",
+            )
+        limits.check_expansion(self.declared, self.stored, self.source.path)
+
+    def _check_chunks(self, dataset: Any, chunk: tuple[int, ...], dtype: DType, path: str) -> None:
+        size = math.prod(chunk) * dtype.itemsize
+        limits.CHUNK_BYTES.check(size, f"{self.source.path}: {path}", "the size of an HDF5 chunk")
+        count = math.prod(-(-n // step) for n, step in zip(dataset.shape, chunk, strict=True))
+        if dataset.get_num_chunks() != count:  # HDF5 would fill the gaps with zeros
+            raise self.fail(
+                "a dataset with missing chunks",
+                path,
+                found=f"{dataset.get_num_chunks():,}",
+                expected=f"{count:,}",
+            )
+
+    def _check_filters(self, plist: Any, path: str) -> None:
+        for index in range(plist.get_nfilters()):
+            code = plist.get_filter(index)[0]
+            if code not in _FILTERS:
+                raise self.fail(
+                    "a dataset with a foreign compression filter",
+                    path,
+                    found=f"filter {code}",
+                    expected="none, gzip, shuffle or fletcher32",
+                    hint="rewrite the file with h5repack -f NONE",
+                )
+
+    def _shape(self, dataset: Any, path: str) -> tuple[int, ...]:
+        space = dataset.get_space()
+        if space.get_simple_extent_type() == h5py.h5s.NULL:
+            raise self.fail("a dataset without a shape", path)
+        shape = space.get_simple_extent_dims()
+        self.check(limits.RANK, len(shape), path, "the number of axes")
+        return tuple(map(int, shape))
+
+    def _dtype(self, dataset: Any, path: str) -> DType:
+        stored = dataset.get_type()
+        for known, name in self.types:  # a file has one or two, and comparing them is quick
+            if stored.equal(known):
+                return name
+        dtype: DType = stored.dtype
+        if dtype.kind in "biufc" and not stored.equal(h5t.py_create(dtype, logical=True)):
+            # h5py converts these as it reads. The bytes in the file are other numbers.
+            raise self.fail("numbers in a format of their own", path, found=f"nearly {dtype.name}")
+        if dtype.kind in "biufc":
+            self.types = [*self.types[-3:], (stored, dtype)]
+        if dtype.kind == "V" and dtype.itemsize == 2 and dtype.names is None:
+            # Keras writes bfloat16 as an opaque type, with this attribute in a v3 store
+            # (keras/src/saving/saving_lib.py, H5IOStore.__setitem__), and with none in a legacy
+            # one, which it cannot read back. No other dtype of its weights is opaque and of two
+            # bytes.
+            marks = h5py.Dataset(dataset).attrs
+            if "dtype" not in marks or _texts(marks["dtype"]) == "bfloat16":
+                return dtype_of("bfloat16")
+        return dtype
+
+
+class DatasetTensor(Tensor):
+    """A chunked, compressed or compact dataset: read through HDF5, a slab at a time.
+
+    Holding it holds the HDF5 file open.
+    """
+
+    def __init__(
+        self, dataset: Any, shape: tuple[int, ...], dtype: DType, source: SourceFile
+    ) -> None:
+        self._dataset, self.source = h5py.Dataset(dataset), source
+        self._stored = dtype
+        self.shape = shape
+        self.dtype = dtype.newbyteorder("<") if dtype.byteorder == ">" else dtype
+
+    def rows(self, start: int, stop: int) -> Array:
+        if len(self.shape) < 2:
+            return self._read(()).reshape(1, -1)[start:stop]
+        inner = math.prod(self.shape[1:-1])
+        first, last = start // inner, -(-stop // inner)
+        whole = self._read(slice(first, last)).reshape(-1, self.shape[-1])
+        return whole[start - first * inner : stop - first * inner]
+
+    def blocks(self, budget: int = BUFFER_BYTES) -> Iterator[Array]:
+        if len(self.shape) != 1:
+            yield from super().blocks(budget)
+            return
+        step = max(1, budget // self.dtype.itemsize)  # a vector is one row, of any length
+        for start in range(0, self.size, step):
+            yield self._read(slice(start, min(start + step, self.size)))
+
+    def _read(self, selection: slice | tuple[()]) -> Array:
+        try:
+            values: Array = np.asarray(self._dataset[selection])
+        except (OSError, RuntimeError, ValueError) as error:
+            raise CorruptFile(
+                f"HDF5 cannot read {self._dataset.name}: {_reason(error)}", where=self.source.path
+            ) from None
+        if values.dtype.kind == "V":
+            values = values.view(self._stored)
+        return values.astype(self.dtype, copy=False)
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0][:160] if lines else type(error).__name__
+
+
+def _text(name: bytes | str) -> str:
+    if isinstance(name, str):  # h5py decodes with surrogates what is no UTF-8
+        name = name.encode("utf-8", "surrogateescape")
+    return name.decode("utf-8", "backslashreplace")
+
+
+def _texts(value: Any) -> str | list[str]:
+    if isinstance(value, (str, bytes)):
+        return _text(value)
+    if isinstance(value, np.ndarray) and value.ndim:
+        return [_text(item) for item in value.ravel().tolist()]
+    return _text(value.item() if hasattr(value, "item") else str(value))
