@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import re
 import shutil
 import zipfile
 from collections.abc import Callable, Mapping
@@ -63,7 +64,11 @@ def same_as_h5py(model: Model, path: Path) -> None:
 
 
 def _compare(file: h5py.File, place: str, ours: Any) -> None:
-    theirs = np.asarray(file[place][()])
+    # What is no UTF-8 in a name, is spelled in ours.
+    name = re.sub(
+        rb"\\x([0-9a-f]{2})", lambda found: bytes.fromhex(found[1].decode()), place.encode()
+    )
+    theirs = np.asarray(file[name][()])
     if theirs.dtype.byteorder == ">":
         theirs = theirs.astype(theirs.dtype.newbyteorder("<"))
     if theirs.shape != ours.shape or theirs.tobytes() != ours.tobytes():

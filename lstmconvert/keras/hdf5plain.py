@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterator
-from typing import NoReturn
 
 import numpy as np
 
@@ -34,7 +33,7 @@ _TREE = struct.Struct("<4sBBHQQ")  # III.A.1
 _HEAP = struct.Struct("<4sB3xQQQ")  # III.D
 _SYMBOLS = struct.Struct("<4sBxH")  # III.B
 _ENTRY = struct.Struct("<QQI4x16s")  # III.C
-_PAIR = struct.Struct("<QQ")
+_PAIR, _KEY = struct.Struct("<QQ"), struct.Struct("<Q")
 _LAYOUT = struct.Struct("<BBQQ")  # IV.A.2.i
 _SPACE = struct.Struct("<BBBx4x")  # IV.A.2.b
 _UNDEFINED = (1 << 64) - 1
@@ -163,10 +162,8 @@ class _Plain:
         if found:
             self.attributes[path] = found
         tree, heap = _PAIR.unpack(table)
-        names, last = self.names(heap), b""
-        for offset, entry in self.entries(tree, None):
-            end = names.find(b"\0", offset)
-            name = names[offset:end] if 0 <= offset < end else _unfamiliar()
+        last = b""
+        for name, entry in self.entries(tree, None, self.names(heap)):
             if name <= last or name == b"." or b"/" in name:  # sorted, and each stands once
                 raise Unfamiliar
             last = name
@@ -182,15 +179,17 @@ class _Plain:
             raise Unfamiliar
         names, room = self.blocks.at(start, size), size
         while free != _NO_MORE:
-            following, length = _PAIR.unpack_from(names, free)
+            following, length = _PAIR.unpack_from(names, min(free, size))
             room -= length
             if length < _PAIR.size or free + length > size or room < 0:
                 raise Unfamiliar
             free = following
         return names
 
-    def entries(self, address: int, level: int | None) -> Iterator[tuple[int, Entry]]:
-        """Yield the entries of a group, sorted by name: the offset of the name, and the rest."""
+    def entries(
+        self, address: int, level: int | None, names: bytes
+    ) -> Iterator[tuple[bytes, Entry]]:
+        """Yield the entries of a group by name. Each child's names lie between two keys."""
         head = self.blocks.at(address, _TREE.size)
         signature, kind, found, used, _, _ = _TREE.unpack(head)
         is_next = found <= _DEEPEST if level is None else found == level - 1
@@ -198,13 +197,19 @@ class _Plain:
             raise Unfamiliar
         if self.blocks.visit(address):
             raise Unfamiliar
-        keys = struct.unpack(f"<{2 * used + 1}Q", self.blocks.at(
-            address + _TREE.size, 8 * (2 * used + 1)
-        ))
-        for child in keys[1::2]:
-            yield from self.entries(child, found) if found else self.symbols(child)
+        size = _KEY.size * (2 * used + 1)
+        keys = [key for (key,) in _KEY.iter_unpack(self.blocks.at(address + _TREE.size, size))]
+        low = _name(names, keys[0])
+        for child, key in zip(keys[1::2], keys[2::2], strict=True):
+            high = _name(names, key)
+            inside = self.entries(child, found, names) if found else self.symbols(child, names)
+            for name, entry in inside:
+                if not low < name <= high:
+                    raise Unfamiliar
+                yield name, entry
+            low = high
 
-    def symbols(self, address: int) -> Iterator[tuple[int, Entry]]:
+    def symbols(self, address: int, names: bytes) -> Iterator[tuple[bytes, Entry]]:
         signature, version, count = _SYMBOLS.unpack(self.blocks.at(address, _SYMBOLS.size))
         if signature != b"SNOD" or version != 1 or count > self.leaf:
             raise Unfamiliar
@@ -214,7 +219,7 @@ class _Plain:
         for name, header, kind, cached in _ENTRY.iter_unpack(data):
             if kind > 1:  # a soft link
                 raise Unfamiliar
-            yield name, (header, kind, cached)
+            yield _name(names, name), (header, kind, cached)
 
     def dataset(self, parts: dict[int, bytes]) -> Tensor:
         dtype, shape = _dtype(parts[_DATATYPE]), self.shape(parts[_DATASPACE])
@@ -246,5 +251,8 @@ def _dtype(data: bytes) -> DType:
     raise Unfamiliar
 
 
-def _unfamiliar() -> NoReturn:
-    raise Unfamiliar
+def _name(names: bytes, offset: int) -> bytes:
+    end = names.find(b"\0", offset) if offset < len(names) else -1
+    if end < 0:
+        raise Unfamiliar
+    return names[offset:end]

@@ -16,7 +16,7 @@ _ATTRIBUTE = struct.Struct("<BBHHH")  # IV.A.2.m
 _HEAP = struct.Struct("<4sB3xQ")  # III.E, and an object in it
 _OBJECT = struct.Struct("<HH4xQ")
 _REFERENCE = struct.Struct("<IQI")  # VIII.B: length, collection, object
-_SIZE = struct.Struct("<4xI")
+_SIZE, _SPACE = struct.Struct("<4xI"), struct.Struct("<4B")
 #: A datatype's first byte (IV.A.2.d): its version and, in the lower half, its class.
 _VERSION_1 = 0x10
 _FIXED_TEXT, _VARIABLE = 3, 9
@@ -162,12 +162,12 @@ def _parts(data: bytes) -> tuple[bytes, bytes, bytes, bytes]:
 
 def _shape(space: bytes) -> tuple[int, ...] | None:
     """Return a dataspace's shape; None if it holds nothing and has no shape."""
-    version, rank, flags = space[:3]
+    version, rank, flags, kind = _SPACE.unpack_from(space)
     if version == 1 and flags <= 1:
         start = 8
-    elif version == 2 and flags <= 1 and space[3] <= 2:
+    elif version == 2 and flags <= 1 and kind <= 2:
         start = 4
-        if space[3] == 2:
+        if kind == 2:
             return None
     else:
         raise Unfamiliar
