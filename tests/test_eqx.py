@@ -55,6 +55,30 @@ def test_several_cells_among_others_are_numbered(tmp_path: Path) -> None:
     assert len(model.other) == 2
 
 
+def test_a_line_of_hyperparameters_before_the_arrays(tmp_path: Path) -> None:
+    """As Equinox's documentation saves a model: json.dumps, a newline, tree_serialise_leaves."""
+    cell = equinox.nn.LSTMCell(3, 2, key=jax.random.PRNGKey(4))
+    with open(tmp_path / "x.eqx", "wb") as file:
+        file.write(b'{"hidden": 2, "inputs": 3}\n')
+        equinox.tree_serialise_leaves(file, cell)
+    (layer,) = lc.load(tmp_path / "x.eqx").values()
+    kernel = np.concatenate([gate.kernel for gate in layer.cell.gates.values()], 1)
+    assert same_bits(kernel, np.ascontiguousarray(np.asarray(cell.weight_ih).T))
+    (tmp_path / "y.eqx").write_bytes(b'{"hidden": 2}')
+    with pytest.raises(lc.LSTMConvertError, match="no arrays behind"):
+        lc.load(tmp_path / "y.eqx")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("manifest.ocdbt", "Orbax"), ("Manifest.json", "Core ML")]
+)
+def test_folders_of_others_are_called_by_name(name: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(lc.LSTMConvertError, match=message) as error:
+        lc.load(tmp_path)
+    assert error.value.hint
+
+
 def test_what_has_no_names_holds_one_cell(tmp_path: Path) -> None:
     with pytest.raises(lc.LSTMConvertError, match="holds one cell"):
         lc.save(case("bidirectional").layer, tmp_path / "x.eqx", bare=True)

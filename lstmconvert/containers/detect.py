@@ -32,6 +32,19 @@ READS = (
 )
 #: Tags of the fields of an ONNX model that follow ir_version (onnx/onnx.proto, ModelProto).
 _AFTER_IR_VERSION = frozenset(bytes([tag]) for tag in b"\x12\x1a\x22\x28\x32\x3a\x42")
+#: A name inside a folder, what the folder is, and what to do.
+_FOREIGN_FOLDERS = (
+    (
+        "manifest.ocdbt",
+        "a checkpoint of Orbax, which is not read",
+        "restore it with Orbax, and give lstmconvert.save what live.from_flax(params) returns",
+    ),
+    (
+        "Manifest.json",
+        "a package of Core ML",
+        "a neural network in it is read: give Data/com.apple.CoreML/model.mlmodel",
+    ),
+)
 #: First bytes of files that people mistake for models, and what they are.
 _FOREIGN = {
     b"<!DOCTYPE": "an HTML page, perhaps of a download that failed",
@@ -71,11 +84,7 @@ def _open(path: Path, given: load.Given | None, layout: str | None) -> Model:
             return load.load_directory(path, given)
         if _is_tensorflow(path):
             return _open_tensorflow(path, given, layout)
-        raise NotAModel(
-            "a directory that holds no model",
-            where=path,
-            expected=f"{archive.CONFIG} and {archive.WEIGHTS_H5} (an unzipped .keras)",
-        )
+        raise _foreign_folder(path)
     if not path.exists() and Path(f"{path}.index").is_file():
         return _open_tensorflow(path, given, layout)
     source = files.open_source(path)
@@ -89,7 +98,7 @@ def _open(path: Path, given: load.Given | None, layout: str | None) -> Model:
         return _open_document(source, container, layout)
     if container is not None:
         return _open_arrays(source, container, layout)
-    if head.startswith(NPY) and path.name.lower().endswith(".eqx"):
+    if head.startswith((NPY, b"{")) and path.name.lower().endswith(".eqx"):
         return _open_arrays(source, "eqx", layout or "equinox")
     if is_hdf5(source):
         return load.load_hdf5(source, given)
@@ -275,6 +284,18 @@ def _open_json(
             hint=f"give its weights as the source, and --config {path.name}",
         )
     raise NotAModel("a JSON file, and no model", where=path, expected=READS)
+
+
+def _foreign_folder(path: Path) -> NotAModel:
+    names = {entry.name for entry in path.iterdir()}
+    for mark, what, hint in _FOREIGN_FOLDERS:
+        if mark in names:
+            return NotAModel(what, where=path, hint=hint)
+    return NotAModel(
+        "a directory that holds no model",
+        where=path,
+        expected=f"{archive.CONFIG} and {archive.WEIGHTS_H5} (an unzipped .keras)",
+    )
 
 
 def _foreign(source: SourceFile, head: bytes) -> NotAModel:

@@ -1,8 +1,10 @@
 """Equinox's `.eqx`: the leaves of a tree as `.npy` arrays, one after another, without names.
 
-(equinox/_serialisation.py, `tree_serialise_leaves`.) Three or two arrays that have the shapes of an
-`equinox.nn.LSTMCell`'s leaves are one: `weight_ih` (4 units, inputs), `weight_hh` (4 units, units),
-`bias` (4 units,). A cell's name is its number, where there are several.
+(equinox/_serialisation.py, `tree_serialise_leaves`.) Before them may stand a line of JSON, where
+Equinox's documentation has people keep how to build the tree; it is stepped over. Three or two
+arrays that have the shapes of an `equinox.nn.LSTMCell`'s leaves are one: `weight_ih` (4 units,
+inputs), `weight_hh` (4 units, units), `bias` (4 units,). A cell's name is its number, where there
+are several.
 """
 
 from __future__ import annotations
@@ -16,11 +18,13 @@ import numpy as np
 
 from lstmconvert import limits, npy
 from lstmconvert.dtypes import dtype_of
-from lstmconvert.errors import UnsupportedByTarget
+from lstmconvert.errors import CorruptFile, UnsupportedByTarget
 from lstmconvert.files import Window
 from lstmconvert.tensors import SourceFile, Tensor
 
 _KEYS = ("weight_ih", "weight_hh", "bias")
+#: A line of JSON is looked for in so many bytes.
+_LINE_BYTES = 1 << 20
 #: NumPy has no name for bfloat16: it is written as raw bytes of two (jax.numpy.save).
 _RAW, _BFLOAT16 = ("<V2", "|V2"), "bfloat16"
 
@@ -50,7 +54,7 @@ def read(source: SourceFile) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _leaves(source: SourceFile) -> list[Tensor]:
     leaves: list[Tensor] = []
-    offset = 0
+    offset = _after_json(source)
     while offset < source.size:
         limits.EQX_LEAVES.check(len(leaves), source.path, "the number of arrays")
         where = f"{source.path}: array {len(leaves)}"
@@ -63,6 +67,19 @@ def _leaves(source: SourceFile) -> list[Tensor]:
         leaves.append(npy.tensor_at(data, dtype, header.shape, header.fortran, where))
         offset = begin + size
     return leaves
+
+
+def _after_json(source: SourceFile) -> int:
+    """Return where the arrays begin: behind a first line of JSON, if there is one."""
+    head = bytes(source.read_at(0, min(source.size, _LINE_BYTES)))
+    if not head.startswith(b"{"):
+        return 0
+    line, newline, _ = head.partition(b"\n")
+    if not newline:
+        raise CorruptFile(
+            "no arrays behind its line of JSON", where=source.path, expected=".npy arrays"
+        )
+    return len(line) + 1
 
 
 def _cell(leaves: list[Tensor]) -> int:
