@@ -34,6 +34,7 @@ from modern_models import (
 
 import lstmconvert as lc
 from lstmconvert.dtypes import same_bits
+from lstmconvert.errors import UnsupportedByTarget
 
 #: Keras and tf_keras warn of masks that a layer drops, and of their own old formats.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -140,6 +141,31 @@ def test_a_concatenation_of_masks_leaves_keras_its_own_name(tmp_path: Path) -> N
     names = {one["name"] for one in config["config"]["layers"]}
     assert "concatenate_layer" in names
     assert "concatenate" not in names
+
+
+@pytest.mark.parametrize("after", [True, False])
+def test_halves_of_unlike_width_are_refused_where_keras_3_cannot_go_on(
+    after: bool, tmp_path: Path
+) -> None:
+    layer = tf_keras.layers
+    start = layer.Input((4, 3))
+    both = layer.Bidirectional(
+        layer.LSTM(2, return_sequences=True),
+        backward_layer=layer.LSTM(5, return_sequences=True, go_backwards=True),
+        name="both",
+    )
+    x = layer.Dropout(0.1)(both(start))
+    aside = layer.Dense(2)(x if after else start)
+    old = filled(tf_keras.Model(start, [x, aside]), "halves")
+    old.save(tmp_path / "old.h5")
+    if after:
+        with pytest.raises(UnsupportedByTarget, match=r"both: .*equal width"):
+            lc.convert(tmp_path / "old.h5", tmp_path / "today.keras")
+        return
+    lc.convert(tmp_path / "old.h5", tmp_path / "today.keras")
+    given = samples(old, "halves")
+    today = keras.models.load_model(tmp_path / "today.keras")
+    assert_close(outputs(today, given), outputs(old, given))
 
 
 def test_a_class_outside_the_table_is_refused_by_name(tmp_path: Path) -> None:

@@ -93,6 +93,8 @@ def rebuilt(model: Model, stored: Mapping[str, Tensor], how: How) -> Whole | Non
     written = ""
     if era != "keras3":
         graphs = graph.arranged(root)
+        for part in root.walk():
+            _check_halves(part, graphs.get(part))
         if how.store != WEIGHTS:
             written = canonical(Emitter(era, _policy(stored), fit, graphs).root(root))
     elif how.store != WEIGHTS:
@@ -147,6 +149,32 @@ def _tree(model: Model, structure: Structure, era: str, root: Node) -> Part:
         tops = {path.partition("/")[0] for path in structure.paths}
         container = next((name for name in CONTAINERS if name in tops), container)
     return Builder(layers, era, container, groups if structure.kind == _V3 else ()).model(root)
+
+
+def _check_halves(model: Part, calls: graph.Graph | None) -> None:
+    """Refuse halves of unlike width before layers with weights: Keras 3 takes both for as wide as
+    the forward one (keras/src/layers/rnn/bidirectional.py, `compute_output_shape`), and builds what
+    follows for that."""
+    unlike: dict[str, str] = {}
+    before = ""
+    for _, part in model.children if model.is_model else ():
+        refs = (ref for call in calls.calls[part.name] for ref in call.refs()) if calls else ()
+        inputs = [ref.layer for ref in refs] if calls else [before]
+        wide = next((unlike[name] for name in inputs if name in unlike), None)
+        if wide is not None and any(below.weights or below.layer for below in part.walk()):
+            raise unsupported(
+                "Keras 3 builds the layers after it for halves of equal width",
+                wide,
+                "backward_layer",
+            )
+        if wide is not None or (part.class_name == "Bidirectional" and _are_unlike(part.node)):
+            unlike[part.name] = wide or part.name
+        before = part.name
+
+
+def _are_unlike(node: Node) -> bool:
+    halves = [half for key in ("layer", "backward_layer") if (half := node.child(key))]
+    return len({half.config.get("units", half.config.get("filters")) for half in halves}) > 1
 
 
 def _groups(paths: frozenset[str]) -> frozenset[str]:
