@@ -234,3 +234,35 @@ def test_a_keras_layer_that_tensorflow_1_saved(kind: str, tmp_path: Path) -> Non
     assert not model.other
     (found,) = reference.run(layer, saved.x).outputs
     np.testing.assert_allclose(found, saved.y[0], rtol=0, atol=1e-6)
+
+
+def canonical(x: Any) -> Any:
+    """Two bidirectional layers, as CudnnLSTM computes and CudnnLSTMSaveable names them."""
+    name = "cudnn_compatible_lstm_cell"
+    for index in range(2):
+        with v1.variable_scope(f"cudnn_lstm/stack_bidirectional_rnn/cell_{index}"):
+            cells = [LSTMCell(3, forget_bias=0.0, name=name) for _ in range(2)]
+            x = tf.concat(v1.nn.bidirectional_dynamic_rnn(*cells, x, dtype=tf.float32)[0], -1)
+    return x
+
+
+def test_cudnn_s_canonical_form_says_what_it_computes(tmp_path: Path) -> None:
+    saved = Saved(tmp_path, canonical)
+    unknown = ("return_sequences=true", "return_state=false", "stateful=false")
+    more = ("go_backwards=false", "merge_mode=concat", "zero_output_for_mask=false")
+    model = lc.load(saved.path, settings=[*unknown, *more])
+    outer = "cudnn_lstm/stack_bidirectional_rnn"
+    assert list(model) == [f"{outer}/cell_{index}/bidirectional_rnn" for index in range(2)]
+    y = saved.x
+    for layer in model.layers:
+        (y,) = reference.run(layer, y).outputs
+    np.testing.assert_allclose(y, saved.y[0], rtol=0, atol=1e-6)
+
+
+def test_an_opaque_cudnn_buffer_is_no_lstm_that_can_be_read(tmp_path: Path) -> None:
+    with tf.Graph().as_default(), v1.Session() as session:
+        v1.get_variable("cudnn_lstm/opaque_kernel", (240,))
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path / "model.ckpt"), write_meta_graph=False)
+    with pytest.raises(NoLSTM, match="opaque_kernel"):
+        lc.load(tmp_path / "model.ckpt")
