@@ -5,7 +5,8 @@
         <weight name>                  a dataset, at the path that its name spells
 
 A weights-only file has the same without `model_weights`. Lists too long for an attribute are cut
-into `weight_names0`, `weight_names1`, … (keras/src/legacy/saving/legacy_h5_format.py).
+into `weight_names0`, `weight_names1`, … (keras/src/legacy/saving/legacy_h5_format.py). A file of
+Keras 0.x has no lists (`keras0`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lstmconvert.errors import CorruptFile
+from lstmconvert.keras import keras0
 from lstmconvert.keras.stored import Stored
 from lstmconvert.keras.tree import Attributes, Tree
 from lstmconvert.records import dataclass
@@ -43,7 +45,7 @@ class LegacyStore:
 
 def is_legacy(tree: Tree) -> bool:
     """Whether a tree is a legacy store."""
-    return any(
+    return bool(keras0.weight_names(tree.tensors)) or any(
         _listed(tree.attributes.get(path, {}), "layer_names") is not None for path in ("", ROOT)
     )
 
@@ -57,6 +59,9 @@ def read_store(tree: Tree, where: object) -> LegacyStore:
     root = ROOT if ROOT in tree.groups else ""
     attributes = tree.attributes.get(root, {})
     layers = _listed(attributes, "layer_names")
+    unnamed = keras0.weight_names(tree.tensors) if layers is None else {}
+    if unnamed:
+        return _unnamed(tree, unnamed, where)
     if layers is None:
         raise CorruptFile("no layer_names attribute", where=f"{where}: {root or '/'}")
     if len(set(layers)) != len(layers):
@@ -76,6 +81,15 @@ def read_store(tree: Tree, where: object) -> LegacyStore:
         names[layer] = tuple(listed)
         weights[layer] = [_weight(tree, path, name, where) for name in listed]
     return LegacyStore(root, weights, names, _writer(tree, root), tree.tensors)
+
+
+def _unnamed(tree: Tree, listed: Mapping[str, list[str]], where: object) -> LegacyStore:
+    weights = {
+        layer: [_weight(tree, layer, name, where) for name in names]
+        for layer, names in listed.items()
+    }
+    names = {layer: tuple(found) for layer, found in listed.items()}
+    return LegacyStore("", weights, names, {}, tree.tensors)
 
 
 def _weight(tree: Tree, layer: str, name: str, where: object) -> Stored:

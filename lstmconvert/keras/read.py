@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from lstmconvert.errors import CorruptFile, NoLSTM
 from lstmconvert.jsontext import parse
-from lstmconvert.keras import build, legacy, v3store
+from lstmconvert.keras import build, keras0, legacy, v3store
 from lstmconvert.keras.build import Context
 from lstmconvert.keras.cells import by_role
 from lstmconvert.keras.era import Era, era_of
@@ -49,6 +49,8 @@ def parse_config(text: str | bytes, version: str | None, where: object) -> Confi
         CorruptFile: it is no JSON, or no serialized model.
     """
     value = parse(text, where)
+    if keras0.is_config(value):
+        value = keras0.modern(value)
     if isinstance(value, list):  # Keras 0.x
         value = {"class_name": "Sequential", "config": value}
     stated = value.get("keras_version") if isinstance(value, dict) else None
