@@ -6,16 +6,13 @@ import contextlib
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 
-from lstmconvert.dtypes import Array
 from lstmconvert.errors import DestinationError
 from lstmconvert.limits import MIB
 from lstmconvert.locking import alone
-from lstmconvert.streaming import pour
-from lstmconvert.tensors import Tensor
 
 _SUFFIX = "lstmconvert-tmp"
 #: Of a long name, the temporary file carries so many bytes: file systems allow 255.
@@ -219,30 +216,3 @@ def _alive(process: int) -> bool:
     except OSError:
         return True
     return True
-
-
-def check_written(
-    meant: Mapping[str, Tensor], written: Mapping[str, Tensor], destination: Path
-) -> None:
-    """Compare what a file holds with what was meant, bit for bit.
-
-    Raises:
-        DestinationError: a tensor is missing or differs: the disk or the writer is at fault.
-    """
-
-    def compare(key: str, offset: int, piece: Array) -> None:
-        start = offset // piece.itemsize if piece.itemsize else 0
-        found = written[key].elements(start, start + piece.size)
-        if piece.tobytes() != found.tobytes():
-            raise differs(key)
-
-    def differs(key: str) -> DestinationError:
-        return DestinationError(
-            f"what was written differs from what was meant: {key}", where=destination
-        )
-
-    for key, tensor in meant.items():
-        there = written.get(key)
-        if there is None or there.shape != tensor.shape or there.dtype != tensor.dtype:
-            raise differs(key)
-    pour(meant, compare)

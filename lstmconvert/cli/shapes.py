@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from lstmconvert.gates import Gate
-from lstmconvert.layer import Cell
-from lstmconvert.tensors import Shape
+
+if TYPE_CHECKING:  # `batch` counts without them
+    from lstmconvert.layer import Cell
+    from lstmconvert.tensors import Shape
 
 #: Gate -> what it decides, in the order of the design.
 MEANING = {

@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lstmconvert import writing
+from lstmconvert import readback, writing
 from lstmconvert.neighbours import Neighbours
 from lstmconvert.tensors import SourceFile, Tensor
 
@@ -97,7 +97,7 @@ def write(
         destination: the name that the file will take, for errors.
         beside: the file that the container wants beside it, from `beside`.
 
-    Raises as `writing.check_written`.
+    Raises as `readback.check_written`.
     """
     module = module_of(container)
     neighbours = None
@@ -108,7 +108,7 @@ def write(
         neighbours = Neighbours(path, {beside.name: SourceFile(beside.temporary)})
     found, _ = read(container, SourceFile(path), neighbours)
     with writing.flushing(path):
-        writing.check_written(tensors, found, destination)
+        readback.check_written(tensors, found, destination)
     if seal is not None:
         seal()
 

@@ -13,7 +13,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lstmconvert import writing
+from lstmconvert import readback, writing
 from lstmconvert.errors import UnknownOption, UnsupportedByTarget
 from lstmconvert.jsontext import canonical, parse_object
 from lstmconvert.keras import archive, emit, h5write, layerstore, legacy, stored, zipwrite
@@ -83,7 +83,7 @@ def save(
             written = _read_back(temporary, container)
             try:
                 with writing.flushing(temporary):
-                    writing.check_written({**content.tensors, **content.assets}, written, path)
+                    readback.check_written({**content.tensors, **content.assets}, written, path)
             finally:
                 model.source.check()
     return result

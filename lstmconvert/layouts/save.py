@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lstmconvert import writing
+from lstmconvert import readback, writing
 from lstmconvert.containers import arrays
 from lstmconvert.layouts import write
 from lstmconvert.layouts.row import Row
@@ -73,7 +73,7 @@ def save(
             if container in _DOCUMENTS:
                 document = import_module(f"lstmconvert.layouts.{_DOCUMENTS[container]}")
                 written = document.write(temporary, content, texts, beside)
-                writing.check_written(content.tensors, written, path)
+                readback.check_written(content.tensors, written, path)
             else:
                 arrays.write(container, temporary, content.tensors, texts, path, beside)
         finally:

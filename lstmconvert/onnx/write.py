@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from lstmconvert import __version__, metadata, naming, writing
+from lstmconvert import __version__, metadata, naming, readback, writing
 from lstmconvert.containers import safetensors
 from lstmconvert.errors import LSTMConvertError, UnknownOption, UnsupportedByTarget, UsageError
 from lstmconvert.layer import LSTMLayer
@@ -216,7 +216,7 @@ def _write(content: _Content, path: Path, force: bool, source: Path | None) -> N
     with writing.replacing_all([path, beside], force=force, source=source) as (temporary, data):
         seal = safetensors.write(data, parts.weights, lambda: whole or digest.texts(content.model))
         written = safetensors.read(SourceFile(data))[0]
-        writing.check_written(parts.weights, written, beside)
+        readback.check_written(parts.weights, written, beside)
         seal()
         replace(parts, placed=_placed(written, beside.name)).write(temporary, texts)
         content.model.source.check()
@@ -236,7 +236,7 @@ def _read_back(parts: Parts, temporary: Path, path: Path) -> None:
 
     model = skeleton.read(SourceFile(temporary))
     found = {proto.name: model.tensor(proto) for proto in model.proto.graph.initializer}
-    writing.check_written(parts.weights, found, path)
+    readback.check_written(parts.weights, found, path)
 
 
 def _model_proto(opset: int) -> onnx.ModelProto:
