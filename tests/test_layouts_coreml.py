@@ -38,6 +38,28 @@ CONVERT = """
     def bits(text):
         return np.frombuffer(text, np.uint8)
 
+    def built(a):
+        from coremltools.models import datatypes
+        from coremltools.models.neural_network import NeuralNetworkBuilder
+
+        def of(part):
+            gates = ("inputGate", "forgetGate", "outputGate", "blockInput")
+            return [a[gate + part] for gate in gates if gate + part in a]
+
+        features = [("x", datatypes.Array(1))], [("y", datatypes.Array(1))]
+        layer = NeuralNetworkBuilder(*features, disable_rank5_shape_mapping=True).add_unilstm(
+            "lstm", of("RecursionMatrix"), of("WeightMatrix"), of("BiasVector"),
+            hidden_size=2, input_size=3, input_names=["x"], output_names=["y"],
+            inner_activation="SIGMOID_HARD", cell_state_update_activation="RELU",
+            output_activation="TANH", peep=of("PeepholeVector"), output_all=True,
+            cell_clip_threshold=0.2, reverse_input=True)
+        return layer.uniDirectionalLSTM
+
+    options = cases.pop("options")
+    _, ours = lstm_of(ct.utils.load_spec("options.mlmodel"))
+    answers["options|theirs"] = bits(built(options).SerializeToString(deterministic=True))
+    answers["options|ours"] = bits(ours.SerializeToString(deterministic=True))
+
     for name, arrays in cases.items():
         both, (rows, width) = "weight_ih_back" in arrays, arrays["weight_ih"].shape
         side = "bidirectional" if both else "forward"
@@ -77,7 +99,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def found(folder: Path) -> dict[str, Array]:
     for name in NAMES:
         lc.save(case(name).layer, folder / f"{name}.mlmodel")
+    lc.save(with_options(), folder / "options.mlmodel")
     given = {name: lc.arrange(case(name).layer, "coreml-mil") for name in NAMES}
+    given["options"] = lc.arrange(with_options(), "coreml")
     return answers(CONVERT, given, folder)
 
 
@@ -90,6 +114,22 @@ def test_our_layer_is_coremltools_own(name: str, found: dict[str, Array]) -> Non
     kinds = [kind for kind in found[f"{name}|kinds"] if kind != "loadConstantND"]
     lstm = "biDirectionalLSTM" if case(name).both else "uniDirectionalLSTM"
     assert kinds == ["transpose", "expandDims", lstm, "squeeze", "transpose"]
+
+
+def with_options() -> LSTMLayer:
+    """What only a neural network has a place for."""
+    cell = make_cell(
+        np.random.default_rng(4), 3, 2, activation=KERAS3["relu"],
+        recurrent_activation=HARD_SIGMOID_KERAS2, output_activation=KERAS3["tanh"],
+        cell_clip=0.2, gate_parts=("bias", "peephole"),
+    )  # fmt: skip
+    return make_layer(cell, go_backwards=True, return_sequences=True)
+
+
+def test_functions_peepholes_clip_and_direction_are_coremltools_own(
+    found: dict[str, Array],
+) -> None:
+    assert same_bits(found["options|ours"], found["options|theirs"])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -137,7 +177,7 @@ def options_of(path: Path) -> tuple[Any, Any]:
     ("functions", "output"),
     [
         (("relu", HARD_SIGMOID_KERAS2), None),
-        (("linear", HARD_SIGMOID_KERAS3), "tanh"),
+        (("linear", HARD_SIGMOID_KERAS2), "tanh"),
         (("tanh", "tanh"), "relu"),
     ],
 )
@@ -187,6 +227,20 @@ def test_inside_a_pipeline_and_without_a_bias(tmp_path: Path) -> None:
     assert same_bits(layer.forget_gate.kernel, case("no-bias").layer.forget_gate.kernel)
 
 
+def hard(lstm: Any, alpha: float, beta: float) -> None:
+    lstm.activations[0].Clear()
+    lstm.activations[0].sigmoidHard.alpha, lstm.activations[0].sigmoidHard.beta = alpha, beta
+
+
+def test_a_hard_sigmoid_that_says_its_constants(tmp_path: Path) -> None:
+    lc.save(case("plain").layer, tmp_path / "x.mlmodel")
+    path = stranger(
+        tmp_path / "x.mlmodel",
+        lambda model: hard(model.neuralNetwork.layers[4].uniDirectionalLSTM, 0.2, 0.5),
+    )
+    assert options_of(path)[0].recurrent_activation == HARD_SIGMOID_KERAS2
+
+
 def model_of(*layers: LSTMLayer) -> Model:
     return Model(layers=layers, source=Source(container="live"), container="live")
 
@@ -209,6 +263,7 @@ def test_several_layers_and_bare(tmp_path: Path) -> None:
     [
         ({"activation": KERAS3["gelu"]}, "cannot express activation"),
         ({"activation": KERAS3["relu6"]}, "cannot express activation"),
+        ({"recurrent_activation": HARD_SIGMOID_KERAS3}, "cannot express recurrent_activation"),
         ({"dtype": "bfloat16"}, "cannot express dtype"),
         ({"projected": 1}, "projection"),
         ({"gate_clip": 1.0}, "gate_clip"),
@@ -234,6 +289,10 @@ def test_halves_that_differ_in_what_they_share(tmp_path: Path) -> None:
         (lambda _m, p: p.ClearField("activations"), "three functions"),
         (lambda _m, p: p.activations[0].Clear(), "three functions"),
         (lambda _m, p: setattr(p, "outputVectorSize", 7), "not its shape"),
+        (lambda _m, p: setattr(p.params, "cellClipThreshold", -1.0), "no bound"),
+        (lambda _m, p: setattr(p.params, "cellClipThreshold", np.nan), "no bound"),
+        (lambda _m, p: hard(p, 0.25, 0.5), "three functions"),
+        (lambda _m, p: hard(p, np.nan, 0.5), "three functions"),
         (lambda _m, p: setattr(p, "inputVectorSize", 0), "not its shape"),
         (lambda _m, p: setattr(p, "outputVectorSize", 1 << 60), "above the limit"),
         (lambda _m, p: setattr(p.params, "coupledInputAndForgetGate", True), "coupled"),

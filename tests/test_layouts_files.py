@@ -427,3 +427,13 @@ def test_json_keeps_every_bit(tmp_path: Path) -> None:
         lc.save(layer, tmp_path / "x.json", layout="torch", force=True)
         found = lc.load(tmp_path / "x.json")["lstm"]
         assert same_bits(found.forget_gate.kernel, layer.forget_gate.kernel)
+
+
+def test_a_wrong_from_is_told_the_right_one(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    arrays = lc.arrange(make_layer(make_cell(np.random.default_rng(1), 3, 2)), "mlx")
+    found = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
+    save_file(found, tmp_path / "x.safetensors")
+    _, hint = failure("convert", tmp_path / "x.safetensors", tmp_path / "y.npz", "--from", "torch")
+    assert "--from mlx" in hint

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lstmconvert import limits, metadata
-from lstmconvert.activations import LINEAR, Activation
+from lstmconvert.activations import HARD_SIGMOID_KERAS2, LINEAR, SIGMOID, TANH, Activation
 from lstmconvert.containers import coremlspec
 from lstmconvert.errors import CorruptFile, SourceError
 from lstmconvert.jsontext import canonical, parse_object
@@ -28,16 +28,17 @@ ALONE = "_"
 #: What stands for no clip: coremltools writes it so (models/neural_network/builder.py,
 #: add_unilstm). No clip at all cannot be said: a threshold of 0, or none, means 50.
 NO_CLIP, UNSAID_CLIP = 50000.0, 50.0
-#: Our function -> theirs; those with constants take alpha and beta.
-FUNCTIONS: Mapping[str, str] = {
-    "sigmoid": "sigmoid",
-    "tanh": "tanh",
-    "relu": "ReLU",
-    "hard_sigmoid": "sigmoidHard",
-    "scaled_tanh": "scaledTanh",
-    "affine": "linear",
+#: Their functions for recurrent layers -> ours. The messages are empty: the hard sigmoid there is
+#: that of 0.2 and 0.5 alone (NeuralNetwork.proto, UniDirectionalLSTMLayerParams; builder.py,
+#: _set_recurrent_activation).
+FUNCTIONS: Mapping[str, Activation] = {
+    "sigmoid": SIGMOID,
+    "tanh": TANH,
+    "ReLU": Activation("relu"),
+    "sigmoidHard": HARD_SIGMOID_KERAS2,
+    "linear": LINEAR,
 }
-_MEANT = {theirs: ours for ours, theirs in FUNCTIONS.items()}
+_IDENTITY = {"alpha": 1.0, "beta": 0.0}
 #: Two ways to keep numbers, and the dtypes that they are read as.
 DTYPES = {"floatValue": "<f4", "float16Value": "<f2"}
 
@@ -133,6 +134,8 @@ def _lstm(layer: Any, where: str) -> tuple[dict[str, Tensor], Facts]:
         arrays = _arrays(half, lstm.inputVectorSize, lstm.outputVectorSize, where)
         found |= {side + key: tensor for key, tensor in arrays if _is_meant(key, params)}
     clip = params.cellClipThreshold or UNSAID_CLIP
+    if not clip > 0:
+        raise CorruptFile("cellClipThreshold is no bound", where=where, found=clip)
     return found, Facts(
         functions=tuple(_functions(items, where) for items in lists),
         cell_clip=None if clip >= NO_CLIP else exact(clip),
@@ -186,18 +189,19 @@ def _functions(items: Any, where: str) -> tuple[Activation, Activation, Activati
         "an LSTM has three functions of those that Core ML allows one",
         where=where,
         found=", ".join(field.name for item in items for field, _ in item.ListFields()),
-        expected=", ".join(_MEANT),
+        expected=", ".join(FUNCTIONS),
     )
 
 
 def _meant(item: Any) -> Activation | None:
-    fields = [field.name for field, _ in item.ListFields()]
-    if len(fields) != 1 or fields[0] not in _MEANT:
+    fields = item.ListFields()
+    found = FUNCTIONS.get(fields[0][0].name) if len(fields) == 1 else None
+    if found is None:
         return None
-    value = getattr(item, fields[0])
-    constants = {key: exact(getattr(value, key)) for key in value.DESCRIPTOR.fields_by_name}
-    found = Activation(_MEANT[fields[0]], constants)
-    return LINEAR if found == Activation("affine", {"alpha": 1.0, "beta": 0.0}) else found
+    # Constants need not be said, and if they are, they are the only ones.
+    said = {field.name: exact(number) for field, number in fields[0][1].ListFields()}
+    wanted = {**_IDENTITY, **found.constants}
+    return found if all(number == wanted[key] for key, number in said.items()) else None
 
 
 def _texts(model: Any, source: SourceFile) -> dict[str, str]:

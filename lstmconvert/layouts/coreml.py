@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lstmconvert import limits, metadata
-from lstmconvert.activations import LINEAR, Activation
+from lstmconvert.activations import Activation
 from lstmconvert.containers import coremlspec, mlmodel
 from lstmconvert.errors import UnknownOption, UnsupportedByTarget, UsageError
 from lstmconvert.layer import Cell, Direction, LSTMLayer
@@ -27,6 +27,7 @@ from lstmconvert.tensors import SourceFile, Tensor
 _VERSION = 4
 _FLOAT32, _EXACT_ARRAY_MAPPING = 65568, 1
 _STORED = {np.dtype(dtype).name: field for field, dtype in mlmodel.DTYPES.items()}
+_FUNCTIONS = {ours: theirs for theirs, ours in mlmodel.FUNCTIONS.items()}
 _LISTS = {"forward": "activationsForwardLSTM", "backward": "activationsBackwardLSTM"}
 
 
@@ -160,16 +161,9 @@ class _Writer:
                 found=f"unknown: {option}",
                 hint=f"--set {option}=VALUE",
             )
-        if value == LINEAR:
-            value = Activation("affine", {"alpha": 1.0, "beta": 0.0})
-        kind = mlmodel.FUNCTIONS.get(value.name)
-        fields = getattr(item, kind).DESCRIPTOR.fields_by_name if kind else {}
-        if kind is None or value.custom or set(value.constants) != set(fields):
-            raise self._refused(option, str(value), ", ".join(mlmodel.FUNCTIONS))
-        function = getattr(item, kind)
-        function.SetInParent()
-        for key, number in value.constants.items():
-            setattr(function, key, number)
+        if value not in _FUNCTIONS:
+            raise self._refused(option, str(value), ", ".join(map(str, _FUNCTIONS)))
+        getattr(item, _FUNCTIONS[value]).SetInParent()
 
     def _weights(self, weights: Any, side: str) -> None:
         for key in weights.DESCRIPTOR.fields_by_name:

@@ -68,6 +68,7 @@ def model(
             where=where,
             found=", ".join(list(found)[:5]) or "no arrays",
             expected=", ".join(example(row)),
+            hint=_hint(found),
         )
     other = {
         name.removeprefix(naming.OTHER): tensor
@@ -81,6 +82,13 @@ def model(
         layout=row.name,
         other=other,
     )
+
+
+def _hint(found: Mapping[str, Tensor]) -> str:
+    known = find.recognised(found)
+    if known is None:
+        return "lstmconvert formats lists the layouts, and the names of each"
+    return f"its names are those of {known.title}: --from {known.name}, or leave --from away"
 
 
 def modules(
