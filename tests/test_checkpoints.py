@@ -14,6 +14,7 @@ import pytest
 
 import lstmconvert as lc
 from lstmconvert import reference
+from lstmconvert.describe import describe
 from lstmconvert.dtypes import same_bits
 from lstmconvert.errors import CorruptFile, NoLSTM, UnknownOption, UsageError
 from lstmconvert.gates import Gate
@@ -218,3 +219,15 @@ def test_the_digest_of_a_directory_is_of_all_its_files(name: str) -> None:
 
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("name", ["saved_model.pb", "keras_metadata.pb"])
+def test_a_file_of_a_saved_model_stands_for_its_directory(name: str) -> None:
+    directory = FIXTURES / "tf-2.15.1" / "seed95.savedmodel"
+    assert lc.diff(directory / name, directory)
+
+
+def test_a_checkpoint_s_directory_is_described_by_its_files() -> None:
+    found = describe(lc.load(CELLS / "basic"), CELLS / "basic")
+    assert found["source"]["container"] == "checkpoint"
+    assert len(found["source"]["sha256"]) == 64

@@ -126,7 +126,7 @@ def _model(opened: _Opened, given: Given | None, *, takes_open: bool = False) ->
             structure=_structure(content, other),
         ),
         container=opened.container,
-        layout=TF1 if content.cells is not None else None,
+        layout=TF1 if takes_open and content.cells is not None else None,
         other=other,
         optimizer={k: t for k, t in bundle.tensors.items() if k in training},
         texts=_texts(config, keras) if config else {},

@@ -54,7 +54,7 @@ def _extent(model: Model) -> str:
     if is_whole(model):
         return "the whole model"
     cells = [cell.options for layer in model.layers for _, _, cell in layer.cells()]
-    has_options = all(options.recurrent_activation is not UNKNOWN for options in cells)
+    has_options = all(options.activation is not UNKNOWN for options in cells)
     return "the LSTM layers alone" if has_options else "weights only"
 
 

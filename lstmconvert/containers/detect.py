@@ -32,6 +32,8 @@ READS = (
 )
 #: Tags of the fields of an ONNX model that follow ir_version (onnx/onnx.proto, ModelProto).
 _AFTER_IR_VERSION = frozenset(bytes([tag]) for tag in b"\x12\x1a\x22\x28\x32\x3a\x42")
+#: Files that people name where they mean the directory that holds them.
+_OF_A_SAVED_MODEL = frozenset({"saved_model.pb", "keras_metadata.pb"})
 #: A name inside a folder, what the folder is, and what to do.
 _FOREIGN_FOLDERS = (
     (
@@ -129,13 +131,17 @@ def _is_tensorflow(path: Path) -> bool:
         )
     from lstmconvert.tensorflow.table import is_table
 
-    return path.name == "checkpoint" or ".data-" in path.name or is_table(files.open_source(path))
+    is_part = path.name == "checkpoint" or ".data-" in path.name or path.name in _OF_A_SAVED_MODEL
+    is_graph = path.suffix == ".meta" and path.with_suffix(".index").is_file()
+    return is_part or is_graph or is_table(files.open_source(path))
 
 
 def _open_tensorflow(path: Path, given: load.Given | None, layout: str | None) -> Model:
     from lstmconvert.checkpoints import load as tensorflow_load
     from lstmconvert.tensorflow.savedmodel import is_saved_model
 
+    if path.name in _OF_A_SAVED_MODEL and is_saved_model(path.parent):
+        path = path.parent
     if path.is_dir() and is_saved_model(path):
         return tensorflow_load.load_saved_model(path, given)
     return tensorflow_load.load_checkpoint(path, given, layout)
