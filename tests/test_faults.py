@@ -86,9 +86,11 @@ def points(suffix: str) -> int:
 
 
 def spread(count: int, points: int = POINTS) -> list[int]:
-    """Points of time, from the first to the last of `count`, more of them towards the end."""
-    early = range(1, count, max(1, count // points))
-    return sorted({*early, *range(max(1, count - 4), count + 1)})
+    """Points of time, from the first to the last of `count`: half of them where it writes."""
+    begins = max(1, count - count // 5)
+    early = range(1, count, max(1, 2 * count // points))
+    late = range(begins, count, max(1, 2 * (count - begins) // points))
+    return sorted({*early, *late, *range(max(1, count - 4), count + 1)})
 
 
 def check_destination(destination: Path, new: bytes, *, debris: int = 0) -> None:
