@@ -85,6 +85,7 @@ PROTOBUF_BYTES = Limit("protobuf_bytes", 256 * MIB, "10,000 layers' object graph
 PROTOBUF_MESSAGES = Limit("protobuf_messages", 5_000_000, "a layer takes a hundred or so")
 PARTITIONS = Limit("partitions", 1024, "TensorFlow cuts a variable over a few servers")
 COREML_BYTES = Limit("coreml_bytes", (1 << 31) - 1, "a protocol buffer holds no more")
+COREML_MESSAGES = Limit("coreml_messages", 1_000_000, "a layer takes some forty")
 FLATBUFFER_BYTES = Limit("flatbuffer_bytes", (1 << 31) - 1, "its offsets have 31 bits")
 ONNX_DEPTH = Limit("onnx_depth", 90, "a graph in a node takes three levels; protobuf allows 100")
 ONNX_NODES = Limit("onnx_nodes", 2_000_000, "10,000 layers with functions put in are 400,000")

@@ -30,7 +30,7 @@ _VERSIONS = {(1, 0): (2, "latin-1"), (2, 0): (4, "latin-1"), (3, 0): (4, "utf-8"
 
 #: NumPy's one-letter kinds and the sizes that mean the same on every machine (no float128).
 _KINDS = {"b": {1}, "i": {1, 2, 4, 8}, "u": {1, 2, 4, 8}, "f": {2, 4, 8}, "c": {8, 16}}
-_DESCR = re.compile(r"([<>|])([biufc])(\d{1,2})")
+_DESCR = re.compile(r"([<>|])([biufc])([0-9]{1,2})")
 #: What the other kinds are, by their letters, to refuse them by name.
 _FOREIGN = {
     "O": "Python objects",
@@ -44,7 +44,7 @@ _FOREIGN = {
 
 _VALUE = r"'(?P<text>[^'\\]*)'|(?P<flag>True|False)|\((?P<shape>[^()]*)\)"
 _ENTRY = re.compile(rf"\s*'(?P<key>descr|fortran_order|shape)'\s*:\s*(?:{_VALUE})\s*(?:,|$)")
-_SHAPE = re.compile(r"\s*|(?:\s*\d{1,19}\s*,)+\s*(?:\d{1,19}\s*)?")
+_SHAPE = re.compile(r" *|(?: *[0-9]{1,19} *,)+ *(?:[0-9]{1,19} *)?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -363,3 +363,12 @@ def deep_pickle(found: Files, bench: Bench) -> None:
 @attack("pt", "expands beyond")
 def bomb(found: Files, bench: Bench) -> None:
     _torch(found, {"data/0": bytes(1 << 27)}, zipfile.ZIP_DEFLATED)
+
+
+@attack("pt", "bad CRC-32")
+def storage_damaged(found: Files, bench: Bench) -> None:
+    # torch itself gives what lay in memory, and no error.
+    with zipfile.ZipFile(BytesIO(main_of(found))) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("data/0"))
+        numbers = archive.read(name)
+    swapped(found, numbers, bytes([numbers[0] ^ 1]) + numbers[1:])

@@ -84,6 +84,7 @@ FILES: dict[str, Callable[[Path], Path]] = {
     "protobuf_bytes": kind("checkpoint"),
     "protobuf_messages": kind("savedmodel"),
     "coreml_bytes": kind("mlmodel"),
+    "coreml_messages": kind("mlmodel"),
     "flatbuffer_bytes": kind("tflite"),
     "onnx_nodes": lambda folder: converted(folder / "x.onnx"),
     "ratio": packed,

@@ -92,6 +92,8 @@ def test_npy_headers_of_others(tmp_path: Path, header: str) -> None:
         GOOD.replace("(2,)", "(-2,)"),
         GOOD.replace("(2,)", "(2,,)"),
         GOOD.replace("(2,)", "[2]"),
+        GOOD.replace("(2,)", "(\x1c2,)"),
+        GOOD.replace("(2,)", "(2\n,)"),
         GOOD.replace("(2,)", "(3,)"),
         GOOD.replace("(2,)", "(1,)"),
         GOOD.replace("(2,)", "(1099511627776, 1099511627776)"),

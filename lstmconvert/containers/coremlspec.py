@@ -10,6 +10,9 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from lstmconvert import limits
+from lstmconvert.tensorflow.wire import LENGTH, Parser
+
 _PACKAGE = "lstmconvert.coreml"
 #: Message -> field -> its number, `*` if it is repeated, and its type: a scalar or a message.
 _MESSAGES: dict[str, dict[str, str]] = {
@@ -117,6 +120,38 @@ def message(name: str) -> Any:
     from google.protobuf import message_factory
 
     return message_factory.GetMessageClass(_pool().FindMessageTypeByName(f"{_PACKAGE}.{name}"))
+
+
+def check_messages(data: bytes, where: object) -> None:
+    """Count messages and texts before the library makes them: two bytes become a hundred.
+
+    Raises:
+        CorruptFile: it is no protocol buffer.
+        LimitExceeded: there are too many.
+    """
+    parser, count = Parser(where), 0
+    levels = [(_kinds("Model"), parser.fields(data))]
+    while levels:
+        kinds, fields = levels[-1]
+        for number, wire, payload in fields:
+            kind = kinds.get(number)
+            if wire != LENGTH or kind is None or kind == "bytes":
+                continue
+            count += 1
+            if count & 0xFFF == 0:
+                limits.COREML_MESSAGES.check(count, where, "the number of messages")
+            if kind in _MESSAGES and payload:
+                levels.append((_kinds(kind), parser.fields(payload)))
+                break
+        else:
+            levels.pop()
+    limits.COREML_MESSAGES.check(count, where, "the number of messages")
+
+
+@cache
+def _kinds(name: str) -> dict[int, str]:
+    pairs = (text.split() for text in _MESSAGES[name].values())
+    return {int(number.removesuffix("*")): kind for number, kind in pairs}
 
 
 @cache

@@ -74,9 +74,11 @@ def opened(source: SourceFile) -> tuple[dict[str, Tensor], dict[str, str], dict[
     from google.protobuf.message import DecodeError
 
     limits.COREML_BYTES.check(source.size, source.path, "its size")
+    data = bytes(source.read_at(0, source.size))
     try:
-        model = coremlspec.message("Model").FromString(bytes(source.read_at(0, source.size)))
-    except DecodeError:
+        coremlspec.check_messages(data, source.path)
+        model = coremlspec.message("Model").FromString(data)
+    except (DecodeError, CorruptFile):
         raise CorruptFile("not a model of Core ML, or damaged", where=source.path) from None
     found: dict[str, Tensor] = {}
     facts: dict[str, Facts] = {}

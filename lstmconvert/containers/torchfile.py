@@ -16,6 +16,7 @@ import numpy as np
 from lstmconvert.dtypes import Array, dtype_of
 from lstmconvert.errors import CorruptFile, MissingPackage
 from lstmconvert.files import Window
+from lstmconvert.keras.zipmembers import ZipMembers
 from lstmconvert.tensors import ArrayTensor, SourceFile, Tensor
 
 _PICKLE = "data.pkl"
@@ -35,7 +36,7 @@ def read(source: SourceFile) -> dict[str, Tensor]:
 
     Raises:
         MissingPackage: torch is not installed.
-        CorruptFile: torch refuses the file, or it holds no tensors.
+        CorruptFile: torch refuses the file, a checksum is wrong, or it holds no tensors.
     """
     try:
         import torch
@@ -45,6 +46,7 @@ def read(source: SourceFile) -> dict[str, Tensor]:
             where=source.path,
             hint="pip install torch, or save the weights with safetensors.torch.save_file",
         ) from None
+    _check_members(source)
     try:
         found = torch.load(io.BufferedReader(Window(source)), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever torch makes of a file that is not its own
@@ -59,6 +61,15 @@ def read(source: SourceFile) -> dict[str, Tensor]:
     if not tensors:
         raise CorruptFile("no tensors in it", where=source.path, expected="a state_dict")
     return dict(tensors)
+
+
+def _check_members(source: SourceFile) -> None:
+    """Compare the checksum of every member: where one is damaged, torch gives whatever lay in
+    memory, and no error."""
+    members = ZipMembers(source)
+    for name in members.names:
+        members.open(name)
+    members.check_large()
 
 
 def _reason(error: Exception) -> str:
