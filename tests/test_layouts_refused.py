@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cli import SEED95
 from neutral import make_cell, make_layer
 
 import lstmconvert as lc
 from lstmconvert.activations import HARD_SIGMOID_KERAS2, KERAS3
-from lstmconvert.containers.arrays import BARE
+from lstmconvert.containers.arrays import BARE, OPEN
 from lstmconvert.dtypes import same_bits
-from lstmconvert.errors import LOSSY_HINT, LSTMConvertError, UnsupportedByTarget
+from lstmconvert.errors import LOSSY_HINT, LSTMConvertError, UnsupportedByTarget, UsageError
 from lstmconvert.layer import LSTMLayer
 from lstmconvert.layouts.rows import ROWS
 from lstmconvert.model import Model, Source
@@ -116,6 +117,24 @@ def test_each_option_is_kept_or_refused_by_name(
         if container != "c":  # which no one reads
             check_back(layer, path, layout, container, exact=not result.losses)
     assert kept
+
+
+@pytest.mark.parametrize(("layout", "container"), PAIRS)
+def test_other_tensors_are_carried_or_refused(layout: str, container: str, tmp_path: Path) -> None:
+    model = lc.load(SEED95)
+    path = tmp_path / f"x{SUFFIXES[container]}"
+    if ROWS[layout].paired:
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if container not in OPEN:
+            with pytest.raises(UsageError, match="--with-other"):
+                lc.save(model, path, layout=layout, with_other=True, bare=True)
+            assert not list(tmp_path.iterdir())
+            return
+        lc.save(model, path, layout=layout, with_other=True, bare=True)
+    back = lc.load(path, layout=layout if container in BARE else None)
+    assert len(back.other) == len(model.other) == 2
 
 
 def check_refusal(

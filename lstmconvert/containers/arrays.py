@@ -39,6 +39,8 @@ _SIGNATURES = {
     "tflite": (4, b"TFL3"),
     "mat": (0, b"MATLAB "),
 }
+#: Containers that hold arrays of any name, not an LSTM's alone.
+OPEN = frozenset({"safetensors", "npz", "json", "params", "msgpack"})
 #: Containers with no place for metadata: options do not come back from them.
 BARE = frozenset({"msgpack", "eqx"})
 #: Containers whose arrays have the names of one layout.

@@ -105,7 +105,7 @@ def write(
     if not set(tensors) <= set(_KEYS):
         raise UnsupportedByTarget(
             "an .eqx has no names: it holds one cell here, without a name before its arrays",
-            where=path,
+            where=".eqx",
             option="layers",
             target="eqx",
             found=", ".join(tensors)[:80],

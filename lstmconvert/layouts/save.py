@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from lstmconvert import readback, writing
 from lstmconvert.containers import arrays
+from lstmconvert.errors import UsageError
 from lstmconvert.layouts import write
 from lstmconvert.layouts.row import Row
 from lstmconvert.model import Model
@@ -39,6 +40,7 @@ def save(
     from lstmconvert.digest import Digest
     from lstmconvert.targets import Result
 
+    _check_other(model, path, container, how)
     content = write.content(
         model,
         row,
@@ -81,3 +83,18 @@ def save(
     return result
 
 
+def _check_other(model: Model, path: Path, container: str, how: Options) -> None:
+    """Raise where a container has no place for the other tensors that were asked for."""
+    if container in arrays.OPEN:
+        return
+    for option, tensors in (
+        ("--with-other", {**model.other, **model.assets} if how.with_other else {}),
+        ("--with-optimizer", model.optimizer if how.with_optimizer else {}),
+    ):
+        if tensors:
+            raise UsageError(
+                f"{option}: a {path.suffix} of this kind holds LSTMs alone",
+                where=path,
+                found=f"{len(tensors)} other tensors",
+                hint=f"leave {option} away, or write a .safetensors",
+            )
