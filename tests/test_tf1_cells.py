@@ -266,3 +266,24 @@ def test_an_opaque_cudnn_buffer_is_no_lstm_that_can_be_read(tmp_path: Path) -> N
         v1.train.Saver().save(session, str(tmp_path / "model.ckpt"), write_meta_graph=False)
     with pytest.raises(NoLSTM, match="opaque_kernel"):
         lc.load(tmp_path / "model.ckpt")
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        {"W_0": (4, 12), "W_1": (12,), "B": (12,)},
+        {"W_0": (), "W_1": (), "B": (12,)},
+        {"kernel": (7, 12), "bias": (12,), "projection/kernel": ()},
+        {"kernel": (3, 12), "bias": (12,)},
+        {"kernel": (7, 10), "bias": (10,)},
+        {"weights": (7, 12), "biases": (3, 4)},
+    ],
+)
+def test_variables_that_only_look_like_a_cell_s(shapes: Any, tmp_path: Path) -> None:
+    with tf.Graph().as_default(), v1.Session() as session:
+        for name, shape in shapes.items():
+            v1.get_variable(f"rnn/some/{name}", shape)
+        session.run(v1.global_variables_initializer())
+        v1.train.Saver().save(session, str(tmp_path / "model.ckpt"), write_meta_graph=False)
+    with pytest.raises(NoLSTM):
+        lc.load(tmp_path / "model.ckpt")

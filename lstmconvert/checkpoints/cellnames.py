@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from lstmconvert.gates import Gate
@@ -133,7 +133,7 @@ def scopes(tensors: Mapping[str, Tensor], where: object) -> Iterator[Scope]:
     """Yield every scope that is a cell, or may be one, sorted by path.
 
     Raises:
-        CorruptFile: the rows of a kernel that is stored in shards do not fit.
+        CorruptFile: the shards of a kernel are of several dtypes.
     """
     found: dict[str, Scope] = {}
     for key in sorted(tensors):
@@ -154,36 +154,39 @@ def _scope(
     has_norms = any(f"{path}/{norm}" in tensors for norm in _NORMS)
     if f"{path}/recurrent_kernel" in tensors or (bias is None and not has_norms):
         return None
-    kernel, keys = _joined(tensors, f"{path}/{spelling.kernel}", where)
-    if len(kernel.shape) != 2:
+    joined = _joined(tensors, f"{path}/{spelling.kernel}", where)
+    if joined is None:
         return None
-    projection: Tensor | None = None
+    (kernel, keys), projection = joined, None
     if spelling.projection and f"{path}/{spelling.projection}" in tensors:
-        projection, more = _joined(tensors, f"{path}/{spelling.projection}", where)
-        keys |= more
+        joined = _joined(tensors, f"{path}/{spelling.projection}", where)
+        if joined is None:
+            return None
+        projection, keys = joined[0], keys | joined[1]
     own = Scope(path, kernel, bias, projection, spelling, frozenset(keys))
     evidence = _evidence(own, tensors)
-    if evidence is None:
-        return None
-    return Scope(path, kernel, bias, projection, spelling, frozenset(keys), evidence)
+    return None if evidence is None else replace(own, evidence=evidence)
 
 
 def _joined(
     tensors: Mapping[str, Tensor], key: str, where: object
-) -> tuple[Tensor, set[str]]:
-    """Return a variable, and its keys: all of its rows, where 0.x cut it into shards."""
+) -> tuple[Tensor, set[str]] | None:
+    """Return a matrix, and its keys: all of its rows, where 0.x cut it into shards. None if it is
+    none, or its shards are no parts of one."""
     scope, _, leaf = key.rpartition("/")
     match = _SHARD.fullmatch(leaf)
     if match is None or f"{scope}/{match[1]}_1" not in tensors:
-        return tensors[key], {key}
+        return (tensors[key], {key}) if len(tensors[key].shape) == 2 else None
     keys: list[str] = []
     while f"{scope}/{match[1]}_{len(keys)}" in tensors:
         keys.append(f"{scope}/{match[1]}_{len(keys)}")
     shards = [tensors[one] for one in keys]
-    whole = (sum(shard.shape[0] for shard in shards), *shards[0].shape[1:])
+    if any(len(shard.shape) != 2 or shard.shape[1:] != shards[0].shape[1:] for shard in shards):
+        return None
+    whole = (sum(shard.shape[0] for shard in shards), shards[0].shape[1])
     pieces, row = [], 0
     for shard in shards:
-        pieces.append(Piece((row, *(0 for _ in whole[1:])), shard, whole))
+        pieces.append(Piece((row, 0), shard, whole))
         row += shard.shape[0]
     dtype = shards[0].dtype
     return Partitioned(whole, dtype, tuple(pieces), f"{where}: {key}"), set(keys)
