@@ -276,6 +276,19 @@ def deadly() -> None:
     one.convert = killing
 
 
+def test_a_script_needs_no_guard(folder: Path, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, lstmconvert as lc\n"
+        "found = lc.convert_many([sys.argv[1]], sys.argv[2], workers=2)\n"
+        "print(*(outcome.status for outcome in found))\n"
+    )
+    command = [sys.executable, script, folder.absolute(), tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["written", "failed", "written", "written"], done.stderr
+    assert not done.stderr
+
+
 def test_a_file_that_kills_its_worker_fails_alone(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

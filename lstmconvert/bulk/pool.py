@@ -37,7 +37,9 @@ def _context() -> BaseContext:
     # anew in each worker. A fork server has no threads, and has imported it once.
     if not hasattr(os, "fork"):
         return get_context("spawn")
-    context = get_context("forkserver")
+    from lstmconvert.bulk.server import Context  # Windows has not what it is made of
+
+    context = Context()
     context.set_forkserver_preload(_PRELOADED)
     return context
 
