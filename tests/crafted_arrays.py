@@ -372,3 +372,14 @@ def storage_damaged(found: Files, bench: Bench) -> None:
         name = next(name for name in archive.namelist() if name.endswith("data/0"))
         numbers = archive.read(name)
     swapped(found, numbers, bytes([numbers[0] ^ 1]) + numbers[1:])
+
+
+@attack("pt", None)
+def storage_is_a_folder(found: Files, bench: Bench) -> None:
+    # To torch's own reader such a member is empty, and its numbers what lay in memory.
+    data = bytearray(main_of(found))
+    with zipfile.ZipFile(BytesIO(main_of(found))) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("data/3"))
+    entry = data.rindex(name.encode()) - 46  # in the central directory
+    struct.pack_into("<I", data, entry + 38, 0x10)  # external attributes: MS-DOS's directory
+    put(found, bytes(data))

@@ -74,10 +74,12 @@ class _Opened:
 
 
 def _hashed(opened: _Opened) -> set[Path]:
-    """Return the files that the source's SHA-256 is of: all of a SavedModel's directory; of a
-    checkpoint its own, and the note that names it where its directory was given."""
+    """Return the files that the source's SHA-256 is of: all of a SavedModel's directory, but what
+    is a link and none of its own; of a checkpoint its own, and the note that names it where its
+    directory was given."""
     if opened.container == SAVED_MODEL:
-        return {path for path in opened.root.rglob("*") if path.is_file()}
+        found = {path for path in opened.root.rglob("*") if path.is_file()}
+        return {path for path in found if path in opened.files or not path.is_symlink()}
     state = opened.path / "checkpoint"
     return {*opened.files, *([state] if state.is_file() else [])}
 

@@ -6,22 +6,26 @@ such a file is not read at all.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
+import shutil
+import tempfile
+import zipfile
 from collections.abc import Collection, Iterator
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from lstmconvert.dtypes import Array, dtype_of
-from lstmconvert.errors import CorruptFile, MissingPackage
-from lstmconvert.files import Window
+from lstmconvert.errors import CorruptFile, LSTMConvertError, MissingPackage
 from lstmconvert.keras.zipmembers import ZipMembers
 from lstmconvert.tensors import ArrayTensor, SourceFile, Tensor
 
 _PICKLE = "data.pkl"
 #: So deep lies a state_dict inside a checkpoint's own dictionaries.
 _DEPTH = 8
+_PIECE = 1 << 20
 #: Where torch says what it found.
 _UNPICKLER = re.compile(r"WeightsUnpickler error: ([^.\n]*(?:\.\w[^.\n]*)*)")
 
@@ -46,9 +50,11 @@ def read(source: SourceFile) -> dict[str, Tensor]:
             where=source.path,
             hint="pip install torch, or save the weights with safetensors.torch.save_file",
         ) from None
-    _check_members(source)
     try:
-        found = torch.load(io.BufferedReader(Window(source)), map_location="cpu", weights_only=True)
+        with _packed_anew(source) as file:
+            found = torch.load(file, map_location="cpu", weights_only=True)
+    except LSTMConvertError:
+        raise
     except Exception as error:  # whatever torch makes of a file that is not its own
         raise CorruptFile(
             f"torch.load(weights_only=True) refuses it: {_reason(error)[:160]}",
@@ -63,13 +69,24 @@ def read(source: SourceFile) -> dict[str, Tensor]:
     return dict(tensors)
 
 
-def _check_members(source: SourceFile) -> None:
-    """Compare the checksum of every member: where one is damaged, torch gives whatever lay in
-    memory, and no error."""
+@contextlib.contextmanager
+def _packed_anew(source: SourceFile) -> Iterator[IO[bytes]]:
+    """Yield the same members as an archive that is sound, in a nameless file.
+
+    Where a checksum is wrong, or a member is said to be a folder, torch gives whatever lay in
+    memory, and no error.
+    """
     members = ZipMembers(source)
-    for name in members.names:
-        members.open(name)
-    members.check_large()
+    with tempfile.TemporaryFile() as file:
+        with zipfile.ZipFile(file, "w") as archive:
+            for name in members.names:
+                window, info = members.open(name), zipfile.ZipInfo(name)
+                info.file_size = window.size
+                with archive.open(info, "w") as target:
+                    shutil.copyfileobj(io.BufferedReader(window), target, _PIECE)
+        members.check_large()
+        file.seek(0)
+        yield file
 
 
 def _reason(error: Exception) -> str:
