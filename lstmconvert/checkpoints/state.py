@@ -19,15 +19,13 @@ _SLOT = re.compile(
     rf"(Adam|AdamW|AdaMax|Nadam|LazyAdam|Momentum|RMSProp|Adagrad|Adadelta|Ftrl)(_\d+)?"
     rf"|{_POWER.pattern}"
 )
-#: Edges that Keras and `tf.train.Checkpoint` give to what training keeps.
+#: Edges that Keras and `tf.train.Checkpoint` give to what training keeps. Below `keras_api` are the
+#: metrics of `compile` and the states of stateful layers; it leads to weights, too, but not alone.
 _EDGES = frozenset(
     {
         "optimizer",
-        "metrics",
-        "compiled_metrics",
         "keras_api",
         "save_counter",
-        "states",
         "_random_generator",
         "seed_generator",
     }
