@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -127,3 +129,14 @@ def test_an_ellipsis_is_not_written_where_keras_does_not_load_it(tmp_path: Path)
     keras.Model(x, h[..., 0]).save(tmp_path / "a.keras")
     with pytest.raises(UnsupportedByTarget, match="Ellipsis"):
         lc.convert(tmp_path / "a.keras", tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("function", [None, ["relu"], {}, "os.system"])
+def test_a_function_that_is_none_of_the_table_s(function: Any, tmp_path: Path) -> None:
+    model([lambda h, _: [tf.nn.relu(h)]]).save(tmp_path / "old.h5")
+    with h5py.File(tmp_path / "old.h5", "r+") as file:
+        config = json.loads(file.attrs["model_config"])
+        config["config"]["layers"][-1]["config"]["function"] = function
+        file.attrs["model_config"] = json.dumps(config)
+    with pytest.raises(UnsupportedByTarget, match="no operation of Keras 3 is known"):
+        lc.convert(tmp_path / "old.h5", tmp_path / "today.keras")

@@ -186,15 +186,20 @@ def test_what_may_be_another_cell_is_left_to_the_user(tmp_path: Path) -> None:
 def test_dense_layers_and_other_cells_are_left_among_the_others(tmp_path: Path) -> None:
     def build(x: Any) -> Any:
         y = dynamic(lambda: LSTMCell(3, name="foo"))(x)
-        return tf.nn.relu(y @ v1.get_variable("dense/kernel", (3, 8))
-                          + v1.get_variable("dense/bias", (8,)))
+        for name, width in (("dense", 8), ("hidden", 8), ("other_rnn/wide", 4)):
+            y = y @ v1.get_variable(f"{name}/kernel", (y.shape[-1], width))
+            y = tf.nn.relu(y + v1.get_variable(f"{name}/bias", (width,)))
+        return y
 
     saved = Saved(tmp_path, build, optimizer=True)
     model = lc.load(saved.path)
     assert list(model) == ["rnn"]
-    assert sorted(model.other) == ["dense/bias", "dense/kernel"]
-    assert len(model.optimizer) == 2 * 4 + 2
-    assert any("rnn/foo" in note for note in model.notes)
+    layers = ("dense", "hidden", "other_rnn/wide")
+    assert sorted(model.other) == [f"{name}/{x}" for name in layers for x in ("bias", "kernel")]
+    assert len(model.optimizer) == 2 * 8 + 2
+    said = " ".join(model.notes)
+    assert "not by name: rnn/foo" in said
+    assert ("hidden" in said, "other_rnn/wide" in said) == (False, True)
 
 
 def test_cells_side_by_side_are_layers_of_their_own(tmp_path: Path) -> None:

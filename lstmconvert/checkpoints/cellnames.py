@@ -193,8 +193,7 @@ def _joined(
 
 
 def _evidence(scope: Scope, tensors: Mapping[str, Tensor]) -> Evidence | None:
-    outer, _, name = scope.path.rpartition("/")
-    plain = name.replace("_", "").lower()
+    plain = scope.path.rpartition("/")[2].replace("_", "").lower()
     if _LSTM.fullmatch(plain):
         return None if _OTHER_LSTM.fullmatch(plain) else Evidence.NAME
     if not scope.fits or _OTHER.fullmatch(plain):
@@ -204,6 +203,12 @@ def _evidence(scope: Scope, tensors: Mapping[str, Tensor]) -> Evidence | None:
         return Evidence.SHAPES
     # A BasicRNNCell has (input_dim + units, units) there: more rows than columns.
     is_alone = scope.kernel.shape[0] <= scope.kernel.shape[1]
-    if _SAYS_LSTM.fullmatch(plain) or (is_alone and _RUNNERS.fullmatch(outer.rpartition("/")[2])):
+    if _SAYS_LSTM.fullmatch(plain) or (is_alone and is_run(scope.path)):
         return Evidence.SHAPES
     return Evidence.OPEN
+
+
+def is_run(path: str) -> bool:
+    """Whether a scope lies where a cell's would."""
+    outer = path.rpartition("/")[0]
+    return _RUNNERS.fullmatch(outer.rpartition("/")[2]) is not None

@@ -125,9 +125,10 @@ def notes(found: Read) -> tuple[str, ...]:
     if found.guessed:
         taken = "taken for LSTM cells by arrays and place, not by name"
         result.append(f"{taken}: {_listed(found.guessed)}")
-    if found.open:
+    near = [path for path in found.open if cellnames.is_run(path)]
+    if near:
         kept = "kept among the other tensors, though it has the arrays of an LSTM cell"
-        result.append(f"{kept}: {_listed(found.open)}; {_TAKE_THEM}")
+        result.append(f"{kept}: {_listed(near)}; {_TAKE_THEM}")
     return tuple(result)
 
 

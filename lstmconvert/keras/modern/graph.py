@@ -162,7 +162,7 @@ class _Reader:
             if isinstance(one[-1], dict):
                 keywords.update(one[-1])
         keywords = {key: self._structure(value) for key, value in keywords.items()}
-        is_list = len(first) > 1 or part.node.config.get("function") in operations.LISTING
+        is_list = len(first) > 1 or operations.function_of(part) in operations.LISTING
         arguments = operations.read(part, first if is_list else first[0], keywords, self._parts)
         return Call((), {}, tuple(arguments))
 

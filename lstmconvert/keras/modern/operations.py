@@ -43,8 +43,8 @@ class Operation:
     def serialized(self, name: str, config: JsonObject, names: Iterable[str]) -> JsonObject:
         """Return it as Keras 3 serializes it.
 
-        Most operations take a name only since Keras 3.11; they get none, unless the one that Keras
-        makes up could be that of a layer.
+        Most operations take no name in Keras 3.10, and do in 3.15; they get none, unless the one
+        that Keras makes up could be that of a layer.
         """
         made_up = snake_case(self.class_name)
         if any(other.startswith(made_up) for other in names):
@@ -220,6 +220,12 @@ _NEEDED = {
 }  # fmt: skip
 
 
+def function_of(part: Part) -> str:
+    """Return the name of a part's function, without `tf`; empty if its config has none."""
+    function = part.node.config.get("function")
+    return function if isinstance(function, str) else ""
+
+
 def read(
     part: Part, first: Json, keywords: Mapping[str, Json], names: Iterable[str]
 ) -> list[Json]:
@@ -234,9 +240,9 @@ def read(
     Raises:
         UnsupportedByTarget: Keras 3 has no such function, or not with such an argument.
     """
-    function = part.node.config.get("function")
-    operation = OPERATIONS.get(function) if isinstance(function, str) else None
-    if operation is None or not isinstance(function, str):
+    function = function_of(part)
+    operation = OPERATIONS.get(function)
+    if operation is None:
         what = f"no operation of Keras 3 is known for tf.{function}"
         raise unsupported(what, part.name, "function")
     if isinstance(first, list) != (function in LISTING):
