@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from lstmconvert.errors import UnknownLayer
 from lstmconvert.layer import LSTMLayer, OpaqueCell
@@ -57,10 +58,31 @@ class Source:
     structure: Structure | None = None
     files: tuple[Path, ...] = field(default=(), compare=False, repr=False)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # In another process there is no open file: its hash is taken along, as its arrays are.
+        known = (self.container, self.keras_version, self.era, self.sha256, self.structure)
+        return _unpickled, known
+
     @cached_property
     def sha256(self) -> str | None:
         """The SHA-256 of the source; None for a live object."""
         return self.digest()
+
+
+def _unpickled(
+    container: str,
+    keras_version: str | None,
+    era: str | None,
+    digest: str | None,
+    structure: Structure | None,
+) -> Source:
+    return Source(
+        container=container,
+        keras_version=keras_version,
+        era=era,
+        digest=lambda: digest,
+        structure=structure,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

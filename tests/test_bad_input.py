@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import shutil
@@ -16,7 +17,7 @@ from jail import Jail, Run
 
 import lstmconvert
 from lstmconvert import limits
-from lstmconvert.errors import DestinationError, LimitExceeded, SourceError, UsageError
+from lstmconvert.errors import DestinationError, LimitExceeded, NoLSTM, SourceError, UsageError
 
 SOURCE = FIXTURES / KERAS
 LEGACY_WEIGHTS = "../keras-2.3.1/seed95.weights-only.h5"
@@ -348,3 +349,14 @@ def test_every_limit_has_a_reason() -> None:
     assert len(found) > 20
     assert all(limit.reason and limit.default > 0 for limit in found)
     assert len({limit.variable for limit in found}) == len(found)
+
+
+def test_a_custom_class_that_is_passed_over_is_named(tmp_path: Path) -> None:
+    whole = json.loads(members()["config.json"])
+    (lstm,) = [x for x in whole["config"]["layers"] if x["class_name"] == "LSTM"]
+    lstm.update(class_name="MyLSTM", module="mine", registered_name="mine>MyLSTM")
+    config = json.dumps(whole).encode()
+    path = _written(zipped({**members(), "config.json": config}))(tmp_path)
+    with pytest.raises(NoLSTM) as error:
+        lstmconvert.load(path)
+    assert error.value.hint == "lstm: the custom class MyLSTM is left as it is"

@@ -3,11 +3,14 @@ how tf_keras multiplies. Configs are equal as JSON, weights and outputs bit for 
 
 from __future__ import annotations
 
+import io
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras_tools as tools
 import numpy as np
 import pytest
@@ -170,3 +173,31 @@ def test_bfloat16_that_keras_cannot_read_back(tmp_path: Path) -> None:
     lc.convert(tmp_path / "lost.h5", tmp_path / "found.keras")
     again = keras.models.load_model(tmp_path / "found.keras", compile=False)
     tools.assert_same_outputs(tools.call(again, [X]), tools.call(model, [X]))
+
+
+@pytest.mark.parametrize("source", ["keras-3.15.1/seed95.keras", "keras-2.3.1/seed95.h5"])
+@pytest.mark.parametrize("alone", [True, False])
+def test_what_keras_3_3_and_3_5_ask_of_a_file(source: str, alone: bool, tmp_path: Path) -> None:
+    """A group of the model itself, and no key or class that they do not know (tried with 3.3.3,
+    3.5.0 and 3.10.0)."""
+    path = tmp_path / "new.keras"
+    lc.convert(tools.FIXTURES / source, tmp_path / "g.safetensors", lstm_only=alone)
+    lc.convert(tmp_path / "g.safetensors", path)
+    with zipfile.ZipFile(path) as archive:
+        store = io.BytesIO(archive.read("model.weights.h5"))
+    with h5py.File(store) as file:
+        assert "vars" in file
+    if alone or source.endswith(".h5"):
+        text = str(tools.config_of(path))
+        assert "'Orthogonal'" not in text
+
+
+def test_orthogonal_by_the_name_that_every_keras_3_knows(tmp_path: Path) -> None:
+    initializer = keras.initializers.Orthogonal(gain=2.0)
+    layer = filled(keras.layers.LSTM(2, recurrent_initializer=initializer))
+    lc.save(lc.from_keras(layer), tmp_path / "a.keras")
+    assert "'OrthogonalInitializer'" in str(tools.config_of(tmp_path / "a.keras"))
+    again = keras.models.load_model(tmp_path / "a.keras", compile=False).layers[-1]
+    assert again.get_config()["recurrent_initializer"] == layer.get_config()[
+        "recurrent_initializer"
+    ]

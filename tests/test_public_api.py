@@ -7,6 +7,7 @@ import importlib
 import inspect
 import pickle
 import pkgutil
+from pathlib import Path
 
 import pytest
 
@@ -71,3 +72,15 @@ def test_examples_in_docstrings(name: str) -> None:
     result = doctest.testmod(module)
     assert result.attempted > 0
     assert result.failed == 0
+
+
+@pytest.mark.parametrize("name", ["zoo.keras", "fitted.h5", "seed95.npz.keras"])
+def test_a_model_is_pickled_with_its_arrays(name: str, tmp_path: Path) -> None:
+    """As for a process pool: its arrays and the hash of its source come along."""
+    model = lstmconvert.load(Path("fixtures/keras-3.15.1") / name)
+    again = pickle.loads(pickle.dumps(model))  # noqa: S301
+    assert lstmconvert.diff(model, again)
+    assert again.source.sha256 == model.source.sha256
+    for number, one in enumerate((model, again)):
+        lstmconvert.save(one, tmp_path / f"{number}.safetensors")
+    assert (tmp_path / "0.safetensors").read_bytes() == (tmp_path / "1.safetensors").read_bytes()

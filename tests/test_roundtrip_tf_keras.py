@@ -389,3 +389,18 @@ def test_live_models_of_tf_keras(name: str) -> None:
         assert layer.options.merge_mode == tools.model(path)[name].options.merge_mode
     live = lc.to_keras(model, library="tf_keras")
     assert list(live) == list(model)
+
+
+@pytest.mark.parametrize("config", ["seed95.config.json", "seed95.h5"])
+def test_weights_that_are_given_their_config_are_a_whole_model(
+    config: str, tmp_path: Path
+) -> None:
+    folder = FIXTURES / "tf-2.15.1"
+    weights, path = folder / "seed95.weights-only.h5", tmp_path / "whole.h5"
+    lc.convert(weights, tmp_path / "g.safetensors", config=folder / config)
+    assert lc.convert(tmp_path / "g.safetensors", path).whole_model
+    found = tf_keras.models.load_model(path, compile=False)
+    original = tools.loaded(folder / "seed95.h5")
+    assert found.get_config() == original.get_config()
+    xs = tools.inputs_of(folder / "seed95.h5")
+    tools.assert_same_outputs(tools.call(found, xs), tools.call(original, xs))

@@ -201,7 +201,7 @@ class Spelling:
             if isinstance(value, Activation):
                 if value != KERAS3[DEFAULTS[name]]:
                     result[name] = self.activation(value, layer, name)
-            elif value != _default(name):
+            elif not _is_default(name, value):
                 result[name] = self._object(value, name, layer)
         return result
 
@@ -309,9 +309,13 @@ def _unlike(forward: JsonObject, backward: JsonObject) -> bool:
     return shared(forward) != shared(backward)
 
 
-def _default(name: str) -> Json:
-    kind = name.rpartition("_")[2]
-    return object_spec(DEFAULTS[name], name) if kind in _KINDS else DEFAULTS[name]
+def _is_default(name: str, value: Any) -> bool:
+    if name.rpartition("_")[2] not in _KINDS:
+        return bool(value == DEFAULTS[name])
+    # Orthogonal's gain is stated, and 1.0 by default; no other default has a constant.
+    if isinstance(value, dict) and value["config"] == {"gain": 1.0}:
+        value = {**value, "config": {}}
+    return bool(value == object_spec(DEFAULTS[name], name))
 
 
 def _policy(direction: Direction) -> str:

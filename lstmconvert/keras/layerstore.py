@@ -19,6 +19,10 @@ from lstmconvert.tensors import Tensor
 Named = Sequence[tuple[str, LSTMLayer]]
 
 
+#: The names of the models that we make around lone layers.
+SEQUENTIAL, FUNCTIONAL = "sequential", "lstm_layers"
+
+
 def named(layers: Sequence[LSTMLayer]) -> list[tuple[str, LSTMLayer]]:
     """Name each layer as its source does; by its whole path where two have one name."""
     own = [layer.own_name for layer in layers]
@@ -41,7 +45,7 @@ def model_config(layers: Named) -> JsonObject:
     if len(layers) == 1:
         name, layer = layers[0]
         shape = list(input_shape(layer))
-        config = {"name": "sequential", "layers": [_input(layer, "input"), _entry(name, layer)]}
+        config = {"name": SEQUENTIAL, "layers": [_input(layer, "input"), _entry(name, layer)]}
         return {**emit.serialized("keras", "Sequential", config), "build_config": _build(shape)}
     return _functional(layers)
 
@@ -60,7 +64,7 @@ def _functional(layers: Named) -> JsonObject:
         }
         entries.append(_entry(name, layer) | {"inbound_nodes": [{"args": [tensor], "kwargs": {}}]})
     config = {
-        "name": "lstm_layers",
+        "name": FUNCTIONAL,
         "layers": [entry | {"name": entry["config"]["name"]} for entry in entries],
         "input_layers": [[f"{name}_input", 0, 0] for name, _ in layers],
         "output_layers": [[name, 0, k] for name, layer in layers for k in range(_outputs(layer))],
@@ -106,9 +110,12 @@ def _outputs(layer: LSTMLayer) -> int:
 
 
 def v3_store(layers: Named) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return full path -> tensor, and group -> `name` attribute, of a v3 store."""
+    """Return full path -> tensor, and group -> `name` attribute, of a v3 store.
+
+    Keras 3.3 to 3.5 do not open one without a group of the model itself.
+    """
     tensors: dict[str, Tensor] = {}
-    names: dict[str, str] = {}
+    names: dict[str, str] = {"": SEQUENTIAL if len(layers) == 1 else FUNCTIONAL}
     used: dict[str, int] = {}
     for name, layer in layers:
         group = f"layers/{_counted(class_name(layer), used)}"

@@ -185,13 +185,17 @@ def _legacy(model: Model, how: Options) -> Content:
     structure = model.source.structure
     is_legacy = structure is not None and structure.kind == "legacy"
     if structure is not None and is_legacy and model.is_complete and not _is_recast(model):
+        has_config = "model_config" in model.texts
+        # Weights that were given their config become a whole model.
+        start = legacy.ROOT if has_config and not structure.root else ""
+        tensors = _in_place(model, how)
         return Content(
-            tensors=_in_place(model, how),
+            tensors={f"{start}/{path}".strip("/"): tensor for path, tensor in tensors.items()},
             attributes=_legacy_attributes(
-                structure.root, structure.weights, structure.attributes, model.texts
+                structure.root or start, structure.weights, structure.attributes, model.texts
             ),
             layers=tuple(model),
-            whole=bool(structure.root) and "model_config" in model.texts,
+            whole=has_config,
         )
     writer = {"keras_version": _METADATA["keras_version"], "backend": "tensorflow"}
     whole = _rebuilt(model, how, crossing.LEGACY)

@@ -45,6 +45,8 @@ _CLASSES: Mapping[str, Mapping[str, frozenset[str]]] = {
 }
 #: Keras 1 had one class for all weight penalties, under two names (keras/regularizers.py, 1.2.2).
 _RENAMED = {"WeightRegularizer": "L1L2", "L1L2Regularizer": "L1L2", "ActivityRegularizer": "L1L2"}
+#: What Keras 3.3 calls them, and every later one too.
+_OLDEST = {"Orthogonal": "OrthogonalInitializer"}
 _RENAMED_KEYS = {"m": "max_value"}
 #: VarianceScaling's distribution before TensorFlow 1.13.
 _DISTRIBUTIONS = {"normal": "truncated_normal"}
@@ -84,7 +86,7 @@ def spec(kind: str, value: JsonObject) -> JsonObject | None:
     distribution = config.get("distribution")
     if isinstance(distribution, str):
         config["distribution"] = _DISTRIBUTIONS.get(distribution, distribution)
-    return {"class_name": name, "config": config}
+    return {"class_name": _OLDEST.get(name, name), "config": config}
 
 
 def spelled(keyword: str, value: Json, where: str) -> JsonObject | None:

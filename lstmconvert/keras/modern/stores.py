@@ -19,8 +19,7 @@ def v3_store(root: Part, fitted: Fitted) -> tuple[dict[str, Tensor], dict[str, s
     tensors: dict[str, Tensor] = {}
     names: dict[str, str] = {}
     for group, part in _groups(root, ""):
-        if group:
-            names[group] = part.name
+        names[group] = part.name
         for index, tensor in enumerate(part.arrays):
             tensors[f"{group}/vars/{index}".strip("/")] = tensor
         if part.layer is not None:
