@@ -86,6 +86,11 @@ def base64_cut(value: Any, bench: Bench) -> None:
     value["trainable_params"]["lstm"]["weights"][0] = "QUJD"
 
 
+@edit("fdeep", "an integer that no float holds")
+def endless_number(value: Any, bench: Bench) -> None:
+    value["trainable_params"]["lstm"]["weights"] = [10**399] * 56
+
+
 @edit("fdeep", "do not fit each other")
 def another_size(value: Any, bench: Bench) -> None:
     value["trainable_params"]["lstm"]["weights"][0] = "AAAA" * 4

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import crafted_arrays
 import crafted_coreml
+import crafted_matlab
 import crafted_tensorflow
 import crafted_texts
 import pytest
@@ -16,7 +17,7 @@ from crafted_others import OTHERS, valid, written
 from jail import RESIDENT, ROOT, SECONDS, Jail, Run, Watch
 from test_hostile import _numbers, check_refusal, numbers
 
-MODULES = (crafted_arrays, crafted_coreml, crafted_texts, crafted_tensorflow)
+MODULES = (crafted_arrays, crafted_coreml, crafted_matlab, crafted_texts, crafted_tensorflow)
 
 
 def _jail(folder: Path, kinds: list[str], more: str = "") -> Jail:

@@ -14,6 +14,7 @@ import crafted_arrays
 import crafted_config
 import crafted_hdf5
 import crafted_kinds
+import crafted_matlab
 import crafted_onnx
 import crafted_paths
 import crafted_safetensors
@@ -30,8 +31,8 @@ import lstmconvert as lc
 TESTS = Path(__file__).resolve().parent
 LIST = TESTS.parents[1] / "shared" / "SECURITY.md"
 MODULES = (
-    crafted_arrays, crafted_config, crafted_hdf5, crafted_kinds, crafted_onnx, crafted_paths,
-    crafted_safetensors, crafted_tensorflow, crafted_texts, crafted_zip,
+    crafted_arrays, crafted_config, crafted_hdf5, crafted_kinds, crafted_matlab, crafted_onnx,
+    crafted_paths, crafted_safetensors, crafted_tensorflow, crafted_texts, crafted_zip,
 )  # fmt: skip
 
 #: Row -> what attacks so. The keys of a table are the beginnings of its first cells.

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from lstmconvert import files, metadata
+from lstmconvert.containers.jsonarrays import EXACT
 from lstmconvert.dtypes import Array
 from lstmconvert.errors import CorruptFile
 from lstmconvert.jsontext import Json, JsonObject, canonical, parse_object
@@ -149,5 +150,7 @@ def _floats(value: Json, where: str) -> Array:
         return np.frombuffer(raw, "<f4")
     if not all(type(item) in (int, float) for item in value):
         raise CorruptFile("not numbers", where=where)
+    if any(type(item) is int and abs(item) > EXACT for item in value):
+        raise CorruptFile("an integer that no float holds", where=where)
     with np.errstate(over="ignore"):
         return np.array(value, np.float64).astype(np.float32)

@@ -25,7 +25,7 @@ from lstmconvert.tensors import ArrayTensor, SourceFile, Tensor
 
 TENSORS, FORMAT = "tensors", "format"
 #: Beyond this float64 leaves integers out.
-_EXACT = 1 << 53
+EXACT = 1 << 53
 
 
 def looks_like(value: Json) -> bool:
@@ -113,7 +113,7 @@ def _flat(data: Json, shape: tuple[int, ...], where: str) -> Iterator[float | st
     if not shape:
         if isinstance(data, bool) or not isinstance(data, (int, float, str)):
             raise CorruptFile("not a number", where=where, found=str(data)[:40])
-        if isinstance(data, int) and abs(data) > _EXACT:
+        if isinstance(data, int) and abs(data) > EXACT:
             raise CorruptFile("an integer that no float holds", where=where, found=str(data)[:40])
         yield data
         return
