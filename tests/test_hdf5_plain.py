@@ -182,6 +182,18 @@ def test_one_text_for_many_attributes_is_refused(tmp_path: Path) -> None:
         hdf5lib.read(where.source)
 
 
+def test_a_text_longer_than_its_place_is_refused(tmp_path: Path) -> None:
+    """The library makes room for it: gigabytes, and half a minute."""
+    path = tmp_path / "a.h5"
+    written(path, lambda file: file.attrs.__setitem__("name", "y" * 77))
+    data = path.read_bytes()
+    assert data.count(struct.pack("<I", 77)) > 0
+    at = data.find(struct.pack("<I", 77))
+    path.write_bytes(data[:at] + struct.pack("<I", 77 | 1 << 30) + data[at + 4 :])
+    with pytest.raises(CorruptFile, match="longer than its place"):
+        hdf5.read_tree(open_source(path))
+
+
 def test_the_library_is_not_imported_for_a_keras_file() -> None:
     text = (
         "import sys, lstmconvert; m = lstmconvert.load(sys.argv[1]); "

@@ -16,7 +16,6 @@ import numpy as np
 
 from lstmconvert import limits
 from lstmconvert.dtypes import DType
-from lstmconvert.errors import CorruptFile
 from lstmconvert.files import Window
 from lstmconvert.keras import hdf5text
 from lstmconvert.keras.hdf5text import Unfamiliar, name_text
@@ -58,10 +57,14 @@ Entry = tuple[int, int, bytes]
 
 
 def read(window: Window) -> Tree | None:
-    """Return what a file holds, or None if it is not as plain as this."""
+    """Return what a file holds, or None if it is not as plain as this.
+
+    Raises:
+        CorruptFile: a text is longer than its place. The library would believe it, and make room.
+    """
     try:
         return _Plain(window).tree()
-    except (Unfamiliar, struct.error, CorruptFile):
+    except (Unfamiliar, struct.error):
         return None
 
 

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator
 
 from lstmconvert import limits
+from lstmconvert.errors import CorruptFile
 from lstmconvert.files import Window
 
 #: The latest blocks of the file are kept: groups and their headers lie near each other.
@@ -76,6 +77,14 @@ class Blocks:
         if self._left < 0:
             raise Unfamiliar
 
+    def damaged(self, reason: str) -> CorruptFile:
+        """Return the error of a file that no reader can make sense of."""
+        return CorruptFile(
+            f"HDF5 cannot read it: {reason}",
+            where=self._window.source.path,
+            hint="the file is damaged: copy or download it again",
+        )
+
     def visit(self, address: int) -> bool:
         """Whether a node has been visited before."""
         known = address in self._visited
@@ -96,6 +105,8 @@ class Heaps:
         if address not in self._found:
             self._found[address] = self._objects(address)
         data = self._found[address].get(number)
+        if data is not None and length > len(data):
+            raise self._blocks.damaged("a text is longer than its place")
         if data is None or len(data) != length:
             raise Unfamiliar
         self._blocks.spend(length)
