@@ -17,19 +17,10 @@ from lstmconvert import api, optionjson
 from lstmconvert.activations import Activation
 from lstmconvert.bitdiff import TensorDiff, compare_tensors
 from lstmconvert.gates import GATES
-from lstmconvert.layer import (
-    CELL_PARTS,
-    GATE_PARTS,
-    UNKNOWN,
-    Cell,
-    CellOptions,
-    DirectionOptions,
-    LayerOptions,
-    LSTMLayer,
-    OpaqueCell,
-)
+from lstmconvert.layer import CELL_PARTS, GATE_PARTS, Cell, LSTMLayer, OpaqueCell
 from lstmconvert.model import Model
 from lstmconvert.naming import prefix
+from lstmconvert.options import UNKNOWN, CellOptions, DirectionOptions, LayerOptions
 from lstmconvert.report import BY_NAME, BY_SHAPE, LayerDiff, OptionDiff, OtherDiff, Report
 from lstmconvert.tensors import SideBySide, Tensor
 

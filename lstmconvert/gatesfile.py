@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from lstmconvert import metadata, naming, wellformed
+from lstmconvert import metadata, metadataread, naming, wellformed
 from lstmconvert.errors import CorruptFile, NoLSTM, UsageError
 from lstmconvert.gates import Gate
-from lstmconvert.layer import (
-    CELL_PARTS,
-    Cell,
-    CellOptions,
-    Direction,
-    DirectionOptions,
-    GateWeights,
-    LSTMLayer,
-)
+from lstmconvert.layer import CELL_PARTS, Cell, Direction, GateWeights, LSTMLayer
 from lstmconvert.model import Model, Source
+from lstmconvert.options import CellOptions, DirectionOptions
 from lstmconvert.tensors import Tensor
 
 
@@ -63,7 +56,7 @@ def read(
         NoLSTM: there is no metadata, and no tensor has a per-gate name.
     """
     if metadata.KEY in texts:
-        return metadata.Reader(found, where).model(texts[metadata.KEY], container)
+        return metadataread.Reader(found, where).model(texts[metadata.KEY], container)
     layers = tuple(_by_name(found, where))
     if not layers:
         raise NoLSTM(

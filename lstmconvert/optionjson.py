@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from lstmconvert.activations import MATHS_NAMES, Activation
 from lstmconvert.errors import CorruptFile
 from lstmconvert.jsontext import Json, JsonObject
-from lstmconvert.layer import UNKNOWN, CellOptions, DirectionOptions, LayerOptions
+from lstmconvert.options import UNKNOWN, CellOptions, DirectionOptions, LayerOptions
 
 Options = CellOptions | DirectionOptions | LayerOptions
 AnyOptions = TypeVar("AnyOptions", CellOptions, DirectionOptions, LayerOptions)

@@ -12,16 +12,9 @@ from typing import Any
 from lstmconvert import optionjson
 from lstmconvert.activations import KERAS2, KERAS3, MATHS_NAMES, Activation
 from lstmconvert.errors import CorruptFile, UsageError
-from lstmconvert.layer import (
-    UNKNOWN,
-    Cell,
-    CellOptions,
-    Direction,
-    DirectionOptions,
-    LayerOptions,
-    LSTMLayer,
-)
+from lstmconvert.layer import Cell, Direction, LSTMLayer
 from lstmconvert.model import Model, unknown_layer
+from lstmconvert.options import UNKNOWN, CellOptions, DirectionOptions, LayerOptions
 from lstmconvert.records import dataclass
 
 _ACTIVATIONS = ("activation", "recurrent_activation", "output_activation")

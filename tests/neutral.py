@@ -10,16 +10,8 @@ import numpy as np
 from lstmconvert.activations import KERAS3, SIGMOID, TANH, Activation
 from lstmconvert.dtypes import Array, dtype_of
 from lstmconvert.gates import GATES, Gate, columns
-from lstmconvert.layer import (
-    Cell,
-    CellOptions,
-    Direction,
-    DirectionOptions,
-    GateWeights,
-    LayerOptions,
-    LSTMLayer,
-    OpaqueCell,
-)
+from lstmconvert.layer import Cell, Direction, GateWeights, LSTMLayer, OpaqueCell
+from lstmconvert.options import CellOptions, DirectionOptions, LayerOptions
 from lstmconvert.tensors import ArrayTensor, Columns, Tensor
 
 AnyCell = Cell | OpaqueCell

@@ -18,7 +18,8 @@ from lstmconvert.describe import describe
 from lstmconvert.dtypes import same_bits
 from lstmconvert.errors import CorruptFile, NoLSTM, UnknownOption, UsageError
 from lstmconvert.gates import Gate
-from lstmconvert.layer import UNKNOWN, LSTMLayer
+from lstmconvert.layer import LSTMLayer
+from lstmconvert.options import UNKNOWN
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 CELLS = FIXTURES / "tf-1.15.5-cells"

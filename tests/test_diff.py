@@ -20,8 +20,9 @@ from lstmconvert import bitdiff, limits
 from lstmconvert.activations import HARD_SIGMOID_KERAS2, HARD_SIGMOID_KERAS3, SIGMOID, TANH
 from lstmconvert.dtypes import Array, dtype_of
 from lstmconvert.gates import Gate
-from lstmconvert.layer import UNKNOWN, GateWeights, LSTMLayer, OpaqueCell
+from lstmconvert.layer import GateWeights, LSTMLayer, OpaqueCell
 from lstmconvert.model import Model, Source
+from lstmconvert.options import UNKNOWN
 from lstmconvert.tensors import ArrayTensor, Columns, Tensor
 
 

@@ -15,10 +15,11 @@ import lstmconvert as lc
 from lstmconvert.activations import HARD_SIGMOID_KERAS2, HARD_SIGMOID_KERAS3, Activation
 from lstmconvert.dtypes import Array, same_bits
 from lstmconvert.gates import Gate, by_letters
-from lstmconvert.layer import UNKNOWN, LSTMLayer, OpaqueCell
+from lstmconvert.layer import LSTMLayer, OpaqueCell
 from lstmconvert.layouts import find
 from lstmconvert.layouts.rows import ROWS
 from lstmconvert.model import Model
+from lstmconvert.options import UNKNOWN
 from lstmconvert.tensors import ArrayTensor, Tensor
 
 #: The layouts that take a layer of one direction.

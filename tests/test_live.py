@@ -15,10 +15,11 @@ import lstmconvert as lc
 from lstmconvert import live, reference
 from lstmconvert.activations import KERAS3
 from lstmconvert.dtypes import Array, same_bits
-from lstmconvert.layer import UNKNOWN, LSTMLayer
+from lstmconvert.layer import LSTMLayer
 from lstmconvert.live import jax as shared
 from lstmconvert.live.engines import ENGINES
 from lstmconvert.model import Model
+from lstmconvert.options import UNKNOWN
 from lstmconvert.verification import _sequences
 
 with warnings.catch_warnings():

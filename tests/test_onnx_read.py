@@ -24,7 +24,8 @@ from lstmconvert.activations import Activation
 from lstmconvert.dtypes import Array, same_bits
 from lstmconvert.errors import CorruptFile, NoLSTM, SourceError, UnsupportedByTarget
 from lstmconvert.gates import Gate
-from lstmconvert.layer import UNKNOWN, LSTMLayer
+from lstmconvert.layer import LSTMLayer
+from lstmconvert.options import UNKNOWN
 from lstmconvert.reference import run as reference
 
 BOUND = 2e-6

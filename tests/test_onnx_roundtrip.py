@@ -36,10 +36,11 @@ from lstmconvert.errors import (
     UsageError,
 )
 from lstmconvert.gates import Gate
-from lstmconvert.layer import UNKNOWN, LSTMLayer, OpaqueCell
+from lstmconvert.layer import LSTMLayer, OpaqueCell
 from lstmconvert.model import Model
 from lstmconvert.onnx import types
 from lstmconvert.onnx import write as onnx_write
+from lstmconvert.options import UNKNOWN
 from lstmconvert.reference import run as reference
 from lstmconvert.tensors import ArrayTensor
 

@@ -21,17 +21,9 @@ from lstmconvert.activations import SIGMOID, TANH
 from lstmconvert.dtypes import dtype_of, same_bits
 from lstmconvert.errors import UnsupportedByTarget
 from lstmconvert.gates import GATES, Gate, by_letters, fuse, split
-from lstmconvert.layer import (
-    UNKNOWN,
-    Cell,
-    CellOptions,
-    Direction,
-    DirectionOptions,
-    GateWeights,
-    LayerOptions,
-    LSTMLayer,
-)
+from lstmconvert.layer import Cell, Direction, GateWeights, LSTMLayer
 from lstmconvert.model import Model, Source
+from lstmconvert.options import UNKNOWN, CellOptions, DirectionOptions, LayerOptions
 from lstmconvert.tensors import ArrayTensor, Columns
 
 quick = settings(

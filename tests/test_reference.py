@@ -14,7 +14,8 @@ from neutral import from_keras_weights, make_cell, make_layer
 from lstmconvert.activations import LINEAR, SIGMOID, TANH, Activation
 from lstmconvert.errors import UnknownOption, UnsupportedByTarget, UsageError
 from lstmconvert.gates import GATES, Gate
-from lstmconvert.layer import UNKNOWN, Cell, LayerOptions, LSTMLayer, OpaqueCell
+from lstmconvert.layer import Cell, LSTMLayer, OpaqueCell
+from lstmconvert.options import UNKNOWN, LayerOptions
 from lstmconvert.reference import run
 
 RNG = np.random.default_rng(0)

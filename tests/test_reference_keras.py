@@ -16,7 +16,7 @@ import pytest
 from neutral import from_keras_layer
 
 from lstmconvert.activations import KERAS3
-from lstmconvert.layer import UNKNOWN
+from lstmconvert.options import UNKNOWN
 from lstmconvert.reference import Outputs, run
 
 keras = pytest.importorskip("keras")

@@ -25,7 +25,8 @@ from lstmconvert.activations import HARD_SIGMOID_KERAS2, KERAS3, Activation
 from lstmconvert.dtypes import bits, same_bits
 from lstmconvert.errors import LOSSY_HINT, UnknownOption, UnsupportedByTarget, UsageError
 from lstmconvert.gates import Gate
-from lstmconvert.layer import UNKNOWN, Cell, GateWeights, LSTMLayer, OpaqueCell
+from lstmconvert.layer import Cell, GateWeights, LSTMLayer, OpaqueCell
+from lstmconvert.options import UNKNOWN
 from lstmconvert.tensors import ArrayTensor
 
 keras = pytest.importorskip("keras")

@@ -28,8 +28,8 @@ from lstmconvert.errors import (
 )
 from lstmconvert.gates import GATES, Gate
 from lstmconvert.jsontext import canonical, parse, parse_object
-from lstmconvert.layer import UNKNOWN, CellOptions, LayerOptions
 from lstmconvert.model import Model, Source
+from lstmconvert.options import UNKNOWN, CellOptions, LayerOptions
 from lstmconvert.tensors import ArrayTensor, Cast, Columns, SideBySide
 
 LATEST_DIR = FIXTURES / LATEST

@@ -16,8 +16,9 @@ import lstmconvert as lc
 from lstmconvert import verification
 from lstmconvert.activations import Activation
 from lstmconvert.gates import Gate
-from lstmconvert.layer import UNKNOWN, GateWeights, LSTMLayer
+from lstmconvert.layer import GateWeights, LSTMLayer
 from lstmconvert.live.engines import ENGINES
+from lstmconvert.options import UNKNOWN
 from lstmconvert.tensors import ArrayTensor
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -29,16 +29,9 @@ from lstmconvert.checkpoints import cellnames
 from lstmconvert.checkpoints.cellnames import Evidence, Scope
 from lstmconvert.errors import CorruptFile
 from lstmconvert.gates import Gate, by_letters, columns
-from lstmconvert.layer import (
-    UNKNOWN,
-    Cell,
-    CellOptions,
-    Direction,
-    DirectionOptions,
-    GateWeights,
-    LSTMLayer,
-)
+from lstmconvert.layer import Cell, Direction, GateWeights, LSTMLayer
 from lstmconvert.naming import layer_names
+from lstmconvert.options import UNKNOWN, CellOptions, DirectionOptions
 from lstmconvert.tensors import Columns, Rows, Tensor
 
 ORDER = by_letters("icfo")

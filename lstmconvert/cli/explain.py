@@ -10,8 +10,9 @@ from lstmconvert.cli.blocks import Block, blocks_of, every_block
 from lstmconvert.cli.shapes import counted, number
 from lstmconvert.describe import is_per_gate, unknown_options
 from lstmconvert.gates import GATES, columns
-from lstmconvert.layer import UNKNOWN, Cell, LSTMLayer, OpaqueCell
+from lstmconvert.layer import Cell, LSTMLayer, OpaqueCell
 from lstmconvert.model import Model
+from lstmconvert.options import UNKNOWN
 from lstmconvert.stats import Stats, cell_stats
 
 #: A model with more cells than this is shown as one table, a row a cell.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from lstmconvert.describe import is_converted, is_per_gate, is_whole, layout_of
-from lstmconvert.layer import UNKNOWN
 from lstmconvert.model import Model
+from lstmconvert.options import UNKNOWN
 
 #: Container -> what people call it.
 NAMES = {

@@ -11,7 +11,8 @@ from lstmconvert.activations import (
     Activation,
 )
 from lstmconvert.keras.era import DEFAULTS
-from lstmconvert.layer import UNKNOWN, Cell, Direction, LSTMLayer
+from lstmconvert.layer import Cell, Direction, LSTMLayer
+from lstmconvert.options import UNKNOWN
 
 _HARD_SIGMOIDS = {
     KERAS2_HARD_SIGMOID_ALPHA: "hard_sigmoid of Keras 1 and 2, clip(0.2*x + 0.5, 0, 1)",

@@ -15,16 +15,8 @@ from lstmconvert.keras.masks import Mask, reaching
 from lstmconvert.keras.nodes import Node
 from lstmconvert.keras.sketch import CellSketch, DirectionSketch, LayerSketch
 from lstmconvert.keras.stored import CUDNN, FLIPPED, CellArrays
-from lstmconvert.layer import (
-    UNKNOWN,
-    Cell,
-    CellOptions,
-    Direction,
-    DirectionOptions,
-    LayerOptions,
-    LSTMLayer,
-    OpaqueCell,
-)
+from lstmconvert.layer import Cell, Direction, LSTMLayer, OpaqueCell
+from lstmconvert.options import UNKNOWN, CellOptions, DirectionOptions, LayerOptions
 from lstmconvert.records import dataclass
 
 AnyOptions = TypeVar("AnyOptions", DirectionOptions, LayerOptions)

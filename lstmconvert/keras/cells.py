@@ -9,7 +9,8 @@ from lstmconvert.errors import CorruptFile
 from lstmconvert.gates import GATES
 from lstmconvert.keras import stored
 from lstmconvert.keras.stored import ROLES, Arrays, Stored
-from lstmconvert.layer import Cell, CellOptions
+from lstmconvert.layer import Cell
+from lstmconvert.options import CellOptions
 from lstmconvert.tensors import Shape, Tensor
 
 #: The arrays of an LSTM cell, as messages have them.

@@ -18,15 +18,8 @@ from lstmconvert.keras.era import DEFAULTS, Era
 from lstmconvert.keras.modern import objects
 from lstmconvert.keras.modern.objects import serialized as serialized
 from lstmconvert.keras.values import COMPOSITION, object_spec
-from lstmconvert.layer import (
-    UNKNOWN,
-    Cell,
-    CellOptions,
-    Direction,
-    DirectionOptions,
-    LSTMLayer,
-    OpaqueCell,
-)
+from lstmconvert.layer import Cell, Direction, LSTMLayer, OpaqueCell
+from lstmconvert.options import UNKNOWN, CellOptions, DirectionOptions
 from lstmconvert.records import dataclass
 
 TARGET = "Keras 3"

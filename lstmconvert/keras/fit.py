@@ -17,7 +17,8 @@ from lstmconvert.activations import HARD_SIGMOID_KERAS2, HARD_SIGMOID_KERAS3
 from lstmconvert.dtypes import Array
 from lstmconvert.errors import LOSSY_HINT, UnknownOption, UnsupportedByTarget
 from lstmconvert.gates import Gate
-from lstmconvert.layer import UNKNOWN, Cell, Direction, GateWeights, LSTMLayer, OpaqueCell
+from lstmconvert.layer import Cell, Direction, GateWeights, LSTMLayer, OpaqueCell
+from lstmconvert.options import UNKNOWN
 from lstmconvert.tensors import ArrayTensor, Tensor
 
 _GATE_PARTS = ("kernel", "recurrent_kernel", "bias", "recurrent_bias")

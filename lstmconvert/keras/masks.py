@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from lstmconvert.jsontext import Json
 from lstmconvert.keras.nodes import RECURRENT, Node
-from lstmconvert.layer import UNKNOWN, Unknown
+from lstmconvert.options import UNKNOWN, Unknown
 
 Mask = bool | Unknown
 

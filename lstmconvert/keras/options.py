@@ -16,7 +16,7 @@ from lstmconvert.jsontext import Json, JsonObject
 from lstmconvert.keras import values
 from lstmconvert.keras.era import Era
 from lstmconvert.keras.nodes import CONV_LSTM_CLASSES
-from lstmconvert.layer import UNKNOWN, CellOptions, DirectionOptions, LayerOptions
+from lstmconvert.options import UNKNOWN, CellOptions, DirectionOptions, LayerOptions
 
 _MERGE_MODES = ("concat", "sum", "ave", "mul")  # keras/src/layers/rnn/bidirectional.py
 

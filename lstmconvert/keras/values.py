@@ -16,7 +16,7 @@ from lstmconvert.activations import (
 )
 from lstmconvert.errors import CorruptFile
 from lstmconvert.jsontext import Json, JsonObject
-from lstmconvert.layer import UNKNOWN, Unknown
+from lstmconvert.options import UNKNOWN, Unknown
 
 #: Modules whose functions are Keras's own. Anything else is a user's, and only a name to us.
 _KERAS_MODULES = ("keras", "tf_keras", "builtins")

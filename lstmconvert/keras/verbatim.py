@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from lstmconvert.jsontext import Json, JsonObject
 from lstmconvert.keras import values
-from lstmconvert.layer import UNKNOWN, Direction, LSTMLayer
+from lstmconvert.layer import Direction, LSTMLayer
+from lstmconvert.options import UNKNOWN
 
 
 def arguments(layer: LSTMLayer, direction: Direction) -> JsonObject:

@@ -21,8 +21,8 @@ from lstmconvert.keras.fit import Fitter
 from lstmconvert.keras.hdf5 import read_tree
 from lstmconvert.keras.modern import crossing
 from lstmconvert.keras.values import policy
-from lstmconvert.layer import UNKNOWN
 from lstmconvert.model import Model
+from lstmconvert.options import UNKNOWN
 from lstmconvert.records import dataclass
 from lstmconvert.tensors import SourceFile, Tensor
 

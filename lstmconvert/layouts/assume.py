@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from lstmconvert.keras.era import DEFAULTS
-from lstmconvert.layer import UNKNOWN, Direction, LSTMLayer
+from lstmconvert.layer import Direction, LSTMLayer
 from lstmconvert.layouts.rows import ROWS
 from lstmconvert.model import Model
+from lstmconvert.options import UNKNOWN
 
 #: Options of a direction that a Keras layer cannot be without.
 _WANTED = (

@@ -13,15 +13,9 @@ from itertools import pairwise
 from lstmconvert.activations import Activation
 from lstmconvert.errors import LOSSY_HINT, UnknownOption, UnsupportedByTarget, UsageError
 from lstmconvert.gates import Gate
-from lstmconvert.layer import (
-    GATE_PARTS,
-    UNKNOWN,
-    Cell,
-    GateWeights,
-    LSTMLayer,
-    OpaqueCell,
-)
+from lstmconvert.layer import GATE_PARTS, Cell, GateWeights, LSTMLayer, OpaqueCell
 from lstmconvert.layouts.row import Row
+from lstmconvert.options import UNKNOWN
 from lstmconvert.records import dataclass
 from lstmconvert.tensors import ArrayTensor, Tensor
 from lstmconvert.views import Added, Zeros, is_zero

@@ -6,18 +6,9 @@ from collections.abc import Mapping
 
 from lstmconvert.errors import CorruptFile
 from lstmconvert.gates import GATES, Gate
-from lstmconvert.layer import (
-    GATE_PARTS,
-    UNKNOWN,
-    Cell,
-    CellOptions,
-    Direction,
-    DirectionOptions,
-    GateWeights,
-    LayerOptions,
-    LSTMLayer,
-)
+from lstmconvert.layer import GATE_PARTS, Cell, Direction, GateWeights, LSTMLayer
 from lstmconvert.layouts.row import Row, Slot
+from lstmconvert.options import UNKNOWN, CellOptions, DirectionOptions, LayerOptions
 from lstmconvert.records import dataclass
 from lstmconvert.tensors import Shape, Tensor
 from lstmconvert.views import Reshaped, Rows, apart, columns, is_zero, transposed

@@ -12,7 +12,8 @@ from lstmconvert.activations import Activation
 from lstmconvert.errors import UnknownOption, UnsupportedByTarget
 from lstmconvert.jsontext import JsonObject
 from lstmconvert.keras.emit import Spelling, serialized
-from lstmconvert.layer import UNKNOWN, Cell, Direction, LSTMLayer
+from lstmconvert.layer import Cell, Direction, LSTMLayer
+from lstmconvert.options import UNKNOWN
 
 _FLAGS = ("return_sequences", "return_state", "go_backwards", "stateful", "unroll")
 #: What the halves of a Bidirectional may have of their own.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lstmconvert import metadata, naming
+from lstmconvert import metadata, metadataread, naming
 from lstmconvert.dtypes import same_bits
 from lstmconvert.errors import CorruptFile, SourceError
 from lstmconvert.gates import Gate
@@ -150,7 +150,7 @@ class _Recorded:
             **{_other(name): tensor for name, tensor in rest.items()},
         }
         text = canonical(self._value)
-        read = metadata.Reader(tensors, self._where).model(text, container)
+        read = metadataread.Reader(tensors, self._where).model(text, container)
         layers = tuple(self._restored(layer, arranged, row) for layer in read.layers)
         return replace(read, layers=layers, layout=row.name)
 

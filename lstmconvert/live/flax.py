@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lstmconvert.errors import UnsupportedByTarget, UsageError
-from lstmconvert.layer import UNKNOWN, Direction, LSTMLayer
+from lstmconvert.layer import Direction, LSTMLayer
 from lstmconvert.layouts.plain import arrange
 from lstmconvert.live import jax as shared
 from lstmconvert.live.sources import imported, layers_of, value_of
 from lstmconvert.model import Model
+from lstmconvert.options import UNKNOWN
 
 _ROWS = ("flax", "flax-cell")
 _PARAMS = "params"

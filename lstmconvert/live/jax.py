@@ -11,8 +11,9 @@ import numpy as np
 from lstmconvert.activations import LINEAR, SIGMOID, TANH, Activation
 from lstmconvert.dtypes import Array
 from lstmconvert.errors import UnknownOption, UnsupportedByTarget
-from lstmconvert.layer import UNKNOWN, LSTMLayer, Unknown
+from lstmconvert.layer import LSTMLayer
 from lstmconvert.live.sources import imported
+from lstmconvert.options import UNKNOWN, Unknown
 
 Function = Callable[[Any], Any]
 EXTRA = "'lstmconvert[jax]'"

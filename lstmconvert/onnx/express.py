@@ -12,8 +12,9 @@ from dataclasses import replace
 from lstmconvert.activations import Activation
 from lstmconvert.errors import UnknownOption, UnsupportedByTarget
 from lstmconvert.gates import Gate
-from lstmconvert.layer import UNKNOWN, Cell, Direction, GateWeights, LSTMLayer, OpaqueCell
+from lstmconvert.layer import Cell, Direction, GateWeights, LSTMLayer, OpaqueCell
 from lstmconvert.onnx.functions import spell
+from lstmconvert.options import UNKNOWN
 from lstmconvert.views import Added, Zeros
 
 TARGET = "ONNX"

@@ -17,7 +17,7 @@ from lstmconvert.activations import SIGMOID, TANH, Activation
 from lstmconvert.dtypes import FLOATS, Array, bits
 from lstmconvert.errors import CorruptFile, SourceError
 from lstmconvert.gates import GATES, Gate
-from lstmconvert.layer import GATE_PARTS, Cell, CellOptions, GateWeights
+from lstmconvert.layer import GATE_PARTS, Cell, GateWeights
 from lstmconvert.onnx import functions
 from lstmconvert.onnx.constants import Constants, NotConstantError
 from lstmconvert.onnx.initial import initial_states
@@ -25,6 +25,7 @@ from lstmconvert.onnx.negated import Negated, negated
 from lstmconvert.onnx.quantized import SCALES, dequantized, is_quantized
 from lstmconvert.onnx.scopes import DEFAULT_DOMAINS, Scope, attributes
 from lstmconvert.onnx.weights import ORDER, PEEPHOLES
+from lstmconvert.options import CellOptions
 from lstmconvert.tensors import ArrayTensor, Columns, Tensor
 from lstmconvert.views import Reshaped, Rows, is_zero, transposed
 

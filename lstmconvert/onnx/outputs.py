@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 
 import onnx
 
-from lstmconvert.layer import UNKNOWN, Unknown
 from lstmconvert.onnx.constants import Constants, NotConstantError
 from lstmconvert.onnx.nodes import LSTMNode
 from lstmconvert.onnx.scopes import Graphs, attributes
+from lstmconvert.options import UNKNOWN, Unknown
 from lstmconvert.tensors import Tensor
 
 #: Nodes that hand their first input on as it is, as far as its axes go.

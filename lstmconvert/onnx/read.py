@@ -6,23 +6,18 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from lstmconvert import files, metadata, naming
+from lstmconvert import files, metadata, metadataread, naming
 from lstmconvert.dtypes import same_bits
 from lstmconvert.errors import NoLSTM, NotAModel
 from lstmconvert.jsontext import parse_object
-from lstmconvert.layer import (
-    UNKNOWN,
-    Direction,
-    DirectionOptions,
-    LayerOptions,
-    LSTMLayer,
-)
+from lstmconvert.layer import Direction, LSTMLayer
 from lstmconvert.model import Model, Source
 from lstmconvert.onnx import nodes, outputs, scopes, skeleton, values
 from lstmconvert.onnx.constants import Constants
 from lstmconvert.onnx.nodes import LSTMNode
 from lstmconvert.onnx.scopes import Graphs
 from lstmconvert.onnx.skeleton import Skeleton
+from lstmconvert.options import UNKNOWN, DirectionOptions, LayerOptions
 from lstmconvert.tensors import SourceFile, Tensor
 
 CONTAINER = LAYOUT = "onnx"
@@ -103,7 +98,7 @@ def _own(found: Skeleton, graphs: Graphs, text: str) -> Model | None:
         tensors.update(_fused(found, graphs, wanted))
     if wanted - tensors.keys():
         return None
-    model = metadata.Reader(tensors, found.source.path).model(text, CONTAINER)
+    model = metadataread.Reader(tensors, found.source.path).model(text, CONTAINER)
     return replace(model, layout=GATES)
 
 

@@ -20,8 +20,9 @@ from lstmconvert.activations import Activation
 from lstmconvert.dtypes import Array, DType
 from lstmconvert.errors import UnknownOption, UnsupportedByTarget, UsageError
 from lstmconvert.gates import Gate
-from lstmconvert.layer import UNKNOWN, Cell, LSTMLayer, Unknown
+from lstmconvert.layer import Cell, LSTMLayer
 from lstmconvert.maths import apply
+from lstmconvert.options import UNKNOWN, Unknown
 from lstmconvert.reference.products import Convolution, Dense, Products
 
 T = TypeVar("T")

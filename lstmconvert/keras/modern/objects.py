@@ -13,7 +13,7 @@ from lstmconvert.activations import HARD_SIGMOID_KERAS2, KERAS3
 from lstmconvert.dtypes import FLOATS
 from lstmconvert.jsontext import Json, JsonObject
 from lstmconvert.keras import values
-from lstmconvert.layer import Unknown
+from lstmconvert.options import Unknown
 
 _SEED = frozenset({"seed"})
 _CLASSES: Mapping[str, Mapping[str, frozenset[str]]] = {
