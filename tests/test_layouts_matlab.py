@@ -135,7 +135,7 @@ def test_what_it_cannot_hold(tmp_path: Path) -> None:
         assert getattr(caught.value, "option", None) == option
         assert not list(tmp_path.iterdir())
     error, _ = failure("convert", SEED95, tmp_path / "x.mat", "--with-other")
-    assert "MATLAB" in error
+    assert "LSTMs alone" in error
 
 
 @pytest.mark.parametrize(

@@ -303,12 +303,8 @@ def _unlike(forward: JsonObject, backward: JsonObject) -> bool:
 
 
 def _is_default(name: str, value: Any) -> bool:
-    if name.rpartition("_")[2] not in _KINDS:
-        return bool(value == DEFAULTS[name])
-    # Orthogonal's gain is stated, and 1.0 by default; no other default has a constant.
-    if isinstance(value, dict) and value["config"] == {"gain": 1.0}:
-        value = {**value, "config": {}}
-    return bool(value == object_spec(DEFAULTS[name], name))
+    known = DEFAULTS[name]
+    return bool(value == (object_spec(known, name) if name.rpartition("_")[2] in _KINDS else known))
 
 
 def _policy(direction: Direction) -> str:

@@ -174,17 +174,23 @@ _IRREGULAR = {
 }
 
 
+#: The constants of those classes that are defaults of an LSTM layer, and are called by name alone.
+_CONSTANTS = {"Orthogonal": {"gain": 1.0}}
+
+
 def object_spec(value: Json, where: str) -> JsonObject | None:
     """Return an initializer, regularizer or constraint as `{"class_name", "config"}`.
 
-    Nulls of its config are dropped, so that the spellings of different Keras versions compare
-    equal; a class that is not Keras's own keeps its `registered_name`.
+    Nulls of its config are dropped, and the default's constant is stated, so that the spellings of
+    different Keras versions compare equal; a class that is not Keras's own keeps its
+    `registered_name`.
     """
     if value is None:
         return None
     if isinstance(value, str):
         camel = re.sub(r"(?:^|_)([a-z0-9])", lambda m: m[1].upper(), value)
-        return {"class_name": _IRREGULAR.get(value, camel), "config": {}}
+        name = _IRREGULAR.get(value, camel)
+        return {"class_name": name, "config": dict(_CONSTANTS.get(name, {}))}
     if isinstance(value, dict) and "class_name" not in value and isinstance(value.get("name"), str):
         # Keras 1: {"name": "WeightRegularizer", "l1": 0.0, "l2": 0.01}
         rest = {key: item for key, item in value.items() if key != "name"}
@@ -202,6 +208,7 @@ def object_spec(value: Json, where: str) -> JsonObject | None:
     if _is_keras(value):
         # TensorFlow 1 gave its initializers a dtype, which does nothing and is no argument now.
         spec["config"].pop("dtype", None)
+        spec["config"] = {**_CONSTANTS.get(spec["class_name"], {}), **spec["config"]}
     else:
         spec["registered_name"] = value.get("registered_name") or class_name
     return spec
