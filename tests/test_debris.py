@@ -64,3 +64,14 @@ def test_closed_pipe() -> None:
     process.stderr.close()
     assert process.wait() in (0, 141, -13)
     assert not stderr
+
+
+def test_what_a_process_left_whose_parent_does_not_reap_it(tmp_path: Path) -> None:
+    """As below a container's first process that waits for none of its children."""
+    child = subprocess.Popen([sys.executable, "-c", "pass"])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it is over, and not reaped
+    left = tmp_path / f".x.safetensors.{child.pid}.0123abcd.lstmconvert-tmp"
+    left.touch()
+    writing.remove_stale(tmp_path / "x.safetensors")
+    child.wait()
+    assert not left.exists()
