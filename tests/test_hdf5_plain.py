@@ -190,7 +190,7 @@ def test_a_text_longer_than_its_place_is_refused(tmp_path: Path) -> None:
     assert data.count(struct.pack("<I", 77)) > 0
     at = data.find(struct.pack("<I", 77))
     path.write_bytes(data[:at] + struct.pack("<I", 77 | 1 << 30) + data[at + 4 :])
-    with pytest.raises(CorruptFile, match="longer than its place"):
+    with pytest.raises(CorruptFile, match="longer than"):
         hdf5.read_tree(open_source(path))
 
 

@@ -35,12 +35,14 @@ _ENTRY = struct.Struct("<QQI4x16s")  # III.C
 _PAIR, _KEY = struct.Struct("<QQ"), struct.Struct("<Q")
 _LAYOUT = struct.Struct("<BBQQ")  # IV.A.2.i
 _SPACE = struct.Struct("<BBBx4x")  # IV.A.2.b
+_FILL_SIZE = struct.Struct("<3xBI")
 _UNDEFINED = (1 << 64) - 1
 
 #: Header messages (IV.A.2).
 _DATASPACE, _DATATYPE, _DATA_LAYOUT, _ATTRIBUTE, _CONTINUED, _SYMBOL_TABLE = 1, 3, 8, 12, 16, 17
 #: Those that say nothing of names and numbers -> how they begin: room, a fill value, a time.
-_PASSED_BY = {0: b"", 5: b"\2", 18: b"\1"}
+_FILL = 5
+_PASSED_BY = {0: b"", _FILL: b"\2", 18: b"\1"}
 _HARMLESS = 0b101  # flags of messages: it never changes, it is not to be shared
 _CONTIGUOUS = 1
 #: Tables of names, and headers, are of some kilobytes; 10,000 layers have names of 200.
@@ -52,7 +54,8 @@ _DEEPEST = 12
 _NO_MORE = 1
 
 Message = tuple[int, bytes]
-#: Where an object's header is; 1 if its tables, as a group's, are said here too; and those.
+#: Where an object's header is; 1 if its tables, as a group's, are said here too (2: a soft link);
+#: and those.
 Entry = tuple[int, int, bytes]
 
 
@@ -117,7 +120,7 @@ class _Plain:
 
     def item(self, entry: Entry, path: str, depth: int) -> None:
         address, kind, cached = entry
-        if address in self.seen or depth > self.depth or len(self.seen) > self.objects:
+        if address in self.seen or depth > self.depth or len(self.seen) > self.objects or kind > 1:
             raise Unfamiliar
         self.seen.add(address)
         parts: dict[int, bytes] = {}
@@ -154,7 +157,7 @@ class _Plain:
                     blocks.append(_PAIR.unpack(body))
                 elif kind not in _PASSED_BY:
                     yield kind, body
-                elif not body.startswith(_PASSED_BY[kind]):
+                elif not body.startswith(_PASSED_BY[kind]) or (kind == _FILL and not _fits(body)):
                     raise Unfamiliar
         if count:
             raise Unfamiliar
@@ -220,8 +223,6 @@ class _Plain:
             raise Unfamiliar
         data = self.blocks.at(address + _SYMBOLS.size, count * _ENTRY.size)
         for name, header, kind, cached in _ENTRY.iter_unpack(data):
-            if kind > 1:  # a soft link
-                raise Unfamiliar
             yield _name(names, name), (header, kind, cached)
 
     def dataset(self, parts: dict[int, bytes]) -> Tensor:
@@ -243,6 +244,12 @@ class _Plain:
         if sizes[rank:] not in ((), sizes[:rank]):  # the largest it may grow to
             raise Unfamiliar
         return sizes[:rank]
+
+
+def _fits(fill: bytes) -> bool:
+    """Whether a fill value (IV.A.2.f), if there is one, lies within its message."""
+    is_defined, size = _FILL_SIZE.unpack_from(fill)
+    return not is_defined or (is_defined == 1 and bool(size <= len(fill) - _FILL_SIZE.size))
 
 
 def _dtype(data: bytes) -> DType:

@@ -37,7 +37,7 @@ class Blocks:
     """
 
     def __init__(self, window: Window, largest: int) -> None:
-        self._window, self._largest = window, largest
+        self._window, self._largest, self.size = window, largest, window.size
         # Whoever asks for the same bytes again and again follows a file that was made for it.
         self._left = 2 * window.size + _BLOCK
         self._kept: dict[int, bytes] = {}
@@ -102,6 +102,8 @@ class Heaps:
     def text(self, reference: tuple[int, int, int]) -> bytes:
         """Return the text that a length, a heap's address and a number in it refer to."""
         length, address, number = reference
+        if length > self._blocks.size:
+            raise self._blocks.damaged("a text is longer than the file")
         if address not in self._found:
             self._found[address] = self._objects(address)
         data = self._found[address].get(number)

@@ -285,7 +285,7 @@ def _counted(item: Node, used: dict[str, int]) -> str:
 
 
 def _trainable(item: Node) -> bool:
-    return item.config.get("trainable", True) is not False
+    return bool(item.config.get("trainable", True))  # as Keras takes it: 0 is no, too
 
 
 def _join(outer: str, name: str) -> str:

@@ -295,7 +295,7 @@ def _one_axis(value: Json, name: str) -> int:
 
 
 def _trainable(item: Node) -> bool:
-    return item.config.get("trainable", True) is not False
+    return bool(item.config.get("trainable", True))
 
 
 def _join(group: str, part: str) -> str:
