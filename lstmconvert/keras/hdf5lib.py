@@ -30,9 +30,6 @@ from lstmconvert.tensors import ArrayTensor, FileTensor, SourceFile, Tensor
 #: Filters that HDF5 carries itself. Any other would be a plug-in: native code named by the file.
 _FILTERS = frozenset({h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32})
 
-#: The latest blocks of the file are kept: groups and their headers lie near each other.
-_BLOCK, _BLOCKS = 1 << 16, 8
-
 #: The limits that every object of a file is held against.
 _OFTEN = (
     limits.HDF5_DEPTH,
@@ -84,10 +81,6 @@ class _Exact(Window):
     a heap of texts whose free space is of no size.
     """
 
-    def __init__(self, source: SourceFile, offset: int = 0, size: int | None = None) -> None:
-        super().__init__(source, offset, size)
-        self._blocks: dict[int, bytearray] = {}
-
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         if whence == io.SEEK_SET:  # the short way: 10,000 layers take 200,000 calls
             self._position = offset
@@ -96,27 +89,14 @@ class _Exact(Window):
 
     def readinto(self, buffer: object) -> int:
         view = memoryview(buffer).cast("B")  # type: ignore[arg-type]  # typeshed: any buffer
-        count, begin = len(view), self._position
-        if count > self.size - begin:
+        count = len(view)
+        if count > self.size - self._position:
             raise OSError("the file ends before its data")
-        number, start = divmod(begin, _BLOCK)
-        if start + count <= _BLOCK:
-            view[:] = (self._blocks.get(number) or self._block(number))[start : start + count]
-        else:
-            self.source.read_into(view, self.offset + begin)
-        self._position = begin + count
+        self.source.read_into(view, self.offset + self._position)
+        self._position += count
         if view[:4] == _HEAP:
             _check_heap(view)
         return count
-
-    def _block(self, number: int) -> bytearray:
-        """Read a block of what HDF5 asks for in crumbs of some hundred bytes."""
-        if len(self._blocks) == _BLOCKS:
-            del self._blocks[next(iter(self._blocks))]
-        begin = number * _BLOCK
-        length = min(_BLOCK, self.size - begin)
-        self._blocks[number] = self.source.read_at(self.offset + begin, length)
-        return self._blocks[number]
 
 
 def _check_heap(heap: memoryview) -> None:
