@@ -1,7 +1,21 @@
-"""`python -m lstmconvert`: the same as the command `lstmconvert`."""
+"""The command `lstmconvert`, also as `python -m lstmconvert`."""
 
-if __name__ == "__main__":
-    # Imported here alone: each worker of `batch` imports this module, and needs no command line.
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Run the command line. What workers need is imported while the command line is."""
+    if sys.argv[1:2] == ["batch"]:
+        from lstmconvert.bulk import server
+
+        server.begin()
     from lstmconvert.cli.main import main
 
+    main()
+
+
+if __name__ == "__main__":
     main()

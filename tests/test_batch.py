@@ -18,8 +18,9 @@ import pytest
 from cli import KERAS, run
 
 import lstmconvert as lc
-from lstmconvert.bulk import one, pool
+from lstmconvert.bulk.pool import Pool
 from lstmconvert.bulk.report import NAME, Outcome, Report
+from lstmconvert.bulk.sources import Job, Task
 from lstmconvert.errors import CorruptFile, SourceError, UsageError
 
 GOOD = ("both_unlike.keras", "rnn_stack.keras", "seed95.keras")
@@ -263,19 +264,6 @@ class TestConvertMany:
         assert {outcome.kind for outcome in outcomes} == {"ZeroDivisionError"}
 
 
-def deadly() -> None:
-    """Make a worker die of one file."""
-    convert = one.convert
-
-    def killing(job: Any, *rest: Any) -> Any:
-        if "broken" in job.source:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return convert(job, *rest)
-
-    killing.__module__, killing.__qualname__ = one.__name__, "convert"
-    one.convert = killing
-
-
 def test_a_script_needs_no_guard(folder: Path, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
@@ -289,15 +277,43 @@ def test_a_script_needs_no_guard(folder: Path, tmp_path: Path) -> None:
     assert not done.stderr
 
 
+#: A batch in which one file kills the process that converts it.
+DEADLY = """
+import os, signal, sys
+from lstmconvert.bulk import one, server
+convert = one.convert
+def deadly(job, *rest):
+    if "broken" in job.source:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return convert(job, *rest)
+one.convert = deadly
+server.begin()
+assert server._begun, "this process is not single"
+import lstmconvert as lc
+outcomes = lc.convert_many([sys.argv[1]], sys.argv[2], workers=int(sys.argv[3]))
+print(*(f"{outcome.status}:{outcome.kind}" for outcome in outcomes))
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2, 9])
 def test_a_file_that_kills_its_worker_fails_alone(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workers: int, folder: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(pool, "_start", deadly)
-    outcomes = lc.convert_many([folder], tmp_path / "out", workers=2)
-    assert {Path(o.source).name: o.kind for o in outcomes if not o} == {
-        "broken.keras": "BrokenProcessPool"
-    }
+    command = [sys.executable, "-c", DEADLY, folder.absolute(), tmp_path / "out", str(workers)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    written, dead = "written:None", "failed:BrokenProcessPool"
+    assert done.stdout.split() == [written, dead, written, written], done.stderr
     assert len(list((tmp_path / "out").rglob("*.safetensors"))) == 3
+
+
+def test_a_server_that_was_killed_is_replaced(tmp_path: Path) -> None:
+    tasks = [
+        Task(Job(str(KERAS / "seed95.keras"), str(tmp_path / f"{number}.npz")), None)
+        for number in range(2)
+    ]
+    with Pool(1, {}) as pool:
+        pool._server.close()
+        assert [bool(outcome) for _, outcome in pool.outcomes(tasks)] == [True, True]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])

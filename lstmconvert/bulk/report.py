@@ -80,11 +80,15 @@ class Report:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self.known: dict[str, Mapping[str, Any]] = {}
+        self._known: dict[str, Mapping[str, Any]] = {}
         if path is not None:
             with _changing(path):
-                self.known = _read(path)
+                self._known = _read(path)
                 _drop_cut_line(path)
+
+    def of(self, destination: str) -> Mapping[str, Any] | None:
+        """Return what earlier runs report of a destination, if they do."""
+        return self._known.get(same(destination))
 
     def add(self, outcome: Outcome) -> None:
         """Write what became of one file.
@@ -93,17 +97,17 @@ class Report:
             DestinationError: the report cannot be written.
         """
         key = same(outcome.destination)
-        self.known[key] = {**outcome.to_json(), "destination": key}
+        self._known[key] = {**outcome.to_json(), "destination": key}
         if self.path is not None:
             with _changing(self.path):
-                _write(self.path, "a", [self.known[key]])
+                _write(self.path, "a", [self._known[key]])
 
     def close(self, destinations: Iterable[str]) -> None:
         """Leave one line a file: of this run's files in their order, then of other runs'."""
         if self.path is None:
             return
         with _changing(self.path):
-            rows = {**self.known, **_read(self.path)}
+            rows = {**self._known, **_read(self.path)}
             order = dict.fromkeys((*map(same, destinations), *rows))
             whole = self.path.with_name(f".{self.path.name}.{os.getpid()}")
             _write(whole, "w", [rows[d] for d in order if d in rows])

@@ -8,9 +8,9 @@ hundred thousand files cost one listing.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lstmconvert.errors import UsageError
 
@@ -51,6 +51,13 @@ class Job(NamedTuple):
 
     source: str
     destination: str
+
+
+class Task(NamedTuple):
+    """A job, and what an earlier run reports of its destination."""
+
+    job: Job
+    known: Mapping[str, Any] | None
 
 
 def models(names: Iterable[str]) -> list[str]:

@@ -65,10 +65,6 @@ def command(
     **given: Any,
 ) -> int:
     workers = _processors() if workers is None else workers
-    if workers > 1:
-        from lstmconvert.bulk import pool
-
-        pool.warm()
     from lstmconvert import targets
     from lstmconvert.bulk.run import convert_many, plan
 

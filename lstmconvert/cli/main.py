@@ -127,13 +127,17 @@ def main() -> NoReturn:
 
 
 def _is_all_done() -> bool:
-    """Whether nothing is left to do at exit: no other thread, no worker process, no profiler."""
+    """Whether nothing is left to do at exit: no other thread, no profiler."""
     is_watched = sys.getprofile() is not None or sys.gettrace() is not None
-    return threading.active_count() == 1 and "multiprocessing" not in sys.modules and not is_watched
+    return threading.active_count() == 1 and not is_watched
 
 
 def _leave(code: int) -> NoReturn:
     """End at once. To take every module apart first lasts a tenth of a small conversion."""
+    if "lstmconvert.bulk.server" in sys.modules:
+        from lstmconvert.bulk import server
+
+        server.end()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
