@@ -5,15 +5,19 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
+from lstmconvert.cli import INTERRUPTED
+
 
 def main() -> NoReturn:
     """Run the command line. What workers need is imported while the command line is."""
-    if sys.argv[1:2] == ["batch"]:
-        from lstmconvert.bulk import server
+    try:
+        if sys.argv[1:2] == ["batch"]:
+            from lstmconvert.bulk import server
 
-        server.begin()
-    from lstmconvert.cli.main import main
-
+            server.begin()
+        from lstmconvert.cli.main import main
+    except KeyboardInterrupt:  # later ones are the command line's
+        sys.exit(INTERRUPTED)
     main()
 
 

@@ -11,12 +11,12 @@ import traceback
 import click
 
 from lstmconvert import errors
-from lstmconvert.cli import output
+from lstmconvert.cli import INTERRUPTED, output
 
 #: Exit codes: what was asked is done, or the things are equal; a finding; trouble.
 DONE, FINDING, TROUBLE = 0, 1, 2
-#: What shells report of a process that SIGINT or SIGPIPE ended.
-INTERRUPTED, PIPE_CLOSED = 130, 141
+#: What shells report of a process that SIGPIPE ended.
+PIPE_CLOSED = 141
 
 DEBUG = "LSTMCONVERT_DEBUG"
 
