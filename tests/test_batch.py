@@ -365,3 +365,22 @@ def test_a_cluster_of_dask(folder: Path, tmp_path: Path) -> None:
         executor.shutdown()
     assert [bool(outcome) for outcome in outcomes] == [True, False, True, True]
     assert bool(lc.diff(KERAS / "seed95.keras", tmp_path / "out" / "sub" / "seed95.safetensors"))
+
+
+#: The command line, interrupted while it is imported.
+EARLY = """
+import sys
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "click":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupting())
+sys.argv = ["lstmconvert", "batch", "in", "--out-dir", "out"]
+from lstmconvert.__main__ import main
+main()
+"""
+
+
+def test_an_interrupt_may_come_before_the_command_line_is_there() -> None:
+    done = subprocess.run([sys.executable, "-c", EARLY], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
