@@ -126,6 +126,18 @@ def test_keras_2s_hard_sigmoid_by_rescaling_is_a_loss(tmp_path: Path) -> None:
     assert run("convert", source, tmp_path / "b.keras", "--json").json["losses"] == []
 
 
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_which_keras_opens_a_composed_hard_sigmoid_is_said(tmp_path: Path, suffix: str) -> None:
+    """Keras 3.9.2 does not take a model for an activation, 3.10.0 does."""
+    source, config = FIXTURES / "keras-1.2.2" / "sequential.h5", tmp_path / "again.keras"
+    assert "which Keras 3.10 and later load" in run("convert", source, config).err
+    again = run("convert", config, tmp_path / f"copy{suffix}", "--json").json
+    assert any("which Keras 3.10 and later load" in text for text in again["warnings"])
+    for name, options in ((suffix, ["--rescale-hard-sigmoid"]), (".weights.h5", [])):
+        quiet = run("convert", source, tmp_path / f"quiet{name}", "--json", *options)
+        assert not any("3.10" in text for text in quiet.json["warnings"])
+
+
 @pytest.mark.parametrize(
     ("args", "error"),
     [

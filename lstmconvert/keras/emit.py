@@ -17,7 +17,7 @@ from lstmconvert.keras import options, verbatim
 from lstmconvert.keras.era import DEFAULTS, Era
 from lstmconvert.keras.modern import objects
 from lstmconvert.keras.modern.objects import serialized as serialized
-from lstmconvert.keras.values import COMPOSITION, object_spec
+from lstmconvert.keras.values import object_spec
 from lstmconvert.layer import Cell, Direction, LSTMLayer, OpaqueCell
 from lstmconvert.options import UNKNOWN, CellOptions, DirectionOptions
 from lstmconvert.records import dataclass
@@ -226,7 +226,7 @@ class Spelling:
             if meant == value:
                 return name
         if value == HARD_SIGMOID_KERAS2 and self.library == "keras":
-            return _composition(layer)
+            return objects.composition(objects.computed_in(_policy(layer.forward)))
         if value.name in _LAYERS:
             class_name = _LAYERS[value.name]
             said = verbatim.activation_layer(layer, option, class_name)
@@ -259,16 +259,6 @@ class Spelling:
             found=found,
             hint="rebuild in Python with to_keras(layer, custom_objects={…})",
         )
-
-
-def _composition(layer: LSTMLayer) -> JsonObject:
-    """Keras 2's hard_sigmoid in Keras 3's own layers, in the dtype that the layer computes in."""
-    dtype = _policy(layer.forward).removeprefix("mixed_")
-    layers = [
-        serialized("keras.layers", class_name, {**config, "dtype": dtype})
-        for class_name, config in COMPOSITION
-    ]
-    return serialized("keras", "Sequential", {"name": "keras2_hard_sigmoid", "layers": layers})
 
 
 def class_of(direction: Direction, layer: LSTMLayer) -> str:

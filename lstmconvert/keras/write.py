@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lstmconvert import readback, writing
-from lstmconvert.errors import UnknownOption, UnsupportedByTarget
+from lstmconvert.errors import UnknownOption
 from lstmconvert.jsontext import canonical, parse_object
-from lstmconvert.keras import archive, emit, h5write, layerstore, legacy, stored, zipwrite
+from lstmconvert.keras import archive, emit, h5write, layerstore, legacy, notices, stored, zipwrite
 from lstmconvert.keras.fit import Fitter
 from lstmconvert.keras.hdf5 import read_tree
 from lstmconvert.keras.modern import crossing
@@ -74,7 +74,13 @@ def save(
         tensors=len(content.tensors),
         whole_model=content.whole,
         losses=(*model.losses, *content.losses),
-        warnings=(*model.notes, *model.losses, *content.losses, *content.warnings),
+        warnings=(
+            *model.notes,
+            *model.losses,
+            *content.losses,
+            *content.warnings,
+            *notices.composed(_config(content)),
+        ),
         written=not how.dry_run,
     )
     if not how.dry_run:
@@ -87,6 +93,11 @@ def save(
             finally:
                 model.source.check()
     return result
+
+
+def _config(content: Content) -> str:
+    """Return the model's config, where this kind of file holds one."""
+    return content.config or str(content.attributes.get("", {}).get("model_config", ""))
 
 
 def _write(content: Content, path: Path, container: str) -> None:
@@ -119,7 +130,7 @@ def _archive(model: Model, how: Options) -> Content:
             assets=model.assets,
             layers=tuple(model),
             whole=True,
-            warnings=_bfloat16_warning(model),
+            warnings=notices.bfloat16(model),
         )
     whole = _rebuilt(model, how, crossing.ARCHIVE)
     if whole is not None:
@@ -134,7 +145,7 @@ def _archive(model: Model, how: Options) -> Content:
             layers=tuple(model),
             whole=True,
             losses=whole.losses,
-            warnings=(*whole.warnings, *_bfloat16_warning(model), *_assumed(model)),
+            warnings=(*whole.warnings, *notices.bfloat16(model), *notices.assumed(model)),
         )
     named, fitter = _fitted(model, how)
     tensors, names = layerstore.v3_store(named)
@@ -146,7 +157,7 @@ def _archive(model: Model, how: Options) -> Content:
         layers=tuple(name for name, _ in named),
         whole=False,
         losses=tuple(fitter.losses),
-        warnings=(*_bfloat16_warning(model), *_assumed(model)),
+        warnings=(*notices.bfloat16(model), *notices.assumed(model)),
     )
 
 
@@ -181,7 +192,7 @@ def _weights(model: Model, how: Options) -> Content:
 
 
 def _legacy(model: Model, how: Options) -> Content:
-    _refuse_bfloat16(model)
+    notices.refuse_bfloat16(model)
     structure = model.source.structure
     is_legacy = structure is not None and structure.kind == "legacy"
     if structure is not None and is_legacy and model.is_complete and not _is_recast(model):
@@ -208,7 +219,7 @@ def _legacy(model: Model, how: Options) -> Content:
             layers=tuple(model),
             whole=True,
             losses=whole.losses,
-            warnings=(*whole.warnings, *_assumed(model)),
+            warnings=(*whole.warnings, *notices.assumed(model)),
         )
     try:
         named, fitter = _fitted(model, how)
@@ -225,14 +236,10 @@ def _legacy(model: Model, how: Options) -> Content:
         layers=tuple(name for name, _ in named),
         whole=False,
         losses=tuple(fitter.losses),
-        warnings=_assumed(model) if texts else (_WEIGHTS_ONLY,),
+        warnings=notices.assumed(model) if texts else (_WEIGHTS_ONLY,),
     )
 
 
-_BFLOAT16 = (
-    "bfloat16: Keras on TensorFlow cannot build such a layer with its default orthogonal "
-    "initializer, nor load this file; Keras on JAX or PyTorch can"
-)
 _WEIGHTS_ONLY = "options are unknown, so the file holds weights only, without a config"
 _CONTENT = {"keras": _archive, "weights.h5": _weights, "h5": _legacy}
 
@@ -308,41 +315,6 @@ def _legacy_attributes(
     for layer, names in weights.items():
         groups[f"{root}/{layer}".strip("/")] = {"weight_names": names}
     return groups
-
-
-def _bfloat16_warning(model: Model) -> tuple[str, ...]:
-    if not any(layer.dtype.name == "bfloat16" for layer in model.layers):
-        return ()
-    return (_BFLOAT16,)
-
-
-def _refuse_bfloat16(model: Model) -> None:
-    for layer in model.layers:
-        if layer.dtype.name == "bfloat16":
-            raise UnsupportedByTarget(
-                "Keras cannot read bfloat16 back from a legacy .h5",
-                where=layer.name,
-                layer=layer.name,
-                option="dtype",
-                target="h5",
-                found="bfloat16",
-                hint="write .keras or .weights.h5, or cast with --dtype float32",
-            )
-
-
-def _assumed(model: Model) -> tuple[str, ...]:
-    from lstmconvert import optionjson
-
-    names: dict[str, None] = {}
-    for layer in model.layers:
-        for _, direction in layer.directions:
-            names.update(dict.fromkeys(optionjson.unknown(direction.options)))
-            for cell in direction.lstm_cells:
-                names.update(dict.fromkeys(optionjson.unknown(cell.options)))
-    names.pop("time_major", None)
-    if not names:
-        return ()
-    return (f"unknown, and written as Keras's defaults: {', '.join(names)}",)
 
 
 def _fitter(how: Options) -> Fitter:

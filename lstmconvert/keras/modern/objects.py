@@ -56,6 +56,8 @@ _MODULES = {
     "constraint": "keras.constraints",
 }
 DEFAULT_POLICY = "float32"
+#: The name of the model that stands for Keras 2's hard_sigmoid.
+COMPOSITION_NAME = "keras2_hard_sigmoid"
 
 
 def kind_of(keyword: str) -> str | None:
@@ -121,15 +123,23 @@ def activation(value: Json, era: str, dtype: str, where: str) -> Json | None:
         if function == meant:
             return name
     if meant == HARD_SIGMOID_KERAS2:
-        layers = [
-            serialized("keras.layers", class_name, {**config, "dtype": dtype})
-            for class_name, config in values.COMPOSITION
-        ]
-        return serialized("keras", "Sequential", {"name": "keras2_hard_sigmoid", "layers": layers})
+        return composition(dtype)
     names = {"relu": "ReLU", "leaky_relu": "LeakyReLU", "elu": "ELU"}
     if meant.name in names:
         return serialized("keras.layers", names[meant.name], dict(meant.constants))
     return None
+
+
+def composition(dtype: str) -> JsonObject:
+    """Return Keras 2's hard_sigmoid in Keras 3's own layers, in the dtype that a layer computes in.
+
+    Keras 3 takes a model for an activation from 3.10 on.
+    """
+    layers = [
+        serialized("keras.layers", class_name, {**config, "dtype": dtype})
+        for class_name, config in values.COMPOSITION
+    ]
+    return serialized("keras", "Sequential", {"name": COMPOSITION_NAME, "layers": layers})
 
 
 def policy(value: Json, where: str) -> str | None:
