@@ -37,13 +37,7 @@ def filled(layer: Any) -> Any:
 
 
 def config_of(layer: Any) -> Any:
-    return without_build(tools.as_json(layer.get_config()))
-
-
-def without_build(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: without_build(v) for k, v in value.items() if k != "build_config"}
-    return [without_build(item) for item in value] if isinstance(value, list) else value
+    return tools.as_json(layer.get_config())
 
 
 def assert_comes_back(original: Any, library: str, path: Path | None = None) -> None:
@@ -77,6 +71,7 @@ KINDS: dict[str, Callable[[Any], Any]] = {
     "stack mirrored": lambda la: la.Bidirectional(la.RNN(stack(la, 3, 2, name="mine"))),
     "sequences both ways": lambda la: la.Bidirectional(la.LSTM(2, return_sequences=True)),
     "activation layer": lambda la: la.LSTM(3, activation=la.ReLU(2.0, threshold=0.5, name="mine")),
+    "activation layer both ways": lambda la: la.Bidirectional(la.LSTM(3, activation=la.ReLU(2.0))),
     "gru beside": lambda la: la.RNN([la.LSTMCell(3), la.GRUCell(2)]),
 }
 

@@ -230,7 +230,10 @@ class Spelling:
         if value.name in _LAYERS:
             class_name = _LAYERS[value.name]
             said = verbatim.activation_layer(layer, option, class_name)
-            return serialized("keras.layers", class_name, {**self._constants(value), **said})
+            found = serialized("keras.layers", class_name, {**self._constants(value), **said})
+            is_built = self.library == "tf_keras"  # Keras 3 does not state what an activation saw
+            build = verbatim.activation_build(layer, option, class_name) if is_built else {}
+            return {**found, **build}
         raise UnsupportedByTarget(
             f"{self.target} has no {option} {value}",
             where=layer.name,

@@ -211,7 +211,10 @@ class _Builder:
         arguments = {
             key: self._value(item, f"{where}.{key}") for key, item in value["config"].items()
         }
-        return factory(**arguments)
+        made = factory(**arguments)
+        if "build_config" in value:
+            made.build(tuple(value["build_config"]["input_shape"]))
+        return made
 
     def _value(self, value: Json, where: str) -> Any:
         if isinstance(value, dict):

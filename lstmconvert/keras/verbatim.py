@@ -64,14 +64,26 @@ def stack(layer: LSTMLayer, direction: Direction) -> JsonObject:
 def activation_layer(layer: LSTMLayer, option: str, class_name: str) -> JsonObject:
     """Return name and policy of the layer that stands in the place of an activation, from the first
     cell of that option and class; {} if there is none."""
+    said = _inner(_activation_object(layer, option, class_name))
+    policy = values.policy(said.get("dtype"), layer.name)
+    found: JsonObject = {"name": said.get("name"), "dtype": policy}
+    return {key: item for key, item in found.items() if isinstance(item, str)}
+
+
+def activation_build(layer: LSTMLayer, option: str, class_name: str) -> JsonObject:
+    """Return the `build_config` of that layer, which tf_keras states of one that was called."""
+    build = _activation_object(layer, option, class_name).get("build_config")
+    shape = build.get("input_shape") if isinstance(build, dict) else None
+    is_shape = isinstance(shape, list) and all(x is None or type(x) is int for x in shape)
+    return {"build_config": {"input_shape": shape}} if is_shape else {}
+
+
+def _activation_object(layer: LSTMLayer, option: str, class_name: str) -> JsonObject:
     for _, direction in layer.directions:
         for known in cells(layer, direction):
             value = known.get(option)
             if isinstance(value, dict) and value.get("class_name") == class_name:
-                said = _inner(value)
-                policy = values.policy(said.get("dtype"), layer.name)
-                found: JsonObject = {"name": said.get("name"), "dtype": policy}
-                return {key: item for key, item in found.items() if isinstance(item, str)}
+                return value
     return {}
 
 
