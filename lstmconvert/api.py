@@ -12,7 +12,7 @@ from lstmconvert.errors import UsageError
 from lstmconvert.keras import load as keras_load
 from lstmconvert.layer import LSTMLayer
 from lstmconvert.model import Model, alone
-from lstmconvert.targets import GATES, Options, Result, target_of
+from lstmconvert.targets import GATES, Options, Result, file_path, target_of
 from lstmconvert.tensors import Tensor
 
 
@@ -106,7 +106,7 @@ def converted(
     **options: object,
 ) -> tuple[Model, Result]:
     """Do what `convert` does, and return what was read, too."""
-    destination = Path(destination)
+    destination = file_path(destination)
     how = _options(options)
     target_of(destination, how.layout)
     writing.check_destination(destination, force=how.force, source=Path(source))
@@ -136,7 +136,7 @@ def save(model: Model | LSTMLayer, path: str | Path, **options: object) -> Resul
     """
     if isinstance(model, LSTMLayer):
         model = alone(model)
-    return _save(model, Path(path), _options(options), None)
+    return _save(model, file_path(path), _options(options), None)
 
 
 def _options(options: Mapping[str, object]) -> Options:

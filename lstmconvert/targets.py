@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import field
 from pathlib import Path
 
-from lstmconvert.errors import UsageError
+from lstmconvert.errors import DestinationError, UsageError
 from lstmconvert.records import dataclass
 
 GATES, KERAS, C_HEADER = "gates", "keras", "c"
@@ -111,6 +112,21 @@ TARGETS: tuple[Target, ...] = (
     Target((".msgpack",), "msgpack", "flax"),
     Target((".eqx",), "eqx", "equinox"),
 )
+
+
+def file_path(path: str | Path) -> Path:
+    """Return a destination as a `Path`, which would forget a `/` at the end.
+
+    Raises:
+        DestinationError: it ends like a directory.
+    """
+    if isinstance(path, str) and path.endswith(("/", os.sep)):
+        raise DestinationError(
+            "the destination is named as a directory, and a file is written",
+            where=path,
+            hint=f"leave out the {path[-1]} at its end",
+        )
+    return Path(path)
 
 
 def target_of(path: Path, layout: str | None) -> Target:

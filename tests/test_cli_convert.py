@@ -13,6 +13,7 @@ from cli import FIXTURES, KERAS, SEED95, WEIGHTS, failure, run, spawn
 
 import lstmconvert as lc
 from lstmconvert.dtypes import same_bits
+from lstmconvert.errors import DestinationError
 
 CONFIG = KERAS / "seed95.config.json"
 
@@ -220,6 +221,21 @@ def test_a_directory_is_no_destination(tmp_path: Path) -> None:
     folder = tmp_path / "out.npz"
     folder.mkdir()
     assert failure("convert", SEED95, folder)[0] == f"{folder}: the destination is a directory"
+
+
+def test_a_slash_at_the_end_names_a_directory(tmp_path: Path) -> None:
+    """A `Path` forgets it, and would write the file."""
+    named = f"{tmp_path}/lstm.npz/"
+    said = "the destination is named as a directory, and a file is written"
+    assert failure("convert", SEED95, named) == (
+        f"{named}: {said}",
+        "leave out the / at its end",
+    )
+    with pytest.raises(DestinationError, match=said):
+        lc.convert(SEED95, named)
+    with pytest.raises(DestinationError, match=said):
+        lc.save(lc.load(SEED95), named)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_directory_must_exist(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ _CONTRADICTIONS = (
     "convert model.keras lstm.onnx --length-input",
 )
 @click.argument("source", metavar="SRC", type=options.PATH)
-@click.argument("destination", metavar="DST", type=options.PATH)
+@options.destination
 @options.conversion
 @click.option(
     "--layer",

@@ -17,6 +17,19 @@ PATH = click.Path(path_type=Path, readable=False)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 
 
+def destination(function: F) -> F:
+    """Add the argument `DST`, the path of a file."""
+
+    def checked(context: click.Context, parameter: click.Parameter, value: str) -> Path:
+        from lstmconvert.targets import file_path
+
+        del context, parameter  # click's signature
+        return file_path(value)
+
+    kind = click.Path(path_type=str, readable=False)  # a `Path` forgets a `/` at the end
+    return click.argument("destination", metavar="DST", type=kind, callback=checked)(function)
+
+
 def isolate(function: F) -> F:
     """Add `--isolate`: the function's work is then done in a child process with limits."""
 
