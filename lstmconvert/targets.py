@@ -45,8 +45,9 @@ class Result:
     """What a conversion wrote, or with `dry_run` would write.
 
     Fields: `destination`; `container` and `layout`; `layers`, their names; `tensors`: how many
-    were written; `whole_model`: whether a Keras file holds the whole model; `losses`: what is
-    lost, declared; `warnings`: what the user should know.
+    were written; `whole_model`: whether a Keras file holds the whole model; `all_weights`:
+    whether it holds at least all of the model's weights; `losses`: what is lost, declared;
+    `warnings`: what the user should know.
     """
 
     destination: Path
@@ -55,6 +56,7 @@ class Result:
     layers: tuple[str, ...]
     tensors: int
     whole_model: bool = False
+    all_weights: bool = False
     losses: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     written: bool = field(default=True)

@@ -47,6 +47,19 @@ def test_keras_destinations_say_what_they_hold(tmp_path: Path, suffix: str, said
     assert err.splitlines()[-1].endswith("1 LSTM layer alone, not the whole model")
 
 
+def test_weights_without_their_config_are_all_there(tmp_path: Path) -> None:
+    """As much as the source held: it is not called the LSTM layers alone."""
+    old = FIXTURES / "tf-1.15.5" / "cudnn.weights-only.h5"
+    for source, tensors in ((FIXTURES / "keras-2.3.1" / "seed95.weights-only.h5", 5), (old, 9)):
+        path = tmp_path / f"{tensors}.h5"
+        assert f"{tensors} tensors, " in (said := run("convert", source, path).err)
+        assert said.endswith(", all weights of the model\n")
+        result = lc.convert(source, path, dry_run=True, force=True)
+        assert (result.whole_model, result.all_weights) == (False, True)
+        assert ", weights only, by " in run("inspect", path).out
+    assert not lc.convert(old, tmp_path / "a.weights.h5").all_weights  # one by one, in new places
+
+
 def test_json_is_the_result(out: Path) -> None:
     code, text, err = run("convert", SEED95, out, "--json", "--dry-run")
     assert (code, err) == (0, "")
@@ -60,6 +73,7 @@ def test_json_is_the_result(out: Path) -> None:
         "layers": ["lstm"],
         "tensors": 14,
         "whole_model": False,
+        "all_weights": False,
         "losses": [],
         "warnings": [],
         "written": False,

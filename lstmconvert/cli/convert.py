@@ -113,6 +113,7 @@ def _json(result: Result) -> dict[str, Any]:
         "layers": list(result.layers),
         "tensors": result.tensors,
         "whole_model": result.whole_model,
+        "all_weights": result.all_weights,
         "losses": list(result.losses),
         "warnings": list(result.warnings),
         "written": result.written,
@@ -126,8 +127,13 @@ def _summary(result: Result) -> str:
     layers = counted(len(result.layers), "LSTM layer")
     what = f"{counted(result.tensors, 'tensor')}, {layers}"
     if result.layout == "keras":
-        whole = (
-            "all weights of the model" if result.container == "weights.h5" else "the whole model"
-        )
-        what += f", {whole}" if result.whole_model else " alone, not the whole model"
+        what += _extent(result)
     return f"{verb} {result.destination}: {what}"
+
+
+def _extent(result: Result) -> str:
+    if result.whole_model and result.container != "weights.h5":
+        return ", the whole model"
+    if result.all_weights:
+        return ", all weights of the model"
+    return " alone, not the whole model"

@@ -30,6 +30,8 @@ NAMES = {
     "live": "a layer in memory",
     "arrays": "arrays in memory",
 }
+#: Keras's files that may hold weights without a config.
+_STORES = ("h5", "weights.h5")
 #: Containers that hold more layouts than one.
 _SEVERAL = ("safetensors", "npz", "onnx", "json", "msgpack", "pt")
 
@@ -55,6 +57,8 @@ def _extent(model: Model) -> str:
         return "the whole model"
     cells = [cell.options for layer in model.layers for _, _, cell in layer.cells()]
     has_options = all(options.activation is not UNKNOWN for options in cells)
+    if model.container in _STORES and "model_config" not in model.texts:
+        has_options = False  # a CuDNNLSTM's are known, for it has no others
     return "the LSTM layers alone" if has_options else "weights only"
 
 

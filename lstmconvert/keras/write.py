@@ -38,8 +38,8 @@ class Content:
     """What a Keras file will hold.
 
     Fields: `tensors`: full path -> tensor; `attributes` of HDF5 groups; `config` and `metadata`,
-    for an archive; `assets`; `layers`, their names; `whole`: whether it is the whole model;
-    `losses` and `warnings`, to tell the user.
+    for an archive; `assets`; `layers`, their names; `whole`: whether it is the whole model, and
+    `has_all_weights`, that without its config; `losses` and `warnings`, to tell the user.
     """
 
     tensors: Mapping[str, Tensor]
@@ -49,6 +49,7 @@ class Content:
     assets: Mapping[str, Tensor] = field(default_factory=dict)
     layers: tuple[str, ...]
     whole: bool
+    has_all_weights: bool = False
     losses: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -73,6 +74,7 @@ def save(
         layers=content.layers,
         tensors=len(content.tensors),
         whole_model=content.whole,
+        all_weights=content.whole or content.has_all_weights,
         losses=(*model.losses, *content.losses),
         warnings=(
             *model.notes,
@@ -207,6 +209,7 @@ def _legacy(model: Model, how: Options) -> Content:
             ),
             layers=tuple(model),
             whole=has_config,
+            has_all_weights=True,
         )
     writer = {"keras_version": _METADATA["keras_version"], "backend": "tensorflow"}
     whole = _rebuilt(model, how, crossing.LEGACY)
