@@ -1,7 +1,8 @@
 """The process that workers are copies of: it imports what a conversion needs, once.
 
 A copy takes two milliseconds, and the imports of a worker that starts anew take a hundred. The
-process has one thread, so that no copy finds a lock that another thread held.
+process has one thread (OpenBLAS ends its own for a fork), so that no copy finds a lock that another
+thread held.
 """
 
 from __future__ import annotations
@@ -71,7 +72,6 @@ def serve(number: int) -> NoReturn:
     from importlib import import_module
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a worker that is over
-    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy's would be threads
     gc.disable()
     for name in _NEEDED:
         import_module(name)
