@@ -251,6 +251,8 @@ class TestConvertMany:
             lc.convert_many([KERAS / "seed95.keras", tmp_path / "none"], tmp_path / "out")
         with pytest.raises(UsageError):
             lc.convert_many([KERAS / "seed95.keras"], tmp_path / "out", suffix=".xyz")
+        with pytest.raises(UsageError, match="processes of this machine"):
+            lc.convert_many([KERAS / "seed95.keras"], tmp_path / "out", isolate=True)
         assert not (tmp_path / "out").exists()
 
     def test_an_unforeseen_error_is_a_failure_of_its_file(

@@ -71,6 +71,19 @@ def test_comparing_commands(command: str, tmp_path: Path) -> None:
     check(done, f"{SEED95} and {SEED95}: the process that read it crashed; found SIGSEGV")
 
 
+@pytest.mark.parametrize(("crash", "words"), [("time", "died: "), ("memory", "not enough memory")])
+def test_files_of_a_batch(crash: str, words: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    args = [SEED95, SEED95.with_suffix(".weights.h5"), "--out-dir", out, "-j", 2, "--isolate"]
+    done = spawn("batch", *args, env=broken(tmp_path, crash, "api.converted"))
+    assert done.returncode == 1, done
+    *errors, summary = done.stderr.splitlines()
+    assert len(errors) == 2
+    assert all(line.startswith("lstmconvert: error: ") and words in line for line in errors)
+    assert summary == "2 files: 2 failed"
+    assert os.listdir(out) == ["lstmconvert-batch.jsonl"]
+
+
 def test_without_it_the_program_itself_dies(tmp_path: Path) -> None:
     done = spawn("inspect", SEED95, env=broken(tmp_path, "segfault"))
     assert done.returncode == -signal.SIGSEGV

@@ -47,6 +47,8 @@ def convert(job: Job, options: Mapping[str, Any], known: Mapping[str, Any] | Non
         outcome = _done(job, options, known) or _converted(job, options)
     except LSTMConvertError as error:
         outcome = _failed(job, str(error), error.hint, type(error).__name__)
+    except MemoryError as error:
+        outcome = _failed(job, f"{job.source}: not enough memory", None, type(error).__name__)
     except Exception as error:  # a bad file never stops the others
         outcome = _failed(job, f"{job.source}: {error}", None, type(error).__name__)
     return replace(outcome, seconds=time.perf_counter() - start)
@@ -65,8 +67,8 @@ def _failed(job: Job, error: str, hint: str | None, kind: str) -> Outcome:
 
 def died(job: Job) -> Outcome:
     """Return the outcome of a file whose worker died of it."""
-    text = f"{job.source}: the process that converted it died: out of memory, or killed"
-    return _failed(job, text, "convert it by itself to see more", "BrokenProcessPool")
+    text = f"{job.source}: the process that converted it died: of a crash, of a limit, or killed"
+    return _failed(job, text, "lstmconvert convert --isolate tells of what", "BrokenProcessPool")
 
 
 def _done(

@@ -17,16 +17,22 @@ from lstmconvert.bulk.sources import Job, Task
 
 
 class Pool:
-    """A number of workers. One that dies of its file is replaced, and that file has failed."""
+    """A number of workers. One that dies of its file is replaced, and that file has failed.
 
-    def __init__(self, workers: int, options: Mapping[str, Any]) -> None:
-        self._count, self._options = workers, options
-        self._server = server.take()
-        self._selector = selectors.DefaultSelector()
+    Args:
+        workers: how many.
+        options: of `convert`.
+        isolated: whether their memory is limited, and their processor time for each file.
+    """
+
+    def __init__(self, workers: int, options: Mapping[str, Any], *, isolated: bool = False) -> None:
+        self._count, self._first = workers, (options, isolated)
         self._workers: set[_Worker] = set()
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Pool:
+        self._server = server.take()
+        self._selector = selectors.DefaultSelector()
         wake, waker = os.pipe()
         self._selector.register(wake, selectors.EVENT_READ)
         self._open.callback(os.close, wake)
@@ -73,11 +79,11 @@ class Pool:
 
     def _started(self) -> _Worker:
         try:
-            return _Worker(self._server, self._options)
+            return _Worker(self._server, self._first)
         except OSError:  # somebody has killed the server
             self._server.close()
             self._server = server.take()
-            return _Worker(self._server, self._options)
+            return _Worker(self._server, self._first)
 
     def _go_on(self, worker: _Worker, task: Task | None) -> None:
         if task is not None and worker.is_alive:
@@ -93,7 +99,7 @@ class Pool:
 class _Worker:
     """A worker, as this process sees it."""
 
-    def __init__(self, parent: server.Server, options: Mapping[str, Any]) -> None:
+    def __init__(self, parent: server.Server, first: Any) -> None:
         self.is_alive = True
         self.socket, theirs = socket.socketpair()
         self._stream = self.socket.makefile("rwb")
@@ -103,7 +109,7 @@ class _Worker:
         except OSError:
             self.close()
             raise
-        self._send(options)
+        self._send(first)
 
     def give(self, task: Task) -> None:
         """Let it begin a task."""

@@ -45,6 +45,7 @@ def convert_many(
     suffix: str = ".safetensors",
     executor: Executor | None = None,
     workers: int | None = None,
+    isolate: bool = False,
     report: str | Path | None = None,
     on_event: OnEvent | None = None,
     **options: Any,
@@ -69,6 +70,7 @@ def convert_many(
             the same paths.
         workers: how many processes of this machine, without an executor; a file that makes one of
             them crash has failed, and the others go on. By default this process does all.
+        isolate: limit the memory of these processes, and their processor time for each file.
         report: the file that keeps what became of each, a JSON object a line; by default
             `lstmconvert-batch.jsonl` in `out_dir`, and none where that is a URL.
         on_event: called with each outcome, as the files are done, in the caller's thread.
@@ -90,11 +92,12 @@ def convert_many(
         raise UsageError("a number of processes", found=workers, expected="1 or more")
     todo = plan(sources, out_dir, suffix=suffix)
     options = {"layout": target.default, **{k: v for k, v in options.items() if v is not None}}
+    making = runner(executor, workers, options, isolated=isolate)
     kept = Report(_report_path(report, out_dir, dry=bool(options.get("dry_run"))))
     done: dict[Job, Outcome] = {}
     _sweep(todo)
     try:
-        with runner(executor, workers, options) as running:
+        with making as running:
             try:
                 tasks = (Task(job, kept.of(job.destination)) for job in todo)
                 for job, outcome in running.outcomes(tasks):

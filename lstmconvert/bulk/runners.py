@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from lstmconvert.bulk import interrupts, one
 from lstmconvert.bulk.report import Outcome
 from lstmconvert.bulk.sources import Job, Task
+from lstmconvert.errors import UsageError
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
@@ -37,7 +38,7 @@ class Runner(Protocol):
 
 
 def runner(
-    executor: Executor | None, workers: int | None, options: Mapping[str, Any]
+    executor: Executor | None, workers: int | None, options: Mapping[str, Any], *, isolated: bool
 ) -> AbstractContextManager[Runner]:
     """Return what converts files, for a `with` block.
 
@@ -45,7 +46,16 @@ def runner(
         executor: the caller's, or None.
         workers: how many processes, without an executor; None is this process alone.
         options: of `convert`.
+        isolated: whether the processes have limits.
+
+    Raises:
+        UsageError: there are no processes of ours that could have them.
     """
+    if isolated and (executor is not None or workers is None or not hasattr(os, "fork")):
+        raise UsageError(
+            "isolated files need processes of this machine, and a system with fork",
+            hint="say how many with workers, and give no executor",
+        )
     if executor is not None:
         return _on(executor, options)
     if workers is None:
@@ -53,7 +63,7 @@ def runner(
     if hasattr(os, "fork"):
         from lstmconvert.bulk.pool import Pool
 
-        return Pool(workers, options)
+        return Pool(workers, options, isolated=isolated)
     return _on_processes(workers, options)
 
 

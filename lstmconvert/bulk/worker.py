@@ -12,20 +12,24 @@ import threading
 from typing import NoReturn
 
 from lstmconvert.bulk import one
+from lstmconvert.confinement import confine
 
 
 def work(number: int) -> NoReturn:
     """Answer jobs with outcomes, until the other side of the socket of that number is closed.
 
-    What comes first are the options, then jobs, each with what an earlier run reports of it.
+    What comes first are the options, and whether memory is limited, and processor time for each
+    file; then jobs, each with what an earlier run reports of it.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     threading.Thread(target=_follow, args=(number,), daemon=True).start()
     stream = socket.socket(fileno=number).makefile("rwb")
     with contextlib.suppress(EOFError, OSError):
-        options = pickle.load(stream)  # noqa: S301  # the process that we belong to
+        options, isolated = pickle.load(stream)  # noqa: S301  # the process that we belong to
         while True:
             job, known = pickle.load(stream)  # noqa: S301
+            if isolated:
+                confine()
             pickle.dump(one.convert(job, options, known), stream)
             stream.flush()
     os._exit(0)

@@ -54,6 +54,12 @@ if TYPE_CHECKING:
     "DIR, and nowhere if that is a URL.",
 )
 @options.conversion
+@click.option(
+    "--isolate",
+    is_flag=True,
+    help="Limit the memory of each process, and its processor time for each file, so that a file "
+    "which crashes a C library, or keeps it busy, has failed like any other.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report's lines, in order, too.")
 def command(
     sources: tuple[str, ...],
@@ -61,6 +67,7 @@ def command(
     suffix: str,
     workers: int | None,
     report: Path | None,
+    isolate: bool,
     as_json: bool,
     **given: Any,
 ) -> int:
@@ -82,6 +89,7 @@ def command(
             out_dir,
             suffix=suffix,
             workers=min(workers, count),
+            isolate=isolate,
             report=report,
             on_event=on_event,
             **given,

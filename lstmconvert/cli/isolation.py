@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from lstmconvert import limits, writing
+from lstmconvert.confinement import confine
 from lstmconvert.errors import CorruptFile, LimitExceeded, LSTMConvertError, UsageError
 
 Done = TypeVar("Done")
@@ -44,13 +45,12 @@ def run(work: Callable[[], Done], sources: str, destination: Path | None = None)
     """
     if not hasattr(os, "fork"):
         raise UsageError("--isolate needs fork and setrlimit, which this system does not have")
-    memory, seconds = limits.ISOLATED_BYTES.value, limits.ISOLATED_SECONDS.value
     sys.stdout.flush()
     sys.stderr.flush()
     with tempfile.TemporaryFile() as talk:
         child = os.fork()
         if not child:
-            return _limited(work, talk, memory, seconds, sources)
+            return _limited(work, talk, sources)
         code = os.waitstatus_to_exitcode(_waited(child))
         if code >= 0:
             _pass_on(talk)
@@ -60,20 +60,9 @@ def run(work: Callable[[], Done], sources: str, destination: Path | None = None)
     raise _death(-code, sources)
 
 
-def _limited(
-    work: Callable[[], Done], talk: BinaryIO, memory: int, seconds: int, sources: str
-) -> Done:
-    import resource
-
+def _limited(work: Callable[[], Done], talk: BinaryIO, sources: str) -> Done:
     os.dup2(talk.fileno(), sys.stderr.fileno())
-    for kind, most in (
-        (resource.RLIMIT_AS, memory),
-        (resource.RLIMIT_CPU, seconds),  # the soft limit alone: beyond the hard one no signal tells
-        (resource.RLIMIT_CORE, 0),
-    ):
-        _, hard = resource.getrlimit(kind)
-        soft = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(kind, (soft, hard))
+    confine()
     try:
         return work()
     except MemoryError:
