@@ -156,6 +156,22 @@ def test_files_that_lie_are_refused(change: Callable[[bytes], bytes], tmp_path: 
     failure("inspect", tmp_path / "x.mat")
 
 
+def test_other_versions_are_refused_by_name(tmp_path: Path) -> None:
+    """Version 4 has no structs, and no signature to be known by."""
+    path = tmp_path / "x.mat"
+    numbers = {"Bias": np.ones((8, 1), np.float32), "n": np.array([[1.0]])}
+    io.savemat(path, numbers, format="4")
+    little = path.read_bytes()
+    big = struct.pack(">5i", 1010, 8, 1, 0, 5) + b"Bias\0" + np.ones(8, ">f4").tobytes()
+    for version, data in (("4", little), ("4", big), ("7.3", b"MATLAB 7.3 MAT-file".ljust(600))):
+        path.write_bytes(data)
+        error, hint = failure("inspect", path)
+        assert f"a .mat file of version {version}, which is not read" in error
+        assert "'-v7'" in hint
+    path.write_bytes(b"\xff" * 40)
+    assert "unknown bytes ff ff" in failure("inspect", path)[0]
+
+
 def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LSTMCONVERT_MAX_RATIO_FLOOR_BYTES", "1000000")
     zeros = np.zeros((1 << 9, 1 << 10), np.float64)

@@ -304,7 +304,12 @@ def _foreign_folder(path: Path) -> NotAModel:
     )
 
 
-def _foreign(source: SourceFile, head: bytes) -> NotAModel:
+def _foreign(source: SourceFile, head: bytes) -> SourceError:
+    if source.path.suffix.lower() == ".mat":
+        from lstmconvert.containers import mat
+
+        if mat.is_level_4(head):
+            return mat.other_version("4", source)
     found = next((what for start, what in _FOREIGN.items() if head.startswith(start)), None)
     if found is None:
         is_text = all(32 <= byte < 127 or byte in b"\r\n\t" for byte in head)

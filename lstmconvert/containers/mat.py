@@ -7,6 +7,7 @@ input gives the same bytes.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -45,12 +46,7 @@ def read(source: SourceFile) -> tuple[dict[str, Tensor], dict[str, str]]:
         CorruptFile, LimitExceeded: see `matread.read`.
     """
     if files.head(source, len(_HDF5)) == _HDF5:
-        raise SourceError(
-            "a .mat file of version 7.3, which is not read",
-            where=source.path,
-            expected="version 7 or earlier",
-            hint="in MATLAB: save(file, '-struct', …, '-v7')",
-        )
+        raise other_version("7.3", source)
     found = matread.read(source)
     text = found.pop(metadata.KEY, None)
     tensors: dict[str, Tensor] = {name: ArrayTensor(array) for name, array in found.items()}
@@ -58,6 +54,33 @@ def read(source: SourceFile) -> tuple[dict[str, Tensor], dict[str, str]]:
         return tensors, {}
     value = parse_object(text.tobytes(), f"{source.path}: {metadata.KEY}")
     return tensors, {metadata.KEY: canonical(value)}
+
+
+def is_level_4(head: bytes) -> bool:
+    """Whether the first 16 bytes may be those of a `.mat` file of version 4: it has no signature.
+
+    Type (in decimal: byte order, 0, numbers, kind), rows, columns, whether there are imaginary
+    parts ("MAT-File Format", MathWorks, chapter 2; scipy/io/matlab/_mio4.py).
+    """
+    if len(head) < 16:
+        return False
+    for order in "<>":
+        kind, rows, columns, imaginary = struct.unpack(f"{order}4i", head[:16])
+        fits = kind // 1000 in range(5) and kind // 100 % 10 == 0
+        fits = fits and kind // 10 % 10 in range(6) and kind % 10 in range(3)
+        if fits and min(rows, columns) >= 0 and imaginary in (0, 1):
+            return True
+    return False
+
+
+def other_version(found: str, source: SourceFile) -> SourceError:
+    """Return the error that refuses a version of `.mat`, and says how to save another."""
+    return SourceError(
+        f"a .mat file of version {found}, which is not read",
+        where=source.path,
+        expected="version 5 to 7",
+        hint="in MATLAB: s = load(file); save(file, '-struct', 's', '-v7')",
+    )
 
 
 def write(
