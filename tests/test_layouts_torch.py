@@ -221,6 +221,29 @@ class TestFilesOfTorch:
         x = np.random.default_rng(2).normal(size=(3, 6, 5)).astype(np.float32)
         close(np.asarray(model(x)), answer(module, x)[1][-1])
 
+    @pytest.mark.parametrize("both", [False, True])
+    def test_onnx_gives_all_that_the_module_gives(self, both: bool, tmp_path: Path) -> None:
+        """What PyTorch returns is no option of its module: nothing is guessed, all is given."""
+        onnxruntime = pytest.importorskip("onnxruntime")
+        module = torch.nn.LSTM(5, 4, batch_first=True, bidirectional=both)
+        path = self.write(tmp_path / "m.pt", module.state_dict())
+        result = lc.convert(path, tmp_path / "m.onnx")
+        assert [text for text in result.warnings if "unknown: the graph gives" in text]
+        x = np.random.default_rng(2).normal(size=(3, 6, 5)).astype(np.float32)
+        session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+        steps, *states = session.run(None, {"lstm.x": x})
+        with torch.no_grad():
+            wanted, (hidden, carry) = module(torch.from_numpy(x))
+        close(steps, wanted.numpy())
+        for k in range(1 + both):
+            close(states[2 * k], hidden[k].numpy())
+            close(states[2 * k + 1], carry[k].numpy())
+        again = lc.load(tmp_path / "m.onnx")["lstm"].forward.options
+        assert again.return_state is lc.load(path)["lstm"].forward.options.return_state
+        assert lc.diff(path, tmp_path / "m.onnx")
+        sure = lc.convert(path, tmp_path / "n.onnx", settings=["return_state=true"])
+        assert not any("return_state" in text for text in sure.warnings)
+
     def test_a_whole_module_is_code_and_is_refused(self, tmp_path: Path) -> None:
         path = self.write(tmp_path / "m.pt", torch.nn.LSTM(2, 2))
         with pytest.raises(lc.LSTMConvertError, match="weights_only=True") as caught:

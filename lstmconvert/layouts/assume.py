@@ -27,7 +27,8 @@ def is_foreign(layer: LSTMLayer) -> bool:
 
 
 def layer(value: LSTMLayer) -> tuple[LSTMLayer, str | None]:
-    """Return a layer with Keras's defaults for what its framework does not say, and what they are.
+    """Return a layer with Keras's defaults for what its framework does not say, and what they are;
+    None if it says all.
 
     The functions of its gates are no such thing: where the framework leaves them to its user, they
     stay unknown.
@@ -46,6 +47,8 @@ def layer(value: LSTMLayer) -> tuple[LSTMLayer, str | None]:
         del said["zero_output_for_mask"]
     text = ", ".join(f"{key}={val}" for key, val in said.items())
     filled = replace(value, forward=forward, backward=backward, options=options)
+    if not said:
+        return filled, None
     return filled, f"{value.name}: assumed, as {_framework(value)} does not say: {text}"
 
 
@@ -53,8 +56,6 @@ def model(value: Model) -> Model:
     """Return a model whose layers are filled in, with a note for each."""
     found = [layer(item) for item in value.layers]
     notes = tuple(text for _, text in found if text is not None)
-    if not notes:
-        return value
     return replace(value, layers=tuple(item for item, _ in found), notes=(*value.notes, *notes))
 
 

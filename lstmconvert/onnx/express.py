@@ -13,6 +13,7 @@ from lstmconvert.activations import Activation
 from lstmconvert.errors import UnknownOption, UnsupportedByTarget
 from lstmconvert.gates import Gate
 from lstmconvert.layer import Cell, Direction, GateWeights, LSTMLayer, OpaqueCell
+from lstmconvert.layouts import assume
 from lstmconvert.onnx.functions import spell
 from lstmconvert.options import UNKNOWN
 from lstmconvert.views import Added, Zeros
@@ -78,6 +79,26 @@ def with_folded_forget_bias(layer: LSTMLayer) -> tuple[LSTMLayer, tuple[str, ...
             "the stored bias, rounded"
         ),
     )
+
+
+def with_every_output(layer: LSTMLayer) -> LSTMLayer:
+    """Return a layer of a framework's arrays with all outputs that their framework does not choose.
+
+    Nothing is guessed by that: every step and the last states are what such a layer can give.
+    """
+    if not assume.is_foreign(layer):
+        return layer
+    change, backward = _giving_all, layer.backward
+    return replace(
+        layer, forward=change(layer.forward), backward=change(backward) if backward else None
+    )
+
+
+def _giving_all(direction: Direction) -> Direction:
+    known = direction.options
+    states = True if known.return_state is UNKNOWN else known.return_state
+    steps = True if known.return_sequences is UNKNOWN else known.return_sequences
+    return replace(direction, options=replace(known, return_state=states, return_sequences=steps))
 
 
 def _folded(direction: Direction) -> Direction:

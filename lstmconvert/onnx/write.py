@@ -22,6 +22,7 @@ from lstmconvert.onnx import chain, express, layers, types
 from lstmconvert.onnx.builder import Graph, Style
 from lstmconvert.onnx.layers import Axes, Feed
 from lstmconvert.onnx.protofile import Parts, Placed
+from lstmconvert.options import UNKNOWN
 from lstmconvert.tensors import FileTensor, SourceFile, Tensor
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ def _content(model: Model, how: Options) -> _Content:
         losses += [text for _, texts in folded for text in texts]
     opset = _opset(how.opset, kept)
     model = replace(model, layers=tuple(kept), losses=(*model.losses, *losses))
-    graph, unchained = _graph(model, style, how.chain)
+    shown = replace(model, layers=tuple(map(express.with_every_output, model.layers)))
+    graph, unchained = _graph(shown, style, how.chain)
     if how.with_other or how.with_optimizer:
         other = {**model.other, **model.assets} if how.with_other else {}
         slots = model.optimizer if how.with_optimizer else {}
@@ -100,7 +102,7 @@ def _expressible(model: Model, how: Options) -> tuple[list[LSTMLayer], list[str]
     kept, lost = [], []
     for layer in model.layers:
         try:
-            express.check(layer, masks=how.length_input)
+            express.check(express.with_every_output(layer), masks=how.length_input)
         except (UnsupportedByTarget, UnknownOption) as error:
             if not how.allow_lossy or isinstance(error, UnknownOption):
                 raise
@@ -183,6 +185,11 @@ def _warnings(layer: LSTMLayer, how: Options) -> list[str]:
             f"{name}: ONNX Runtime has no {compute} LSTM on CPU: the file is right, and other "
             "runtimes may run it; --dtype float32 writes one that runs everywhere"
         )
+    given = {"return_sequences": "every step", "return_state": "the last states"}
+    unsaid = [key for key in given if getattr(direction.options, key) is UNKNOWN]
+    if unsaid:
+        outputs = " and ".join(given[key] for key in unsaid)
+        result.append(f"{name}: {' and '.join(unsaid)} unknown: the graph gives {outputs}")
     if direction.options.stateful is True:
         text = "each run starts from zero" + ("" if how.state_inputs else " without --state-inputs")
         result.append(f"{name}: stateful in the source: {text}: pass the last states back")
