@@ -244,6 +244,28 @@ class TestFilesOfTorch:
         sure = lc.convert(path, tmp_path / "n.onnx", settings=["return_state=true"])
         assert not any("return_state" in text for text in sure.warnings)
 
+    def test_without_checksums_and_before_zips(self, tmp_path: Path) -> None:
+        state = torch.nn.LSTM(5, 4).state_dict()
+        torch.serialization.set_crc32_options(False)
+        try:
+            path = self.write(tmp_path / "m.pt", state)
+        finally:
+            torch.serialization.set_crc32_options(True)
+        result = lc.convert(path, tmp_path / "m.safetensors")
+        assert "without checksums" in " ".join(result.warnings)
+        kernel = lc.load(path)["lstm"].forget_gate.kernel
+        assert same_bits(kernel, np.ascontiguousarray(state["weight_ih_l0"].numpy()[4:8].T))
+        data = bytearray(self.write(tmp_path / "n.pt", state).read_bytes())
+        assert "without" not in " ".join(lc.load(tmp_path / "n.pt").notes)
+        data[data.index(state["weight_hh_l0"].numpy().tobytes())] ^= 1
+        (tmp_path / "n.pt").write_bytes(data)
+        with pytest.raises(lc.LSTMConvertError, match="bad CRC-32"):
+            lc.load(tmp_path / "n.pt")
+        torch.save(state, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+        with pytest.raises(lc.LSTMConvertError, match=r"PyTorch before 1\.6") as caught:
+            lc.load(tmp_path / "old.pt")
+        assert "weights_only=True" in str(caught.value.hint)
+
     def test_a_whole_module_is_code_and_is_refused(self, tmp_path: Path) -> None:
         path = self.write(tmp_path / "m.pt", torch.nn.LSTM(2, 2))
         with pytest.raises(lc.LSTMConvertError, match="weights_only=True") as caught:

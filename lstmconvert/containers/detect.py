@@ -47,6 +47,8 @@ _FOREIGN_FOLDERS = (
         "a neural network in it is read: give Data/com.apple.CoreML/model.mlmodel",
     ),
 )
+#: The number that begins what `torch.save` wrote before it wrote zips (torch/serialization.py).
+_OLD_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P"
 #: First bytes of files that people mistake for models, and what they are.
 _FOREIGN = {
     b"<!DOCTYPE": "an HTML page, perhaps of a download that failed",
@@ -156,7 +158,9 @@ def _open_zip(source: SourceFile, given: load.Given | None, layout: str | None) 
     from lstmconvert.containers import torchfile  # what few need is imported when it is needed
 
     if torchfile.is_torch(names):
-        return _of_arrays(torchfile.read(source), {}, source, "pt", layout)
+        tensors, notes = torchfile.read(source)
+        model = _of_arrays(tensors, {}, source, "pt", layout)
+        return replace(model, notes=(*model.notes, *notes))
     return load.load_zip(source, given)
 
 
@@ -310,6 +314,12 @@ def _foreign(source: SourceFile, head: bytes) -> SourceError:
 
         if mat.is_level_4(head):
             return mat.other_version("4", source)
+    if head.startswith(_OLD_TORCH):
+        return NotAModel(
+            "a file of PyTorch before 1.6, a bare pickle, which is never opened",
+            where=source.path,
+            hint="in PyTorch: torch.save(torch.load(path, weights_only=True), new_path)",
+        )
     found = next((what for start, what in _FOREIGN.items() if head.startswith(start)), None)
     if found is None:
         is_text = all(32 <= byte < 127 or byte in b"\r\n\t" for byte in head)

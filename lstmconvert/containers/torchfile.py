@@ -26,6 +26,8 @@ _PICKLE = "data.pkl"
 #: So deep lies a state_dict inside a checkpoint's own dictionaries.
 _DEPTH = 8
 _PIECE = 1 << 20
+#: `torch.serialization.set_crc32_options(False)` writes zero for each.
+_NO_SUMS = "the .pt was saved without checksums: that it is whole cannot be told"
 #: Where torch says what it found.
 _UNPICKLER = re.compile(r"WeightsUnpickler error: ([^.\n]*(?:\.\w[^.\n]*)*)")
 
@@ -35,8 +37,8 @@ def is_torch(names: Collection[str]) -> bool:
     return any(name.rpartition("/")[2] == _PICKLE for name in names)
 
 
-def read(source: SourceFile) -> dict[str, Tensor]:
-    """Return every tensor of a file by name; dictionaries inside it are joined by dots.
+def read(source: SourceFile) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Return every tensor of a file by name, dictionaries inside it joined by dots; and notes.
 
     Raises:
         MissingPackage: torch is not installed.
@@ -51,7 +53,8 @@ def read(source: SourceFile) -> dict[str, Tensor]:
             hint="pip install torch, or save the weights with safetensors.torch.save_file",
         ) from None
     try:
-        with _packed_anew(source) as file:
+        members = ZipMembers(source, may_lack_sums=True)
+        with _packed_anew(members) as file:
             found = torch.load(file, map_location="cpu", weights_only=True)
     except LSTMConvertError:
         raise
@@ -61,22 +64,21 @@ def read(source: SourceFile) -> dict[str, Tensor]:
             where=source.path,
             hint="save the module's state_dict(), not the module: torch.save(m.state_dict(), path)",
         ) from None
-    tensors = {
+    tensors: dict[str, Tensor] = {
         name: ArrayTensor(array_of(tensor)) for name, tensor in _tensors(found, "", 0, torch)
     }
     if not tensors:
         raise CorruptFile("no tensors in it", where=source.path, expected="a state_dict")
-    return dict(tensors)
+    return tensors, (_NO_SUMS,) if members.lacks_sums else ()
 
 
 @contextlib.contextmanager
-def _packed_anew(source: SourceFile) -> Iterator[IO[bytes]]:
+def _packed_anew(members: ZipMembers) -> Iterator[IO[bytes]]:
     """Yield the same members as an archive that is sound, in a nameless file.
 
     Where a checksum is wrong, or a member is said to be a folder, torch gives whatever lay in
     memory, and no error.
     """
-    members = ZipMembers(source)
     with tempfile.TemporaryFile() as file:
         with zipfile.ZipFile(file, "w") as archive:
             for name in members.names:

@@ -43,13 +43,15 @@ class ZipMembers:
 
     Args:
         source: the archive: a file, or a window into one (an archive that is itself a member).
+        may_lack_sums: whether its writer may have left all checksums zero, and none are checked
+            then.
 
     Raises:
         CorruptFile: no zip archive, damaged, or with a member twice.
         LimitExceeded: too many members, or one that expands too much.
     """
 
-    def __init__(self, source: SourceFile | Window) -> None:
+    def __init__(self, source: SourceFile | Window, *, may_lack_sums: bool = False) -> None:
         window = source if isinstance(source, Window) else Window(source)
         self.source, self._start = window.source, window.offset
         self._end = window.offset + window.size
@@ -68,6 +70,7 @@ class ZipMembers:
             sum(info.compress_size for info in infos),
             self.source.path,
         )
+        self.lacks_sums = may_lack_sums and not any(info.CRC for info in infos)
         self._scratch: _Scratch | None = None
         self._unchecked: dict[str, int] = {}
 
@@ -184,7 +187,7 @@ class ZipMembers:
             crc = zlib.crc32(piece, crc)
             if digest is not None:
                 digest.update(piece)
-        if crc != info.CRC:
+        if crc != info.CRC and not self.lacks_sums:
             raise self._damaged(f"bad CRC-32 of {name}")
 
     def _unpacked(self, info: zipfile.ZipInfo) -> Window:
