@@ -9,7 +9,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 from crafted import (
-    LEGACY,
     SECRET,
     WEIGHTS,
     Bench,
@@ -225,16 +224,3 @@ def stack_of_any_order(bench: Bench) -> Path:
             cell["0"] = np.ones((2, width), "f4")
             cell["1"] = np.ones((2, width), "f4")
     return path
-
-
-@craft("HDF5 cannot read it: a heap whose objects do not fit into it")
-def heap_without_an_end(bench: Bench) -> Path:
-    # HDF5 itself walks over free space of no size for ever.
-    data = bytearray(bench.copy(LEGACY).read_bytes())
-    heap = data.index(b"GCOL")
-    offset = heap + 16
-    while int.from_bytes(data[offset : offset + 2], "little"):
-        length = int.from_bytes(data[offset + 8 : offset + 16], "little")
-        offset += 16 + -(-length // 8) * 8
-    data[offset + 8 : offset + 16] = bytes(8)
-    return bench.write(LEGACY, bytes(data))

@@ -16,6 +16,7 @@ from typing import Any
 
 import bundlefiles
 import h5py
+import hdf5later
 import mutate
 import numpy as np
 from crafted_others import valid as others
@@ -251,6 +252,35 @@ def _hdf5(valid: Path, folder: Path, dice: random.Random) -> Path:
     return folder / "mutant.h5"
 
 
+def _later(folder: Path) -> Path:
+    return hdf5later.write(FIXTURES / "seed95.weights.h5", folder / "valid.weights.h5")
+
+
+def _signed(valid: Path, folder: Path, dice: random.Random) -> Path:
+    """Mutate bytes; most often the checksums of HDF5's structures are right again."""
+    path = _bytes(valid, folder, dice)
+    data, whole = path.read_bytes(), valid.read_bytes()
+    if len(data) == len(whole) and dice.random() < 0.9:
+        path.write_bytes(hdf5later.signed(data, whole))
+    return path
+
+
+def _packed(folder: Path) -> Path:
+    """The format that Keras writes, with chunks and filters."""
+    path = Path(shutil.copy(FIXTURES / "seed95.h5", folder / "valid.h5"))
+    with h5py.File(path, "r+") as file:
+        datasets: list[Any] = []
+        file.visititems(lambda _, x: datasets.append(x) if isinstance(x, h5py.Dataset) else None)
+        for old in datasets:
+            name, data, parent = old.name, old[()], old.parent
+            chunks = tuple(-(-size // 2) for size in data.shape)
+            del file[name]
+            parent.create_dataset(
+                name, data=data, chunks=chunks, compression="gzip", shuffle=True, fletcher32=True
+            )
+    return path
+
+
 def _equal(model: Model, path: Path, valid: tuple[Numbers, str]) -> None:
     if everything(model) != valid:
         raise Finding("another result than the original's")
@@ -308,6 +338,8 @@ TARGETS: dict[str, Target] = {
     ),
     "weights": Target(_copied("seed95.weights.h5"), _bytes, _as_h5py),
     "weights-tree": Target(_copied("seed95.weights.h5"), _hdf5, _as_h5py),
+    "weights-later": Target(_later, _signed, _as_h5py),
+    "legacy-packed": Target(_packed, _bytes, _as_h5py),
     "legacy": Target(_copied("seed95.h5"), _bytes, _as_h5py),
     "legacy-tree": Target(_copied("seed95.h5"), _hdf5, _as_h5py),
     "legacy-config": Target(_copied("seed95.h5"), _legacy_json, _as_h5py, rewrite=True),

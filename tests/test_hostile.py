@@ -10,6 +10,7 @@ from pathlib import Path
 
 import crafted_config
 import crafted_hdf5
+import crafted_hdf5_bytes
 import crafted_kinds
 import crafted_paths
 import crafted_safetensors
@@ -24,6 +25,7 @@ import lstmconvert
 MODULES = (
     crafted_config,
     crafted_hdf5,
+    crafted_hdf5_bytes,
     crafted_kinds,
     crafted_paths,
     crafted_safetensors,

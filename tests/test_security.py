@@ -13,6 +13,7 @@ from pathlib import Path
 import crafted_arrays
 import crafted_config
 import crafted_hdf5
+import crafted_hdf5_bytes
 import crafted_kinds
 import crafted_matlab
 import crafted_onnx
@@ -31,8 +32,9 @@ import lstmconvert as lc
 TESTS = Path(__file__).resolve().parent
 LIST = TESTS.parents[1] / "shared" / "SECURITY.md"
 MODULES = (
-    crafted_arrays, crafted_config, crafted_hdf5, crafted_kinds, crafted_matlab, crafted_onnx,
-    crafted_paths, crafted_safetensors, crafted_tensorflow, crafted_texts, crafted_zip,
+    crafted_arrays, crafted_config, crafted_hdf5, crafted_hdf5_bytes, crafted_kinds,
+    crafted_matlab, crafted_onnx, crafted_paths, crafted_safetensors, crafted_tensorflow,
+    crafted_texts, crafted_zip,
 )  # fmt: skip
 
 #: Row -> what attacks so. The keys of a table are the beginnings of its first cells.
@@ -60,8 +62,10 @@ ROWS: dict[str, tuple[str, ...]] = {
                       "nothing_stored", "gaps_between_the_chunks"),
     "gzip bomb": ("gzip_bomb", "gzip_bomb_in_many_small_ones", "chunk_bomb"),
     "filters / plugins": ("foreign_filter",),
-    "HDF5 C library memory bugs": ("heap_without_an_end", "test_isolate::test_a_child_that_dies",
-                                   "test_fuzz::test_mutants"),
+    "HDF5 C library memory bugs": ("heap_without_an_end", "names_whose_free_places_are_a_ring",
+                                   "tree_of_chunks_that_grows_into_itself",
+                                   "one_text_of_many_entries",
+                                   "test_isolate::test_a_child_that_dies", "test_fuzz::test_mutants"),
     "hard-link cycle": ("hard_link_cycle", "five_hundred_levels", "one_dataset_of_many_names"),
     "soft-link loop": ("soft_link_loop",),
     "null dataspace": ("kernel_of_no_shape", "kernel_of_a_scalar", "kernel_of_no_rows"),

@@ -10,19 +10,14 @@ from __future__ import annotations
 
 from lstmconvert.files import Window
 from lstmconvert.keras import hdf5plain
-from lstmconvert.keras.hdf5plain import SIGNATURE
+from lstmconvert.keras.hdf5text import signatures
 from lstmconvert.keras.tree import Tree
 from lstmconvert.tensors import SourceFile
 
 
 def is_hdf5(source: SourceFile) -> bool:
     """Whether an HDF5 signature lies at byte 0, or behind a user block (512, 1024, 2048, …)."""
-    offset = 0
-    while offset + len(SIGNATURE) <= source.size:
-        if source.read_at(offset, len(SIGNATURE)) == SIGNATURE:
-            return True
-        offset = offset * 2 or 512
-    return False
+    return any(True for _ in signatures(Window(source)))
 
 
 def read_tree(source: SourceFile, offset: int = 0, size: int | None = None) -> Tree:

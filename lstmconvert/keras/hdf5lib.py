@@ -9,7 +9,6 @@ Contiguous data is not read through HDF5 at all, but by offset.
 
 from __future__ import annotations
 
-import io
 import math
 import struct
 from collections.abc import Iterator
@@ -22,7 +21,9 @@ from h5py import h5a, h5d, h5g, h5l, h5o, h5t, h5z
 from lstmconvert import limits
 from lstmconvert.dtypes import Array, DType, dtype_of
 from lstmconvert.errors import CorruptFile, LSTMConvertError
-from lstmconvert.files import Window
+from lstmconvert.keras.hdf5guard import Guarded
+from lstmconvert.keras.hdf5header import Headers
+from lstmconvert.keras.hdf5text import Unfamiliar
 from lstmconvert.keras.tree import Attributes, Tree
 from lstmconvert.limits import BUFFER_BYTES, Limit
 from lstmconvert.tensors import ArrayTensor, FileTensor, SourceFile, Tensor
@@ -43,8 +44,10 @@ _OFTEN = (
 #: A byte that is no UTF-8 is spelled with so many letters.
 _SPELLED = 4
 
-_HEAP = b"GCOL"
-_LENGTH, _HEAP_OBJECT, _HEAP_HEADER = struct.Struct("<Q"), struct.Struct("<H6xQ"), 16
+_SHARED = "attributes whose texts are damaged, or share one place"
+_CHUNK_KEY = 8  # a chunk's size and filters, and its place on each axis and in the element
+_WIDTHS = (8, 8)  # of addresses and lengths
+
 
 def read(source: SourceFile, offset: int = 0, size: int | None = None) -> Tree:
     """Walk the HDF5 file that lies at bytes `offset` to `offset + size` of an open file.
@@ -54,11 +57,11 @@ def read(source: SourceFile, offset: int = 0, size: int | None = None) -> Tree:
             a foreign filter, or a dataset without stored data.
         LimitExceeded: it is deeper, larger or denser than the limits allow.
     """
-    window = _Exact(source, offset, size)
+    window = Guarded(source, offset, size)
     walk = _Walk(window)
     try:
         file = h5py.File(window, "r")
-        if file.id.get_create_plist().get_sizes() != (_LENGTH.size, _LENGTH.size):
+        if file.id.get_create_plist().get_sizes() != _WIDTHS:
             raise OSError("its addresses are not of eight bytes, as Keras's are")
         root = h5g.open(file.id, b"/")
         walk.group(root, h5o.get_info(root).addr, "", 0)
@@ -71,49 +74,13 @@ def read(source: SourceFile, offset: int = 0, size: int | None = None) -> Tree:
             where=source.path,
             hint="the file is truncated or damaged: copy or download it again",
         ) from None
+    window.walked()
     return Tree(walk.tensors, walk.attributes, frozenset(walk.groups))
 
 
-class _Exact(Window):
-    """A window that gives HDF5 all the bytes it asks for, or an error.
-
-    h5py ignores a short read and goes on with whatever the buffer held. HDF5 goes on for ever over
-    a heap of texts whose free space is of no size.
-    """
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if whence == io.SEEK_SET:  # the short way: 10,000 layers take 200,000 calls
-            self._position = offset
-            return offset
-        return super().seek(offset, whence)
-
-    def readinto(self, buffer: object) -> int:
-        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]  # typeshed: any buffer
-        count = len(view)
-        if count > self.size - self._position:
-            raise OSError("the file ends before its data")
-        self.source.read_into(view, self.offset + self._position)
-        self._position += count
-        if view[:4] == _HEAP:
-            _check_heap(view)
-        return count
-
-
-def _check_heap(heap: memoryview) -> None:
-    """Check that a global heap, or its beginning, has an end (HDF5 file format 3.0, III.E)."""
-    (size,) = _LENGTH.unpack_from(heap, _HEAP_HEADER - _LENGTH.size)
-    offset, end = _HEAP_HEADER, min(size, len(heap)) - _HEAP_HEADER
-    while offset <= end:
-        index, length = _HEAP_OBJECT.unpack_from(heap, offset)
-        # The size of free space, object 0, counts its header; other objects are padded.
-        step = length if index == 0 else _HEAP_HEADER + -(-length // 8) * 8
-        if step < _HEAP_HEADER or step > size - offset:
-            raise OSError("a heap whose objects do not fit into it")
-        offset += step
-
-
 class _Walk:
-    def __init__(self, window: Window) -> None:
+    def __init__(self, window: Guarded) -> None:
+        self.window, self.headers = window, Headers(window)
         self.source, self.offset, self.size = window.source, window.offset, window.size
         self.declared = self.stored = self.text = 0
         self.tensors: dict[str, Tensor] = {}
@@ -136,7 +103,7 @@ class _Walk:
         self.check(limits.HDF5_DEPTH, depth, path, "the nesting of the HDF5 groups")
         self._once(address, path)
         self.groups.add(path)
-        attributes = dict(self._attributes(group))
+        attributes = dict(self._attributes(group, address, path))
         if attributes:
             self.attributes[path] = attributes
         links: list[tuple[bytes, int, int]] = []
@@ -166,37 +133,54 @@ class _Walk:
             self.group(child, address, here, depth + 1)
         elif isinstance(child, h5d.DatasetID):
             self._once(address, here)
-            self.tensors[here] = self._tensor(child, here)
+            self.tensors[here] = self._tensor(child, address, here)
         else:
             raise self.fail("a named type, which Keras never writes", here)
 
-    def _attributes(self, group: Any) -> Iterator[tuple[str, str | list[str]]]:
-        for index in range(h5a.get_num_attrs(group)):
-            attribute = h5a.open(group, index=index)
+    def _attributes(
+        self, item: Any, address: int, path: str
+    ) -> Iterator[tuple[str, str | list[str]]]:
+        self.window.reads.clear()
+        for index in range(h5a.get_num_attrs(item)):
+            attribute = h5a.open(item, index=index)
             space = attribute.get_space()
             if space.get_simple_extent_type() == h5py.h5s.NULL:
                 continue
             shape, dtype = space.get_simple_extent_dims(), attribute.dtype
             size = math.prod(shape) * dtype.itemsize
             self.check(limits.ATTRIBUTE_BYTES, size, "", "an attribute's size")
-            if size and h5py.check_string_dtype(dtype) is None:
+            kind = h5py.check_string_dtype(dtype)
+            if size and kind is None:
                 continue  # numbers, references: nothing that Keras reads back
-            value = np.empty(shape, dtype)
-            attribute.read(value)
-            texts = _texts(value)
+            if size and kind.length is None:
+                texts = self._texts(address, attribute.name, path)
+            else:
+                value = np.empty(shape, dtype)
+                attribute.read(value)
+                texts = _texts(value)
             self.text += len(texts) if isinstance(texts, str) else sum(map(len, texts))
             if self.text > _SPELLED * self.size:
-                raise self.fail("attributes that share one text, as Keras never writes", "")
+                raise self.fail(_SHARED, path)
             yield _text(attribute.name), texts
 
-    def _tensor(self, dataset: Any, path: str) -> Tensor:
+    def _texts(self, address: int, name: bytes | str, path: str) -> str | list[str]:
+        if isinstance(name, str):
+            name = name.encode("utf-8", "surrogateescape")
+        try:
+            return self.headers.texts(address, name)
+        except (Unfamiliar, struct.error):
+            raise self.fail(_SHARED, path, found=f"attribute {_text(name)!r}"[:80]) from None
+
+    def _tensor(self, dataset: Any, address: int, path: str) -> Tensor:
         plist = dataset.get_create_plist()
         layout = plist.get_layout()
         if layout == h5d.VIRTUAL:
             raise self.fail("a virtual dataset, which reads other files", path)
         if plist.get_external_count():
             raise self.fail("a dataset with external storage, which reads other files", path)
-        dtype, shape = self._dtype(dataset, path), self._shape(dataset, path)
+        dtype, shape = self._dtype(dataset, address, path), self._shape(dataset, path)
+        if layout == h5d.CHUNKED:
+            self.window.key = _CHUNK_KEY * (2 + len(plist.get_chunk()))
         declared = math.prod(shape) * dtype.itemsize
         self.check(limits.TENSOR_BYTES, declared, path, "the tensor's bytes")
         if declared == 0:
@@ -257,7 +241,7 @@ class _Walk:
         self.check(limits.RANK, len(shape), path, "the number of axes")
         return tuple(map(int, shape))
 
-    def _dtype(self, dataset: Any, path: str) -> DType:
+    def _dtype(self, dataset: Any, address: int, path: str) -> DType:
         stored = dataset.get_type()
         for known, name in self.types:  # a file has one or two, and comparing them is quick
             if stored.equal(known):
@@ -273,8 +257,8 @@ class _Walk:
             # (keras/src/saving/saving_lib.py, H5IOStore.__setitem__), and with none in a legacy
             # one, which it cannot read back. No other dtype of its weights is opaque and of two
             # bytes.
-            marks = h5py.Dataset(dataset).attrs
-            if "dtype" not in marks or _texts(marks["dtype"]) == "bfloat16":
+            marks = dict(self._attributes(dataset, address, path))
+            if marks.get("dtype", "bfloat16") == "bfloat16":
                 return dtype_of("bfloat16")
         return dtype
 

@@ -18,11 +18,9 @@ from lstmconvert import limits
 from lstmconvert.dtypes import DType
 from lstmconvert.files import Window
 from lstmconvert.keras import hdf5text
-from lstmconvert.keras.hdf5text import Unfamiliar, name_text
+from lstmconvert.keras.hdf5text import SIGNATURE, Unfamiliar, name_text
 from lstmconvert.keras.tree import Attributes, Tree
 from lstmconvert.tensors import FileTensor, Tensor
-
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 _SUPERBLOCK = struct.Struct("<8s8B2HI4Q")  # II.A; the root's entry follows
 _VERSIONS = (0, 0, 0, 0, 0, 8, 8, 0)  # of its parts; the sizes of offsets and of lengths

@@ -10,13 +10,15 @@ from lstmconvert import limits
 from lstmconvert.errors import CorruptFile
 from lstmconvert.files import Window
 
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
 #: The latest blocks of the file are kept: groups and their headers lie near each other.
 _BLOCK, _BLOCKS = 1 << 16, 16
 
 _ATTRIBUTE = struct.Struct("<BBHHH")  # IV.A.2.m
 _HEAP = struct.Struct("<4sB3xQ")  # III.E, and an object in it
 _OBJECT = struct.Struct("<HH4xQ")
-_REFERENCE = struct.Struct("<IQI")  # VIII.B: length, collection, object
+REFERENCE = struct.Struct("<IQI")  # VIII.B: length, collection, object
 _SIZE, _SPACE = struct.Struct("<4xI"), struct.Struct("<4B")
 #: A datatype's first byte (IV.A.2.d): its version and, in the lower half, its class.
 _VERSION_1 = 0x10
@@ -26,6 +28,15 @@ _NUMBERS = (0, 1)
 
 class Unfamiliar(Exception):
     """The file is not as Keras writes it: the HDF5 library reads it, or says what is wrong."""
+
+
+def signatures(window: Window) -> Iterator[int]:
+    """Yield where in a window an HDF5 file may begin: at 0, or behind a user block (II.A)."""
+    start = 0
+    while start + len(SIGNATURE) <= window.size:
+        if window.source.read_at(window.offset + start, len(SIGNATURE)) == SIGNATURE:
+            yield start
+        start = start * 2 or 512
 
 
 class Blocks:
@@ -138,11 +149,11 @@ def attributes(messages: list[bytes], heaps: Heaps) -> Iterator[tuple[str, str |
     """Yield the text attributes among some attribute messages, and those that hold nothing."""
     names = set()
     for data in messages:
-        name, datatype, space, value = _parts(data)
+        name, datatype, space, value = parts(data)
         if name in names:
             raise Unfamiliar
         names.add(name)
-        shape = _shape(space)
+        shape = shape_of(space)
         if shape is None:
             continue
         (size,) = _SIZE.unpack_from(datatype)
@@ -155,7 +166,7 @@ def attributes(messages: list[bytes], heaps: Heaps) -> Iterator[tuple[str, str |
         yield name_text(name), texts if shape else texts[0]
 
 
-def _parts(data: bytes) -> tuple[bytes, bytes, bytes, bytes]:
+def parts(data: bytes) -> tuple[bytes, bytes, bytes, bytes]:
     """Return an attribute's name, datatype, dataspace and value."""
     version, flags, *sizes = _ATTRIBUTE.unpack_from(data)
     if version not in (1, 3) or flags:
@@ -173,7 +184,7 @@ def _parts(data: bytes) -> tuple[bytes, bytes, bytes, bytes]:
     return name[:-1], datatype, space, data[position:]
 
 
-def _shape(space: bytes) -> tuple[int, ...] | None:
+def shape_of(space: bytes) -> tuple[int, ...] | None:
     """Return a dataspace's shape; None if it holds nothing and has no shape."""
     version, rank, flags, kind = _SPACE.unpack_from(space)
     if version == 1 and flags <= 1:
@@ -189,15 +200,13 @@ def _shape(space: bytes) -> tuple[int, ...] | None:
     return struct.unpack_from(f"<{rank}Q", space, start)
 
 
-def _texts(
-    datatype: bytes, size: int, count: int, value: bytes, heaps: Heaps
-) -> Iterator[bytes]:
+def _texts(datatype: bytes, size: int, count: int, value: bytes, heaps: Heaps) -> Iterator[bytes]:
     kind = datatype[0] - _VERSION_1
     if kind == _FIXED_TEXT:
         for index in range(count):
             yield value[index * size : (index + 1) * size].rstrip(b"\0")
-    elif kind == _VARIABLE and size == _REFERENCE.size and datatype[1] & 0xF == 1:
-        for reference in _REFERENCE.iter_unpack(value[: count * size]):
+    elif kind == _VARIABLE and size == REFERENCE.size and datatype[1] & 0xF == 1:
+        for reference in REFERENCE.iter_unpack(value[: count * size]):
             yield heaps.text(reference).partition(b"\0")[0]
     elif count:
         raise Unfamiliar
