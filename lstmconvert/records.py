@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from inspect import Signature
 else:
 
-    def dataclass(*, frozen=False, slots=False, kw_only=False, eq=True, repr=True):  # noqa: A002
+    def dataclass(*, frozen=False, slots=False, kw_only=False, eq=True, repr=True):  # noqa: A002  # its name
         """Make a class a data class. The options are those of `dataclasses.dataclass`."""
 
         def make(plain: type) -> type:

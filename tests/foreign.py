@@ -71,7 +71,7 @@ def answers(
         python: the interpreter.
     """
     given = {f"{name}|{key}": a for name, arrays in cases.items() for key, a in arrays.items()}
-    np.savez(folder / "in.npz", **given)  # type: ignore[arg-type]  # NumPy's stub of the keywords
+    np.savez(folder / "in.npz", **given)
     text = _START + textwrap.dedent(script) + _END
     command = [str(python), "-c", text, "in.npz", "out.npz"]
     quiet = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}

@@ -97,8 +97,8 @@ def _child(request: dict[str, Any], base: int, out: int, err: int, seen: int) ->
     try:
         os.dup2(out, 1)
         os.dup2(err, 2)
-        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
-        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115  # until exit
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115  # until exit
         signal.alarm(_HARD_SECONDS)
         # What a shell starts in the background inherits an ignored SIGINT.
         signal.signal(signal.SIGINT, signal.default_int_handler)

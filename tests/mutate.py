@@ -21,7 +21,7 @@ _NUMBERS = (0, 1, 2, 7, 0x7F, 0xFF, 0xFFFF, 1 << 31, (1 << 32) - 1, 1 << 62, (1 
 
 def dice(*seed: object) -> random.Random:
     """Dice that always fall the same way."""
-    return random.Random("/".join(map(str, seed)))  # noqa: S311
+    return random.Random("/".join(map(str, seed)))
 
 
 def flip(data: bytes, dice: random.Random) -> bytes:

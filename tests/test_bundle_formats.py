@@ -128,7 +128,7 @@ class Inner:
 class Outer:
     number: int = wire.integer(1)
     name: str = wire.text(2)
-    inner: Inner | None = wire.message(3, Inner)  # noqa: RUF009 (frozen)
+    inner: Inner | None = wire.message(3, Inner)
     many: tuple[Inner, ...] = wire.messages(4, Inner)
     check: int = wire.fixed32(5)
     maybe: int | None = wire.integer(6, default=None)

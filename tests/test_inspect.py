@@ -254,7 +254,7 @@ def odd_layer() -> LSTMLayer:
     weights = cell.gates[Gate.FORGET].tensors["kernel"].read()
     weights[0, 0], weights[1, 1], weights[2, 0], weights[2, 1] = np.nan, -np.inf, -0.0, 1e-40
     tensors = cell.gates[Gate.FORGET].tensors
-    tensors["kernel"]._array[:] = weights  # type: ignore[index, attr-defined]
+    tensors["kernel"]._array[:] = weights
     return make_layer(cell)
 
 

@@ -124,7 +124,7 @@ def test_params_that_lie_are_refused(change: object, tmp_path: Path) -> None:
     layer = make_layer(make_cell(np.random.default_rng(1), 3, 2))
     lc.save(layer, tmp_path / "good.params", layout="mxnet", bare=True)
     data = (tmp_path / "good.params").read_bytes()
-    (tmp_path / "x.params").write_bytes(change(data))  # type: ignore[operator]
+    (tmp_path / "x.params").write_bytes(change(data))
     failure("inspect", tmp_path / "x.params")
 
 

@@ -24,7 +24,7 @@ LIMITS = {limit.name: limit for limit in vars(limits).values() if isinstance(lim
 
 def craft(name: str) -> Callable[[Path], Path]:
     """A crafted file that converts."""
-    import crafted_kinds  # noqa: F401
+    import crafted_kinds  # noqa: F401  # it fills the list
 
     (found,) = [one for one in CRAFTS if one.name == name]
     assert found.refused is None

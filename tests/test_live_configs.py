@@ -129,7 +129,7 @@ def test_reading_and_building_warn_of_nothing() -> None:
         lc.to_keras(lc.from_keras(original))
 
 
-class Unregistered(keras.regularizers.Regularizer):  # type: ignore[misc]
+class Unregistered(keras.regularizers.Regularizer):
     """A user's own, of which Keras knows no name but its class's."""
 
     def __call__(self, x: Any) -> Any:

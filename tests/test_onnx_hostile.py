@@ -70,7 +70,7 @@ def test_crafted_onnx(craft: Craft, jail: Jail, tmp_path: Path) -> None:
 def test_mutants(fused: bool, tmp_path: Path) -> None:
     path = tmp_path / "mutant.onnx"
     lc.convert(FIXTURES / KERAS, path, fused=fused)
-    valid, dice = path.read_bytes(), random.Random(1)  # noqa: S311
+    valid, dice = path.read_bytes(), random.Random(1)
     refused = 0
     for _ in range(MUTANTS):
         data = bytearray(valid)

@@ -36,7 +36,7 @@ def exported(path: Path, dynamo: bool, **options: Any) -> Any:
     if dynamo:
         pytest.importorskip("onnxscript")
 
-    class Model(torch.nn.Module):  # type: ignore[misc, name-defined]
+    class Model(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.encoder = torch.nn.LSTM(INPUTS, UNITS, batch_first=True, **options)

@@ -50,7 +50,7 @@ def test_the_names_of_the_design() -> None:
 
 def test_public_classes_survive_pickling() -> None:
     error = lstmconvert.LSTMConvertError("what", where="here", hint="there")
-    again = pickle.loads(pickle.dumps(error))  # noqa: S301  # our own
+    again = pickle.loads(pickle.dumps(error))  # our own
     assert (str(again), again.hint) == (str(error), "there")
 
 
@@ -78,7 +78,7 @@ def test_examples_in_docstrings(name: str) -> None:
 def test_a_model_is_pickled_with_its_arrays(name: str, tmp_path: Path) -> None:
     """As for a process pool: its arrays and the hash of its source come along."""
     model = lstmconvert.load(Path("fixtures/keras-3.15.1") / name)
-    again = pickle.loads(pickle.dumps(model))  # noqa: S301
+    again = pickle.loads(pickle.dumps(model))
     assert lstmconvert.diff(model, again)
     assert again.source.sha256 == model.source.sha256
     for number, one in enumerate((model, again)):

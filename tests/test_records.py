@@ -45,7 +45,7 @@ def test_fields_defaults_and_copies(kind: Any) -> None:
     assert kind("a").notes is not kind("a").notes
     assert [field.name for field in dataclasses.fields(one)] == ["name", "sizes", "notes", "hidden"]
     assert dataclasses.replace(one, sizes=(1,)) == kind("a", (1,))
-    for same in (copy.copy(one), copy.deepcopy(one), pickle.loads(pickle.dumps(one))):  # noqa: S301
+    for same in (copy.copy(one), copy.deepcopy(one), pickle.loads(pickle.dumps(one))):
         assert (same, same.notes) == (one, {"x": 1})
 
 
@@ -103,7 +103,7 @@ def test_what_a_class_defines_stays() -> None:
 
     assert (Own(value=1).value, Own(value=1).twice, repr(Own(value=1))) == (2, 4, "own")
     with pytest.raises(TypeError):
-        Own(1)  # type: ignore[misc]
+        Own(1)
 
 
 def test_what_is_not_frozen_can_be_set_and_not_hashed() -> None:

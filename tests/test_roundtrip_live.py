@@ -295,7 +295,7 @@ def scaled_tanh(x: Any) -> Any:
     return 2.0 * keras.ops.tanh(x)
 
 
-class Sevens(keras.initializers.Initializer):  # type: ignore[misc]
+class Sevens(keras.initializers.Initializer):
     """A user's own initializer, with a setting."""
 
     def __init__(self, value: float = 7.0) -> None:
@@ -308,14 +308,14 @@ class Sevens(keras.initializers.Initializer):  # type: ignore[misc]
         return {"value": self.value}
 
 
-class Half(keras.constraints.Constraint):  # type: ignore[misc]
+class Half(keras.constraints.Constraint):
     """A user's own constraint."""
 
     def __call__(self, w: Any) -> Any:
         return 0.5 * w
 
 
-class Cubic(keras.regularizers.Regularizer):  # type: ignore[misc]
+class Cubic(keras.regularizers.Regularizer):
     """A user's own regularizer."""
 
     def __call__(self, x: Any) -> Any:

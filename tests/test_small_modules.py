@@ -164,7 +164,7 @@ def test_errors_survive_pickling(kind: type[LSTMConvertError]) -> None:
     extra = {"layer": "lstm", "option": "clip", "target": "Keras 3"}
     more = extra if kind is UnsupportedByTarget else {}
     error = kind("what went wrong", where="a/b", found=3, expected=(4,), hint="do that", **more)
-    again = pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes
+    again = pickle.loads(pickle.dumps(error))  # our own bytes
     assert type(again) is kind
     assert str(again) == str(error) == "a/b: what went wrong; found 3; expected (4,)"
     assert again.__dict__ == error.__dict__
@@ -433,7 +433,7 @@ def test_json_of_activations() -> None:
     for table in (KERAS2, KERAS3):
         for activation in table.values():
             text = json.dumps(activation.to_json())
-            assert pickle.loads(pickle.dumps(activation)) == activation  # noqa: S301  # our own
+            assert pickle.loads(pickle.dumps(activation)) == activation  # our own
             assert json.loads(text)["name"] == activation.name
     assert KERAS2["hard_sigmoid"] != KERAS3["hard_sigmoid"]
     assert {KERAS2["tanh"], KERAS3["tanh"]} == {Activation("tanh")}

@@ -144,7 +144,7 @@ def test_peepholes_projection_and_clips_of_a_cell_of_any_name(tmp_path: Path) ->
     old = {"rnn/deep": "lstm/lstm_0", "projection/kernel": "W_P_0", "kernel": "W_0",
            "bias": "B", "w_(.)_diag": lambda m: f"W_{m[1].upper()}_diag"}  # fmt: skip
     for names in ({}, old):
-        saved = Saved(tmp_path, dynamic(cell), names)  # type: ignore[arg-type]
+        saved = Saved(tmp_path, dynamic(cell), names)
         model = lc.load(saved.path, settings=settings)
         (layer,) = model.layers
         assert (layer.cell.units, layer.cell.recurrent_dim, layer.cell.input_dim) == (4, 2, WIDTH)

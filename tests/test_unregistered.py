@@ -18,7 +18,7 @@ import lstmconvert as lc
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 
 
-class Tagger(keras.Model):  # type: ignore[misc]  # Keras has no types
+class Tagger(keras.Model):
     """A subclassed model that is registered nowhere."""
 
     def __init__(self, **options: Any) -> None:
@@ -58,7 +58,7 @@ def test_a_stack_whose_first_cell_is_no_lstm(tmp_path: Path) -> None:
     assert np.array_equal(rebuilt(x), stack(x))
 
 
-class Encoder(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras has no types
+class Encoder(tf_keras.layers.Layer):
     """A layer of the user's own that runs two of Keras's."""
 
     def __init__(self, **options: Any) -> None:
@@ -70,7 +70,7 @@ class Encoder(tf_keras.layers.Layer):  # type: ignore[misc]  # tf_keras has no t
         return self.both(self.first(x))
 
 
-class Mine(tf_keras.layers.LSTM):  # type: ignore[misc]
+class Mine(tf_keras.layers.LSTM):
     """A layer of the user's own that may compute anything."""
 
 
@@ -100,7 +100,7 @@ def test_layers_inside_a_layer_of_the_user_s_in_a_legacy_file(name: str, tmp_pat
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_subclassed_model_s_weights_have_the_layers_own_names(tmp_path: Path) -> None:
-    class Old(tf_keras.Model):  # type: ignore[misc]
+    class Old(tf_keras.Model):
         def __init__(self) -> None:
             super().__init__(name="old")
             self.run = tf_keras.layers.LSTM(3, name="lstm")

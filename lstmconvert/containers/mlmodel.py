@@ -222,7 +222,7 @@ def completed(layer: LSTMLayer, facts: Mapping[str, Facts]) -> LSTMLayer:
     for (side, direction), (gates, cell, output) in zip(
         layer.directions, said.functions, strict=True
     ):
-        options = {
+        options: dict[str, Any] = {
             "activation": cell,
             "recurrent_activation": gates,
             "output_activation": None if output == cell else output,
@@ -230,7 +230,7 @@ def completed(layer: LSTMLayer, facts: Mapping[str, Facts]) -> LSTMLayer:
             "forget_bias": said.forget_bias,
         }
         cells = tuple(
-            replace(one, options=replace(one.options, **options))  # type: ignore[arg-type]
+            replace(one, options=replace(one.options, **options))
             for one in direction.lstm_cells
         )
         run = replace(

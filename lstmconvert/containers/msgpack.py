@@ -80,12 +80,13 @@ def _leaves(
 def _joined(value: dict[str, Any], name: str, where: object) -> Array:
     match value:
         case {"shape": dict(shape), "chunks": dict(chunks)}:
-            sizes = [shape.get(str(axis)) for axis in range(len(shape))]
-            pieces = [chunks.get(str(index)) for index in range(len(chunks))]
-            is_flat = all(isinstance(piece, np.ndarray) and piece.ndim == 1 for piece in pieces)
-            if pieces and is_flat and all(isinstance(s, int) and s >= 0 for s in sizes):
-                whole: Array = np.concatenate(pieces)  # type: ignore[arg-type]  # arrays, as tested
-                if whole.size == prod(sizes):  # type: ignore[arg-type]
+            named = [shape.get(str(axis)) for axis in range(len(shape))]
+            sizes = [size for size in named if isinstance(size, int) and size >= 0]
+            stored = [chunks.get(str(index)) for index in range(len(chunks))]
+            pieces = [one for one in stored if isinstance(one, np.ndarray) and one.ndim == 1]
+            if pieces and len(pieces) == len(stored) and len(sizes) == len(named):
+                whole: Array = np.concatenate(pieces)
+                if whole.size == prod(sizes):
                     return whole.reshape(sizes)
     raise CorruptFile("the chunks of an array do not fit it", where=f"{where}: {name}")
 

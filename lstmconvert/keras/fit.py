@@ -42,7 +42,7 @@ class Fitter:
 
     Fields: `target`: what to name in an error; `allow_lossy`: take off what Keras cannot express
     and can do without, instead of refusing it; `keeps_time_major`: this Keras has that option;
-    `losses`: what was lost, declared, as it is found.
+    `losses`: what was lost, declared, each text once, in the order in which it is found.
 
     Raises:
         UnknownOption: an option that changes numbers is unknown.
@@ -59,7 +59,7 @@ class Fitter:
     ) -> None:
         self.target, self.rescale, self.allow_lossy = target, rescale, allow_lossy
         self.keeps_time_major = keeps_time_major
-        self.losses: list[str] = []
+        self.losses: dict[str, None] = {}
 
     def fit(self, layer: LSTMLayer) -> LSTMLayer:
         """Return the layer with one bias and nothing that Keras does not have."""
@@ -95,6 +95,9 @@ class Fitter:
                 f"--set {next(iter(missing))}=VALUE",
             )
 
+    def _lose(self, text: str) -> None:
+        self.losses[text] = None
+
     def _direction(self, where: str) -> Callable[[Direction], Direction]:
         def change(direction: Direction) -> Direction:
             if direction.options.time_major is True and not self.keeps_time_major:
@@ -118,7 +121,7 @@ class Fitter:
                 "go_backwards with the sequence in the input's order",
                 LOSSY_HINT,
             )
-        self.losses.append(
+        self._lose(
             f"{where}: {self.target} returns the sequence of a layer with go_backwards reversed: "
             "turn it round"
         )
@@ -154,7 +157,7 @@ class Fitter:
             error = self._unsupported(name, where, str(value), LOSSY_HINT)
             if not self.allow_lossy:
                 raise error
-            self.losses.append(f"{where}: {error.message} ({value}): lost, as allowed")
+            self._lose(f"{where}: {error.message} ({value}): lost, as allowed")
         options: dict[str, Any] = dict.fromkeys(gone)
         return replace(cell, options=replace(cell.options, **options)) if gone else cell
 
@@ -178,7 +181,7 @@ class Fitter:
 
         seconds = [weights.tensors["recurrent_bias"].read() for weights in cell.gates.values()]
         if any(_counts(second) for second in seconds):
-            self.losses.append(
+            self._lose(
                 f"{where}: {self.target} has one bias: bias and recurrent_bias are summed, rounded"
             )
         return _with_biases(cell, added)
@@ -189,7 +192,7 @@ class Fitter:
         def folded(gate: Gate, bias: Array) -> Array:
             return bias + bias.dtype.type(amount) if gate is Gate.FORGET else bias
 
-        self.losses.append(
+        self._lose(
             f"{where}: {self.target} has no run-time forget bias: {amount} is added to the stored "
             "bias, rounded"
         )
@@ -197,7 +200,7 @@ class Fitter:
         return replace(cell, options=replace(cell.options, forget_bias=0.0, use_bias=True))
 
     def _rescaled(self, cell: Cell, where: str) -> Cell:
-        self.losses.append(
+        self._lose(
             f"{where}: weights of the sigmoid gates times {_RESCALE}, rounded, so that Keras 3's "
             "hard_sigmoid computes Keras 2's"
         )

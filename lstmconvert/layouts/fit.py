@@ -45,7 +45,7 @@ class Fitter:
     row: Row
     allow_lossy: bool = False
     says_functions: bool = False
-    losses: list[str] = field(default_factory=list)
+    losses: dict[str, None] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     originals: dict[tuple[str, str, int], Tensor] = field(default_factory=dict)
 
@@ -63,11 +63,14 @@ class Fitter:
         self._warn(layer)
         return replace(layer, forward=halves["forward"], backward=halves.get("backward"))
 
+    def _lose(self, text: str) -> None:
+        self.losses[text] = None
+
     def refuse(self, layer: LSTMLayer, option: str, found: object, why: str = "") -> None:
         """Refuse an option by name, or declare it lost."""
         text = f"{self.row.title} cannot express {option}"
         if self.allow_lossy:
-            self.losses.append(f"{layer.name}: {text} ({found}): lost, as allowed")
+            self._lose(f"{layer.name}: {text} ({found}): lost, as allowed")
             return
         error = self._unsupported(layer, option, found, text, why)
         error.hint = LOSSY_HINT
@@ -191,7 +194,7 @@ class Fitter:
         second = {g: w.tensors["recurrent_bias"] for g, w in cell.gates.items()}
         if all(map(is_zero, second.values())):
             return _with_bias(_without(cell, ["recurrent_bias"]), first)
-        self.losses.append(
+        self._lose(
             f"{layer.name}: {self.row.title} has one bias: bias and recurrent_bias are summed, "
             "rounded"
         )
@@ -214,7 +217,7 @@ class Fitter:
         self.originals[key] = old[Gate.FORGET]
         new = {**old, Gate.FORGET: Added(old[Gate.FORGET], amount)}
         what = "adds" if self.row.forget_bias else "does not add"
-        self.losses.append(
+        self._lose(
             f"{layer.name}: {self.row.title} {what} {self.row.forget_bias or has:g} to the forget "
             f"gate at run time: {amount:+g} is added to the stored bias, rounded"
         )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from lstmconvert.errors import CorruptFile
 from lstmconvert.gates import GATES, Gate
 from lstmconvert.layer import GATE_PARTS, Cell, Direction, GateWeights, LSTMLayer
 from lstmconvert.layouts.row import Row, Slot
-from lstmconvert.options import UNKNOWN, CellOptions, DirectionOptions, LayerOptions
+from lstmconvert.options import UNKNOWN, CellOptions, DirectionOptions, LayerOptions, Unknown
 from lstmconvert.records import dataclass
 from lstmconvert.tensors import Shape, Tensor
 from lstmconvert.views import Reshaped, Rows, apart, columns, is_zero, transposed
@@ -67,14 +68,14 @@ def gather(
 def _layer(name: str, grid: list[list[Cell]], row: Row, *, is_last: bool) -> LSTMLayer:
     halves = []
     for number, side in enumerate(SIDES[: len(grid[0])]):
-        backwards: object = UNKNOWN if "go_backwards" in row.expresses else False
+        backwards: bool | Unknown = UNKNOWN if "go_backwards" in row.expresses else False
         halves.append(
             Direction(
                 cells=tuple(cells[number] for cells in grid),
                 options=DirectionOptions(
                     # Each of a chain hands its whole sequence to the next.
                     return_sequences=UNKNOWN if is_last else True,
-                    go_backwards=True if side == "backward" else backwards,  # type: ignore[arg-type]
+                    go_backwards=True if side == "backward" else backwards,
                     time_major=False,
                 ),
             )
@@ -129,8 +130,9 @@ class _CellReader:
             if found
         }
         self._check(gates)
+        fixed: dict[str, Any] = dict(self._row.fixed)
         options = CellOptions(
-            **dict(self._row.fixed),  # type: ignore[arg-type]  # names of the table
+            **fixed,
             use_bias="bias" in gates[Gate.FORGET].tensors,
             forget_bias=self._row.forget_bias,
             input_forget=Gate.INPUT not in gates,

@@ -96,8 +96,9 @@ def content(
         model,
         layers=tuple(fitted[layer.name] for layer in model.layers),
         losses=(*model.losses, *fitter.losses),
-        **({} if with_other else {"texts": {}, "source": replace(model.source, structure=None)}),  # type: ignore[arg-type]
     )
+    if not with_other:
+        model = replace(model, texts={}, source=replace(model.source, structure=None))
     arranged: JsonObject = {"name": row.name, "modules": recorded}
     if fitter.originals:
         arranged["originals"] = _originals(fitter, modules)

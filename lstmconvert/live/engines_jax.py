@@ -65,8 +65,8 @@ def equinox(layer: LSTMLayer, x: Array) -> Array:
             carry = cell(value, carry)
             return carry, carry[0]
 
-        outputs = jax.vmap(lambda sequence: jax.lax.scan(step, (state, state), sequence)[1])
-        return np.asarray(outputs(jax.numpy.asarray(x)))  # type: ignore[no-untyped-call]
+        outputs: Any = jax.vmap(lambda sequence: jax.lax.scan(step, (state, state), sequence)[1])
+        return np.asarray(outputs(jax.numpy.asarray(x)))
 
     with jax.enable_x64(layer.dtype.itemsize > 4):
         return one_way(to_equinox(layer), x.astype(layer.dtype), run)

@@ -71,7 +71,7 @@ class Header:
 
     num_shards: int = integer(1)
     endianness: int = integer(2)
-    version: Version | None = message(3, Version)  # noqa: RUF009 (frozen, as all are)
+    version: Version | None = message(3, Version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class Entry:
     """BundleEntryProto: where a tensor lies; with slices, only what the whole is."""
 
     dtype: int = integer(1)
-    shape: ShapeProto | None = message(2, ShapeProto)  # noqa: RUF009
+    shape: ShapeProto | None = message(2, ShapeProto)
     shard: int = integer(3)
     offset: int = integer(4)
     size: int = integer(5)

@@ -51,8 +51,8 @@ class SavedObject:
     """An object of a SavedModel: tracked Python, or a variable; of functions only the edges."""
 
     children: tuple[Child, ...] = messages(1, Child)
-    user_object: UserObject | None = message(4, UserObject)  # noqa: RUF009 (frozen)
-    variable: Variable | None = message(7, Variable)  # noqa: RUF009 (frozen)
+    user_object: UserObject | None = message(4, UserObject)
+    variable: Variable | None = message(7, Variable)
 
 
 @dataclass(frozen=True, slots=True)

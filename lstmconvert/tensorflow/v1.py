@@ -31,7 +31,7 @@ _SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})")
 @dataclass(frozen=True, slots=True)
 class _TensorMeta:
     name: str = text(1)
-    shape: ShapeProto | None = message(2, ShapeProto)  # noqa: RUF009 (frozen)
+    shape: ShapeProto | None = message(2, ShapeProto)
     dtype: int = integer(3)
     slices: tuple[Slice, ...] = messages(4, Slice)
 
@@ -58,14 +58,14 @@ class _Values:
 @dataclass(frozen=True, slots=True)
 class _Data:
     name: str = text(1)
-    part: Slice | None = message(2, Slice)  # noqa: RUF009 (frozen)
-    values: _Values | None = message(3, _Values)  # noqa: RUF009 (frozen)
+    part: Slice | None = message(2, Slice)
+    values: _Values | None = message(3, _Values)
 
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    meta: _Meta | None = message(1, _Meta)  # noqa: RUF009 (frozen)
-    data: _Data | None = message(2, _Data)  # noqa: RUF009 (frozen)
+    meta: _Meta | None = message(1, _Meta)
+    data: _Data | None = message(2, _Data)
 
 
 #: Where the numbers of a dtype lie, if not among the integers (tensorflow/core/framework/types.h).
