@@ -17,6 +17,7 @@ def main() -> NoReturn:
             server.begin()
         from lstmconvert.cli.main import main
     except KeyboardInterrupt:  # later ones are the command line's
+        print("lstmconvert: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
     main()
 

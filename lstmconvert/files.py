@@ -78,12 +78,25 @@ def digest_of_file(source: SourceFile) -> str:
     return digest.hexdigest()
 
 
-def digest_of_files(root: Path, paths: Iterable[Path]) -> str:
-    """Return the SHA-256 over sorted lines `hash path` of the files of a directory."""
+def digest_of_files(
+    root: Path, paths: Iterable[Path], read: Iterable[SourceFile] = ()
+) -> str:
+    """Return the SHA-256 over sorted lines `hash path` of the files of a directory.
+
+    Args:
+        root: the directory.
+        paths: the files.
+        read: those of them that a model was read from. They are opened anew here.
+
+    Raises:
+        CorruptFile: one changed meanwhile, so that the hash is not of what was read.
+    """
     lines = sorted(
         f"{digest_of_file(open_source(path))} {path.relative_to(root).as_posix()}\n"
         for path in paths
     )
+    for source in read:
+        source.check_in_place()
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

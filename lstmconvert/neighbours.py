@@ -31,9 +31,14 @@ class Neighbours:
         self._open: dict[str, SourceFile] = dict(known or {})
 
     @property
-    def paths(self) -> list[Path]:
+    def files(self) -> list[SourceFile]:
         """The files that have been opened."""
-        return [source.path for source in self._open.values()]
+        return list(self._open.values())
+
+    @property
+    def paths(self) -> list[Path]:
+        """Their paths."""
+        return [source.path for source in self.files]
 
     @property
     def size(self) -> int:

@@ -122,10 +122,11 @@ class SourceFile:
             weakref.finalize(self, os.close, descriptor)
         self.descriptor = descriptor
         self._state = self._stat()
+        status = os.fstat(descriptor)
+        self._identity = status.st_dev, status.st_ino
 
     def _stat(self) -> tuple[int, int]:
-        status = os.fstat(self.descriptor)
-        return status.st_size, status.st_mtime_ns
+        return _state(os.fstat(self.descriptor))
 
     @property
     def size(self) -> int:
@@ -176,11 +177,25 @@ class SourceFile:
         if self._stat() != self._state:
             raise self.changed()
 
+    def check_in_place(self) -> None:
+        """Raise `CorruptFile` if the file was written to since it was opened, or has lost its name
+        to another: what is read by that name now is then not what was read before."""
+        try:
+            status = os.stat(self.path)
+        except OSError:
+            raise self.changed() from None
+        if (_state(status), (status.st_dev, status.st_ino)) != (self._state, self._identity):
+            raise self.changed()
+
     def changed(self) -> CorruptFile:
         """Return the error of a file that changes under its reader."""
         return CorruptFile(
             "the file changed while it was read", where=self.path, hint="try again when it is whole"
         )
+
+
+def _state(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns
 
 
 class FileTensor(Tensor):

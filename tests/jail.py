@@ -74,14 +74,14 @@ class Jail:
             text=True,
             env=environment,
         )
-        self._ask({"ready": True})
+        self._ask([])
 
-    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _ask(self, requests: list[dict[str, Any]]) -> list[Run]:
         assert self._server.stdin is not None
         assert self._server.stdout is not None
-        print(json.dumps(request), file=self._server.stdin, flush=True)
-        answer: dict[str, Any] = json.loads(self._server.stdout.readline())
-        return answer
+        print(json.dumps(requests), file=self._server.stdin, flush=True)
+        answers = json.loads(self._server.stdout.readline())
+        return [Run(**{**answer, "events": tuple(answer["events"])}) for answer in answers]
 
     def run(
         self,
@@ -96,17 +96,18 @@ class Jail:
         `fault` happens meanwhile; no file can grow beyond `file_bytes`;
         `powerless`: permissions bind, even if the tests run as root.
         """
-        paths = [str(arg) for arg in args if isinstance(arg, Path)]
-        answer = self._ask(
-            {
-                "args": [str(arg) for arg in args],
-                "allow": [*paths, *map(str, allow)],
-                "fault": fault and [fault.on, fault.at, fault.what, str(fault.path)],
-                "file_bytes": file_bytes,
-                "powerless": powerless,
-            }
-        )
-        return Run(**{**answer, "events": tuple(answer["events"])})
+        request = _request(args, allow)
+        request |= {
+            "fault": fault and [fault.on, fault.at, fault.what, str(fault.path)],
+            "file_bytes": file_bytes,
+            "powerless": powerless,
+        }
+        (run,) = self._ask([request])
+        return run
+
+    def run_at_once(self, *commands: Sequence[str | Path]) -> list[Run]:
+        """Run command lines in as many processes, which all begin at the same moment."""
+        return self._ask([_request(args, ()) for args in commands])
 
     def __enter__(self) -> Jail:
         return self
@@ -122,6 +123,17 @@ class Jail:
         self._server.wait()
         assert self._server.stdout is not None
         self._server.stdout.close()
+
+
+def _request(args: Sequence[str | Path], allow: Sequence[Path]) -> dict[str, Any]:
+    paths = [str(arg) for arg in args if isinstance(arg, Path)]
+    return {
+        "args": [str(arg) for arg in args],
+        "allow": [*paths, *map(str, allow)],
+        "fault": None,
+        "file_bytes": None,
+        "powerless": False,
+    }
 
 
 class Watch:

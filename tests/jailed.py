@@ -16,7 +16,7 @@ import sysconfig
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parents[1]
 MIB = 1 << 20
@@ -30,9 +30,7 @@ def _serve() -> None:
     _warm_up()
     base = _mapped()
     for line in sys.stdin:
-        request = json.loads(line)
-        answer = {} if "ready" in request else _forked(request, base)
-        print(json.dumps(answer), flush=True)
+        print(json.dumps(_forked(json.loads(line), base)), flush=True)
 
 
 def _warm_up() -> None:
@@ -65,20 +63,29 @@ def _mapped() -> int:
         return int(file.read().split()[0]) * resource.getpagesize()
 
 
-def _forked(request: dict[str, Any], base: int) -> dict[str, Any]:
-    with (
-        tempfile.TemporaryFile() as out,
-        tempfile.TemporaryFile() as err,
-        tempfile.TemporaryFile() as seen,
-    ):
-        child = os.fork()
-        if not child:
-            _child(request, base, out.fileno(), err.fileno(), seen.fileno())
-        _, status, usage = os.wait4(child, 0)
-        texts = []
-        for file in (out, err, seen):
-            file.seek(0)
-            texts.append(file.read().decode("utf-8", "backslashreplace"))
+def _forked(requests: list[dict[str, Any]], base: int) -> list[dict[str, Any]]:
+    """Run each request in a fork of its own; all of them begin at once."""
+    waiting, begin = os.pipe()
+    with contextlib.ExitStack() as stack:
+        started = []
+        for request in requests:
+            files = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
+            child = os.fork()
+            if not child:
+                os.close(begin)
+                _child(request, base, waiting, *(file.fileno() for file in files))
+            started.append((child, files))
+        os.close(waiting)
+        os.close(begin)
+        return [_ended(child, files) for child, files in started]
+
+
+def _ended(child: int, files: list[IO[bytes]]) -> dict[str, Any]:
+    _, status, usage = os.wait4(child, 0)
+    texts = []
+    for file in files:
+        file.seek(0)
+        texts.append(file.read().decode("utf-8", "backslashreplace"))
     events = texts[2].splitlines()
     counts = [json.loads(line[1:]) for line in events if line.startswith("#")]
     return {
@@ -92,7 +99,9 @@ def _forked(request: dict[str, Any], base: int) -> dict[str, Any]:
     }
 
 
-def _child(request: dict[str, Any], base: int, out: int, err: int, seen: int) -> None:
+def _child(
+    request: dict[str, Any], base: int, waiting: int, out: int, err: int, seen: int
+) -> None:
     code = 99
     try:
         os.dup2(out, 1)
@@ -114,6 +123,7 @@ def _child(request: dict[str, Any], base: int, out: int, err: int, seen: int) ->
         if request["fault"] is None:
             _guard(request["allow"], seen)
         faults = _Faults(request["fault"])
+        os.read(waiting, 1)  # it ends when the last has been forked
         try:
             program.main(request["args"])
         except SystemExit as end:

@@ -192,7 +192,7 @@ def test_saved_models(written: Path, name: str) -> None:
     saved = read_saved_model(path)
     assert saved.tags == ("serve",)
     assert saved.tensorflow_version == tf.__version__
-    assert set(saved.files) <= {file for file in path.rglob("*") if file.is_file()}
+    assert {source.path for source in saved.sources} <= set(path.rglob("*"))
     assert bool(saved.keras) == (name in ("saved", "light"))
     variables = {one.variable.name for one in saved.objects if one.variable is not None}
     assert saved.bundle.graph is not None

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,9 +12,10 @@ from pathlib import Path
 import pytest
 from crafted import FIXTURES
 from jail import ROOT, Fault, Jail
-from test_faults import OLD, check_message, spread
+from test_faults import LAYOUTS, OLD, SUFFIXES, UNLIKE, check_message, spread
 
 import lstmconvert
+from lstmconvert.targets import TARGETS, target_of
 
 SOURCE = FIXTURES / "seed95.keras"
 POINTS = 10
@@ -53,15 +52,10 @@ OLDS = (OLD, OLD + b" beside it")
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> str:
+def jail(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jail]:
     folder = tmp_path_factory.mktemp("site")
     (folder / "sitecustomize.py").write_text(f"import onnx.inliner\n{_SMALL}")
-    return os.pathsep.join([str(folder), str(ROOT)])
-
-
-@pytest.fixture(scope="module")
-def jail(site: str) -> Iterator[Jail]:
-    with Jail(PYTHONPATH=site) as one:
+    with Jail(PYTHONPATH=os.pathsep.join([str(folder), str(ROOT)])) as one:
         yield one
 
 
@@ -100,6 +94,13 @@ def calls(jail: Jail, pair: Pair, folder: Path) -> int:
     run = jail.run(*args, fault=Fault("call", 0, "kill"))
     assert run.code == 0, run
     return run.counts["call"]
+
+
+def test_every_container_is_among_them() -> None:
+    kinds = {f"x{suffix}": LAYOUTS.get(suffix) for suffix in SUFFIXES}
+    kinds |= {pair.first: pair.options[1] if pair.options else None for pair in PAIRS.values()}
+    tried = {target_of(Path(name), layout).container for name, layout in kinds.items()}
+    assert tried == {target.container for target in TARGETS}
 
 
 @pytest.mark.parametrize("pair", PAIRS, indirect=True)
@@ -153,23 +154,24 @@ def test_one_of_them_exists(
 
 @pytest.mark.parametrize("pair", PAIRS, indirect=True)
 def test_processes_at_once(
-    pair: Pair, news: tuple[bytes, bytes], site: str, tmp_path: Path
+    pair: Pair, news: tuple[bytes, bytes], jail: Jail, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "lstmconvert", "convert", SOURCE, tmp_path / pair.first]
-    for force, codes in ((["--force"], [0, 0]), ([], [2, 2])):
-        running = [
-            subprocess.Popen(
-                [*command, *pair.options, *force], stderr=subprocess.PIPE, text=True,
-                env={**os.environ, "PYTHONPATH": site},
-            )
-            for _ in range(2)
-        ]  # fmt: skip
-        for process in running:
-            _, stderr = process.communicate()
-            assert "Traceback" not in stderr, stderr
-        assert sorted(process.returncode for process in running) == codes
-        assert pair.found(tmp_path) == news
-        check(tmp_path, pair, news)
+    whole, out = [news], tmp_path / "out"
+    assert jail.run("convert", UNLIKE, tmp_path / pair.first, *pair.options).code == 0
+    whole.append(pair.found(tmp_path))  # type: ignore[arg-type]  # both are there
+    assert whole[0] != whole[1]
+    out.mkdir()
+    commands = [["convert", x, out / pair.first, *pair.options] for x in (SOURCE, UNLIKE) * 2]
+    for _ in range(3):
+        runs = jail.run_at_once(*commands)
+        assert sorted(run.code for run in runs) == [0, 2, 2, 2], runs
+        assert pair.found(out) in whole
+        runs = jail.run_at_once(*([*command, "--force"] for command in commands))
+        assert [run.code for run in runs] == [0, 0, 0, 0], runs
+        assert pair.found(out) in whole
+        assert set(os.listdir(out)) == {pair.first, pair.second}
+        for name in (pair.first, pair.second):
+            (out / name).unlink()
 
 
 def test_the_second_goes_when_the_first_cannot_come(tmp_path: Path) -> None:

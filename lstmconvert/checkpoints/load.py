@@ -22,6 +22,7 @@ from lstmconvert.tensorflow.bundle import Bundle
 from lstmconvert.tensorflow.checkpoint import read_checkpoint
 from lstmconvert.tensorflow.objectgraph import ROOT
 from lstmconvert.tensorflow.savedmodel import read_saved_model
+from lstmconvert.tensors import SourceFile
 
 CHECKPOINT, SAVED_MODEL = "checkpoint", "savedmodel"
 #: The layout of TensorFlow 1's cells.
@@ -45,7 +46,7 @@ def load_checkpoint(
     """
     bundle = read_checkpoint(path)
     root = path if path.is_dir() else path.parent
-    opened = _Opened(path, root, bundle, bundle.files, CHECKPOINT, Described())
+    opened = _Opened(path, root, bundle, bundle.sources, CHECKPOINT, Described())
     return _model(opened, given, takes_open=layout == TF1)
 
 
@@ -58,7 +59,7 @@ def load_saved_model(path: Path, given: Given | None = None) -> Model:
     """
     saved = read_saved_model(path)
     keras = described.read(saved)
-    return _model(_Opened(path, path, saved.bundle, saved.files, SAVED_MODEL, keras), given)
+    return _model(_Opened(path, path, saved.bundle, saved.sources, SAVED_MODEL, keras), given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class _Opened:
     path: Path
     root: Path
     bundle: Bundle
-    files: tuple[Path, ...]
+    sources: tuple[SourceFile, ...]
     container: str
     keras: Described
 
@@ -77,11 +78,12 @@ def _hashed(opened: _Opened) -> set[Path]:
     """Return the files that the source's SHA-256 is of: all of a SavedModel's directory, but what
     is a link and none of its own; of a checkpoint its own, and the note that names it where its
     directory was given."""
+    read = {source.path for source in opened.sources}
     if opened.container == SAVED_MODEL:
         found = {path for path in opened.root.rglob("*") if path.is_file()}
-        return {path for path in found if path in opened.files or not path.is_symlink()}
+        return {path for path in found if path in read or not path.is_symlink()}
     state = opened.path / "checkpoint"
-    return {*opened.files, *([state] if state.is_file() else [])}
+    return {*read, *([state] if state.is_file() else [])}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,11 @@ def _model(opened: _Opened, given: Given | None, *, takes_open: bool = False) ->
 
     def digest() -> str:
         bundle.check_large()
-        return files.digest_of_files(opened.root, _hashed(opened))
+        return files.digest_of_files(opened.root, _hashed(opened), opened.sources)
+
+    def check() -> None:
+        for source in opened.sources:
+            source.check_unchanged()
 
     return Model(
         layers=content.layers,
@@ -125,6 +131,7 @@ def _model(opened: _Opened, given: Given | None, *, takes_open: bool = False) ->
             keras_version=parsed.era.version if parsed else None,
             era=parsed.era.name if parsed else None,
             digest=digest,
+            check=check,
             structure=_structure(content, other),
         ),
         container=opened.container,

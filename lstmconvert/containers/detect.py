@@ -216,7 +216,10 @@ def _with_neighbours(
     parts = [source.path, *beside.paths]
     known = replace(model.source, check=check, files=tuple(parts))
     if not is_ours:
-        known = replace(known, digest=lambda: files.digest_of_files(source.path.parent, parts))
+        opened = [source, *beside.files]
+        known = replace(
+            known, digest=lambda: files.digest_of_files(source.path.parent, parts, opened)
+        )
     return replace(model, source=known)
 
 

@@ -115,7 +115,7 @@ def read_directory(path: Path) -> Archive:
         metadata=_whole(sources[METADATA]) if METADATA in sources else None,
         tree=read_tree(sources[weights]) if is_hdf5 else _npz_tree(Window(sources[weights])),
         assets={name: _bytes_tensor(sources[name]) for name in names if _is_asset(name)},
-        digest=lambda: digest_of_files(path, files_below(path)),
+        digest=lambda: digest_of_files(path, files_below(path), sources.values()),
         check=check,
     )
 

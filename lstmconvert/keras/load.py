@@ -103,17 +103,16 @@ def load_shards(path: Path, given: Given | None = None) -> Model:
     from lstmconvert.keras import shards  # rare
 
     sources, tree = shards.read(path)
+    files_read = tuple(source.path for source in sources)
 
     def digest() -> str:
-        paths = [source.path for source in sources]
-        return files.digest_of_files(path.parent, [path, *paths])
+        return files.digest_of_files(path.parent, files_read, sources)
 
     def check() -> None:
         for source in sources:
             source.check_unchanged()
 
     model = _model(tree, given, path, WEIGHTS, None, {}, digest, check)
-    files_read = tuple(source.path for source in sources)
     return replace(model, source=replace(model.source, files=files_read))
 
 

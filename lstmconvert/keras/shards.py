@@ -27,7 +27,7 @@ def is_shard_map(value: Json) -> bool:
 
 
 def read(path: Path) -> tuple[list[SourceFile], Tree]:
-    """Read every shard of a map as one tree.
+    """Read every shard of a map as one tree; return the map's file and theirs, and the tree.
 
     Raises:
         CorruptFile: a shard is no plain file name beside the map, is missing, or two shards hold
@@ -37,7 +37,7 @@ def read(path: Path) -> tuple[list[SourceFile], Tree]:
     value = parse_object(whole_text(text), path)
     if not is_shard_map(value):
         raise CorruptFile("no weight_map of shards", where=path)
-    sources: list[SourceFile] = []
+    sources = [text]
     tensors: dict[str, Tensor] = {}
     attributes: dict[str, Attributes] = {}
     groups: set[str] = set()

@@ -89,7 +89,10 @@ class Skeleton:
         beside = self._neighbours.paths
         if not beside:
             return files.digest_of_file(self.source)
-        return files.digest_of_files(self.source.path.parent, [self.source.path, *beside])
+        opened = [self.source, *self._neighbours.files]
+        return files.digest_of_files(
+            self.source.path.parent, [self.source.path, *beside], opened
+        )
 
     def check(self) -> None:
         """Raise `CorruptFile` if a file was written to since it was opened."""

@@ -67,7 +67,7 @@ class Bundle:
 
     Fields: `path` (what was asked for), `tensors`, `strings` (tensors of byte strings), `unread`
     (key -> TensorFlow's name of a type that is no plain number), `graph` (None in TF1 checkpoints),
-    `files` (what it consists of), `unchecked` (tensors whose CRC was not compared yet).
+    `sources` (what it consists of, open), `unchecked` (tensors whose CRC was not compared yet).
     """
 
     path: Path
@@ -75,8 +75,13 @@ class Bundle:
     strings: Mapping[str, Strings] = field(default_factory=dict)
     unread: Mapping[str, str] = field(default_factory=dict)
     graph: ObjectGraph | None = None
-    files: tuple[Path, ...] = ()
+    sources: tuple[SourceFile, ...] = ()
     unchecked: list[Checked] = field(default_factory=list)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The paths of `sources`."""
+        return tuple(source.path for source in self.sources)
 
     def check_large(self) -> None:
         """Check the CRC of the tensors that were too large to check at once."""
@@ -158,7 +163,7 @@ class _Reader:
             strings=strings,
             unread=unread,
             graph=self._graph(strings),
-            files=(self.index.path, *(self.shards[i].path for i in sorted(self.shards))),
+            sources=(self.index, *(self.shards[i] for i in sorted(self.shards))),
             unchecked=self._checked(),
         )
 

@@ -19,6 +19,7 @@ from lstmconvert.tensorflow.bundle import Bundle, read_bundle
 from lstmconvert.tensorflow.entries import index_path
 from lstmconvert.tensorflow.objectgraph import ROOT, Child, Node, ObjectGraph
 from lstmconvert.tensorflow.wire import Parser, Span, integer, message, messages, text, texts
+from lstmconvert.tensors import SourceFile
 
 PROGRAM_FILE = "saved_model.pb"
 METADATA_FILE = "keras_metadata.pb"
@@ -91,7 +92,8 @@ class SavedModel:
     """A SavedModel directory.
 
     Fields: `path`, `bundle` (its variables), `objects` (empty in those of TF1), `keras` (what
-    Keras 2 wrote, by node; empty for Keras 3 and plain modules), `tags`, `tensorflow_version`.
+    Keras 2 wrote, by node; empty for Keras 3 and plain modules), `tags`, `tensorflow_version`,
+    `sources` (the files that were read, open).
     """
 
     path: Path
@@ -100,6 +102,7 @@ class SavedModel:
     keras: tuple[KerasObject, ...] = ()
     tags: tuple[str, ...] = ()
     tensorflow_version: str = ""
+    sources: tuple[SourceFile, ...] = ()
 
     @cached_property
     def graph(self) -> ObjectGraph:
@@ -109,12 +112,6 @@ class SavedModel:
         """
         nodes = [Node(children=one.children) for one in self.objects]
         return ObjectGraph(nodes, self.path / PROGRAM_FILE)
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The files that were read."""
-        own = (self.path / name for name in (PROGRAM_FILE, METADATA_FILE))
-        return (*(path for path in own if path.is_file()), *self.bundle.files)
 
 
 def is_saved_model(path: Path) -> bool:
@@ -136,16 +133,23 @@ def read_saved_model(path: Path) -> SavedModel:
             where=path,
             expected=f"{PROGRAM_FILE} and variables/variables.index",
         )
-    info, objects = _program(path / PROGRAM_FILE)
+    program, metadata = (
+        open_source(own) if own.is_file() else None
+        for own in (path / PROGRAM_FILE, path / METADATA_FILE)
+    )
+    info, objects = _program(program) if program else (_MetaInfo(), ())
+    keras = _keras(metadata, objects) if metadata else _embedded(path / PROGRAM_FILE, objects)
     prefix = _variables(path)
     has_variables = index_path(prefix).is_file()
+    bundle = read_bundle(prefix) if has_variables else Bundle(prefix, {})
     return SavedModel(
         path=path,
-        bundle=read_bundle(prefix) if has_variables else Bundle(prefix, {}),
+        bundle=bundle,
         objects=objects,
-        keras=_keras(path / METADATA_FILE, objects),
+        keras=tuple(keras),
         tags=info.tags,
         tensorflow_version=info.tensorflow_version,
+        sources=(*filter(None, (program, metadata)), *bundle.sources),
     )
 
 
@@ -153,11 +157,9 @@ def _variables(path: Path) -> Path:
     return path / "variables" / "variables"
 
 
-def _program(path: Path) -> tuple[_MetaInfo, tuple[SavedObject, ...]]:
+def _program(source: SourceFile) -> tuple[_MetaInfo, tuple[SavedObject, ...]]:
     """Read the tags and the objects of the first graph; TensorFlow 2 writes one."""
-    if not path.is_file():
-        return _MetaInfo(), ()
-    source = open_source(path)
+    path = source.path
     graph = next(Span(source, 0, source.size).find(_META_GRAPHS), None)
     if graph is None:
         raise CorruptFile("the SavedModel holds no graph", where=path)
@@ -169,10 +171,8 @@ def _program(path: Path) -> tuple[_MetaInfo, tuple[SavedObject, ...]]:
     return info, objects.objects
 
 
-def _keras(path: Path, objects: tuple[SavedObject, ...]) -> tuple[KerasObject, ...]:
-    if not path.is_file():
-        return tuple(_embedded(path.with_name(PROGRAM_FILE), objects))
-    source = open_source(path)
+def _keras(source: SourceFile, objects: tuple[SavedObject, ...]) -> tuple[KerasObject, ...]:
+    path = source.path
     found = Parser(path).parse(_Metadata, Span(source, 0, source.size).read()).nodes
     for one in found:
         if objects and not 0 <= one.node < len(objects):

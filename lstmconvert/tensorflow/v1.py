@@ -89,11 +89,11 @@ def read_v1(path: Path) -> Bundle:
         CorruptFile: the table or its records contradict themselves.
         LimitExceeded: something is larger than the limits allow.
     """
-    files = _shards(path)
+    sources = tuple(open_source(file) for file in _shards(path))
     metas: dict[str, _TensorMeta] = {}
     found: dict[str, list[_Data]] = {}
-    for file in files:
-        _collect(file, metas, found)
+    for source in sources:
+        _collect(source, metas, found)
     tensors: dict[str, Tensor] = {}
     unread: dict[str, str] = {}
     for name in sorted(metas):
@@ -103,7 +103,7 @@ def read_v1(path: Path) -> Bundle:
             unread[name] = entries.OTHER_DTYPES.get(meta.dtype, "string")
         else:
             tensors[name] = _tensor(meta, dtype, found.get(name, []), where)
-    return Bundle(path=path, tensors=tensors, unread=unread, files=files)
+    return Bundle(path=path, tensors=tensors, unread=unread, sources=sources)
 
 
 def _shards(path: Path) -> tuple[Path, ...]:
@@ -115,10 +115,11 @@ def _shards(path: Path) -> tuple[Path, ...]:
     return tuple(path.with_name(f"{name}-{i:05d}-of-{count:05d}") for i in range(count))
 
 
-def _collect(file: Path, metas: dict[str, _TensorMeta], found: dict[str, list[_Data]]) -> None:
-    source = open_source(file)
-    limits.TENSOR_BYTES.check(source.size, file, "the checkpoint")
-    parser = Parser(file)
+def _collect(
+    source: SourceFile, metas: dict[str, _TensorMeta], found: dict[str, list[_Data]]
+) -> None:
+    limits.TENSOR_BYTES.check(source.size, source.path, "the checkpoint")
+    parser = Parser(source.path)
     for key, value in Table(source):
         record = parser.parse(_Record, value)
         if key == b"" and record.meta is not None:
