@@ -70,7 +70,7 @@ def examine(target: Target, path: Path, valid: tuple[Numbers, str], dice: random
         Finding: its result is wrong. Any exception that is not ours is one as well.
     """
     try:
-        model = lstmconvert.load(path)
+        model = lstmconvert.load(path, **target.given(path))
         found = numbers(model)
     except LSTMConvertError as error:
         _check_error(error)
@@ -81,7 +81,9 @@ def examine(target: Target, path: Path, valid: tuple[Numbers, str], dice: random
     )
     destination = path.parent / f"out{dice.choice(suffixes)}"
     try:
-        lstmconvert.convert(path, destination, force=True, with_optimizer=True)
+        lstmconvert.convert(
+            path, destination, force=True, with_optimizer=True, **target.given(path)
+        )
     except LSTMConvertError as error:
         _check_error(error)
         return "refused"
@@ -104,7 +106,7 @@ def _work(
     with tempfile.TemporaryDirectory(dir=_memory()) as text:
         folder = Path(text)
         valid_path = target.make(folder)
-        valid = everything(lstmconvert.load(valid_path))
+        valid = everything(lstmconvert.load(valid_path, **target.given(valid_path)))
         for index in indices:
             dice = mutate.dice(name, seed, index)
             progress({"at": index})
@@ -142,8 +144,8 @@ def truncated(
     root = path if path.is_dir() else path.parent
     for part in sorted(part for part in root.rglob("*") if part.is_file()):
         whole = part.read_bytes()
-        for length in lengths(len(whole)):
-            part.write_bytes(whole[:length])
+        for length in sorted(lengths(len(whole)), reverse=True):
+            os.truncate(part, length)
             what = f"{name}: {part.name} cut at {length} of {len(whole)}"
             yield what, _is_accepted(path, known, what)
         part.write_bytes(whole)

@@ -18,6 +18,7 @@ import bundlefiles
 import h5py
 import hdf5later
 import mutate
+import mutate_onnx
 import numpy as np
 from crafted_others import valid as others
 from crafted_others import written
@@ -97,13 +98,19 @@ class Target:
 
     Fields: `make` puts the valid file into a folder; `mutate` makes a mutant there, given the valid
     file and dice; `agree` raises `Finding` where an accepted mutant's result is wrong; `rewrite`:
-    accepted mutants are also written as Keras files.
+    accepted mutants are also written as Keras files; `config`: the file beside it that is given
+    as its config.
     """
 
     make: Callable[[Path], Path]
     mutate: Callable[[Path, Path, random.Random], Path]
     agree: Callable[[Model, Path, tuple[Numbers, str]], None]
     rewrite: bool = False
+    config: str | None = None
+
+    def given(self, path: Path) -> dict[str, Any]:
+        """What `load` and `convert` are given beside the path."""
+        return {"config": path.parent / self.config} if self.config else {}
 
 
 def _copied(name: str) -> Callable[[Path], Path]:
@@ -223,6 +230,57 @@ def _legacy_json(valid: Path, folder: Path, dice: random.Random) -> Path:
     return path
 
 
+def _header_json(valid: Path, folder: Path, dice: random.Random) -> Path:
+    header, body = split(valid.read_bytes())
+    path = folder / "mutant.safetensors"
+    path.write_bytes(joined(mutate.mutate_json(header, dice), body))
+    return path
+
+
+def _config_json(valid: Path, folder: Path, dice: random.Random) -> Path:
+    text = (FIXTURES / "seed95.config.json").read_text()
+    if dice.random() < 0.3:
+        data = dice.choice(mutate.BYTES)(text.encode(), dice)
+    else:
+        data = json.dumps(mutate.mutate_json(json.loads(text), dice)).encode()
+    (folder / "config.json").write_bytes(data)
+    return valid
+
+
+def _with_config(folder: Path) -> Path:
+    shutil.copy(FIXTURES / "seed95.config.json", folder / "config.json")
+    return _copied("seed95.weights.h5")(folder)
+
+
+def _tree_of(name: str, model: str = "") -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        shutil.copytree(FIXTURES.parent / name, folder / "valid", dirs_exist_ok=True)
+        return folder / "valid" / model
+
+    return make
+
+
+def _onnx_data(folder: Path) -> Path:
+    """A model whose numbers lie in a file beside it, as the onnx library writes it."""
+    import onnx
+
+    model = onnx.load(_converted(".onnx")(folder))
+    (folder / "valid.onnx").unlink()
+    (folder / "valid").mkdir(exist_ok=True)
+    path = folder / "valid" / "valid.onnx"
+    (path.parent / "valid.data").unlink(missing_ok=True)
+    onnx.save_model(
+        model, path, save_as_external_data=True, location="valid.data", size_threshold=0
+    )
+    return path
+
+
+def _onnx_nodes(valid: Path, folder: Path, dice: random.Random) -> Path:
+    path = folder / "mutant.onnx"
+    path.write_bytes(mutate_onnx.mutate(valid.read_bytes(), dice))
+    return path
+
+
 def _metadata_json(valid: Path, folder: Path, dice: random.Random) -> Path:
     header, body = split(valid.read_bytes())
     value = json.loads(header["__metadata__"]["lstmconvert"])
@@ -233,10 +291,10 @@ def _metadata_json(valid: Path, folder: Path, dice: random.Random) -> Path:
 
 
 def _shards(folder: Path) -> Path:
-    shutil.copy(FIXTURES / "seed95.weights.h5", folder / "a.weights.h5")
-    path = folder / "valid.weights.json"
-    path.write_text('{"metadata": {"total_size": 1}, "weight_map": {"/l/v": ["a.weights.h5"]}}')
-    return path
+    for path in (FIXTURES.parent / "keras-3.15.1").glob("seed95*.weights.*"):
+        if path.name != "seed95.weights.h5":
+            shutil.copy(path, folder)
+    return folder / "seed95.weights.json"
 
 
 def _shards_json(valid: Path, folder: Path, dice: random.Random) -> Path:
@@ -267,18 +325,21 @@ def _signed(valid: Path, folder: Path, dice: random.Random) -> Path:
 
 def _packed(folder: Path) -> Path:
     """The format that Keras writes, with chunks and filters."""
-    path = Path(shutil.copy(FIXTURES / "seed95.h5", folder / "valid.h5"))
-    with h5py.File(path, "r+") as file:
-        datasets: list[Any] = []
-        file.visititems(lambda _, x: datasets.append(x) if isinstance(x, h5py.Dataset) else None)
-        for old in datasets:
-            name, data, parent = old.name, old[()], old.parent
-            chunks = tuple(-(-size // 2) for size in data.shape)
-            del file[name]
-            parent.create_dataset(
-                name, data=data, chunks=chunks, compression="gzip", shuffle=True, fletcher32=True
-            )
+    path = folder / "valid.h5"
+    with h5py.File(FIXTURES / "seed95.h5") as old, h5py.File(path, "w") as new:
+        new.attrs.update(old.attrs)
+        old.visititems(lambda name, item: _pack(name, item, new))
     return path
+
+
+def _pack(name: str, item: Any, file: h5py.File) -> None:
+    if isinstance(item, h5py.Group):
+        file.require_group(name).attrs.update(item.attrs)
+        return
+    chunks = tuple(-(-size // 2) for size in item.shape)
+    file.create_dataset(
+        name, data=item[()], chunks=chunks, compression="gzip", shuffle=True, fletcher32=True
+    )
 
 
 def _equal(model: Model, path: Path, valid: tuple[Numbers, str]) -> None:
@@ -343,13 +404,22 @@ TARGETS: dict[str, Target] = {
     "legacy": Target(_copied("seed95.h5"), _bytes, _as_h5py),
     "legacy-tree": Target(_copied("seed95.h5"), _hdf5, _as_h5py),
     "legacy-config": Target(_copied("seed95.h5"), _legacy_json, _as_h5py, rewrite=True),
+    "weights-config": Target(
+        _with_config, _config_json, _numbers_of("seed95.keras"), rewrite=True, config="config.json"
+    ),
+    "unzipped": Target(_tree_of("keras-3.15.1/seed95.unzipped"), _files, _any, rewrite=True),
+    "npz-store": Target(_copied("../keras-3.15.1/seed95.npz.keras"), _members, _any, rewrite=True),
     "safetensors": Target(_converted(".safetensors"), _bytes, _as_safetensors),
     "safetensors-metadata": Target(
         _converted(".safetensors"), _metadata_json, _as_safetensors, rewrite=True
     ),
+    "safetensors-header": Target(_converted(".safetensors"), _header_json, _as_safetensors),
     "npz": Target(_converted(".npz"), _bytes, _equal),
     "shards": Target(_shards, _shards_json, _numbers_of("seed95.keras")),
+    "shards-files": Target(_shards, _files, _any),
     "onnx": Target(_converted(".onnx"), _bytes, _any),
+    "onnx-nodes": Target(_converted(".onnx"), _onnx_nodes, _any, rewrite=True),
+    "onnx-data": Target(_onnx_data, _files, _any),
     "mlmodel": Target(_converted(".mlmodel"), _bytes, _any),
     "tflite": Target(_converted(".tflite"), _bytes, _any),
     "params": Target(_converted(".params", "mxnet"), _bytes, _any),
@@ -369,5 +439,6 @@ TARGETS: dict[str, Target] = {
     "pt-members": Target(_made("pt"), _members, _any),
     "checkpoint": Target(_made("checkpoint"), _files, _equal),
     "checkpoint-records": Target(_made("checkpoint"), _records, _any),
+    "checkpoint-first": Target(_tree_of("tf-1.15.5-cells/lstm.v1", "model.ckpt"), _files, _equal),
     "savedmodel": Target(_made("savedmodel"), _files, _any),
 }

@@ -1,0 +1,119 @@
+"""Chunked and filtered HDF5 datasets, read as h5py reads them."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import h5py
+import ml_dtypes
+import numpy as np
+import pytest
+
+from lstmconvert.errors import CorruptFile
+from lstmconvert.files import open_source
+from lstmconvert.keras import hdf5
+from lstmconvert.keras.hdf5chunks import ChunkedTensor
+from lstmconvert.tensors import Tensor
+
+PACKED: list[dict[str, Any]] = [
+    {}, {"compression": "gzip"}, {"shuffle": True}, {"fletcher32": True},
+    {"compression": "gzip", "shuffle": True, "fletcher32": True},
+]  # fmt: skip
+SHAPES: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
+    ((7,), (3,)), ((9, 8), (2, 5)), ((9, 8), (9, 8)), ((5, 4, 6), (2, 3, 4)), ((3, 5), (4, 7)),
+]  # fmt: skip
+KINDS = ("<f4", ">f8", "<f2", "<i8", "|u1", "?", "<c8")
+
+
+def tensors(path: Path) -> dict[str, Tensor]:
+    return dict(hdf5.read_tree(open_source(path)).tensors)
+
+
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+def test_every_kind_of_chunk_is_read_as_h5py_reads_it(libver: str, tmp_path: Path) -> None:
+    path, random = tmp_path / "a.h5", np.random.default_rng(0)
+    with h5py.File(path, "w", libver=libver) as file:
+        for kind in KINDS:
+            for number, (shape, chunk) in enumerate(SHAPES):
+                for index, options in enumerate(PACKED):
+                    data = (random.standard_normal(shape) * 50).astype(kind)
+                    limits = tuple(max(pair) for pair in zip(shape, chunk, strict=True))
+                    file.create_dataset(
+                        f"{number}/{index}{kind}",
+                        data=data,
+                        chunks=chunk,
+                        maxshape=limits,
+                        **options,
+                    )
+    found = tensors(path)
+    with h5py.File(path) as file:
+        for name, tensor in found.items():
+            theirs = file[name][()]
+            theirs = theirs.astype(theirs.dtype.newbyteorder("<"))
+            assert isinstance(tensor, ChunkedTensor)
+            assert tensor.read().tobytes() == theirs.tobytes(), name
+            pieces = b"".join(block.tobytes() for block in tensor.blocks(64))
+            assert pieces == theirs.tobytes(), name
+            assert tensor.elements(2, 5).tobytes() == theirs.ravel()[2:5].tobytes()
+    assert len(found) == len(KINDS) * len(SHAPES) * len(PACKED)
+
+
+def test_bfloat16_in_chunks(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    data = np.arange(24, dtype=np.float32).reshape(4, 6).astype(ml_dtypes.bfloat16)
+    with h5py.File(path, "w") as file:
+        one = file.create_dataset("w", data=data.view("V2"), chunks=(3, 3), compression="gzip")
+        one.attrs["dtype"] = "bfloat16"
+    tensor = tensors(path)["w"]
+    assert tensor.dtype.name == "bfloat16"
+    assert tensor.read().tobytes() == data.tobytes()
+
+
+def test_a_filter_that_a_chunk_goes_without(tmp_path: Path) -> None:
+    path, data = tmp_path / "a.h5", np.arange(12, dtype="f4").reshape(3, 4)
+    with h5py.File(path, "w") as file:
+        one = file.create_dataset("w", (3, 4), "f4", chunks=(3, 4), compression="gzip")
+        one.id.write_direct_chunk((0, 0), data.tobytes(), filter_mask=1)
+    assert tensors(path)["w"].read().tobytes() == data.tobytes()
+
+
+def test_chunks_behind_a_user_block(tmp_path: Path) -> None:
+    path, data = tmp_path / "a.h5", np.arange(12, dtype="f4").reshape(3, 4)
+    with h5py.File(path, "w", userblock_size=512) as file:
+        file.create_dataset("w", data=data, chunks=(2, 3), shuffle=True)
+    assert tensors(path)["w"].read().tobytes() == data.tobytes()
+
+
+def test_a_long_chunk_has_h5pys_checksum(tmp_path: Path) -> None:
+    path, data = tmp_path / "a.h5", np.random.default_rng(1).bytes(5 << 20) + b"\1"
+    with h5py.File(path, "w") as file:
+        whole = np.frombuffer(data, "u1")
+        file.create_dataset("w", data=whole, chunks=(len(data),), fletcher32=True)
+    assert tensors(path)["w"].read().tobytes() == data
+
+
+@pytest.mark.parametrize(
+    ("options", "stored", "words"),
+    [
+        ({"compression": "gzip"}, b"\1\2", "cannot be unpacked"),
+        ({"compression": "gzip"}, zlib.compress(bytes(400)), "of another size"),
+        ({"compression": "gzip"}, zlib.compress(bytes(60)), "of another size"),
+        ({"compression": "gzip"}, zlib.compress(bytes(80))[:-2], "of another size"),
+        ({"fletcher32": True}, b"\1\2", "checksum is wrong"),
+        ({"fletcher32": True}, bytes(80) + b"\0\0\0\1", "checksum is wrong"),
+        ({"fletcher32": True}, bytes(40), "of another size"),
+        ({"shuffle": True}, bytes(79), "of another size"),
+    ],
+)
+def test_chunks_that_are_none(
+    options: dict[str, Any], stored: bytes, words: str, tmp_path: Path
+) -> None:
+    """HDF5's own filters end the process over some of these."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        one = file.create_dataset("w", (5, 4), "f4", chunks=(5, 4), **options)
+        one.id.write_direct_chunk((0, 0), stored)
+    with pytest.raises(CorruptFile, match=words):
+        tensors(path)["w"].read()
