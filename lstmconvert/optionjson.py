@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from lstmconvert.activations import MATHS_NAMES, Activation
 from lstmconvert.errors import CorruptFile
 from lstmconvert.jsontext import Json, JsonObject
-from lstmconvert.options import UNKNOWN, CellOptions, DirectionOptions, LayerOptions
+from lstmconvert.options import FLAGS, UNKNOWN, CellOptions, DirectionOptions, LayerOptions
 
 Options = CellOptions | DirectionOptions | LayerOptions
 AnyOptions = TypeVar("AnyOptions", CellOptions, DirectionOptions, LayerOptions)
@@ -102,21 +102,8 @@ def activation_from_json(value: Json, where: str) -> Activation:
     return Activation(value["name"], rest, is_custom)
 
 
-_FLAGS = (
-    "use_bias",
-    "unit_forget_bias",
-    "trainable",
-    "return_sequences",
-    "return_state",
-    "go_backwards",
-    "stateful",
-    "unroll",
-    "time_major",
-    "zero_output_for_mask",
-    "keeps_time_order",
-    "masked",
-    "input_forget",
-)
+#: Those of Keras, and ours.
+_FLAGS = (*FLAGS, "keeps_time_order", "masked", "input_forget")
 _TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(_FLAGS, (bool,)),
     **dict.fromkeys(("dropout", "recurrent_dropout", "forget_bias"), (int, float)),

@@ -26,6 +26,20 @@ class Unknown(Enum):
 
 UNKNOWN = Unknown.UNKNOWN
 
+#: The options of Keras's layers and cells that are true or false.
+FLAGS = (
+    "use_bias",
+    "unit_forget_bias",
+    "trainable",
+    "return_sequences",
+    "return_state",
+    "go_backwards",
+    "stateful",
+    "unroll",
+    "time_major",
+    "zero_output_for_mask",
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellOptions:

@@ -16,20 +16,10 @@ import numpy as np
 import pytest
 import tf_keras
 from modern_models import (
-    attention,
-    branches,
-    convolutions,
-    convolving,
-    dense_stack,
+    MODELS,
     filled,
-    images,
-    masked,
-    mixed,
-    nested,
     outputs,
     samples,
-    sequence_to_sequence,
-    volumes,
 )
 
 import lstmconvert as lc
@@ -40,19 +30,7 @@ from lstmconvert.errors import UnsupportedByTarget
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
-KINDS = [
-    dense_stack,
-    convolutions,
-    images,
-    sequence_to_sequence,
-    attention,
-    nested,
-    branches,
-    convolving,
-    masked,
-    volumes,
-    mixed,
-]
+KINDS = list(MODELS.values())
 OLD = [
     *("keras-1.1.0/both.h5", "keras-1.1.0/seed95.h5", "keras-1.2.2/both.h5"),
     *("keras-1.2.2/consume.h5", "keras-1.2.2/conv_lstm.h5", "keras-1.2.2/sequential.h5"),

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from lstmconvert import needed
 from lstmconvert.activations import HARD_SIGMOID_KERAS2, HARD_SIGMOID_KERAS3
 from lstmconvert.dtypes import Array
-from lstmconvert.errors import LOSSY_HINT, UnknownOption, UnsupportedByTarget
+from lstmconvert.errors import LOSSY_HINT, UnsupportedByTarget
 from lstmconvert.gates import Gate
 from lstmconvert.layer import Cell, Direction, GateWeights, LSTMLayer, OpaqueCell
 from lstmconvert.options import UNKNOWN
@@ -63,7 +64,7 @@ class Fitter:
 
     def fit(self, layer: LSTMLayer) -> LSTMLayer:
         """Return the layer with one bias and nothing that Keras does not have."""
-        self._check_known(layer)
+        needed.check(layer, self.target, cell=_NEEDED_CELL, direction=_NEEDED_DIRECTION)
         return self.fit_weights(layer)
 
     def fit_weights(self, layer: LSTMLayer) -> LSTMLayer:
@@ -73,27 +74,6 @@ class Fitter:
         return replace(
             layer, forward=change(layer.forward), backward=change(backward) if backward else None
         )
-
-    def _check_known(self, layer: LSTMLayer) -> None:
-        missing: dict[str, None] = {}
-        for _, direction in layer.directions:
-            for name in _NEEDED_DIRECTION:
-                if getattr(direction.options, name) is UNKNOWN:
-                    missing[name] = None
-            for cell in direction.lstm_cells:
-                for name in _NEEDED_CELL:
-                    if getattr(cell.options, name) is UNKNOWN:
-                        missing[name] = None
-        if layer.backward is not None and layer.options.merge_mode is UNKNOWN:
-            missing["merge_mode"] = None
-        if missing:
-            raise UnknownOption(
-                f"the file does not say what {self.target} needs",
-                where=layer.name,
-                found=f"unknown: {', '.join(missing)}",
-                hint="give the model's config with --config FILE, or each option with "
-                f"--set {next(iter(missing))}=VALUE",
-            )
 
     def _lose(self, text: str) -> None:
         self.losses[text] = None

@@ -16,25 +16,13 @@ from lstmconvert.jsontext import Json, JsonObject
 from lstmconvert.keras import values
 from lstmconvert.keras.era import Era
 from lstmconvert.keras.nodes import CONV_LSTM_CLASSES
-from lstmconvert.options import UNKNOWN, CellOptions, DirectionOptions, LayerOptions
+from lstmconvert.options import FLAGS, UNKNOWN, CellOptions, DirectionOptions, LayerOptions
 
 _MERGE_MODES = ("concat", "sum", "ave", "mul")  # keras/src/layers/rnn/bidirectional.py
 
 Reader = Callable[[Json, str], Any]
 
 #: Readers of one value each. Activations are read apart: they depend on the era.
-_FLAGS: tuple[str, ...] = (
-    "use_bias",
-    "unit_forget_bias",
-    "trainable",
-    "return_sequences",
-    "return_state",
-    "go_backwards",
-    "stateful",
-    "unroll",
-    "time_major",
-    "zero_output_for_mask",
-)
 _OBJECTS: tuple[str, ...] = (
     *(
         f"{part}_{kind}"
@@ -45,7 +33,7 @@ _OBJECTS: tuple[str, ...] = (
 )
 
 _READERS: dict[str, Reader] = {
-    **dict.fromkeys(_FLAGS, values.flag),
+    **dict.fromkeys(FLAGS, values.flag),
     **dict.fromkeys(_OBJECTS, values.object_spec),
     "dropout": values.number,
     "recurrent_dropout": values.number,

@@ -6,11 +6,11 @@ stacks of cells, a run-time forget bias.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
+from lstmconvert import needed
 from lstmconvert.activations import Activation
-from lstmconvert.errors import UnknownOption, UnsupportedByTarget
+from lstmconvert.errors import UnsupportedByTarget
 from lstmconvert.gates import Gate
 from lstmconvert.layer import Cell, Direction, GateWeights, LSTMLayer, OpaqueCell
 from lstmconvert.layouts import assume
@@ -45,7 +45,8 @@ def check(layer: LSTMLayer, *, masks: bool) -> None:
             if isinstance(cell, OpaqueCell):
                 raise _unsupported(layer, "cell", cell.class_name)
             _check_parts(layer, cell)
-    _check_known(layer, masks)
+    direction_options = (*_NEEDED_DIRECTION, *(("zero_output_for_mask",) if masks else ()))
+    needed.check(layer, TARGET, cell=_NEEDED_CELL, direction=direction_options)
     if layer.backward is not None and layer.options.merge_mode not in _MERGE_MODES:
         raise _unsupported(layer, "merge_mode", layer.options.merge_mode)
     for _, _, cell in layer.cells():
@@ -121,29 +122,6 @@ def _with_bias(cell: Cell) -> Cell:
     return replace(
         cell, gates=gates, options=replace(cell.options, forget_bias=0.0, use_bias=True)
     )
-
-
-def _check_known(layer: LSTMLayer, masks: bool) -> None:
-    missing: dict[str, None] = {}
-    for _, direction in layer.directions:
-        needed = (*_NEEDED_DIRECTION, *(("zero_output_for_mask",) if masks else ()))
-        missing.update(dict.fromkeys(_unknown(direction.options, needed)))
-        for cell in direction.lstm_cells:
-            missing.update(dict.fromkeys(_unknown(cell.options, _NEEDED_CELL)))
-    if layer.backward is not None and layer.options.merge_mode is UNKNOWN:
-        missing["merge_mode"] = None
-    if missing:
-        raise UnknownOption(
-            f"the file does not say what {TARGET} needs",
-            where=layer.name,
-            found=f"unknown: {', '.join(missing)}",
-            hint="give the model's config with --config FILE, or each option with "
-            f"--set {next(iter(missing))}=VALUE",
-        )
-
-
-def _unknown(options: object, names: tuple[str, ...]) -> Iterator[str]:
-    return (name for name in names if getattr(options, name) is UNKNOWN)
 
 
 def _check_parts(layer: LSTMLayer, cell: Cell) -> None:

@@ -69,7 +69,7 @@ class Parts:
                 name=name, dims=tensor.shape, data_type=NUMBERS[tensor.dtype.name]
             )
             if self.placed is None:
-                head = _bytes(proto) + _RAW_DATA + _varint(tensor.nbytes)
+                head = _bytes(proto) + _RAW_DATA + varint(tensor.nbytes)
                 result[name] = head, tensor.nbytes
             else:
                 result[name] = _bytes(_external(proto, self.placed[name])), 0
@@ -135,10 +135,11 @@ def _bytes(message: onnx.ModelProto | onnx.GraphProto | onnx.TensorProto) -> byt
 
 def _framed(tag: bytes, head: bytes, rest: int) -> bytes:
     """Return the tag and length of a message that is `head` and `rest` more bytes."""
-    return tag + _varint(len(head) + rest)
+    return tag + varint(len(head) + rest)
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """Return an integer as protobuf writes it, seven bits a byte."""
     result = bytearray()
     while value > 0x7F:
         result.append(value & 0x7F | 0x80)

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from lstmconvert import files, limits
 from lstmconvert.errors import CorruptFile, NotAModel
 from lstmconvert.neighbours import Neighbours
-from lstmconvert.onnx import external, values
+from lstmconvert.onnx import external, protofile, values
 from lstmconvert.tensors import SourceFile, Tensor
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
@@ -271,16 +271,7 @@ def _varint(data: bytes | memoryview, at: int, source: SourceFile) -> tuple[int,
 
 
 def _framed(number: int, payload: bytes) -> bytes:
-    return _encoded(number << 3 | _LENGTH) + _encoded(len(payload)) + payload
-
-
-def _encoded(value: int) -> bytes:
-    result = bytearray()
-    while value > 0x7F:
-        result.append(value & 0x7F | 0x80)
-        value >>= 7
-    result.append(value)
-    return bytes(result)
+    return protofile.varint(number << 3 | _LENGTH) + protofile.varint(len(payload)) + payload
 
 
 def _corrupt(source: SourceFile, message: str) -> CorruptFile:
