@@ -91,6 +91,10 @@ def test_what_is_done_is_skipped(folder: Path, tmp_path: Path) -> None:
     assert changed.code == 1
     assert "--force" in rows(out)["both_unlike.keras"]["hint"]
     assert run("batch", folder, "--out-dir", out, "--dtype", "float16", "-j", 1).code == 1
+    # That run's failures do not make anyone forget what was done.
+    after = run("batch", folder, "--out-dir", out, "-j", 1)
+    assert after.err.endswith("3 files: 2 done before, 1 failed\n")
+    assert rows(out)["rnn_stack.keras"]["layers"] == ["stack"]
     assert run("batch", folder, "--out-dir", out, "-j", 1, "--force").code == 0
     assert bool(lc.diff(folder / "both_unlike.keras", out / "both_unlike.safetensors"))
 
@@ -102,6 +106,7 @@ def test_a_result_that_no_report_lists_tells_its_source_itself(
     run("batch", folder, "--out-dir", out, "-j", 1)
     (out / NAME).unlink()
     assert "3 done before, 1 failed" in run("batch", folder, "--out-dir", out, "-j", 1).err
+    assert rows(out)["seed95.keras"]["layers"] == ["lstm"]
 
 
 def test_keras_files_are_skipped_by_the_report(folder: Path, tmp_path: Path) -> None:
@@ -214,6 +219,25 @@ def test_a_line_that_a_killed_run_cut_is_taken_away(tmp_path: Path) -> None:
     report = Report(tmp_path / NAME)
     report.add(Outcome(source="b.keras", destination="b.npz", status="written"))
     assert list(rows(tmp_path)) == ["seed95.keras", "b.keras"]
+
+
+def test_a_report_that_cannot_be_written_is_left_as_it_was(tmp_path: Path) -> None:
+    lc.convert_many([KERAS / "seed95.keras"], tmp_path)
+    before = (tmp_path / NAME).read_text()
+    outcome = Outcome(source="b.keras", destination="b.npz", status="written")
+    disk = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))"
+    script = (
+        f"{disk.format(len(before) + 30)}\n"
+        "from pathlib import Path\n"
+        "from lstmconvert.bulk.report import Outcome, Report\n"
+        f"report = Report(Path({str(tmp_path / NAME)!r}))\n"
+        f"for step in (lambda: report.add({outcome!r}), lambda: report.close(['b.npz'])):\n"
+        "    try:\n        step()\n    except Exception as error:\n        print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.count("File too large") == 2, done
+    assert (tmp_path / NAME).read_text() == before
+    assert others(tmp_path) == []
 
 
 @pytest.mark.parametrize("text", ["hello", "my notes\n\n", '{"source": "a"}\n{"x'])

@@ -91,7 +91,7 @@ FILES: dict[str, Callable[[Path], Path]] = {
     "ratio_floor_bytes": packed,
 }
 #: Limits that no file here reaches: a test of its own below, or of test_isolate.
-APART = {"onnx_depth", "partitions", "isolated_bytes", "isolated_seconds"}
+APART = {"onnx_depth", "partitions", "isolated_bytes", "isolated_seconds", "report_bytes"}
 #: Both must be passed: one is lowered with the other.
 TOGETHER = {"ratio": "ratio_floor_bytes", "ratio_floor_bytes": "ratio"}
 
@@ -124,6 +124,14 @@ def test_a_limit(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert LIMITS[name].variable in str(caught.value.hint)
     monkeypatch.setenv(LIMITS[name].variable, str(LIMITS[name].default + 1))
     everything(path)
+
+
+def test_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lc.convert_many([KERAS / "seed95.keras"], tmp_path)
+    monkeypatch.setenv(limits.REPORT_BYTES.variable, "100")
+    with pytest.raises(LimitExceeded, match="the report is above") as caught:
+        lc.convert_many([KERAS / "seed95.keras"], tmp_path)
+    assert limits.REPORT_BYTES.variable in str(caught.value.hint)
 
 
 def test_partitions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

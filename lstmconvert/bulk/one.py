@@ -86,8 +86,8 @@ def _done(
         digest = _digest(path, options)
     if known is None:
         known = _unreported(job.destination, options)
-    is_done = known.get("status") in (WRITTEN, SKIPPED) and known.get("options") == made_with
-    if is_done and digest is not None and known.get("sha256") == digest:
+    is_same = known.get("sha256") == digest and known.get("options") == made_with
+    if is_same and digest is not None:
         return Outcome(
             source=job.source,
             destination=job.destination,
@@ -122,7 +122,7 @@ def _unreported(destination: str, options: Mapping[str, Any]) -> Mapping[str, An
     if not describe.is_converted(model) or describe.layout_of(model) != wanted:
         return {}
     made_with = fingerprint(options)
-    return {"status": WRITTEN, "sha256": model.source.sha256, "options": made_with}
+    return {"sha256": model.source.sha256, "options": made_with, "layers": list(model)}
 
 
 def _digest(path: Path, options: Mapping[str, Any]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,6 +16,7 @@ from lstmconvert.errors import CorruptFile, DestinationError
 from lstmconvert.jsontext import JsonObject
 from lstmconvert.locking import alone
 from lstmconvert.records import dataclass
+from lstmconvert.writing import replacing
 
 #: The report's name in the folder of the destinations.
 NAME = "lstmconvert-batch.jsonl"
@@ -22,6 +24,8 @@ NAME = "lstmconvert-batch.jsonl"
 _START = '{"source": '
 #: No line is so long.
 _LINE = 1 << 20
+#: What tells how a destination was made.
+_MADE_OF = ("layers", "sha256", "options")
 WRITTEN, SKIPPED, FAILED = "written", "skipped", "failed"
 
 
@@ -72,7 +76,8 @@ class Report:
     """The report of a run, a line written as each file is done, so that a kill loses none.
 
     What earlier runs report stays until this one has done the same destinations anew, and so does
-    what other runs add meanwhile. Destinations are whole paths there, however the user spells them.
+    what other runs add meanwhile. A failure leaves what is reported of the destination's making.
+    Destinations are whole paths there, however the user spells them.
 
     Args:
         path: the file; None keeps none.
@@ -80,7 +85,9 @@ class Report:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self._known: dict[str, Mapping[str, Any]] = {}
+        #: Destination -> its line. Of a hundred thousand files the lines take little, read they
+        #: would take a lot.
+        self._known: dict[str, str] = {}
         if path is not None:
             with _changing(path):
                 self._known = _read(path)
@@ -88,7 +95,8 @@ class Report:
 
     def of(self, destination: str) -> Mapping[str, Any] | None:
         """Return what earlier runs report of a destination, if they do."""
-        return self._known.get(same(destination))
+        line = self._known.get(same(destination))
+        return None if line is None else json.loads(line)
 
     def add(self, outcome: Outcome) -> None:
         """Write what became of one file.
@@ -96,22 +104,30 @@ class Report:
         Raises:
             DestinationError: the report cannot be written.
         """
+        if self.path is None:
+            return
         key = same(outcome.destination)
-        self._known[key] = {**outcome.to_json(), "destination": key}
-        if self.path is not None:
-            with _changing(self.path):
-                _write(self.path, "a", [self._known[key]])
+        row = {**outcome.to_json(), "destination": key}
+        if not outcome:  # the destination holds what it held, made as an earlier run says
+            earlier = self.of(key) or {}
+            row |= {name: earlier[name] for name in _MADE_OF if name in earlier}
+        self._known[key] = json.dumps(row)
+        with _changing(self.path), open(self.path, "ab", buffering=0) as file:
+            _append(file, f"{self._known[key]}\n".encode())
 
     def close(self, destinations: Iterable[str]) -> None:
-        """Leave one line a file: of this run's files in their order, then of other runs'."""
+        """Leave one line a file: of this run's files in their order, then of other runs'.
+
+        Raises:
+            DestinationError: the report cannot be written; it is as it was then.
+        """
         if self.path is None:
             return
         with _changing(self.path):
             rows = {**self._known, **_read(self.path)}
             order = dict.fromkeys((*map(same, destinations), *rows))
-            whole = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-            _write(whole, "w", [rows[d] for d in order if d in rows])
-            os.replace(whole, self.path)
+            with replacing(self.path, force=True) as whole, open(whole, "x") as file:
+                file.writelines(f"{rows[d]}\n" for d in order if d in rows)
 
 
 @contextlib.contextmanager
@@ -125,9 +141,15 @@ def _changing(report: Path) -> Iterator[None]:
         ) from None
 
 
-def _write(path: Path, mode: str, rows: list[Mapping[str, Any]]) -> None:
-    with open(path, mode, encoding="utf-8") as file:
-        file.writelines(f"{json.dumps(row)}\n" for row in rows)
+def _append(file: io.RawIOBase, line: bytes) -> None:
+    """Write a line, or of a full disk nothing: another run's line would join what is cut."""
+    end = file.seek(0, os.SEEK_END)
+    try:
+        while line:
+            line = line[file.write(line) or 0 :]
+    except OSError:
+        file.truncate(end)
+        raise
 
 
 def _drop_cut_line(path: Path) -> None:
@@ -140,31 +162,45 @@ def _drop_cut_line(path: Path) -> None:
             file.truncate(size - len(cut))
 
 
-def _read(path: Path) -> dict[str, Mapping[str, Any]]:
-    """Return destination -> row of a report that an earlier run left; a cut last line is dropped.
+def _read(path: Path) -> dict[str, str]:
+    """Return destination -> line of a report that an earlier run left; a cut last line is dropped.
 
     Raises:
         CorruptFile: it is no such report.
     """
+    rows: dict[str, str] = {}
     try:
-        limits.JSON_BYTES.check(path.stat().st_size, path, "the report")
-        lines = path.read_text(encoding="utf-8").splitlines()
+        limits.REPORT_BYTES.check(path.stat().st_size, path, "the report")
+        with open(path, encoding="utf-8") as file:
+            for number, text in enumerate(file, 1):
+                line = text.rstrip("\n")
+                destination = _destination(line)
+                if destination is not None:
+                    rows[destination] = line
+                elif _is_cut(line) and next(file, None) is None:
+                    break  # the run was killed while it wrote
+                else:
+                    raise CorruptFile(
+                        "not a report of lstmconvert batch",
+                        where=path,
+                        found=f"line {number}",
+                        hint="name another with --report, or remove it",
+                    )
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise CorruptFile(f"the report cannot be read: {error}", where=path) from None
-    rows: dict[str, Mapping[str, Any]] = {}
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-            rows[row["destination"]] = row
-        except (ValueError, TypeError, KeyError, RecursionError):
-            if number == len(lines) and (line.startswith(_START) or _START.startswith(line)):
-                break  # the run was killed while it wrote
-            raise CorruptFile(
-                "not a report of lstmconvert batch",
-                where=path,
-                found=f"line {number}",
-                hint="name another with --report, or remove it",
-            ) from None
     return rows
+
+
+def _destination(line: str) -> str | None:
+    """Return the destination that a line of a report is of; None if it is no such line."""
+    try:
+        destination = json.loads(line)["destination"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return destination if isinstance(destination, str) else None
+
+
+def _is_cut(line: str) -> bool:
+    return line.startswith(_START) or _START.startswith(line)
