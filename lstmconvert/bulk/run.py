@@ -85,12 +85,37 @@ def convert_many(
         BaseException: what `on_event` raises, or an interrupt. Then no further file is begun, and
             those that were begun are finished.
     """
+    return convert_jobs(
+        plan(sources, out_dir, suffix=suffix),
+        out_dir,
+        suffix=suffix,
+        executor=executor,
+        workers=workers,
+        isolate=isolate,
+        report=report,
+        on_event=on_event,
+        **options,
+    )
+
+
+def convert_jobs(
+    todo: Sequence[Job],
+    out_dir: str | Path,
+    *,
+    suffix: str = ".safetensors",
+    executor: Executor | None = None,
+    workers: int | None = None,
+    isolate: bool = False,
+    report: str | Path | None = None,
+    on_event: OnEvent | None = None,
+    **options: Any,
+) -> list[Outcome]:
+    """Do what `convert_many` does, with what `plan` has found."""
     from lstmconvert import targets
 
     target = targets.target_of(Path(f"x{suffix}"), options.get("layout"))
     if workers is not None and workers < 1:
         raise UsageError("a number of processes", found=workers, expected="1 or more")
-    todo = plan(sources, out_dir, suffix=suffix)
     options = {"layout": target.default, **{k: v for k, v in options.items() if v is not None}}
     making = runner(executor, workers, options, isolated=isolate)
     kept = Report(_report_path(report, out_dir, dry=bool(options.get("dry_run"))))

@@ -127,11 +127,11 @@ def jobs(sources: Sequence[Source], join: Callable[[str], str], suffix: str) -> 
     unique = {source.path: source for source in reversed(sources)}
     listed = [unique[path] for path in dict.fromkeys(source.path for source in sources)]
     places = {source.path: _stem(source.place) for source in listed}
-    for spread in (lambda source: source.place, _apart(listed)):
-        for source in _meeting(listed, places):
-            places[source.path] = spread(source)
-    left = _meeting(listed, places)
-    if left:
+    for spread in (_suffixed, _apart):
+        if meeting := _meeting(listed, places):
+            place = spread(listed)
+            places |= {source.path: place(source) for source in meeting}
+    if left := _meeting(listed, places):
         raise UsageError(
             "two sources have one destination",
             where=left[0].path,
@@ -150,6 +150,11 @@ def _meeting(
         # File systems that ignore case would write both to one file.
         by_place.setdefault(str(places[source.path]).casefold(), []).append(source)
     return [source for group in by_place.values() if len(group) > 1 for source in group]
+
+
+def _suffixed(_: Sequence[Source]) -> Callable[[Source], PurePosixPath]:
+    """Return what gives a source's place, with its own suffix."""
+    return lambda source: source.place
 
 
 def _apart(sources: Sequence[Source]) -> Callable[[Source], PurePosixPath]:

@@ -99,7 +99,8 @@ def _folder(
         folders[:] = [
             name for name in folders if os.path.realpath(os.path.join(parent, name)) != away
         ]
-        names += (Path(os.path.relpath(os.path.join(parent, f), folder)).as_posix() for f in files)
+        here = PurePosixPath(Path(os.path.relpath(parent, folder)).as_posix())
+        names += (f"{here}/{name}" if here.parts else name for name in files)
     found = models(names)
     if found == ["."] or folder in closed:
         return [Source(folder, own)]

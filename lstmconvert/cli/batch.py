@@ -73,22 +73,22 @@ def command(
 ) -> int:
     workers = _processors() if workers is None else workers
     from lstmconvert import targets
-    from lstmconvert.bulk.run import convert_many, plan
+    from lstmconvert.bulk.run import convert_jobs, plan
 
     destination = Path(f"x{suffix}")
     check(targets.target_of(destination, given["layout"]), destination, given)
-    count = len(plan(sources, out_dir, suffix=suffix))
-    with _progress(count) as advance:
+    todo = plan(sources, out_dir, suffix=suffix)
+    with _progress(len(todo)) as advance:
 
         def on_event(outcome: Outcome) -> None:
             _tell(outcome)
             advance()
 
-        outcomes = convert_many(
-            sources,
+        outcomes = convert_jobs(
+            todo,
             out_dir,
             suffix=suffix,
-            workers=min(workers, count),
+            workers=min(workers, len(todo)),
             isolate=isolate,
             report=report,
             on_event=on_event,
