@@ -129,9 +129,9 @@ def _allow(seconds: int, by_the_clock: int) -> None:
 
 
 def truncated(
-    name: str, folder: Path, lengths: Callable[[int], Iterable[int]]
+    name: str, folder: Path, lengths: Callable[[Path], Iterable[int]]
 ) -> Iterator[tuple[str, bool]]:
-    """Cut every file of a target at the lengths that are given for its size.
+    """Cut every file of a target to the lengths that are given for it.
 
     Yields what was cut, and whether that was accepted, as some formats must: a last array may be
     missing, or our own text.
@@ -144,11 +144,16 @@ def truncated(
     root = path if path.is_dir() else path.parent
     for part in sorted(part for part in root.rglob("*") if part.is_file()):
         whole = part.read_bytes()
-        for length in sorted(lengths(len(whole)), reverse=True):
+        for length in sorted(lengths(part), reverse=True):
             os.truncate(part, length)
             what = f"{name}: {part.name} cut at {length} of {len(whole)}"
             yield what, _is_accepted(path, known, what)
         part.write_bytes(whole)
+
+
+def every_length(path: Path) -> range:
+    """Every length that a file is cut to."""
+    return range(path.stat().st_size)
 
 
 def _is_accepted(path: Path, known: set[bytes], what: str) -> bool:
@@ -245,7 +250,7 @@ def _worker(name: str, seed: int, start: int, end: int) -> None:
 
 def _truncate(name: str) -> None:
     with tempfile.TemporaryDirectory(dir=_memory()) as folder:
-        accepted = sum(kept for _, kept in truncated(name, Path(folder), range))
+        accepted = sum(kept for _, kept in truncated(name, Path(folder), every_length))
     print(f"{name}: {accepted} accepted", flush=True)
 
 

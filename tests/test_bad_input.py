@@ -75,8 +75,8 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b
 
 SOURCES: dict[str, tuple[Callable[[Path], Path], str, str]] = {
     "truncated-keras": (_cut(KERAS, 0.6), "not a readable zip archive", "truncated or damaged"),
-    "truncated-weights": (_cut(WEIGHTS, 0.6), "HDF5 cannot read it", "truncated or damaged"),
-    "truncated-legacy": (_cut(LEGACY, 0.9), "HDF5 cannot read it", "truncated or damaged"),
+    "truncated-weights": (_cut(WEIGHTS, 0.6), "the file is truncated", "download it again"),
+    "truncated-legacy": (_cut(LEGACY, 0.9), "the file is truncated", "download it again"),
     "first-bytes": (_cut(KERAS, 0.0005), "", ""),
     "empty": (_written(b""), "the file is empty", "again"),
     "text": (_written(b"just some text\n"), "found text", "that Keras saved"),

@@ -266,6 +266,12 @@ class TestFilesOfTorch:
             lc.load(tmp_path / "old.pt")
         assert "weights_only=True" in str(caught.value.hint)
 
+    def test_a_pickle_of_another_protocol_is_refused_in_one_line(self, tmp_path: Path) -> None:
+        path = tmp_path / "m.pt"
+        torch.save(torch.nn.LSTM(2, 2).state_dict(), path, pickle_protocol=4)
+        with pytest.raises(lc.LSTMConvertError, match="Unsupported operand"):
+            lc.load(path)  # and torch's own warnings are none of the user's: here they are errors
+
     def test_a_whole_module_is_code_and_is_refused(self, tmp_path: Path) -> None:
         path = self.write(tmp_path / "m.pt", torch.nn.LSTM(2, 2))
         with pytest.raises(lc.LSTMConvertError, match="weights_only=True") as caught:

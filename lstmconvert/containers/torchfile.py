@@ -11,6 +11,7 @@ import io
 import re
 import shutil
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Collection, Iterator
 from typing import IO, Any
@@ -29,7 +30,7 @@ _PIECE = 1 << 20
 #: `torch.serialization.set_crc32_options(False)` writes zero for each.
 _NO_SUMS = "the .pt was saved without checksums: that it is whole cannot be told"
 #: Where torch says what it found.
-_UNPICKLER = re.compile(r"WeightsUnpickler error: ([^.\n]*(?:\.\w[^.\n]*)*)")
+_UNPICKLER = re.compile(r"WeightsUnpickler error:\s+([^.\n]*(?:\.\w[^.\n]*)*)")
 
 
 def is_torch(names: Collection[str]) -> bool:
@@ -54,7 +55,8 @@ def read(source: SourceFile) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         ) from None
     try:
         members = ZipMembers(source, may_lack_sums=True)
-        with _packed_anew(members) as file:
+        with _packed_anew(members) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd pickles: what cannot be read is an error
             found = torch.load(file, map_location="cpu", weights_only=True)
     except LSTMConvertError:
         raise

@@ -61,7 +61,8 @@ def read(window: Window) -> Tree | None:
     """Return what a file holds, or None if it is not as plain as this.
 
     Raises:
-        CorruptFile: a text is longer than its place. The library would believe it, and make room.
+        CorruptFile: the file ends early, or a text is longer than its place. The library would
+            believe that, and make room.
     """
     try:
         return _Plain(window).tree()
@@ -107,8 +108,10 @@ class _Plain:
         )
         if signature != SIGNATURE or tuple(versions) != _VERSIONS or flags or base:
             raise Unfamiliar
-        if (free, driver) != (_UNDEFINED, _UNDEFINED) or end > self.size:
+        if (free, driver) != (_UNDEFINED, _UNDEFINED):
             raise Unfamiliar
+        if end > self.size:
+            raise self.blocks.truncated(end)
         self.size, self.leaf, self.inner = end, 2 * leaf, 2 * inner
         _, address, kind, cached = _ENTRY.unpack(self.blocks.at(_SUPERBLOCK.size, _ENTRY.size))
         self.item((address, kind, cached), "", 0)

@@ -96,6 +96,16 @@ class Blocks:
             hint="the file is damaged: copy or download it again",
         )
 
+    def truncated(self, end: int) -> CorruptFile:
+        """Return the error of a file that should be longer."""
+        return CorruptFile(
+            "HDF5 cannot read it: the file is truncated",
+            where=self._window.source.path,
+            found=f"{self._window.size:,} bytes",
+            expected=f"{end:,}",
+            hint="copy or download it again",
+        )
+
     def visit(self, address: int) -> bool:
         """Whether a node has been visited before."""
         known = address in self._visited

@@ -14,6 +14,7 @@ import re
 from collections.abc import Collection, Iterator
 from dataclasses import field
 
+from lstmconvert.errors import CorruptFile
 from lstmconvert.keras.nodes import (
     CELL_CLASSES,
     CUDNN_CLASSES,
@@ -197,7 +198,9 @@ class _Walker:
 
     def _recurrent(self, item: Node, place: _Place) -> None:
         directions = self._directions(item, place)
-        if directions and any(direction.cells for direction in directions):
+        if any(direction.cells for direction in directions):
+            if not all(direction.cells for direction in directions):
+                raise CorruptFile("half of a Bidirectional has no cells", where=item.name)
             self.result.layers.append(
                 LayerSketch(
                     name=_join(place.outer, item.name),
