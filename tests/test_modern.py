@@ -146,6 +146,34 @@ def test_halves_of_unlike_width_are_refused_where_keras_3_cannot_go_on(
     assert_close(outputs(today, given), outputs(old, given))
 
 
+def test_no_name_has_a_slash_in_keras_3(tmp_path: Path) -> None:
+    layer = tf_keras.layers
+    far = layer.LSTM(3, return_sequences=True, go_backwards=True, name="s/far")
+    near = layer.LSTM(3, return_sequences=True, name="s/near")
+    cells = [layer.LSTMCell(2, name="c/0"), layer.GRUCell(3, name="c/1")]
+    old = tf_keras.Sequential(
+        [
+            layer.Input((4, 3)),
+            layer.LSTM(2, return_sequences=True, name="a/b"),
+            layer.LSTM(3, return_sequences=True, name="a_b"),
+            layer.Bidirectional(near, backward_layer=far, name="s/both"),
+            layer.RNN(layer.StackedRNNCells(cells, name="s/cells"), name="s/rnn"),
+            layer.RepeatVector(2, name="s/again"),
+            layer.LSTM(2, activation=layer.ELU(0.3, name="s/elu"), name="s/last"),
+        ],
+        name="s/model",
+    )
+    old = filled(old, "slashes")
+    old.save(tmp_path / "old.h5")
+    assert lc.convert(tmp_path / "old.h5", tmp_path / "today.keras").whole_model
+    given = samples(old, "slashes")
+    today = keras.models.load_model(tmp_path / "today.keras")
+    assert [found.name for found in today.layers][:3] == ["a_b_1", "a_b", "s_both"]
+    assert_close(outputs(today, given), outputs(old, given))
+    for found in lc.load(tmp_path / "old.h5").values():
+        assert "/" not in lc.to_keras(found).name
+
+
 def test_a_class_outside_the_table_is_refused_by_name(tmp_path: Path) -> None:
     model = tf_keras.Sequential(
         [

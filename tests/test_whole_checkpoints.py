@@ -112,6 +112,22 @@ def twice_named(library: Any) -> Any:
     return library.Model(start, layer.LSTM(2, name="last")(halves[1](halves[0](start))))
 
 
+def deep_stack(library: Any) -> Any:
+    """Sequential models three deep, the innermost with a layer that keeps its states."""
+    layer = library.layers
+    inner = library.Sequential(
+        [
+            library.Input((6, 4), batch_size=3),
+            layer.LSTM(4, return_sequences=True, stateful=True, name="lstm"),
+            layer.Bidirectional(layer.LSTM(2, return_sequences=True), name="both"),
+        ],
+        name="inner",
+    )
+    for name in ("middle", "outer"):
+        inner = library.Sequential([library.Input((6, 4), batch_size=3), inner], name=name)
+    return inner
+
+
 def exported(model: Any, path: Path) -> Path:
     model.export(path, verbose=False)
     return path
@@ -144,6 +160,7 @@ def checkpoint(model: Any, path: Path) -> Path:
         (twice_named, exported),
         (masked_stack, checkpoint),
         (masked_stack, saved),
+        (deep_stack, checkpoint),
     ],
     ids=lambda value: value.__name__,
 )

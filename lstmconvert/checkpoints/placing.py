@@ -117,7 +117,9 @@ class _Placer:
             is_less = len(listed) == len(every) - 1 and _starts_with_input(item)
             return [None, *listed] if is_less else listed
         if _FUNCTIONAL in self._graph.children(at):
-            return self._named(item, every, listed)
+            # As many as the config says: no operation stands between them.
+            is_plain = len(listed) == len(every) and _starts_with_input(item)
+            return listed if is_plain else self._named(item, every, listed)
         missing = len(every) - len(listed)  # bare operations at the end
         return [*listed, *[None] * missing]
 

@@ -75,7 +75,12 @@ def _weights(graph: ObjectGraph, metrics: Collection[str], model: int) -> set[st
         for attribute in graph.nodes[at].attributes:
             if attribute.key not in slots and not attribute.full_name.endswith(SEED):
                 keys.add(attribute.key)
+        names = {child.name for child in graph.nodes[at].children}
+        # Keras 3's stateful layers have them beside their cell, and nowhere else.
+        carried = {"states"} if "cell" in names else set()
         for child in graph.nodes[at].children:
+            if child.name in carried:
+                continue
             if child.node in seen or child.node in left_out or child.name in _EDGES:
                 continue
             seen.add(child.node)

@@ -82,12 +82,17 @@ class Spelling:
         short = name.rpartition(">")[2]
         return next((found for found in (name, short) if found in self.custom), None)
 
+    def _named(self, name: str) -> str:
+        """Return a name as this Keras takes it: Keras 3 allows no / in it, tf_keras does."""
+        return name.replace("/", "_") if self.library == "keras" else name
+
     def layer_config(self, layer: LSTMLayer, name: str) -> JsonObject:
         """Return the serialized object of a whole layer, as `keras.saving.serialize_keras_object`.
 
         Raises:
             UnsupportedByTarget: an option has no spelling in Keras 3.
         """
+        name = self._named(name)
         if layer.backward is None:
             return self._direction(layer.forward, layer, name)
         outer = layer.options
@@ -107,7 +112,10 @@ class Spelling:
 
     def _direction(self, direction: Direction, layer: LSTMLayer, name: str) -> JsonObject:
         first = direction.cells[0]
-        config: JsonObject = {"name": name, **self._changed(direction.options, layer)}
+        config: JsonObject = {
+            "name": self._named(name),
+            **self._changed(direction.options, layer),
+        }
         if _is_rnn(direction, layer):
             config["cell"] = self._rnn_cell(direction, layer)
         elif isinstance(first, OpaqueCell):
@@ -135,7 +143,9 @@ class Spelling:
             return cells[0]
         stack = verbatim.stack(layer, direction)
         config: JsonObject = {"name": "stacked_rnn_cells", **_common(True, _policy(direction))}
-        return serialized("keras.layers", "StackedRNNCells", {**config, **stack, "cells": cells})
+        config.update(stack)
+        config["name"] = self._named(config["name"])
+        return serialized("keras.layers", "StackedRNNCells", {**config, "cells": cells})
 
     def _in_steps(self, said: JsonObject, cell: Cell | OpaqueCell) -> JsonObject:
         """Return tf_keras's `implementation`, if it is to multiply gate by gate: that rounds
@@ -145,7 +155,7 @@ class Spelling:
         return {"implementation": 1} if apart else {}
 
     def _rnn_part(self, cell: Cell | OpaqueCell, layer: LSTMLayer) -> JsonObject:
-        named = {"name": cell.name} if cell.name else {}
+        named = {"name": self._named(cell.name)} if cell.name else {}
         if isinstance(cell, OpaqueCell):
             config = {**named, **self._opaque(cell, layer)}
             return serialized("keras.layers", cell.class_name, config)
@@ -230,6 +240,7 @@ class Spelling:
         if value.name in _LAYERS:
             class_name = _LAYERS[value.name]
             said = verbatim.activation_layer(layer, option, class_name)
+            said.update({"name": self._named(said["name"])} if "name" in said else {})
             found = serialized("keras.layers", class_name, {**self._constants(value), **said})
             is_built = self.library == "tf_keras"  # Keras 3 does not state what an activation saw
             build = verbatim.activation_build(layer, option, class_name) if is_built else {}

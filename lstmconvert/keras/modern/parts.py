@@ -7,7 +7,7 @@ arrays the neutral model has; every other part's class is a row of the table.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import field
 
 from lstmconvert.errors import UnsupportedByTarget
@@ -27,6 +27,7 @@ from lstmconvert.keras.modern.classes import (
 from lstmconvert.keras.nodes import CUDNN_CLASSES, RECURRENT, Node, node, snake_case
 from lstmconvert.keras.sketch import STACKED, cell_groups, layer_groups, mirrored
 from lstmconvert.layer import LSTMLayer
+from lstmconvert.naming import unique
 from lstmconvert.records import dataclass
 from lstmconvert.tensors import Tensor
 
@@ -174,9 +175,10 @@ class Builder:
     def _model(self, item: Node, group: str, name: str) -> Part:
         class_name = "Functional" if item.class_name == "Model" else item.class_name
         part = Part(item, name, class_name, item.config, None, group, _trainable(item))
-        for child, below in layer_groups(item, group, self._container, self._groups):
-            own = child.name or snake_case(child.class_name)
-            part.children.append(("layers", self._build(child, below, own)))
+        below = list(layer_groups(item, group, self._container, self._groups))
+        named = _names([child.name or snake_case(child.class_name) for child, _ in below])
+        for (child, where), own in zip(below, named, strict=True):
+            part.children.append(("layers", self._build(child, where, own)))
         return part
 
     def _add_parts(self, part: Part, item: Node) -> None:
@@ -226,6 +228,15 @@ class Builder:
         dense = Part(part.node, attribute, "EinsumDense", part.config, None, group, True)
         dense.weights = _existing(part, PART_WEIGHTS)
         part.children.append((attribute, dense))
+
+
+def _names(said: Sequence[str]) -> list[str]:
+    """Return the names of a model's layers in Keras 3, which has no / in them: none of those that
+    change becomes that of another layer."""
+    kept = [name for name in said if "/" not in name]
+    changed = [name.replace("/", "_") for name in said if "/" in name]
+    free = iter(unique([*kept, *changed])[len(kept) :])
+    return [next(free) if "/" in name else name for name in said]
 
 
 def _makes_masks(value: Json) -> bool:

@@ -103,7 +103,9 @@ class Source:
         for path in sorted(self._structure.paths - self._used):
             if path.startswith(_METRICS):
                 continue
-            raise unsupported("weights that no layer of the config holds", root.name, path)
+            raise unsupported(
+                "weights that no layer of the config holds", root.name, path, found=path
+            )
 
     def _fill_part(self, part: Part) -> None:
         below = self._stored if self._structure.kind == "v3" else self._structure.names
