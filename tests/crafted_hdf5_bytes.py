@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import hdf5later
 import numpy as np
-from crafted import LEGACY, WEIGHTS, Bench, craft
+from crafted import FIXTURES, LEGACY, WEIGHTS, Bench, craft
 
 _SIZE = struct.Struct("<Q")
 #: Where a tree's first child is said (file format III.A.1): for names; for chunks of a matrix.
@@ -140,3 +140,20 @@ def text_of_gigabytes_in_a_later_format(bench: Bench) -> Path:
     valid = path.read_bytes()
     data = valid.replace(struct.pack("<I", 777), struct.pack("<I", (1 << 32) - 16))
     return bench.write(WEIGHTS, hdf5later.signed(data, valid))
+
+
+@craft("HDF5 cannot read it")
+def heap_of_attributes_with_nothing_in_it(bench: Bench) -> Path:
+    # h5py cannot close such a file, and would say so in ten lines.
+    path = hdf5later.write(FIXTURES / WEIGHTS, bench.folder / WEIGHTS)
+    valid = path.read_bytes()
+    data, heap = bytearray(valid), valid.index(b"FRHP")
+    for start, stop in ((22, 32), (38, 40), (47, 48), (55, 56), (70, 71)):
+        data[heap + start : heap + stop] = bytes(stop - start)
+    return bench.write(WEIGHTS, hdf5later.signed(bytes(data), valid))
+
+
+@craft("HDF5 cannot read it")
+def signature_of_a_heap_and_no_more(bench: Bench) -> Path:
+    data = bench.copy(LEGACY).read_bytes()
+    return bench.write(LEGACY, b"GCOL" + bytes(508) + data[:1024] + b"GCOL")

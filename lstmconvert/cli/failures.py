@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import traceback
+from types import TracebackType
+from typing import Any
 
 import click
 
@@ -51,6 +54,27 @@ def report(failure: BaseException) -> int:
     output.error(text)
     output.hint(hint)
     return TROUBLE
+
+
+def quiet() -> None:
+    """Let h5py keep to itself that it cannot close what is left of a damaged file."""
+    excepthook, unraisablehook = sys.excepthook, sys.unraisablehook
+
+    def on_error(
+        kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        if not _is_h5pys(trace):
+            excepthook(kind, error, trace)
+
+    def on_unraisable(found: Any) -> None:
+        if not _is_h5pys(found.exc_traceback):
+            unraisablehook(found)
+
+    sys.excepthook, sys.unraisablehook = on_error, on_unraisable
+
+
+def _is_h5pys(trace: TracebackType | None) -> bool:
+    return trace is not None and trace.tb_frame.f_code.co_filename.startswith("h5py/")
 
 
 def _explained(failure: BaseException) -> tuple[str, str]:

@@ -79,6 +79,7 @@ class Program(click.Group):
         sys.exit(self._run(args, extra))
 
     def _run(self, args: Sequence[str] | None, extra: dict[str, Any]) -> int:
+        failures.quiet()
         try:
             code = super().main(args, "lstmconvert", **(extra | {"standalone_mode": False}))
             sys.stdout.flush()

@@ -62,7 +62,10 @@ class Guarded(Window):
         check = self._checks.get(bytes(view[:4]))
         if check is not None and start not in self._checked:
             self._checked.add(start)
-            check(view)
+            try:
+                check(view)
+            except struct.error:
+                raise OSError("a structure that is cut off") from None
         return count
 
     def walked(self) -> None:

@@ -9,6 +9,7 @@ Contiguous data is not read through HDF5 at all, but by offset.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import struct
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5g, h5l, h5o, h5t
+from h5py import h5a, h5d, h5g, h5l, h5o, h5pl, h5t
 
 from lstmconvert import limits
 from lstmconvert.dtypes import DType, dtype_of
@@ -69,11 +70,12 @@ def read(source: SourceFile, offset: int = 0, size: int | None = None) -> Tree:
     window = Guarded(source, offset, size)
     walk = _Walk(window)
     try:
-        file = h5py.File(window, "r")
-        if file.id.get_create_plist().get_sizes() != _WIDTHS:
-            raise OSError("its addresses are not of eight bytes, as Keras's are")
-        root = h5g.open(file.id, b"/")
-        walk.group(root, h5o.get_info(root).addr, "", 0)
+        with _no_plugins():
+            file = h5py.File(window, "r")
+            if file.id.get_create_plist().get_sizes() != _WIDTHS:
+                raise OSError("its addresses are not of eight bytes, as Keras's are")
+            root = h5g.open(file.id, b"/")
+            walk.group(root, h5o.get_info(root).addr, "", 0)
     except LSTMConvertError:
         raise
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, UnicodeError) as error:
@@ -85,6 +87,19 @@ def read(source: SourceFile, offset: int = 0, size: int | None = None) -> Tree:
         ) from None
     window.walked()
     return Tree(walk.tensors, walk.attributes, frozenset(walk.groups))
+
+
+@contextlib.contextmanager
+def _no_plugins() -> Iterator[None]:
+    """HDF5 loads every library of its plug-in folders when it cannot open a file by itself."""
+    paths = [h5pl.get(index) for index in range(h5pl.size())]
+    for _ in paths:
+        h5pl.remove(0)
+    try:
+        yield
+    finally:
+        for path in paths:
+            h5pl.append(path)
 
 
 class _Walk:
