@@ -201,7 +201,7 @@ _HAPPEN: dict[str, Callable[[str], object]] = {
 
 def _guard(allow: list[str], seen: int) -> None:
     """Record what a conversion has no business doing. A hook cannot be taken off again."""
-    known = {name.partition(".")[0] for name in sys.modules} | set(sys.stdlib_module_names)
+    known = {name.partition(".")[0] for name in sys.modules}
     folders = {os.path.realpath(p) for p in sysconfig.get_paths().values()} | {
         str(ROOT / "lstmconvert")
     }
