@@ -19,6 +19,10 @@ JsonObject = dict[str, Any]
 
 #: Each value of a text but the first follows one of these.
 _OPENERS = "[{,:"
+#: Lists, objects and their keys, which take the most memory.
+_HEAVY = "[{:"
+#: Of a model's text, no more than one in so many bytes is heavy.
+_HEAVY_BYTES = 16
 
 #: Python refuses longer integers with a ValueError of its own; 64 bits need 20 digits.
 _MAX_DIGITS = 400
@@ -39,6 +43,10 @@ def parse(text: str | bytes, where: object) -> Json:
         # Counted before they are made: a value takes two bytes of text, and sixty of memory.
         count = sum(map(text.count, _OPENERS))
         limits.JSON_VALUES.check(count, where, "the number of JSON values")
+        heavy = sum(map(text.count, _HEAVY)) - len(text) // _HEAVY_BYTES
+        limits.JSON_DENSE.check(
+            heavy, where, f"the number of keys and lists beyond one in {_HEAVY_BYTES} bytes of JSON"
+        )
         value = json.loads(
             text,
             parse_constant=_no_constant,

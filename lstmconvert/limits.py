@@ -59,6 +59,12 @@ class Limit:
 JSON_BYTES = Limit("json_bytes", 256 * MIB, "the metadata of 10,000 layers is 80 MB")
 REPORT_BYTES = Limit("report_bytes", GIB, "a file of a batch takes some 400: two million files")
 JSON_VALUES = Limit("json_values", 8_000_000, "a layer's config and metadata have some 300")
+JSON_DENSE = Limit(
+    "json_dense",
+    500_000,
+    "a key, list or object takes 20 bytes of a model's text, and 100 and more of memory",
+)
+PACKED_BYTES = Limit("packed_bytes", 4 * MIB, "Keras stores its config as it is")
 CONFIG_BYTES = Limit("config_bytes", 40 * MIB, "a config of 10,000 layers is 20 MB")
 JSON_DEPTH = Limit("json_depth", 200, "nested models are a few levels deep, each some ten brackets")
 HEADER_BYTES = Limit("header_bytes", 100_000_000, "the safetensors format allows no more")

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 
-from lstmconvert.errors import DestinationError
+from lstmconvert.errors import DestinationError, LSTMConvertError
 from lstmconvert.limits import MIB
 from lstmconvert.locking import alone
 
@@ -70,6 +70,10 @@ def replacing_all(
         raise DestinationError(
             f"cannot write: {error.strerror or error}", where=destinations[0]
         ) from None
+    except LSTMConvertError as error:  # of what is read back: the user knows the file by its name
+        for temporary, destination in zip(temporaries, destinations, strict=True):
+            error.where = error.where and error.where.replace(str(temporary), str(destination))
+        raise
     finally:
         for temporary in temporaries:
             with contextlib.suppress(OSError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import marshal
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -242,15 +243,23 @@ _text("comment", "not valid JSON", lambda t: f"/* */{t}")
 _text("two", "not valid JSON", lambda t: t + t)
 
 
-@craft("the number of JSON values is above the limit")
-def json_of_ten_million_lists(bench: Bench) -> Path:
-    text = b"[" + b"[],[]," * (5 * MIB) + b"[]]"
-    return rezipped(bench, {"config.json": text}, 8)
+def _large(label: str, refused: str, text: str, method: int = zipfile.ZIP_STORED) -> None:
+    def make(bench: Bench) -> Path:
+        return rezipped(bench, {"config.json": text.encode()}, method)
+
+    make.__name__ = f"json_of_{label}"
+    craft(refused)(make)
 
 
-@craft("is above the limit")
-def json_of_sixty_megabytes(bench: Bench) -> Path:
-    return rezipped(bench, {"config.json": b'["' + b"a" * (60 * MIB) + b'"]'}, 8)
+_PACKED = "beyond the archive is above the limit"
+_DENSE = "the number of keys and lists beyond one in 16 bytes of JSON is above the limit"
+_large("ten_million_lists", _PACKED, "[" + "[],[]," * (5 * MIB), zipfile.ZIP_DEFLATED)
+_large("many_keys_packed", _PACKED, "{" + ",".join(f'"{n}":0' for n in range(700_000)) + "}", 8)
+_large("many_lists_packed", _DENSE, "[" + "[]," * MIB + "0]", zipfile.ZIP_DEFLATED)
+_large("sixty_megabytes", "is above the limit", '["' + "a" * (60 * MIB) + '"]', 8)
+_large("nine_million_numbers", "JSON values is above the limit", "[" + "0," * 9_000_000 + "0]")
+_large("a_million_objects", _DENSE, "[" + '{"a":0},' * 1_000_000 + "0]")
+_large("two_million_keys", _DENSE, "{" + ",".join(f'"{n}":0' for n in range(2_000_000)) + "}")
 
 
 @craft("stands twice")

@@ -62,6 +62,8 @@ FILES: dict[str, Callable[[Path], Path]] = {
     "json_values": kind("npz"),
     "config_bytes": kind("rtneural"),
     "json_depth": kind("fdeep"),
+    "json_dense": lambda folder: sparse(folder / "x.json"),
+    "packed_bytes": lambda folder: deflated(folder / "x.keras"),
     "header_bytes": lambda folder: converted(folder / "x.safetensors"),
     "hdf5_depth": fixture("keras-3.15.1/seed95.h5"),
     "hdf5_objects": fixture("keras-3.15.1/seed95.weights.h5"),
@@ -96,6 +98,23 @@ APART = {"onnx_depth", "partitions", "isolated_bytes", "isolated_seconds", "repo
 TOGETHER = {"ratio": "ratio_floor_bytes", "ratio_floor_bytes": "ratio"}
 
 
+def deflated(path: Path) -> Path:
+    """An archive that is smaller than the config in it."""
+    with zipfile.ZipFile(KERAS / "seed95.keras") as whole, zipfile.ZipFile(path, "w") as small:
+        for name in whole.namelist():
+            data = whole.read(name) + (b" " * 100_000 if name == "config.json" else b"")
+            small.writestr(name, data, zipfile.ZIP_DEFLATED)
+    return path
+
+
+def sparse(path: Path) -> Path:
+    """A JSON text of many short keys."""
+    lc.convert(KERAS / "seed95.keras", path, layout="torch")
+    keys = ", ".join(f'"{number}": 0' for number in range(1000))
+    path.write_text(f'{{"x": {{{keys}}}, {path.read_text()[1:]}')
+    return path
+
+
 def converted(path: Path) -> Path:
     lc.convert(KERAS / "seed95.keras", path, force=True)
     return path
@@ -124,6 +143,17 @@ def test_a_limit(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert LIMITS[name].variable in str(caught.value.hint)
     monkeypatch.setenv(LIMITS[name].variable, str(LIMITS[name].default + 1))
     everything(path)
+
+
+def test_what_is_above_a_limit_when_it_is_read_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    destination = tmp_path / "x.safetensors"
+    monkeypatch.setenv(limits.HEADER_BYTES.variable, "100")
+    with pytest.raises(LimitExceeded, match="header is above") as caught:
+        lc.convert(KERAS / "seed95.keras", destination)
+    assert caught.value.where == str(destination)
+    assert not list(tmp_path.iterdir())
 
 
 def test_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

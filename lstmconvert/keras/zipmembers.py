@@ -123,7 +123,11 @@ class ZipMembers:
     def read(self, name: str) -> bytes:
         """Return a small member whole: a config."""
         where = f"{self.source.path}: {name}"
-        limits.CONFIG_BYTES.check(self._infos[name].file_size, where, "the archive member")
+        size = self._infos[name].file_size
+        limits.CONFIG_BYTES.check(size, where, "the archive member")
+        # Else a few kilobytes would be hundreds of megabytes, once they are parsed.
+        beyond = size - self.source.size
+        limits.PACKED_BYTES.check(beyond, where, "what the archive member has beyond the archive")
         window = self.open(name)
         return bytes(window.source.read_at(window.offset, window.size))
 
