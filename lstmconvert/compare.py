@@ -7,7 +7,7 @@ does not say is listed, and is no difference. Optimizer slots are not compared.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from operator import itemgetter
 from pathlib import Path
@@ -221,6 +221,9 @@ AnyOptions = CellOptions | DirectionOptions | LayerOptions
 def _fields(where: str, a: AnyOptions, b: AnyOptions, skipped: set[str]) -> Iterator[OptionDiff]:
     for field in fields(a):
         one, two = getattr(a, field.name), getattr(b, field.name)
+        if field.name == "convolution":
+            # None where there is none, or weights alone: the kernels' shapes tell those apart.
+            one, two = one or UNKNOWN, two or UNKNOWN
         if field.name in skipped or one is two is UNKNOWN:
             continue
         if field.name == "output_activation" and one != two:
@@ -259,25 +262,71 @@ def _plain(value: Any) -> Any:
 def _other(a: Model, b: Model) -> OtherDiff:
     one, two = {**a.other, **a.assets}, {**b.other, **b.assets}
     pairs = [(name, name) for name in one if name in two]
-    rest = _Waiting((_kind(two[name]), name) for name in two if name not in one)
-    only_a, renamed = [], []
-    for name in (name for name in one if name not in two):
-        found = rest.take(_kind(one[name]))
-        if found is None:
-            only_a.append(name)
-        else:
-            renamed.append((name, found))
+    left = {name: one[name] for name in one if name not in two}
+    rest = {name: two[name] for name in two if name not in one}
+    renamed = _matched(left, rest, _places(a), _places(b))
+    left, rest = _without(left, renamed), _without(rest, set(renamed.values()))
+    by_order = _matched(left, rest, dict.fromkeys(left), dict.fromkeys(rest))
+    renamed |= by_order
     return OtherDiff(
         compared=len(pairs) + len(renamed),
         tensors=tuple(
             found
-            for x, y in (*pairs, *renamed)
+            for x, y in (*pairs, *renamed.items())
             for found in compare_tensors({x: None}, one[x], two[y])
         ),
-        renamed=tuple(renamed),
-        only_in_a=tuple(only_a),
-        only_in_b=tuple(rest.left()),
+        renamed=tuple(renamed.items()),
+        only_in_a=tuple(_without(left, by_order)),
+        only_in_b=tuple(_without(rest, set(by_order.values()))),
     )
+
+
+def _without(tensors: Mapping[str, Tensor], names: Container[str]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if name not in names}
+
+
+def _matched(
+    a: Mapping[str, Tensor],
+    b: Mapping[str, Tensor],
+    keys_a: Mapping[str, Hashable],
+    keys_b: Mapping[str, Hashable],
+) -> dict[str, str]:
+    """Return name -> name of those that have a key, which is the same, and one shape and dtype."""
+    waiting = _Waiting(((keys_b[name], _kind(b[name])), name) for name in b if name in keys_b)
+    found = {
+        name: waiting.take((keys_a[name], _kind(tensor)))
+        for name, tensor in a.items()
+        if name in keys_a
+    }
+    return {name: other for name, other in found.items() if other is not None}
+
+
+def _places(model: Model) -> dict[str, Hashable]:
+    """Return what is one and the same of a tensor in a legacy file and in one of Keras 3: the name
+    of its own layer, and which of the layer's weights it is.
+
+    Keras 3 numbers a layer's weights; a legacy file lists their names, beside which HDF5 sorts them
+    by name: `beta` before `gamma`.
+    """
+    structure = model.source.structure
+    if structure is None or structure.kind not in ("v3", "legacy"):
+        return {}
+    if structure.kind == "v3":
+        parts = [(name, *name.partition("/vars/")) for name in model.other]
+        return {
+            name: (structure.names.get(group) or group.rpartition("/")[2], int(index))
+            for name, group, _, index in parts
+            if index.isdecimal()
+        }
+    result: dict[str, Hashable] = {}
+    count: dict[str, int] = {}
+    for layer, weights in structure.weights.items():
+        for weight in weights:
+            path = "/".join(filter(None, (structure.root, layer, weight)))
+            group = path.rpartition("/")[0]
+            result[path] = group.rpartition("/")[2], count.get(group, 0)
+            count[group] = count.get(group, 0) + 1
+    return result
 
 
 def _kind(tensor: Tensor) -> Hashable:

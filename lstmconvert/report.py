@@ -64,7 +64,7 @@ class OtherDiff:
     """The tensors that belong to no LSTM layer, and asset files.
 
     Fields: `compared`; `tensors`, those that differ; `renamed`: pairs that have different names in
-    the two files, and were paired by order and shape; `only_in_a`, `only_in_b`: names.
+    the two files, and were paired by layer, order and shape; `only_in_a`, `only_in_b`: names.
     """
 
     compared: int = 0

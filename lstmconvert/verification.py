@@ -212,7 +212,10 @@ def _input(layer: LSTMLayer, seed: int) -> Array:
 def _bounds(
     a: LSTMLayer, b: LSTMLayer, rtol: float | None, atol: float | None
 ) -> tuple[float, float]:
-    widest = max(TOLERANCES[layer.dtype.name] for layer in (a, b))
+    from lstmconvert.onnx.express import compute_dtypes  # of a mixed policy, not the weights'
+
+    dtypes = {layer.dtype.name for layer in (a, b)} | compute_dtypes(a) | compute_dtypes(b)
+    widest = max(TOLERANCES[name] for name in dtypes)
     return widest if rtol is None else rtol, widest if atol is None else atol
 
 

@@ -225,6 +225,13 @@ def test_options_do_not_count_for_weights_only() -> None:
 # ---- pairing ----------------------------------------------------------------------------------
 
 
+def test_a_convolution_that_weights_alone_do_not_describe() -> None:
+    """The shapes tell that it is one; its strides are unknown, which is no difference."""
+    report = lc.diff(KERAS / "conv_lstm2d.keras", KERAS / "conv_lstm2d.weights.h5")
+    assert report
+    assert any(option.option == "convolution" for option in report.layers[0].unknown)
+
+
 def test_layers_left_over_are_paired_by_order_and_shape(tmp_path: Path) -> None:
     a = [layer("same", 2), layer("first", 3), layer("second", 3), layer("alone", 5)]
     b = [layer("same", 2), layer("lstm_1", 3), layer("extra", 6), layer("lstm_2", 3)]

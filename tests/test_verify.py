@@ -127,6 +127,27 @@ def test_other_dtypes(dtype: str) -> None:
     assert report.lines[1].dtype == dtype
 
 
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_a_mixed_policy_rounds_as_it_computes(policy: str) -> None:
+    """The weights are float32; the bounds are those of the narrow dtype, and so is the input."""
+    layer = make_layer(make_cell(np.random.default_rng(1), 3, 2, policy=policy))
+    engines = ["keras", "torch", *(["onnxruntime"] if policy == "mixed_float16" else [])]
+    report = lc.verify(layer, engines=engines)
+    assert report
+    assert report.lines[0].atol == verification.TOLERANCES[policy.removeprefix("mixed_")]
+    if policy == "mixed_bfloat16":
+        with pytest.raises(lc.LSTMConvertError, match="no LSTM in bfloat16"):
+            lc.verify(layer, engines=["onnxruntime"])
+
+
+def test_both_halves_that_nothing_merges() -> None:
+    rng = np.random.default_rng(1)
+    layer = make_layer(make_cell(rng, 3, 2), make_cell(rng, 3, 2), merge_mode=None)
+    assert lc.verify(layer, engines=["keras", "onnxruntime", "openvino", "flax"])
+    with pytest.raises(lc.LSTMConvertError, match=r"merge_mode: it concatenates; found None"):
+        lc.verify(layer, engines=["torch"])
+
+
 def test_ulp() -> None:
     one = np.array([1.0, -1.0, 0.0, -0.0], np.float32)
     two = np.nextafter(one, np.float32(2)).astype(np.float64)

@@ -89,8 +89,8 @@ def _constants(values: Mapping[Any, Any]) -> str:
 def _other(other: OtherDiff) -> None:
     if other.renamed:
         output.note(
-            f"{counted(len(other.renamed), 'other tensor')} named otherwise in B: paired by order "
-            "and shape"
+            f"{counted(len(other.renamed), 'other tensor')} named otherwise in B: paired by layer, "
+            "order and shape"
         )
     if other:
         return

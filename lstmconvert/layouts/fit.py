@@ -85,7 +85,7 @@ class Fitter:
             layer=layer.name,
             option=option,
             target=self.row.name,
-            found=found,
+            found=str(found),
         )
 
     def _never(self, layer: LSTMLayer, option: str, found: object, why: str) -> None:

@@ -89,10 +89,12 @@ def _onnxruntime(layer: LSTMLayer, x: Array) -> Array:
     import onnxruntime
 
     from lstmconvert.api import save
+    from lstmconvert.onnx.express import compute_dtypes
 
-    if layer.dtype.name == "float64":
+    (dtype, *_) = sorted(compute_dtypes(layer))
+    if dtype in ("float64", "bfloat16"):
         raise UnsupportedByTarget(
-            "ONNX Runtime has no LSTM in float64",
+            f"ONNX Runtime has no LSTM in {dtype}",
             layer=layer.name,
             option="dtype",
             target="onnxruntime",
@@ -101,10 +103,9 @@ def _onnxruntime(layer: LSTMLayer, x: Array) -> Array:
         path = Path(folder, "x.onnx")
         save(layer, path)
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        (first, *_) = session.get_outputs()
-        feed = {session.get_inputs()[0].name: x.astype(layer.dtype)}
-        outputs: Any = session.run([first.name], feed)
-    return np.asarray(outputs[0])
+        feed = {session.get_inputs()[0].name: x.astype(dtype)}
+        outputs: Any = session.run(None, feed)
+    return _one(tuple(map(np.asarray, outputs)))
 
 
 ENGINES: Mapping[str, Engine] = MappingProxyType(

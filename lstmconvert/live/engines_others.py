@@ -104,15 +104,17 @@ def _in_graph(made: Any, x: Array) -> Array:
 def openvino(layer: LSTMLayer, x: Array) -> Array:
     """Run OpenVINO on the ONNX file of the layer."""
     from lstmconvert.api import save
+    from lstmconvert.onnx.express import compute_dtypes
 
     ov = imported("openvino", "openvino")
-    if layer.dtype.name != "float32":
+    (dtype, *_) = sorted(compute_dtypes(layer))
+    if dtype != "float32":
         raise UnsupportedByTarget(
             "OpenVINO is run in float32 here",
             layer=layer.name,
             option="dtype",
             target="openvino",
-            found=layer.dtype.name,
+            found=dtype,
         )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "x.onnx")
@@ -120,7 +122,8 @@ def openvino(layer: LSTMLayer, x: Array) -> Array:
         try:
             options = {"INFERENCE_PRECISION_HINT": "f32"}
             compiled = ov.Core().compile_model(str(path), "CPU", options)
-            return np.array(compiled([x.astype(layer.dtype)])[0])
+            found = compiled([x.astype(dtype)])
+            return np.concatenate([found[index] for index in range(len(found))], axis=-1)
         except RuntimeError as error:
             raise UnsupportedByTarget(
                 f"OpenVINO refuses it: {str(error).strip().splitlines()[-1][:120]}",

@@ -51,9 +51,14 @@ def check(layer: LSTMLayer, *, masks: bool) -> None:
         raise _unsupported(layer, "merge_mode", layer.options.merge_mode)
     for _, _, cell in layer.cells():
         _check_cell(layer, cell)
-    dtypes = {compute_dtype(d, cell) for _, d in layer.directions for cell in d.lstm_cells}
+    dtypes = compute_dtypes(layer)
     if len(dtypes) > 1:
         raise _unsupported(layer, "cells of several dtypes", ", ".join(sorted(dtypes)))
+
+
+def compute_dtypes(layer: LSTMLayer) -> set[str]:
+    """Return the dtypes that the cells of a layer compute in."""
+    return {compute_dtype(d, cell) for _, d in layer.directions for cell in d.lstm_cells}
 
 
 def compute_dtype(direction: Direction, cell: Cell) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lstmconvert.dtypes import FLOATS
-from lstmconvert.jsontext import canonical
+from lstmconvert.jsontext import canonical, parse_object
 from lstmconvert.keras import emit
 from lstmconvert.keras.fit import Fitter
 from lstmconvert.keras.modern import graph, keras3, objects, sources, stores
@@ -195,7 +195,10 @@ def _policy(stored: Mapping[str, Tensor]) -> str:
 
 def _warnings(model: Model, era: str, store: str) -> tuple[str, ...]:
     has_training = "training_config" in model.texts
-    is_compiled = '"compile_config"' in model.texts.get("model_config", "")
+    text = model.texts["model_config"]
+    # Keras 3 writes an empty one of a model that was never compiled.
+    has_key = '"compile_config"' in text
+    is_compiled = has_key and parse_object(text, "model_config").get("compile_config")
     if is_compiled and (era != "keras3" or store == LEGACY):
         has_training = True
     return (_NO_TRAINING,) if has_training and store != WEIGHTS else ()
