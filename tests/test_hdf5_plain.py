@@ -219,6 +219,19 @@ def test_a_text_longer_than_its_place_is_refused(tmp_path: Path) -> None:
         hdf5.read_tree(open_source(path))
 
 
+@pytest.mark.parametrize("at", [16, 18])
+def test_nodes_that_end_behind_the_file_are_left_to_the_library(at: int, tmp_path: Path) -> None:
+    """The superblock says how many names fit into a node, of which few may be used."""
+    path = tmp_path / "a.h5"
+    written(path, _numbers)
+    data = bytearray(path.read_bytes())
+    data[at : at + 2] = struct.pack("<H", 30_000)
+    path.write_bytes(data)
+    assert hdf5plain.read(Window(open_source(path))) is None
+    with pytest.raises(CorruptFile):
+        hdf5.read_tree(open_source(path))
+
+
 def test_the_library_is_not_imported_for_a_keras_file() -> None:
     text = (
         "import sys, lstmconvert; m = lstmconvert.load(sys.argv[1]); "

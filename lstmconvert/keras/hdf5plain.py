@@ -202,7 +202,8 @@ class _Plain:
         is_next = found <= _DEEPEST if level is None else found == level - 1
         if signature != b"TREE" or kind != 0 or not is_next or used > self.inner:
             raise Unfamiliar
-        if self.blocks.visit(address):
+        room = _TREE.size + _KEY.size * (2 * self.inner + 1)  # the library reads a node as a whole
+        if self.blocks.visit(address) or address + room > self.size:
             raise Unfamiliar
         size = _KEY.size * (2 * used + 1)
         keys = [key for (key,) in _KEY.iter_unpack(self.blocks.at(address + _TREE.size, size))]
@@ -220,7 +221,8 @@ class _Plain:
         signature, version, count = _SYMBOLS.unpack(self.blocks.at(address, _SYMBOLS.size))
         if signature != b"SNOD" or version != 1 or count > self.leaf:
             raise Unfamiliar
-        if self.blocks.visit(address):
+        room = _SYMBOLS.size + self.leaf * _ENTRY.size
+        if self.blocks.visit(address) or address + room > self.size:
             raise Unfamiliar
         data = self.blocks.at(address + _SYMBOLS.size, count * _ENTRY.size)
         for name, header, kind, cached in _ENTRY.iter_unpack(data):
