@@ -6,6 +6,7 @@ import pickle
 import re
 import struct
 import zipfile
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -278,6 +279,48 @@ def storage_damaged(found: Files, bench: Bench) -> None:
         name = next(name for name in archive.namelist() if name.endswith("data/0"))
         numbers = archive.read(name)
     swapped(found, numbers, bytes([numbers[0] ^ 1]) + numbers[1:])
+
+
+def _saved(refused: str) -> Callable[[Callable[[Any], Any]], None]:
+    """Register a file that torch saved, with what is made of torch in it."""
+
+    def register(make: Callable[[Any], Any]) -> None:
+        def change(found: Files, bench: Bench) -> None:
+            import torch
+
+            buffer = BytesIO()
+            state = torch.load(BytesIO(main_of(found)), weights_only=True)
+            torch.save({**state, **make(torch)}, buffer)
+            put(found, buffer.getvalue())
+
+        change.__name__ = make.__name__
+        attack("pt", refused)(change)
+
+    return register
+
+
+@_saved("expands beyond the limit")
+def one_number_for_billions(torch: Any) -> Any:
+    return {"weight_ih_l0": torch.zeros(1).expand(8, 1 << 33)}
+
+
+@_saved("expands beyond the limit")
+def one_storage_for_thousands(torch: Any) -> Any:
+    numbers = torch.zeros(1 << 18)
+    return {f"x{number}": numbers for number in range(5000)}
+
+
+@_saved("the number of entries is above the limit")
+def dictionaries_in_each_other(torch: Any) -> Any:
+    value: dict[str, Any] = {}
+    for _ in range(7):
+        value = {f"{number}": value for number in range(100)}
+    return value
+
+
+@_saved("the length of a name is above the limit")
+def name_of_a_megabyte(torch: Any) -> Any:
+    return {"k" * 1_000_000: {f"{number}": torch.zeros(1) for number in range(1000)}}
 
 
 @attack("pt", None)

@@ -18,6 +18,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from lstmconvert import limits
 from lstmconvert.dtypes import Array, dtype_of
 from lstmconvert.errors import CorruptFile, LSTMConvertError, MissingPackage
 from lstmconvert.keras.zipmembers import ZipMembers
@@ -27,6 +28,8 @@ _PICKLE = "data.pkl"
 #: So deep lies a state_dict inside a checkpoint's own dictionaries.
 _DEPTH = 8
 _PIECE = 1 << 20
+#: Keys that are numbers are layers' or steps'.
+_NUMBERS = 1 << 63
 #: `torch.serialization.set_crc32_options(False)` writes zero for each.
 _NO_SUMS = "the .pt was saved without checksums: that it is whole cannot be told"
 #: Where torch says what it found.
@@ -44,6 +47,7 @@ def read(source: SourceFile) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     Raises:
         MissingPackage: torch is not installed.
         CorruptFile: torch refuses the file, a checksum is wrong, or it holds no tensors.
+        LimitExceeded: it holds more of them than the limits allow, or many on the same bytes.
     """
     try:
         import torch
@@ -66,11 +70,15 @@ def read(source: SourceFile) -> tuple[dict[str, Tensor], tuple[str, ...]]:
             where=source.path,
             hint="save the module's state_dict(), not the module: torch.save(m.state_dict(), path)",
         ) from None
-    tensors: dict[str, Tensor] = {
-        name: ArrayTensor(array_of(tensor)) for name, tensor in _tensors(found, "", 0, torch)
-    }
-    if not tensors:
+    named = dict(_Found(source.path).below(found, "", 0, torch))
+    if not named:
         raise CorruptFile("no tensors in it", where=source.path, expected="a state_dict")
+    # A tensor may repeat one number a billion times, and a thousand may share their bytes.
+    declared = sum(tensor.numel() * tensor.element_size() for tensor in named.values())
+    limits.check_expansion(declared, source.size, source.path)
+    tensors: dict[str, Tensor] = {
+        name: ArrayTensor(array_of(tensor)) for name, tensor in named.items()
+    }
     return tensors, (_NO_SUMS,) if members.lacks_sums else ()
 
 
@@ -102,13 +110,30 @@ def _reason(error: Exception) -> str:
     return found[1] if found else "it holds more than tensors"
 
 
-def _tensors(value: Any, prefix: str, depth: int, torch: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, torch.Tensor):
-        yield prefix.rstrip("."), value
-    elif isinstance(value, dict) and depth < _DEPTH:
-        for key, item in value.items():
-            if isinstance(key, (str, int)):
-                yield from _tensors(item, f"{prefix}{key}.", depth + 1, torch)
+class _Found:
+    """The tensors of a file. Its dictionaries may hold one another, and themselves."""
+
+    def __init__(self, where: object) -> None:
+        self._where, self._count = where, 0
+
+    def below(
+        self, value: Any, prefix: str, depth: int, torch: Any
+    ) -> Iterator[tuple[str, Any]]:
+        """Yield those in a value, by name.
+
+        Raises:
+            LimitExceeded: there are too many entries, or a name is too long.
+        """
+        if isinstance(value, torch.Tensor):
+            yield prefix.rstrip("."), value
+        elif isinstance(value, dict) and depth < _DEPTH:
+            for key, item in value.items():
+                self._count += 1
+                limits.ARRAYS.check(self._count, self._where, "the number of entries")
+                if isinstance(key, str) or (isinstance(key, int) and abs(key) < _NUMBERS):
+                    name = f"{prefix}{key}."
+                    limits.PATH_LENGTH.check(len(name), self._where, "the length of a name")
+                    yield from self.below(item, name, depth + 1, torch)
 
 
 def array_of(tensor: Any) -> Array:
