@@ -70,6 +70,9 @@ JSON_DEPTH = Limit("json_depth", 200, "nested models are a few levels deep, each
 HEADER_BYTES = Limit("header_bytes", 100_000_000, "the safetensors format allows no more")
 HDF5_DEPTH = Limit("hdf5_depth", 64, "layer paths have a few parts for each nested model")
 HDF5_OBJECTS = Limit("hdf5_objects", 2_000_000, "10,000 layers with optimizer slots are 200,000")
+HDF5_ATTRIBUTES = Limit(
+    "hdf5_attributes", 2000, "an object of Keras's has four, and a dozen for 10,000 layers' names"
+)
 ATTRIBUTE_BYTES = Limit("attribute_bytes", 64 * MIB, "the largest attribute is a model's config")
 CHUNK_BYTES = Limit("chunk_bytes", 64 * MIB, "h5py makes chunks of one megabyte at most")
 ZIP_DIRECTORY_BYTES = Limit("zip_directory_bytes", 8 * MIB, "an entry takes some 80 bytes")

@@ -157,3 +157,15 @@ def heap_of_attributes_with_nothing_in_it(bench: Bench) -> Path:
 def signature_of_a_heap_and_no_more(bench: Bench) -> Path:
     data = bench.copy(LEGACY).read_bytes()
     return bench.write(LEGACY, b"GCOL" + bytes(508) + data[:1024] + b"GCOL")
+
+
+@craft("the number of attributes is above the limit")
+def attributes_by_the_thousand(bench: Bench) -> Path:
+    # To find one by its number takes as long as to read all.
+    path = bench.folder / WEIGHTS
+    with h5py.File(path, "w", libver="latest") as file:
+        group = file.create_group("layers/lstm/cell/vars")
+        group["0"], group["1"], group["2"] = np.ones((7, 8)), np.ones((2, 8)), np.ones(8)
+        for number in range(2001):
+            group.attrs.create(f"{number}", np.int8(0))
+    return path

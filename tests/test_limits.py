@@ -67,6 +67,7 @@ FILES: dict[str, Callable[[Path], Path]] = {
     "header_bytes": lambda folder: converted(folder / "x.safetensors"),
     "hdf5_depth": fixture("keras-3.15.1/seed95.h5"),
     "hdf5_objects": fixture("keras-3.15.1/seed95.weights.h5"),
+    "hdf5_attributes": craft("chunked_and_compressed-legacy"),
     "attribute_bytes": fixture("keras-3.15.1/seed95.h5"),
     "chunk_bytes": craft("chunked_and_compressed-legacy"),
     "zip_directory_bytes": fixture("keras-3.15.1/seed95.keras"),

@@ -45,6 +45,7 @@ _FILTERS = frozenset({DEFLATE, SHUFFLE, FLETCHER32})
 _OFTEN = (
     limits.HDF5_DEPTH,
     limits.HDF5_OBJECTS,
+    limits.HDF5_ATTRIBUTES,
     limits.PATH_LENGTH,
     limits.ATTRIBUTE_BYTES,
     limits.TENSOR_BYTES,
@@ -165,8 +166,13 @@ class _Walk:
         self, item: Any, address: int, path: str
     ) -> Iterator[tuple[str, str | list[str]]]:
         self.window.reads.clear()
-        for index in range(h5a.get_num_attrs(item)):
-            attribute = h5a.open(item, index=index)
+        self.check(
+            limits.HDF5_ATTRIBUTES, h5a.get_num_attrs(item), path, "the number of attributes"
+        )
+        names: list[bytes] = []
+        h5a.iterate(item, names.append)  # by number, each would take as long as all
+        for name in names:
+            attribute = h5a.open(item, name=name)
             space = attribute.get_space()
             if space.get_simple_extent_type() == h5py.h5s.NULL:
                 continue
@@ -177,7 +183,7 @@ class _Walk:
             if size and kind is None:
                 continue  # numbers, references: nothing that Keras reads back
             if size and kind.length is None:
-                texts = self._texts(address, attribute.name, path)
+                texts = self._texts(address, name, path)
             else:
                 value = np.empty(shape, dtype)
                 attribute.read(value)
@@ -185,11 +191,9 @@ class _Walk:
             self.text += len(texts) if isinstance(texts, str) else sum(map(len, texts))
             if self.text > _SPELLED * self.size:
                 raise self.fail(_SHARED, path)
-            yield _text(attribute.name), texts
+            yield _text(name), texts
 
-    def _texts(self, address: int, name: bytes | str, path: str) -> str | list[str]:
-        if isinstance(name, str):
-            name = name.encode("utf-8", "surrogateescape")
+    def _texts(self, address: int, name: bytes, path: str) -> str | list[str]:
         try:
             return self.headers.texts(address, name)
         except (Unfamiliar, struct.error):
