@@ -368,6 +368,16 @@ def test_every_option_of_tf_keras(options: dict[str, Any]) -> None:
         tools.assert_same_outputs(one, two)
 
 
+def test_what_keras_3_leaves_unsaid_is_said_where_tf_keras_has_another_default() -> None:
+    """The recurrent_activation of a ConvLSTM, which takes no seed there either."""
+    x = np.random.default_rng(2).normal(size=(2, 4, 6, 3)).astype("f4")
+    layer = keras.layers.ConvLSTM1D(2, 1, dropout=0.1, seed=3)
+    layer(x)
+    layer.set_weights([np.full(v.shape, 0.6) for v in layer.get_weights()[:3]])
+    found = lc.to_keras(lc.from_keras(layer), library="tf_keras")
+    np.testing.assert_allclose(np.asarray(found(x)), np.asarray(layer(x)), rtol=0, atol=1e-6)
+
+
 def test_keras_3_into_tf_keras() -> None:
     """A Keras 3 layer rebuilt in tf_keras gives Keras 3's outputs."""
     for path in tools.fixtures("keras-3.15.1/rnn_stack.keras", "keras-3.15.1/both_sum.keras"):

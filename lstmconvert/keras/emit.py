@@ -191,6 +191,8 @@ class Spelling:
             config["use_bias"] = False
         if convolution is not None:
             config.update(convolution)
+            if self.library == "tf_keras":
+                config.pop("seed", None)  # only its LSTM takes one
         return config
 
     def _changed(
@@ -202,7 +204,8 @@ class Spelling:
             if name in _ELSEWHERE or name not in DEFAULTS or value is UNKNOWN:
                 continue
             if isinstance(value, Activation):
-                if value != KERAS3[DEFAULTS[name]]:
+                # tf_keras's ConvLSTM has another default than its LSTM.
+                if self.library == "tf_keras" or value != KERAS3[DEFAULTS[name]]:
                     result[name] = self.activation(value, layer, name)
             elif not _is_default(name, value):
                 result[name] = self._object(value, name, layer)
