@@ -116,6 +116,10 @@ TARGETS: tuple[Target, ...] = (
 )
 
 
+#: A `.pt` is a pickle, which we read through PyTorch alone and do not write.
+_TORCH_HINT = "PyTorch takes .safetensors --to torch: safetensors.torch.load_file(path)"
+
+
 def file_path(path: str | Path) -> Path:
     """Return a destination as a `Path`, which would forget a `/` at the end.
 
@@ -147,6 +151,7 @@ def target_of(path: Path, layout: str | None) -> Target:
             where=path,
             found=path.suffix or "no suffix",
             expected=" ".join(dict.fromkeys(x for target in TARGETS for x in target.suffixes)),
+            hint=_TORCH_HINT if path.suffix.lower() in (".pt", ".pth") else None,
         )
     layouts = ", ".join(dict.fromkeys(name for target in fitting for name in target.layouts))
     if layout is None:
@@ -160,5 +165,11 @@ def target_of(path: Path, layout: str | None) -> Target:
         f"{fitting[0].container} does not hold the layout {layout}",
         where=path,
         expected=layouts,
-        hint=f"{layout} goes to {known}" if known else "lstmconvert formats lists the layouts",
+        hint=f"{layout} goes to {known}" if known else _unknown(layout),
     )
+
+
+def _unknown(layout: str) -> str:
+    from lstmconvert.layouts.rows import close_to
+
+    return close_to(layout) or "lstmconvert formats lists the layouts"

@@ -237,6 +237,19 @@ def test_a_directory_is_no_destination(tmp_path: Path) -> None:
     assert failure("convert", SEED95, folder)[0] == f"{folder}: the destination is a directory"
 
 
+@pytest.mark.parametrize(
+    ("args", "hint"),
+    [
+        (["x.npz", "--to", "pytorch"], "did you mean torch?"),
+        (["x.npz", "--from", "trch"], "did you mean torch?"),
+        (["x.npz", "--to", "zzz"], "lstmconvert formats lists the layouts"),
+        (["x.pt"], "PyTorch takes .safetensors --to torch: safetensors.torch.load_file(path)"),
+    ],
+)
+def test_a_slip_is_answered_with_what_was_meant(args: list[str], hint: str) -> None:
+    assert failure("convert", SEED95, *args)[1] == hint
+
+
 def test_a_slash_at_the_end_names_a_directory(tmp_path: Path) -> None:
     """A `Path` forgets it, and would write the file."""
     named = f"{tmp_path}/lstm.npz/"

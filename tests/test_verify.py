@@ -163,6 +163,10 @@ def test_files_that_have_not_the_same_layers() -> None:
         lc.verify(layer_of(), wide, engines=["numpy"])
 
 
+def test_a_tolerance_is_not_negative() -> None:
+    assert "'--rtol'" in failure("verify", SEED95, "--rtol", "-1")[0]
+
+
 def test_the_command(tmp_path: Path) -> None:
     lc.convert(SEED95, tmp_path / "t.safetensors", layout="torch")
     args = ("verify", SEED95, tmp_path / "t.safetensors", "--engine", "numpy", "--engine", "torch")

@@ -32,8 +32,9 @@ _CONTRADICTIONS = (
 
 @options.command(
     "Write the model in SRC to DST, whose suffix names the kind of file: .safetensors or .npz for "
-    "one tensor a gate, .onnx for a graph that runs, .keras, .weights.h5 or .h5 for Keras. What "
-    "is written is read back and compared bit for bit before it takes its name.",
+    "one tensor a gate, .onnx for a graph that runs, .keras, .weights.h5 or .h5 for Keras, .h for "
+    "C; .tflite, .mlmodel, .param, .params, .mat, .msgpack, .eqx and .json are frameworks' own. "
+    "What is written is read back and compared bit for bit before it takes its name.",
     "convert model.keras lstm.safetensors --to torch",
     "convert lstm.weights.h5 lstm.keras --config architecture.json",
     "convert model.keras lstm.onnx --length-input",

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from lstmconvert.verification import Line, Report
 
 
+_BOUND = click.FloatRange(min=0)
+
+
 @options.command(
     "Run the same random input through each layer of A, and of B if it is given, in NumPy and in "
     "every installed framework that can take the layer, and compare all outputs with NumPy's in "
@@ -28,10 +31,10 @@ if TYPE_CHECKING:
     metavar="NAME",
     multiple=True,
     help="Run this engine: numpy, keras, tf_keras, torch, onnxruntime, openvino, flax, nnx, haiku, "
-    "equinox, mlx, tinygrad or c (gcc). May be given more than once.",
+    "equinox, mlx, tinygrad, tf1 or c (gcc). May be given more than once.",
 )
-@click.option("--rtol", type=float, metavar="R", help="Relative tolerance; by dtype by default.")
-@click.option("--atol", type=float, metavar="A", help="Absolute tolerance; by dtype by default.")
+@click.option("--rtol", type=_BOUND, metavar="R", help="Relative tolerance; by dtype by default.")
+@click.option("--atol", type=_BOUND, metavar="A", help="Absolute tolerance; by dtype by default.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random input.")
 @options.as_json
 @options.isolate
@@ -47,12 +50,22 @@ def command(
     from lstmconvert import verification
     from lstmconvert.cli import failures
 
+    _hush_tensorflow()
     report = verification.verify(a, b, engines=engines, rtol=rtol, atol=atol, seed=seed)
     if as_json:
         output.as_json(report.to_json())
     else:
         _show(report, verification.NAN_POLICY)
     return failures.DONE if report else failures.FINDING
+
+
+def _hush_tensorflow() -> None:
+    """Keep what TensorFlow says of its processor and of old functions from the answer."""
+    import logging
+    import os
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 def _show(report: Report, policy: str) -> None:

@@ -308,6 +308,7 @@ def _foreign_folder(path: Path) -> NotAModel:
         "a directory that holds no model",
         where=path,
         expected=f"{archive.CONFIG} and {archive.WEIGHTS_H5} (an unzipped .keras)",
+        hint="give a file in it; lstmconvert batch takes whole folders",
     )
 
 

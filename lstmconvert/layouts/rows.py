@@ -330,6 +330,14 @@ RUN: tuple[Row, ...] = (
 ROWS: Mapping[str, Row] = MappingProxyType({row.name: row for row in (*RUN, *OTHERS, *UNRUN)})
 
 
+def close_to(name: str) -> str | None:
+    """Return the hint that names a layout which is spelled much like `name`."""
+    from difflib import get_close_matches  # only for the hint
+
+    close = get_close_matches(name.lower(), ROWS, n=1)
+    return f"did you mean {close[0]}?" if close else None
+
+
 def row_of(name: str) -> Row:
     """Return the row of a layout.
 
@@ -341,6 +349,6 @@ def row_of(name: str) -> Row:
             "no such layout",
             found=name,
             expected=", ".join(("gates", *ROWS)),
-            hint="lstmconvert formats lists them",
+            hint=close_to(name) or "lstmconvert formats lists them",
         )
     return ROWS[name]
