@@ -110,10 +110,14 @@ class _Waiting(Generic[T]):
             yield from same.items()
 
 
+#: Biases are no mark of a layer: two may have been summed.
+_KERNELS = ("kernel", "recurrent_kernel")
+
+
 def _signature(layer: LSTMLayer) -> Hashable:
     return tuple(
-        (direction, index, tuple((part, cell.fused_shape(part)) for part in cell.gate_parts))
-        for direction, index, cell in layer.cells()
+        (side, index, tuple((p, cell.fused_shape(p)) for p in _KERNELS if p in cell.gate_parts))
+        for side, index, cell in layer.cells()
     )
 
 

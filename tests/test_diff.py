@@ -254,6 +254,13 @@ def test_layers_left_over_are_paired_by_order_and_shape(tmp_path: Path) -> None:
     assert "note: first is compared with lstm_1: paired by order and shape\n" in err
 
 
+def test_a_layer_whose_biases_were_summed_is_still_paired() -> None:
+    two = layer("a", gate_parts=("bias", "recurrent_bias"))
+    report = lc.diff(model(two), model(layer("b")))
+    assert [(found.a, found.b) for found in report.layers] == [("a", "b")]
+    assert not report
+
+
 def test_renamed_but_equal_layers_are_equal() -> None:
     assert lc.diff(model(layer("a"), layer("b", 4)), model(layer("c"), layer("d", 4)))
 

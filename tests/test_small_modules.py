@@ -28,6 +28,7 @@ from lstmconvert.errors import (
 )
 from lstmconvert.gates import GATES, Gate
 from lstmconvert.jsontext import canonical, parse, parse_object
+from lstmconvert.keras import values
 from lstmconvert.model import Model, Source
 from lstmconvert.options import UNKNOWN, CellOptions, LayerOptions
 from lstmconvert.tensors import ArrayTensor, Cast, Columns, SideBySide
@@ -437,3 +438,14 @@ def test_json_of_activations() -> None:
             assert json.loads(text)["name"] == activation.name
     assert KERAS2["hard_sigmoid"] != KERAS3["hard_sigmoid"]
     assert {KERAS2["tanh"], KERAS3["tanh"]} == {Activation("tanh")}
+
+
+def test_one_penalty_of_every_keras_has_one_name() -> None:
+    """Keras 1's names and keywords are read as today's, so that `diff` sees one option."""
+    today = values.object_spec({"class_name": "L1L2", "config": {"l1": 0.0, "l2": 0.1}}, "x")
+    for name in ("WeightRegularizer", "L1L2Regularizer", "l1l2"):
+        assert values.object_spec({"name": name, "l1": 0.0, "l2": 0.1}, "x") == today
+    norm = values.object_spec({"name": "maxnorm", "m": 2}, "x")
+    assert norm == {"class_name": "MaxNorm", "config": {"max_value": 2}}
+    own = {"class_name": "Own", "config": {"m": 2}, "registered_name": "mine>Own"}
+    assert (values.object_spec(own, "x") or {})["config"] == {"m": 2}

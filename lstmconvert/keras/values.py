@@ -169,9 +169,17 @@ _IRREGULAR = {
     "nonneg": "NonNeg",
     "unitnorm": "UnitNorm",
     "lecun_uniform": "LecunUniform",
+    # Keras 1 had one class for all penalties, under several names (keras/regularizers.py, 1.2.2).
+    "WeightRegularizer": "L1L2",
+    "L1L2Regularizer": "L1L2",
+    "ActivityRegularizer": "L1L2",
     "OrthogonalInitializer": "Orthogonal",
     "IdentityInitializer": "Identity",
 }
+
+
+#: Keras 1's keywords that are called otherwise today (keras/constraints.py, 1.2.2).
+_RENAMED_KEYS = {"m": "max_value"}
 
 
 #: The constants of those classes that are defaults of an LSTM layer, and are called by name alone.
@@ -208,6 +216,8 @@ def object_spec(value: Json, where: str) -> JsonObject | None:
     if _is_keras(value):
         # TensorFlow 1 gave its initializers a dtype, which does nothing and is no argument now.
         spec["config"].pop("dtype", None)
+        for old in _RENAMED_KEYS.keys() & spec["config"].keys():
+            spec["config"][_RENAMED_KEYS[old]] = spec["config"].pop(old)
         spec["config"] = {**_CONSTANTS.get(spec["class_name"], {}), **spec["config"]}
     else:
         spec["registered_name"] = value.get("registered_name") or class_name

@@ -43,11 +43,8 @@ _CLASSES: Mapping[str, Mapping[str, frozenset[str]]] = {
         "UnitNorm": frozenset({"axis"}),
     },
 }
-#: Keras 1 had one class for all weight penalties, under two names (keras/regularizers.py, 1.2.2).
-_RENAMED = {"WeightRegularizer": "L1L2", "L1L2Regularizer": "L1L2", "ActivityRegularizer": "L1L2"}
 #: What Keras 3.3 calls them, and every later one too.
 _OLDEST = {"Orthogonal": "OrthogonalInitializer"}
-_RENAMED_KEYS = {"m": "max_value"}
 #: VarianceScaling's distribution before TensorFlow 1.13.
 _DISTRIBUTIONS = {"normal": "truncated_normal"}
 _MODULES = {
@@ -79,12 +76,10 @@ def spec(kind: str, value: JsonObject) -> JsonObject | None:
     if "registered_name" in value:
         return None
     name = value["class_name"].removesuffix("V2")
-    name = _RENAMED.get(name, name)
     allowed = _CLASSES[kind].get(name)
     if allowed is None:
         return None
-    renamed = {_RENAMED_KEYS.get(key, key): item for key, item in value["config"].items()}
-    config = {key: item for key, item in renamed.items() if key in allowed}
+    config = {key: item for key, item in value["config"].items() if key in allowed}
     distribution = config.get("distribution")
     if isinstance(distribution, str):
         config["distribution"] = _DISTRIBUTIONS.get(distribution, distribution)
