@@ -14,6 +14,7 @@ import pytest
 from crafted import members, zipped
 
 import lstmconvert
+from lstmconvert.containers import detect
 from lstmconvert.errors import LSTMConvertError
 
 SEED = 20240229
@@ -135,6 +136,7 @@ def test_an_untyped_error_is_a_finding(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_mutants_are_repeatable(tmp_path: Path) -> None:
+    suffixes: set[str] = set()
     for name in fuzz.TARGETS:
         pairs = []
         for folder in (tmp_path / f"{name}-1", tmp_path / f"{name}-2"):
@@ -144,6 +146,8 @@ def test_mutants_are_repeatable(tmp_path: Path) -> None:
             pairs.append([one.read_bytes() for one in paths])
         if "tree" not in name and name != "legacy-config":  # HDF5 keeps times and addresses
             assert pairs[0] == pairs[1], name
+        suffixes.update(path.name.partition(".")[2] for path in (tmp_path / f"{name}-1").rglob("*"))
+    assert {suffix.lstrip(" .") for suffix in detect.READS.split(",")} <= suffixes
 
 
 def test_json_mutations_reach_everything() -> None:
