@@ -67,6 +67,17 @@ def names_whose_free_places_are_a_ring(bench: Bench) -> Path:
     return bench.write(WEIGHTS, bytes(data))
 
 
+@craft("behind the end of the file")
+def names_in_a_heap_of_any_size(bench: Bench) -> Path:
+    data = bytearray(_packed(bench).read_bytes())
+    for heap in _places(data, b"HEAP"):
+        size, free, address = struct.unpack_from("<QQQ", data, heap + 8)
+        if free < size:
+            data[address + free : address + free + 8] = _SIZE.pack(free)
+            data[heap + 8 : heap + 16] = _SIZE.pack(1 << 60)
+    return bench.write(WEIGHTS, bytes(data))
+
+
 def _grown_into_itself(bench: Bench, kind: int) -> Path:
     data = bytearray(_packed(bench).read_bytes())
     for tree in _places(data, b"TREE"):

@@ -96,9 +96,13 @@ class Guarded(Window):
         """Check that the chain of free places in a heap of names has an end."""
         size, free, address = _NAMES.unpack_from(view)
         room = size
+        if self.base + address + size > self.size:
+            raise OSError("a heap of names behind the end of the file")
+        known: set[int] = set()
         while free != _NO_MORE:
-            if free > size:
-                raise OSError("a heap of names with a free place outside it")
+            if free > size or free in known:
+                raise OSError("a heap of names whose free places have no end")
+            known.add(free)
             following, length = _PAIR.unpack(self.bytes_at(self.base + address + free, _PAIR.size))
             room -= length
             if length < _PAIR.size or room < 0:
