@@ -149,6 +149,22 @@ def test_halves_of_unlike_width_are_refused_where_keras_3_cannot_go_on(
     assert_close(outputs(today, given), outputs(old, given))
 
 
+def test_a_mask_inside_a_nested_model_is_no_obstacle_in_an_h5(tmp_path: Path) -> None:
+    """Keras 3 itself does not open this .h5: it does not know the operations of the mask."""
+    layer = keras.layers
+    start = keras.Input((5, 3))
+    x = layer.LSTM(3, return_sequences=True)(layer.Masking(0.5)(start))
+    inner = keras.Model(start, layer.Dense(2)(x), name="inner")
+    outer = keras.Input((5, 3))
+    model = filled(keras.Model(outer, layer.LSTM(2)(inner(outer))), "masks")
+    model.save(tmp_path / "old.h5")
+    assert lc.convert(tmp_path / "old.h5", tmp_path / "again.keras").whole_model
+    given = samples(model, "masks")
+    given[0][0, -2:] = 0.5
+    found = outputs(keras.models.load_model(tmp_path / "again.keras"), given)
+    assert all(map(same_bits, found, outputs(model, given)))
+
+
 def test_no_name_has_a_slash_in_keras_3(tmp_path: Path) -> None:
     layer = tf_keras.layers
     far = layer.LSTM(3, return_sequences=True, go_backwards=True, name="s/far")

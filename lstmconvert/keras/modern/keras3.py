@@ -67,11 +67,16 @@ def _stamped(value: JsonObject, part: Part, fitted: Fitted | None) -> JsonObject
     return value
 
 
+def is_operation(part: Part) -> bool:
+    """Whether a part is a bare operation, which has no weights, by a legacy file's config."""
+    # Concatenate is a layer too, and a layer says whether it is trainable.
+    return part.class_name in _OPERATIONS and "trainable" not in part.node.config
+
+
 def _module(part: Part) -> str:
     if part.is_model:
         return _MODULES.get(part.class_name, "keras")
-    # Concatenate is a layer too, and a layer says whether it is trainable.
-    if part.class_name in _OPERATIONS and "trainable" not in part.node.config:
+    if is_operation(part):
         return _OPERATIONS[part.class_name]
     if part.opaque:
         raise no_row(part.name, part.class_name)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from lstmconvert.errors import CorruptFile
 from lstmconvert.keras.legacy import TOP_LEVEL
-from lstmconvert.keras.modern import kernels
+from lstmconvert.keras.modern import keras3, kernels
 from lstmconvert.keras.modern.classes import CLASSES, Weight
 from lstmconvert.keras.modern.parts import Part, no_row, unsupported
 from lstmconvert.keras.modern.recurrent import keras1_cell
@@ -176,7 +176,8 @@ class Source:
                 raise CorruptFile("a listed weight is missing", where=f"{self._where}: {path}")
             self._used.add(path)
             found.append((name, self._stored[path]))
-        opaque = next((below for below in part.walk() if below.opaque), None)
+        unknown = (below for below in part.walk() if below.opaque)
+        opaque = next((below for below in unknown if not keras3.is_operation(below)), None)
         if opaque is not None and found:
             raise no_row(opaque.name, opaque.class_name)
         found = _joined(found, era)
