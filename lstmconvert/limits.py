@@ -93,6 +93,9 @@ PICKLE_TEXT_BYTES = Limit("pickle_text_bytes", 64 * MIB, "a variable's names tak
 DIRECTORY_FILES = Limit("directory_files", 100_000, "a saved model has a few dozen files")
 PROTOBUF_BYTES = Limit("protobuf_bytes", 256 * MIB, "10,000 layers' object graph is 20 MB")
 PROTOBUF_MESSAGES = Limit("protobuf_messages", 5_000_000, "a layer takes a hundred or so")
+PROTOBUF_DENSE = Limit(
+    "protobuf_dense", 100_000, "a message takes 20 bytes of a model, and 100 and more of memory"
+)
 PARTITIONS = Limit("partitions", 1024, "TensorFlow cuts a variable over a few servers")
 COREML_BYTES = Limit("coreml_bytes", (1 << 31) - 1, "a protocol buffer holds no more")
 COREML_MESSAGES = Limit("coreml_messages", 1_000_000, "a layer takes some forty")
@@ -113,6 +116,18 @@ RATIO_FLOOR = Limit("ratio_floor_bytes", 64 * MIB, "below it an expansion does n
 
 #: Bytes held at a time while tensors are streamed from file to file: what a core's cache holds.
 BUFFER_BYTES = MIB
+
+
+#: Of a model's protocol buffers, no more than one in so many bytes is a message.
+_MESSAGE_BYTES = 8
+
+
+def check_density(messages: int, size: int, where: object) -> None:
+    """Refuse messages of next to no bytes each, of which a small file has millions."""
+    beyond = messages - size // _MESSAGE_BYTES
+    if beyond > 0:  # as rarely, and limits take time to look up
+        what = f"the number of messages beyond one in {_MESSAGE_BYTES} bytes"
+        PROTOBUF_DENSE.check(beyond, where, what)
 
 
 def check_expansion(declared: int, stored: int, where: object) -> None:

@@ -222,6 +222,15 @@ _raw("number_as_key", "no msgpack", b"\x81\x01\xc0")
 _raw("bytes_as_key", "no layout", b"\x81\xc4\x01a\x81\xa1b\xc0")
 
 
+def _many(label: str, refused: str, one: bytes, number: int) -> None:
+    data = b"\x81\xa1x\xdd" + struct.pack(">I", number) + one * number
+    _raw(f"many_{label}", refused, data)
+
+
+_many("dicts", "the number of a dict's entries is above the limit", b"\x80", 3_000_000)
+_many("dicts_in_lists", "the number of dicts is above the limit",
+      b"\xdc\x0f\xff" + b"\x80" * 4095, 100)  # fmt: skip
+
 # --- PyTorch --------------------------------------------------------------------------------------
 
 

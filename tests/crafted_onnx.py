@@ -276,13 +276,21 @@ def onnx_endless_varint(bench: Bench) -> bytes:
     return b"\x08\x08\x3a" + b"\xff" * 64
 
 
-@craft("the number of the graph's parts is above the limit")
+_DENSE = "the number of messages beyond one in 8 bytes is above the limit"
+
+
+@craft(_DENSE)
 def onnx_empty_nodes(bench: Bench) -> bytes:
     body = b"\x0a\x00" * 2_500_000
     return b"\x08\x08" + _framed(7, body)
 
 
-@craft("the number of the graph's parts is above the limit")
+@craft(_DENSE)
+def onnx_empty_tensors(bench: Bench) -> bytes:
+    return b"\x08\x08" + _framed(7, b"\x2a\x00" * 1_900_000)
+
+
+@craft(_DENSE)
 def onnx_empty_attributes(bench: Bench) -> bytes:
     node = _framed(1, b"\x2a\x00" * 500)
     return b"\x08\x08" + _framed(7, node * 11_000)

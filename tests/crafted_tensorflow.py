@@ -163,7 +163,7 @@ _graph("graph_of_doubling_paths", "no variable belongs", [
     *(_child(node + 1, "a") + _child(node + 1, "b") for node in range(60)), b""])  # fmt: skip
 _graph("graph_of_one_long_chain", "no variable belongs", [
     *(_child(node + 1, "a") for node in range(50_000)), b""])  # fmt: skip
-_graph("graph_of_empty_nodes", "no variable belongs", [b""] * 200_000)
+_graph("graph_of_empty_nodes", "messages beyond one in 8 bytes is above", [b""] * 200_000)
 
 
 # --- SavedModels ----------------------------------------------------------------------------------
@@ -182,6 +182,8 @@ _program("program_of_a_text", "not a valid protocol buffer", b"node { name: 'a' 
 _program("endless_varint", "cut off or too long", b"\xff" * 40)
 _program("length_beyond_the_end", "longer than its message", nested(2, b"")[:1] + varint(1 << 40))
 _program("deep", "longer than its message", b"\x12\x7f" * 50_000)
+_program("millions_of_objects", "messages beyond one in 8 bytes is above the limit",
+         nested(2, nested(7, b"\x0a\0" * 4_000_000)))  # fmt: skip
 
 
 @attack("savedmodel", None)

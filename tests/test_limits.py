@@ -56,6 +56,14 @@ def fixture(name: str) -> Callable[[Path], Path]:
     return lambda _: FIXTURES / name
 
 
+def empty_messages(folder: Path) -> Path:
+    """A SavedModel with ten thousand objects of which it says nothing."""
+    path = written({name: data for name, data in valid("savedmodel").items()
+                    if "keras_metadata" not in name}, folder)  # fmt: skip
+    (path / "saved_model.pb").write_bytes(nested(2, nested(7, b"\x0a\0" * 10_000)))
+    return path
+
+
 #: Limit -> a file that a limit of one refuses.
 FILES: dict[str, Callable[[Path], Path]] = {
     "json_bytes": kind("npz"),
@@ -86,6 +94,7 @@ FILES: dict[str, Callable[[Path], Path]] = {
     "directory_files": fixture("keras-3.15.1/seed95.unzipped"),
     "protobuf_bytes": kind("checkpoint"),
     "protobuf_messages": kind("savedmodel"),
+    "protobuf_dense": empty_messages,
     "coreml_bytes": kind("mlmodel"),
     "coreml_messages": kind("mlmodel"),
     "flatbuffer_bytes": kind("tflite"),

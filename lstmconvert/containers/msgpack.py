@@ -8,6 +8,7 @@ gives back every key, and refuses a tree that has others than its module.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import count
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -39,16 +40,32 @@ def read(source: SourceFile) -> tuple[dict[str, Tensor], dict[str, str]]:
     library = _import()
     limits.TENSOR_BYTES.check(source.size, source.path, "the file's bytes")
 
+    # Counted as they are made: a byte of the file is a dict of sixty.
+    seen, most = count(1), limits.ARRAYS.value
+
     def unpacked(code: int, data: bytes) -> Any:
         return _array(library, data, source.path) if code == _ARRAY else None
 
+    def counted(value: Any) -> Any:
+        limits.ARRAYS.check(next(seen), source.path, "the number of dicts")
+        return value
+
     try:
         tree = library.unpackb(
-            bytes(source.read_at(0, source.size)), ext_hook=unpacked, strict_map_key=True
+            bytes(source.read_at(0, source.size)),
+            ext_hook=unpacked,
+            object_hook=counted,
+            list_hook=counted,
+            max_array_len=most,
+            max_map_len=most,
+            strict_map_key=True,
         )
     except SourceError:
         raise
     except Exception as error:  # whatever msgpack makes of bytes that are not its own
+        length = str(error).partition(" exceeds max_")[0]
+        if length.isdigit() and int(length) <= source.size:
+            limits.ARRAYS.check(int(length), source.path, "the number of a dict's entries")
         raise CorruptFile(
             f"no msgpack of Flax: {str(error)[:80]}", where=source.path, expected="a tree of arrays"
         ) from None

@@ -38,7 +38,11 @@ _FIELDS: dict[str, dict[int, str]] = {
     "Function": {7: "Node", 11: "Attribute", 9: "Entry"},
     "Sparse": {1: "Tensor", 2: "Tensor"},
     "Value": {2: "Type"},
-    "Type": {1: "Type", 2: "Type"},
+    "Type": {1: "Array", 8: "Array", 4: "Element", 9: "Element", 5: "Map"},
+    "Array": {2: "Shape"},
+    "Shape": {1: "Entry"},
+    "Element": {1: "Type"},
+    "Map": {2: "Type"},
     "Tensor": {_EXTERNAL_DATA: "Entry"},
     "Entry": {},
 }
@@ -182,6 +186,8 @@ class _Stripper:
         self._messages += 1
         if self._messages > self._most:
             _too_many(self._messages, self._source)
+        if self._messages & 0xFFF == 0:
+            limits.check_density(self._messages, self._source.size, self._source.path)
 
     def _pointer(self, offset: int, length: int) -> bytes:
         entry = onnx.StringStringEntryProto(key=self._mark, value=f"{offset} {length}")
@@ -248,6 +254,8 @@ class _Counter:
                     self._count += 1
                     if self._count > self._most:
                         _too_many(self._count, self._source)
+                    if self._count & 0xFFF == 0:
+                        limits.check_density(self._count, self._source.size, self._source.path)
                     if length > 1:
                         self.walk(fields[tag >> 3], view[at : at + length])
                 at += length

@@ -118,7 +118,7 @@ class Parser:
 
     def __init__(self, where: object) -> None:
         self.where = where
-        self._count = 0
+        self._count = self._bytes = 0
         self._limit = limits.PROTOBUF_MESSAGES.value
 
     def parse(self, kind: type[M], data: Buffer) -> M:
@@ -131,6 +131,9 @@ class Parser:
         self._count += 1
         if self._count > self._limit:
             limits.PROTOBUF_MESSAGES.check(self._count, self.where, "the number of messages")
+        self._bytes += len(data)
+        if self._count & 0xFFF == 0:
+            limits.check_density(self._count, self._bytes, self.where)
         rules = _rules(cast(Hashable, kind))
         found: dict[str, Any] = {}
         for number, wire, payload in self.fields(data):
