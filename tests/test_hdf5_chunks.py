@@ -10,11 +10,12 @@ import h5py
 import ml_dtypes
 import numpy as np
 import pytest
+from crafted import FIXTURES, KERAS
 
 from lstmconvert.errors import CorruptFile
 from lstmconvert.files import open_source
 from lstmconvert.keras import hdf5
-from lstmconvert.keras.hdf5chunks import ChunkedTensor
+from lstmconvert.keras.hdf5chunks import SHUFFLE, ChunkedTensor, Filter, Place
 from lstmconvert.tensors import Tensor
 
 PACKED: list[dict[str, Any]] = [
@@ -86,6 +87,15 @@ def test_chunks_behind_a_user_block(tmp_path: Path) -> None:
     assert tensors(path)["w"].read().tobytes() == data.tobytes()
 
 
+def test_shuffled_elements_of_no_size_are_refused() -> None:
+    path, places = FIXTURES / KERAS, {(0,): Place(0, 8, 0)}
+    tensor = ChunkedTensor(
+        open_source(path), (2,), np.dtype("<f4"), (2,), (Filter(SHUFFLE, 0),), places
+    )
+    with pytest.raises(CorruptFile, match="of no size"):
+        tensor.read()
+
+
 def test_a_long_chunk_has_h5pys_checksum(tmp_path: Path) -> None:
     path, data = tmp_path / "a.h5", np.random.default_rng(1).bytes(5 << 20) + b"\1"
     with h5py.File(path, "w") as file:
@@ -117,3 +127,33 @@ def test_chunks_that_are_none(
         one.id.write_direct_chunk((0, 0), stored)
     with pytest.raises(CorruptFile, match=words):
         tensors(path)["w"].read()
+
+
+@pytest.mark.parametrize("options", PACKED[:3])  # h5py sums no texts
+def test_texts_in_a_dataset(options: dict[str, Any], tmp_path: Path) -> None:
+    path, kind = tmp_path / "a.h5", h5py.string_dtype()
+    with h5py.File(path, "w") as file:
+        chunks = (2,) if options else None
+        file.create_dataset("t", data=["one", "", "three"], dtype=kind, chunks=chunks, **options)
+        file.create_dataset("n", (2,), h5py.vlen_dtype("f4"))[0] = [1.0, 2.0]
+        record = np.dtype([("text", kind), ("number", "f4")])
+        file.create_dataset("c", data=np.array([("a", 1.0)], record))
+        file.create_dataset("r", data=[file.ref], dtype=h5py.ref_dtype)
+    found = tensors(path)
+    assert found["t"].read().tolist() == [b"one", b"", b"three"]
+    with pytest.raises(CorruptFile, match="records of texts"):
+        found["c"].read()
+    assert found["n"].read()[0].tolist() == [1.0, 2.0]
+
+
+def test_texts_of_one_place_are_refused(tmp_path: Path) -> None:
+    """Else three gigabytes of text would be in a file of a megabyte."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        texts = ["x" * 1_000_000, *["y"] * 3000]
+        at = file.create_dataset("t", data=texts, dtype=h5py.string_dtype()).id.get_offset()
+    data = bytearray(path.read_bytes())
+    data[at : at + 16 * 3001] = data[at : at + 16] * 3001
+    path.write_bytes(data)
+    with pytest.raises(CorruptFile, match="share one place"):
+        tensors(path)

@@ -157,6 +157,8 @@ class ChunkedTensor(Tensor):
                 raise self._damaged("a chunk whose checksum is wrong", f"{stored:#x}")
             return body
         if one.code == SHUFFLE:
+            if not one.value:
+                raise self._damaged("a chunk of shuffled elements of no size", "0")
             return _unshuffled(data, one.value)
         room = self._bytes + _SUM_BYTES * len(self._filters)
         unpacker = zlib.decompressobj()
@@ -171,9 +173,9 @@ class ChunkedTensor(Tensor):
 
 def _unshuffled(data: bytes, size: int) -> bytes:
     """Put the bytes of each element together again; a rest lies behind (H5Zshuffle.c)."""
-    count = len(data) // size if size else 0
+    count = len(data) // size
     whole = np.frombuffer(data[: count * size], np.uint8)
-    return whole.reshape(size or 1, -1).T.tobytes() + data[count * size :]
+    return whole.reshape(size, -1).T.tobytes() + data[count * size :]
 
 
 def fletcher32(data: bytes) -> int:

@@ -46,6 +46,11 @@ class DatasetTensor(Tensor):
             yield self._read(slice(start, min(start + step, self.size)))
 
     def _read(self, selection: slice | tuple[()]) -> Array:
+        if self._stored.names and self._stored.hasobject:
+            raise CorruptFile(
+                f"records of texts, which are not read: {self._dataset.name}",
+                where=self.source.path,
+            )
         try:
             values: Array = np.asarray(self._dataset[selection])
         except (OSError, RuntimeError, ValueError) as error:

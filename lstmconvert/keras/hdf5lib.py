@@ -57,6 +57,8 @@ _SPELLED = 4
 
 _SHARED = "attributes whose texts are damaged, or share one place"
 _CHUNK_KEY = 8  # a chunk's size and filters, and its place on each axis and in the element
+#: A text's length, and where it is, in a dataset (VIII.B).
+_LIST, _LENGTHS = np.dtype("V16"), np.dtype([("n", "<u4"), ("place", "V12")])
 _WIDTHS = (8, 8)  # of addresses and lengths
 
 
@@ -219,7 +221,7 @@ class _Walk:
         if stored == 0:
             raise self.fail("a dataset with no stored data", path, found=f"shape {shape}")
         self._count(declared, stored)
-        if layout == h5d.CONTIGUOUS and dtype.kind != "O":
+        if layout == h5d.CONTIGUOUS and not dtype.hasobject:
             return FileTensor(self.source, self.offset + dataset.get_offset(), shape, dtype)
         filters = self._filters(plist, path)
         if layout == h5d.CHUNKED:
@@ -228,6 +230,8 @@ class _Walk:
             # Behind a user block, versions of HDF5 count a chunk's place from here or from there.
             if not self.window.base and (dtype.kind in "biufc" or dtype.name == "bfloat16"):
                 return self._chunked(dataset, chunk, filters, dtype)
+        if dtype.kind == "O":
+            self._check_lists(dataset, plist, filters, path)
         return DatasetTensor(dataset, shape, dtype, self.source)
 
     def _count(self, declared: int, stored: int) -> None:
@@ -265,6 +269,25 @@ class _Walk:
         dataset.chunk_iter(add)
         shape = tuple(map(int, dataset.shape))
         return ChunkedTensor(self.source, shape, dtype, chunk, filters, places)
+
+    def _check_lists(
+        self, dataset: Any, plist: Any, filters: tuple[Filter, ...], path: str
+    ) -> None:
+        """Check that texts, and lists, of any length are together no longer than the file."""
+        stored, shape = dataset.get_type(), tuple(map(int, dataset.shape))
+        raw: Tensor
+        if isinstance(stored, h5t.TypeReferenceID):
+            return  # it is not followed
+        if plist.get_layout() == h5d.CONTIGUOUS:
+            raw = FileTensor(self.source, self.offset + dataset.get_offset(), shape, _LIST)
+        elif plist.get_layout() == h5d.CHUNKED and not self.window.base:
+            raw = self._chunked(dataset, plist.get_chunk(), filters, _LIST)
+        else:
+            raise self.fail("texts where Keras never writes any", path)
+        each = stored.get_super().get_size() if isinstance(stored, h5t.TypeVlenID) else 1
+        total = sum(int(part.view(_LENGTHS)["n"].sum(dtype=np.uint64)) for part in raw.blocks())
+        if total * each > self.size:
+            raise self.fail("texts that share one place, as Keras never writes", path)
 
     def _filters(self, plist: Any, path: str) -> tuple[Filter, ...]:
         result = []
