@@ -165,6 +165,24 @@ def test_a_mask_inside_a_nested_model_is_no_obstacle_in_an_h5(tmp_path: Path) ->
     assert all(map(same_bits, found, outputs(model, given)))
 
 
+def test_an_activation_layer_computes_in_its_own_dtype(tmp_path: Path) -> None:
+    layer = tf_keras.layers
+    old = tf_keras.Sequential(
+        [
+            layer.Input((4, 3), dtype="float64"),
+            layer.LSTM(3, activation=layer.ELU(0.3, dtype="float64"), dtype="float64"),
+            layer.Dense(2, activation=layer.LeakyReLU(0.3, dtype="float64"), dtype="float64"),
+        ]
+    )
+    filled(old, "wide").save(tmp_path / "old.h5")
+    lc.convert(tmp_path / "old.h5", tmp_path / "today.keras")
+    given = [np.random.default_rng(1).normal(size=(2, 4, 3))]
+    (found,) = outputs(keras.models.load_model(tmp_path / "today.keras"), given)
+    (wanted,) = outputs(old, given)
+    assert found.dtype == wanted.dtype == np.float64
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-14)
+
+
 def test_no_name_has_a_slash_in_keras_3(tmp_path: Path) -> None:
     layer = tf_keras.layers
     far = layer.LSTM(3, return_sequences=True, go_backwards=True, name="s/far")

@@ -121,7 +121,10 @@ def activation(value: Json, era: str, dtype: str, where: str) -> Json | None:
         return composition(dtype)
     names = {"relu": "ReLU", "leaky_relu": "LeakyReLU", "elu": "ELU"}
     if meant.name in names:
-        return serialized("keras.layers", names[meant.name], dict(meant.constants))
+        said = value.get("config") if isinstance(value, dict) else None
+        own = policy(said.get("dtype"), where) if isinstance(said, dict) else None
+        config: JsonObject = {**meant.constants, **({"dtype": own} if own else {})}
+        return serialized("keras.layers", names[meant.name], config)
     return None
 
 
