@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
+from lstmconvert import blas
 from lstmconvert.cli import INTERRUPTED
 
 
 def main() -> NoReturn:
     """Run the command line. What workers need is imported while the command line is."""
+    blas.single()
     try:
         if sys.argv[1:2] == ["batch"]:
             from lstmconvert.bulk import server

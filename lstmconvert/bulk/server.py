@@ -1,8 +1,7 @@
 """The process that workers are copies of: it imports what a conversion needs, once.
 
 A copy takes two milliseconds, and the imports of a worker that starts anew take a hundred. The
-process has one thread (OpenBLAS ends its own for a fork), so that no copy finds a lock that another
-thread held.
+process has one thread, so that no copy finds a lock that another thread held.
 """
 
 from __future__ import annotations
@@ -15,6 +14,8 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from typing import NoReturn
+
+from lstmconvert import blas
 
 #: What conversions of Keras's files need; other kinds import their own.
 _NEEDED = ("lstmconvert.bulk.worker", "lstmconvert.api", "lstmconvert.keras.load", "safetensors")
@@ -71,6 +72,7 @@ def serve(number: int) -> NoReturn:
     """Be a server, until the other side of the socket of that number is closed."""
     from importlib import import_module
 
+    blas.single()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a worker that is over
     gc.disable()
     for name in _NEEDED:

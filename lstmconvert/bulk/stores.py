@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -167,8 +166,10 @@ def local_source(source: str) -> Iterator[Path]:
     if not is_url(source):
         yield Path(source)
         return
+    from tempfile import TemporaryDirectory
+
     system, path = _fsspec(source)
-    with tempfile.TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder:
         own = Path(folder, path.rstrip("/").rpartition("/")[2])
         with _errors(SourceError, source):
             if system.isdir(path):
@@ -211,7 +212,9 @@ def local_destination(destination: str, *, force: bool, dry: bool) -> Iterator[P
         raise DestinationError(
             "the destination exists", where=destination, hint="--force replaces it"
         )
-    with tempfile.TemporaryDirectory() as folder:
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory() as folder:
         own = Path(folder, destination.rpartition("/")[2])
         yield own
         if own.exists():

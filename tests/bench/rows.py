@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -209,6 +210,7 @@ def _many(plan: Plan, scratch: Path) -> Iterator[Row]:
     first = make(folder / "0.keras", *plan.sizes[0])
     for number in range(1, plan.files):
         shutil.copyfile(first, folder / f"{number}.keras")
+    os.sync()  # or the disk would be busy with them while the first runs are timed
     work = f"batch, {plan.files} files of {_size(first)}"
     batch = [sys.executable, "-m", "lstmconvert", "batch", str(folder), "--out-dir", OUT, "-j"]
     pair = compare([*batch, "2"], [*batch, "1"], plan.large, scratch)
