@@ -104,7 +104,7 @@ def rows(plan: Plan, scratch: Path) -> Iterator[Row]:
     base = middle(alternate([small], plan.small, scratch)[0])
     yield from _start(plan, scratch)
     yield from _large(plan, scratch, base)
-    yield from _sizes(plan, scratch, base)
+    yield from _sizes(plan, scratch)
     yield from _layers(plan, scratch)
     yield from _many(plan, scratch)
 
@@ -166,13 +166,14 @@ def _onnx(plan: Plan, source: Path, scratch: Path) -> Iterator[Row]:
     yield _row(work, pair.ours, "cp and sync", pair.other, pair.wall, 4)
 
 
-def _sizes(plan: Plan, scratch: Path, base: Cost) -> Iterator[Row]:
+def _sizes(plan: Plan, scratch: Path) -> Iterator[Row]:
     """The cost of a byte, without the start-up, is that of a byte of the smaller file."""
     sources = [make(scratch / f"{u}.{n}.keras", u, n) for u, n in plan.sizes]
-    runs = alternate([convert(source, "safetensors") for source in sources], plan.large, scratch)
+    commands = [convert(source, "safetensors") for source in (SEED95, *sources)]
+    start, *runs = (middle(costs).wall for costs in alternate(commands, plan.small, scratch))
     costs = [
-        max(middle(costs).wall - base.wall, 1e-6) / source.stat().st_size
-        for source, costs in zip(sources, runs, strict=True)
+        max(wall - start, 1e-6) / source.stat().st_size
+        for source, wall in zip(sources, runs, strict=True)
     ]
     for index in range(1, len(sources)):
         less, more = sources[index - 1], sources[index]
