@@ -27,7 +27,7 @@ def work(number: int) -> NoReturn:
     with contextlib.suppress(EOFError, OSError):
         options, isolated = pickle.load(stream)  # noqa: S301  # the process that we belong to
         while True:
-            job, known = pickle.load(stream)  # noqa: S301
+            job, known = pickle.load(stream)  # noqa: S301  # as above
             if isolated:
                 confine()
             pickle.dump(one.convert(job, options, known), stream)
