@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
-from lstmconvert import gatesfile, select, writing
-from lstmconvert.containers import arrays, detect
-from lstmconvert.digest import Digest
-from lstmconvert.errors import UsageError
-from lstmconvert.keras import load as keras_load
-from lstmconvert.layer import LSTMLayer
-from lstmconvert.model import Model, alone
-from lstmconvert.targets import GATES, Options, Result, file_path, target_of
-from lstmconvert.tensors import Tensor
+from lstmconvert import opening
+from lstmconvert.containers import table
+from lstmconvert.containers.table import OPTIONS, Container
+from lstmconvert.conversion import (
+    ConvertOptions,
+    Draft,
+    Options,
+    Request,
+    Result,
+    SaveOptions,
+    checked,
+    left_out,
+    takes,
+)
+from lstmconvert.errors import ConversionWarning, UsageError
+from lstmconvert.files import writing
+from lstmconvert.files.jsontext import parse_object
+from lstmconvert.model import edit
+from lstmconvert.model.layer import LSTMLayer
+from lstmconvert.model.model import PER_GATE, Model, alone
+from lstmconvert.records import replace
+from lstmconvert.targets import check_options, file_path, in_folder, target_of
+from lstmconvert.tensors import progress
 
 
 def load(
@@ -26,21 +41,43 @@ def load(
     """Open a file or directory as a model. Nothing is read but shapes, names and configs.
 
     Args:
-        path: a `.keras` (zip or directory), `.weights.h5`, `.h5`, `.weights.json` or a per-gate
-            file; recognised by its bytes.
-        layout: how the file arranges the gates, where it does not say so itself: `torch`, ….
-        config: a file with the model's config, for weights that come without one.
+        path: what to open, recognised by its bytes, then by its name. Keras: `.keras` (a file or
+            an unpacked directory), `.weights.h5`, `.h5`, `.weights.json` with its shards.
+            TensorFlow: a SavedModel directory, a checkpoint (its prefix, its `.index` or its
+            directory), a frozen graph (`.pb`), `.tflite`, TensorFlow.js's `model.json`.
+            Per-gate files and other named arrays: `.safetensors`, `.npz`, `.json`, `.onnx`. Other
+            frameworks: `.onnx`, PyTorch's `.pt`, `.msgpack` (Flax), `.eqx` (Equinox), `.mlmodel`,
+            `.mlpackage`, `.param` (ncnn), `.params` (MXNet), `.mat` (MATLAB), `.json` of RTNeural
+            and frugally-deep, `.aidax` (AIDA-X), `.nam` (Neural Amp Modeler), the `.json` of guitar
+            trainers and lwtnn. Pickled models and weights of Keras: `.pkl`, `.pickle`, `.joblib`.
+        layout: how the file arranges the gates, where it does not say so itself: `torch`, …;
+            `formats()` lists them.
+        config: a file with the model's config, for what the file itself does not say: JSON of
+            `to_json()`, YAML of `to_yaml()`, a `.keras`, a whole `.h5`, a SavedModel, or a file
+            that was made here.
         settings: `[LAYER.]OPTION=VALUE` texts, for options that no file says.
 
     Raises:
         SourceError: the file is missing, damaged, hostile or no model; `NoLSTM` if it has none.
         UsageError: `config` or `settings` do not fit.
     """
-    given = keras_load.given_config(Path(config)) if config is not None else None
-    model = detect.open_model(Path(path), given, layout)
+    return opened(path, layout=layout, config=config, settings=settings)
+
+
+def opened(
+    path: str | Path,
+    *,
+    layout: str | None = None,
+    config: str | Path | None = None,
+    settings: Sequence[str] = (),
+    any_model: bool = False,
+) -> Model:
+    """Do what `load` does; with `any_model`, open a whole Keras model without an LSTM, too."""
+    stated = None if config is None else opening.read_config(Path(config))
+    model = opening.open_model(Path(path), layout, stated, any_model=any_model)
     _check_layout(model, layout, path)
     if settings:
-        from lstmconvert.settings import apply  # as rare as other imports inside functions here
+        from lstmconvert.model.settings import apply  # rarely needed: start-up is faster without
 
         model = apply(model, tuple(settings))
     return model
@@ -49,76 +86,145 @@ def load(
 def _check_layout(model: Model, layout: str | None, path: str | Path) -> None:
     if layout is None:
         return
-    from lstmconvert.describe import layout_of
     from lstmconvert.layouts.rows import row_of
 
-    if layout == layout_of(model):
+    if layout == model.layout:
         return
-    if layout != GATES:
+    if layout != PER_GATE:
         row_of(layout)
     raise UsageError(
         "the file is in another layout",
         where=path,
-        found=layout_of(model),
+        found=model.layout,
         expected=layout,
         hint="leave --from away: the layout is found out",
     )
 
 
+@takes(Request)
 def convert(
     source: str | Path,
     destination: str | Path,
     *,
-    layers: Collection[str] = (),
-    from_layout: str | None = None,
-    config: str | Path | None = None,
-    settings: Sequence[str] = (),
-    **options: object,
+    warn: bool = True,
+    **options: Unpack[ConvertOptions],
 ) -> Result:
-    """Convert one file: `load`, then `save`. Arguments and errors are theirs.
+    """Convert one file: `load`, then `save`. Errors are theirs.
 
     Args:
-        source, destination: paths.
-        layers: names of the layers to convert; all by default.
-        from_layout: the layout of `source`; with `config` and `settings`, see `load`.
-        options: see `save`.
+        source: a file or directory that `load` opens.
+        destination: the file to write, as for `save`; or a folder, for one that is named as the
+            source.
+        warn: give each of the result's warnings as a `ConversionWarning` too.
+        options: `layers` (the names of those to convert), `from_layout`, `config` and `settings`
+            (see `load`), and those of `save`.
     """
-    _, result = converted(
-        source,
-        destination,
-        layers=layers,
-        from_layout=from_layout,
-        config=config,
-        settings=settings,
-        **options,
-    )
+    _, result = converted(source, destination, **options)
+    if warn:
+        _warn(result)
     return result
+
+
+def _warn(result: Result) -> None:
+    import warnings
+
+    for text in result.warnings:
+        # The caller of `save` or `convert` is two frames up.
+        warnings.warn(text, ConversionWarning, stacklevel=3)
 
 
 def converted(
     source: str | Path,
     destination: str | Path,
     *,
-    layers: Collection[str] = (),
-    from_layout: str | None = None,
-    config: str | Path | None = None,
-    settings: Sequence[str] = (),
-    **options: object,
+    with_lstm: bool = False,
+    **options: Unpack[ConvertOptions],
 ) -> tuple[Model, Result]:
-    """Do what `convert` does, and return what was read, too."""
-    destination = file_path(destination)
-    how = _options(options)
-    target_of(destination, how.layout)
+    """Do what `convert` does, and return what was read, too.
+
+    `with_lstm`: refuse a whole model without an LSTM layer also where the target could hold it.
+    """
+    how = checked(Request, options)
+    asked = [name for name in OPTIONS if getattr(how, name)]
+    destination = in_folder(destination, Path(source), how.layout, asked)
+    target = _check_target(destination, how)
+    # A whole model is what these are made for: it need not have an LSTM.
+    is_for_whole = target.is_keras or how.whole
+    any_model = is_for_whole and not (with_lstm or how.lstm_only or how.layers)
     writing.check_destination(destination, force=how.force, source=Path(source))
-    model = load(source, layout=from_layout, config=config, settings=settings)
+    if how.into is not None:
+        model, how = _into(source, Path(how.into), target, how)
+        return model, _save(model, destination, how, Path(source), whole=model)
+    model = opened(
+        source,
+        layout=how.from_layout,
+        config=how.config,
+        settings=how.settings,
+        any_model=any_model,
+    )
     for part in model.source.files:
         writing.check_destination(destination, force=how.force, source=part)
-    if layers:
-        model = select.layers(model, layers)
-    return model, _save(model, destination, how, Path(source))
+    _check_unfilled(model, destination, how)
+    chosen = edit.only_layers(model, how.layers) if how.layers else model
+    return model, _save(chosen, destination, how, Path(source), whole=model)
 
 
-def save(model: Model | LSTMLayer, path: str | Path, **options: object) -> Result:
+def _into(
+    source: str | Path, path: Path, target: Container, how: Request
+) -> tuple[Model, Request]:
+    """Return the model of `--into` with the source's weights, and how it is saved."""
+    from lstmconvert.keras.writing import into  # rarely needed: start-up is faster without
+
+    whole = load(path)
+    config = path if "model_config" in whole.texts else None
+    model = load(source, layout=how.from_layout, config=config, settings=how.settings)
+    # Where the file goes back into its own kind, what only training needs does too.
+    keeps = bool(whole.optimizer) and target is table.container(whole.container)
+    return into.filled(whole, model, path.name), replace(how, with_optimizer=keeps)
+
+
+def _check_unfilled(model: Model, destination: Path, how: Request) -> None:
+    """Raise `UsageError` where a Keras file is asked for of a model whose config was given, and the
+    source does not hold the weights of all its layers."""
+    is_wanted = _check_target(destination, how).is_keras and not (how.lstm_only or how.layers)
+    if is_wanted and model.unfilled:
+        raise UsageError(
+            "the source does not hold the weights of every layer of the config",
+            where=how.config,
+            found=f"no arrays of {', '.join(model.unfilled[:6])}",
+            expected="all weights of the model",
+            hint="--lstm-only takes the LSTM layers alone",
+        )
+
+
+def check_target(destination: str | Path, **options: Unpack[ConvertOptions]) -> Container:
+    """Return the container that a destination names, if the options fit it.
+
+    Args:
+        destination: a path; nothing is looked up there.
+        options: those of `convert`.
+
+    Raises:
+        UsageError: no container has that suffix or layout; an option means nothing for it, or
+            contradicts another.
+    """
+    return _check_target(file_path(destination), checked(Request, options))
+
+
+def _check_target(destination: Path, how: Options) -> Container:
+    target = target_of(destination, how.layout)
+    check_options(how, target, destination)
+    return target
+
+
+@takes(Options)
+def save(
+    model: Model | LSTMLayer,
+    path: str | Path,
+    *,
+    warn: bool = True,
+    **options: Unpack[SaveOptions],
+) -> Result:
     """Write a model. The container is found by the suffix of `path`.
 
     What was written is read back and compared bit for bit before it takes the name.
@@ -127,76 +233,104 @@ def save(model: Model | LSTMLayer, path: str | Path, **options: object) -> Resul
         model: the model; one layer is also taken.
         path: `.safetensors` and `.npz` (per gate, or in a framework's layout), `.json`, `.keras`,
             `.weights.h5`, `.h5`, ….
-        options: the fields of `Options`.
+        warn: give each of the result's warnings as a `ConversionWarning` too.
+        options: `lstmconvert.Options` explains each.
 
     Raises:
         DestinationError: the destination exists (and no `force`), or cannot be written.
         UnsupportedByTarget: the target cannot express a layer's option, or a dtype.
         UnknownOption: the target needs an option that the source does not say.
+        UsageError: an option is unknown, or its value is of the wrong type.
     """
     if isinstance(model, LSTMLayer):
         model = alone(model)
-    return _save(model, file_path(path), _options(options), None)
-
-
-def _options(options: Mapping[str, object]) -> Options:
-    try:
-        return Options(**options)  # type: ignore[arg-type]  # the dataclass names a wrong one
-    except TypeError as error:
-        raise UsageError(f"no such option: {error}") from None
-
-
-def _save(model: Model, path: Path, how: Options, source: Path | None) -> Result:
-    target = target_of(path, how.layout)
-    if how.dtype is not None:
-        model = select.cast(model, how.dtype)
-    if how.lstm_only:
-        model = select.lstm_only(model)
-    layout = how.layout or target.default
-    if target.is_keras:
-        from lstmconvert.keras import write as keras_write
-        from lstmconvert.layouts import assume
-
-        model = assume.model(model)
-        return keras_write.save(model, path, target.container, how, source)
-    if target.container == "onnx":
-        from lstmconvert.onnx import write as onnx_write
-
-        return onnx_write.save(model, path, how, source)
-    if layout is not None and layout != GATES:
-        from lstmconvert.layouts import save as layout_save
-        from lstmconvert.layouts.rows import row_of
-
-        return layout_save.save(model, path, target.container, row_of(layout), how, source)
-    tensors = gatesfile.tensors(
-        model, lstm_only=how.lstm_only, with_optimizer=how.with_optimizer
-    )
-    result = Result(
-        destination=path,
-        container=target.container,
-        layout=GATES,
-        layers=tuple(model),
-        tensors=len(tensors),
-        losses=model.losses,
-        warnings=(*model.notes, *model.losses),
-        written=not how.dry_run,
-    )
-    if not how.dry_run:
-        _write_gates(model, tensors, path, target.container, how, source)
+    result = _save(model, file_path(path), checked(Options, options), None, whole=model)
+    if warn:
+        _warn(result)
     return result
 
 
-def _write_gates(
-    model: Model,
-    tensors: Mapping[str, Tensor],
-    path: Path,
-    container: str,
-    how: Options,
-    source: Path | None,
-) -> None:
-    digest = Digest(model, sum(tensor.nbytes for tensor in tensors.values()))
-    with writing.replacing(path, force=how.force, source=source) as temporary:
-        try:
-            arrays.write(container, temporary, tensors, lambda: digest.texts(model), path)
-        finally:
+def _save(
+    model: Model, path: Path, how: Options, source: Path | None, *, whole: Model
+) -> Result:
+    """Write a model; `whole` is the one that it was chosen from, to tell what is left out."""
+    target = _check_target(path, how)
+    if how.dtype is not None:
+        model = edit.cast(model, how.dtype)
+    if how.lstm_only:
+        model = edit.lstm_only(model)
+    if how.stacks:
+        from lstmconvert.keras.configs import chain  # rarely needed: start-up is faster without
+
+        chain.check_stacks(whole, how.stacks)
+    checked_by, model = model.answers, replace(model, answers=())
+    layout = how.layout or target.default or PER_GATE
+    draft = _draft(model, path, target, layout, how)
+    paths: list[Path] = []
+    if not how.dry_run:
+        paths = [path, *draft.more_files()]
+        if progress.is_watched():
+            progress.expect(2 * model.nbytes)  # written, and then read back
+        with writing.replacing_all(paths, force=how.force, source=source) as temporaries:
+            draft.write(temporaries)
             model.source.check()
+    return Result(
+        destination=path,
+        container=target.name,
+        layout=layout,
+        layers=draft.layers,
+        tensors=draft.tensors,
+        whole_model=draft.whole_model,
+        all_weights=draft.all_weights,
+        extent=draft.extent,
+        losses=draft.losses,
+        warnings=(
+            *draft.warnings,
+            *_without_effect(model, how),
+            *_unsaid(model, target),
+            *(_unchecked(model, target, how) if checked_by else ()),
+        ),
+        opens=draft.opens,
+        left_out=left_out(whole, tuple(model), draft),
+        written=not how.dry_run,
+        files=tuple(paths),
+        rounded=draft.rounded,
+    )
+
+
+def _unsaid(model: Model, target: Container) -> list[str]:
+    """Return a note on what a source states besides its layers, if the target cannot hold it."""
+    text = model.texts.get("document")
+    if text is None:
+        return []
+    document = parse_object(text, "document")
+    if target.has_place or document["program"] == target.program:
+        return []
+    names = ", ".join(document["keys"])
+    return [f"left out, since {target.title} has no place for it: {names}"]
+
+
+def _unchecked(model: Model, target: Container, how: Options) -> list[str]:
+    """Return a note on a stored check that the file will not have: it was of the source."""
+    if how.check or "document" in model.texts:  # of which it is a part
+        return []
+    again = ": --check stores a new one" if target.takes("check") else ""
+    return [f"the check that the source has is left out{again}"]
+
+
+def _without_effect(model: Model, how: Options) -> list[str]:
+    """Say which options ask for what the model does not have."""
+    absent = []
+    if how.with_optimizer and not model.optimizer:
+        absent.append("--with-optimizer: the source has no optimizer's slots")
+    if how.with_other and not model.other and not model.assets:
+        absent.append("--with-other: the source has no other tensors")
+    return absent
+
+
+def _draft(model: Model, path: Path, target: Container, layout: str, how: Options) -> Draft:
+    if not target.arrays:
+        return target.drafting_module().draft(model, path, target.name, how)
+    from lstmconvert.containers import arrays  # imported late to keep start-up fast
+
+    return arrays.draft(model, path, target, layout, how)

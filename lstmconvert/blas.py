@@ -6,7 +6,7 @@ import os
 
 
 def single() -> None:
-    """Let OpenBLAS start no threads when NumPy is imported, unless the user has said how many.
+    """Let OpenBLAS start no threads when NumPy is imported, unless the user has set a number.
 
     They wait by spinning, which costs another processor 60 ms at each start: as much as the import.
     """

@@ -4,7 +4,7 @@
     ├── UsageError               the call itself is wrong (option, layer name, destination)
     │   └── UnknownLayer         no layer of that name
     ├── SourceError              a file cannot be used as a source
-    │   ├── NotAModel            its bytes are no container that is read here
+    │   ├── NotAModel            its bytes are not a container that is read here
     │   ├── NoLSTM               a model, but without an LSTM layer
     │   ├── CorruptFile          truncated, inconsistent or changed while it was read
     │   └── LimitExceeded        larger, deeper or denser than the limits allow
@@ -13,18 +13,54 @@
     ├── UnsupportedByTarget      the target cannot express what the layer does
     └── MissingPackage           a live object was asked for and its package is not installed
 
-Each carries its facts as fields, prints as one line, holds one hint for what to do next, and
+and one warning, ConversionWarning, which is a UserWarning.
+
+Each error carries its facts as fields, prints as one line, holds one hint for what to do next, and
 survives pickling, so that a process pool can hand it back.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
+
+
+def number(value: int) -> str:
+    """`1,234`."""
+    return f"{value:,}"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 unit`, `2 units`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def printable(text: object) -> str:
     """Return `text` on one line, with every control or bidirectional character escaped."""
     return "".join(c if c.isprintable() else _escape(c) for c in str(text))
+
+
+#: The most characters of one part of a message: names in a file may have tens of thousands.
+_MOST = 1_000
+
+
+def _shortened(text: str) -> str:
+    """Return a text without its middle, if it is too long for a line."""
+    half = _MOST // 2
+    return text if len(text) <= _MOST else f"{text[:half]}…{text[-half:]}"
+
+
+def install(extra: str) -> str:
+    """Return the command that installs what an extra of this package needs."""
+    return f"pip install 'lstmconvert[{extra}]'"
+
+
+def close_to(name: str, names: Iterable[str]) -> str | None:
+    """Return the hint that names what is spelled much like `name`, if anything is."""
+    from difflib import get_close_matches  # only for the hint
+
+    close = get_close_matches(name, list(names), n=1)
+    return f"did you mean {close[0]}?" if close else None
 
 
 def _escape(char: str) -> str:
@@ -55,11 +91,12 @@ class LSTMConvertError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        parts = [f"{self.where}: {self.message}" if self.where else self.message]
+        message = _shortened(self.message)
+        parts = [f"{_shortened(self.where)}: {message}" if self.where else message]
         if self.found is not None:
-            parts.append(f"found {self.found}")
+            parts.append(f"found {_shortened(self.found)}")
         if self.expected is not None:
-            parts.append(f"expected {self.expected}")
+            parts.append(f"expected {_shortened(self.expected)}")
         return printable("; ".join(parts))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -87,7 +124,7 @@ class SourceError(LSTMConvertError):
 
 
 class NotAModel(SourceError):
-    """The bytes are no container that lstmconvert reads."""
+    """The bytes are not a container that lstmconvert reads."""
 
 
 class NoLSTM(SourceError):
@@ -117,7 +154,7 @@ LOSSY_HINT = "choose another target, or accept the loss with --allow-lossy"
 class UnsupportedByTarget(LSTMConvertError):
     """The target cannot express what a layer does.
 
-    Fields beside the common ones: `layer`, `option`, `target`.
+    Fields in addition to the common ones: `layer`, `option`, `target`.
     """
 
     def __init__(
@@ -137,3 +174,7 @@ class UnsupportedByTarget(LSTMConvertError):
 
 class MissingPackage(LSTMConvertError, ImportError):
     """A live object was asked for, and its package is not installed."""
+
+
+class ConversionWarning(UserWarning):
+    """What a user should know of a conversion that was done: `warnings.warn` gives it."""

@@ -6,6 +6,7 @@ it without touching code: `LSTMCONVERT_MAX_JSON_BYTES=1000000000 lstmconvert ins
 
 from __future__ import annotations
 
+import math
 import os
 
 from lstmconvert.errors import LimitExceeded, UsageError
@@ -34,7 +35,7 @@ class Limit:
         Raises:
             UsageError: the environment variable holds no positive integer.
         """
-        text = os.environ.get(self.variable)
+        text = os.environ.get(f"LSTMCONVERT_MAX_{self.name.upper()}")
         if text is None:
             return self.default
         if not text.isascii() or not text.isdigit() or int(text[:30]) == 0:
@@ -57,7 +58,20 @@ class Limit:
 
 
 JSON_BYTES = Limit("json_bytes", 256 * MIB, "the metadata of 10,000 layers is 80 MB")
-REPORT_BYTES = Limit("report_bytes", GIB, "a file of a batch takes some 400: two million files")
+REPORT_BYTES = Limit(
+    "report_bytes", 4 * GIB, "a file of a batch takes some 900: four million files"
+)
+DOWNLOAD_BYTES = Limit("download_bytes", 64 * GIB, "a model of 16 billion numbers in float32")
+DOWNLOAD_SECONDS = Limit("download_seconds", 7200, "64 GiB at 9 MB a second")
+DOWNLOAD_STALL_SECONDS = Limit(
+    "download_stall_seconds", 120, "a store that sends nothing for two minutes is not there"
+)
+TEMPORARY_BYTES = Limit(
+    "temporary_bytes", 256 * GIB, "each process of a batch has a source and what is made of it"
+)
+STORE_ATTEMPTS = Limit(
+    "store_attempts", 5, "with the waits between them a store has fifteen seconds to recover"
+)
 JSON_VALUES = Limit("json_values", 8_000_000, "a layer's config and metadata have some 300")
 JSON_DENSE = Limit(
     "json_dense",
@@ -66,6 +80,10 @@ JSON_DENSE = Limit(
 )
 PACKED_BYTES = Limit("packed_bytes", 4 * MIB, "Keras stores its config as it is")
 CONFIG_BYTES = Limit("config_bytes", 40 * MIB, "a config of 10,000 layers is 20 MB")
+JSON_NUMBERS = Limit(
+    "json_numbers", 4_000_000, "a number takes 20 bytes of text, and 100 of memory: name a --layer"
+)
+CSV_BYTES = Limit("csv_bytes", 64 * MIB, "a sequence of a million steps and five inputs")
 JSON_DEPTH = Limit("json_depth", 200, "nested models are a few levels deep, each some ten brackets")
 HEADER_BYTES = Limit("header_bytes", 100_000_000, "the safetensors format allows no more")
 HDF5_DEPTH = Limit("hdf5_depth", 64, "layer paths have a few parts for each nested model")
@@ -89,9 +107,15 @@ NPY_HEADER_BYTES = Limit("npy_header_bytes", 10_000, "NumPy's own bound; it writ
 PICKLE_OPCODES = Limit(
     "pickle_opcodes", 4_000_000, "an array takes 30, a variable 120; 10,000 layers' slots 1,800,000"
 )
+PICKLE_OBJECTS = Limit(
+    "pickle_objects", 1_000_000, "an array takes 8, a variable 36; 10,000 layers' slots 540,000"
+)
 PICKLE_TEXT_BYTES = Limit("pickle_text_bytes", 64 * MIB, "a variable's names take 200 bytes")
 DIRECTORY_FILES = Limit("directory_files", 100_000, "a saved model has a few dozen files")
 PROTOBUF_BYTES = Limit("protobuf_bytes", 256 * MIB, "10,000 layers' object graph is 20 MB")
+SNAPPY_BYTES = Limit(
+    "snappy_bytes", 64 * MIB, "blocks end at 256 KiB, and 10,000 layers' index is 9 MB"
+)
 PROTOBUF_MESSAGES = Limit("protobuf_messages", 5_000_000, "a layer takes a hundred or so")
 PROTOBUF_DENSE = Limit(
     "protobuf_dense", 100_000, "a message takes 20 bytes of a model, and 100 and more of memory"
@@ -118,14 +142,14 @@ RATIO_FLOOR = Limit("ratio_floor_bytes", 64 * MIB, "below it an expansion does n
 BUFFER_BYTES = MIB
 
 
-#: Of a model's protocol buffers, no more than one in so many bytes is a message.
+#: A model's protocol buffers have at most one message in this number of bytes.
 _MESSAGE_BYTES = 8
 
 
 def check_density(messages: int, size: int, where: object) -> None:
     """Refuse messages of next to no bytes each, of which a small file has millions."""
     beyond = messages - size // _MESSAGE_BYTES
-    if beyond > 0:  # as rarely, and limits take time to look up
+    if beyond > 0:  # rarely: looking up a limit takes time
         what = f"the number of messages beyond one in {_MESSAGE_BYTES} bytes"
         PROTOBUF_DENSE.check(beyond, where, what)
 
@@ -142,3 +166,32 @@ def check_expansion(declared: int, stored: int, where: object) -> None:
             expected=f"at most {RATIO.value} times, above {RATIO_FLOOR.value:,} bytes",
             hint=f"if you trust the file, raise {RATIO.variable} or {RATIO_FLOOR.variable}",
         )
+
+
+def confine() -> bool:
+    """Limit this process's memory, and the processor time that it may take from now on.
+
+    Beyond the time a signal ends it; beyond the memory it has a `MemoryError`, or crashes.
+
+    Returns:
+        Whether both are limited. Windows has neither limit, and macOS has none for memory.
+    """
+    try:
+        import resource
+    except ImportError:
+        return False
+    is_limited = True
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    until = math.ceil(used.ru_utime + used.ru_stime) + ISOLATED_SECONDS.value
+    for kind, most in (
+        (resource.RLIMIT_AS, ISOLATED_BYTES.value),
+        (resource.RLIMIT_CPU, until),  # the soft limit alone: beyond the hard one no signal tells
+        (resource.RLIMIT_CORE, 0),
+    ):
+        _, hard = resource.getrlimit(kind)
+        soft = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        try:
+            resource.setrlimit(kind, (soft, hard))
+        except (OSError, ValueError):
+            is_limited = False
+    return is_limited

@@ -1,123 +1,21 @@
-"""What a conversion is asked for, what it answers, and which suffix names which kind of file."""
+"""Which kind of file a destination's name asks for."""
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Sequence
-from dataclasses import field
+import shlex
+from collections.abc import Collection
 from pathlib import Path
 
-from lstmconvert.errors import DestinationError, UsageError
-from lstmconvert.records import dataclass
+from lstmconvert.containers import table
+from lstmconvert.containers.table import Container
+from lstmconvert.conversion import Options
+from lstmconvert.errors import DestinationError, UsageError, close_to
+from lstmconvert.model.model import PER_GATE
 
-GATES, KERAS, C_HEADER = "gates", "keras", "c"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """How a model is written. See the command line's help for each.
-
-    Fields: `layout` (None: the container's own), `dtype`, `lstm_only`, `with_other`,
-    `with_optimizer`, `bare`, `stacks`, `rescale_hard_sigmoid`, `force`, `allow_lossy`, `dry_run`;
-    for ONNX `fused`, `chain`, `opset`, `state_inputs`, `length_input`.
-    """
-
-    layout: str | None = None
-    dtype: str | None = None
-    lstm_only: bool = False
-    with_other: bool = False
-    with_optimizer: bool = False
-    bare: bool = False
-    stacks: Sequence[str] = ()
-    rescale_hard_sigmoid: bool = False
-    fused: bool = False
-    chain: bool = False
-    opset: int | None = None
-    state_inputs: bool = False
-    length_input: bool = False
-    force: bool = False
-    allow_lossy: bool = False
-    dry_run: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """What a conversion wrote, or with `dry_run` would write.
-
-    Fields: `destination`; `container` and `layout`; `layers`, their names; `tensors`: how many
-    were written; `whole_model`: whether a Keras file holds the whole model; `all_weights`:
-    whether it holds at least all of the model's weights; `losses`: what is lost, declared;
-    `warnings`: what the user should know.
-    """
-
-    destination: Path
-    container: str
-    layout: str
-    layers: tuple[str, ...]
-    tensors: int
-    whole_model: bool = False
-    all_weights: bool = False
-    losses: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    written: bool = field(default=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A kind of file to write: suffixes, name, default layout.
-
-    Where there is no default, the user has to name one of `layouts`.
-    """
-
-    suffixes: tuple[str, ...]
-    container: str
-    default: str | None = None
-
-    @property
-    def layouts(self) -> tuple[str, ...]:
-        """The layouts that it holds, its default first."""
-        from lstmconvert.layouts.rows import ROWS  # large, and the default is told without it
-
-        rows = tuple(row.name for row in ROWS.values() if self.container in row.containers)
-        return tuple(dict.fromkeys([self.default, *rows] if self.default else rows))
-
-    @property
-    def is_keras(self) -> bool:
-        """Whether it is one of Keras's own files."""
-        return self.default == KERAS
-
-    def holds(self, layout: str | None) -> bool:
-        """Whether it holds a layout, or for None has a default."""
-        if layout is None:
-            return self.default is not None
-        return layout == self.default or layout in self.layouts
-
-
-#: Longest suffix first.
-TARGETS: tuple[Target, ...] = (
-    Target((".weights.h5",), "weights.h5", KERAS),
-    Target((".safetensors",), "safetensors", GATES),
-    Target((".keras",), "keras", KERAS),
-    Target((".h5", ".hdf5"), "h5", KERAS),
-    Target((".onnx",), "onnx", GATES),
-    Target((".npz",), "npz", GATES),
-    Target((".json",), "json"),
-    Target((".json",), "rtneural"),
-    Target((".json",), "tfjs"),
-    Target((".json",), "frugally-deep"),
-    Target((".h",), "c", C_HEADER),
-    Target((".params",), "params"),
-    Target((".param",), "ncnn", "ncnn"),
-    Target((".tflite",), "tflite", "tflite"),
-    Target((".mlmodel",), "mlmodel", "coreml"),
-    Target((".mat",), "mat", "matlab"),
-    Target((".msgpack",), "msgpack", "flax"),
-    Target((".eqx",), "eqx", "equinox"),
-)
-
-
-#: A `.pt` is a pickle, which we read through PyTorch alone and do not write.
-_TORCH_HINT = "PyTorch takes .safetensors --to torch: safetensors.torch.load_file(path)"
+#: Options that may be given more than once: their flag names one of many.
+_SINGULAR = frozenset({"layers", "stacks"})
 
 
 def file_path(path: str | Path) -> Path:
@@ -135,41 +33,190 @@ def file_path(path: str | Path) -> Path:
     return Path(path)
 
 
-def target_of(path: Path, layout: str | None) -> Target:
-    """Return the target that a destination's suffix names, and a layout, where it is given.
+def in_folder(
+    destination: str | Path, source: Path, layout: str | None, options: Collection[str]
+) -> Path:
+    """Return the file that a destination names: of a folder, one in it that is named as the source.
+
+    Its kind is the one that the layout and the options are for, as in `target_of`.
+
+    Args:
+        destination: a file, or a folder that is there.
+        source: the file that is converted; its name counts.
+        layout: how the gates are to be arranged, where the user says so.
+        options: the names of the options that the user gives.
+
+    Raises:
+        DestinationError: the folder does not exist, or is itself a model.
+    """
+    is_named_so = isinstance(destination, str) and destination.endswith(("/", os.sep))
+    path = Path(destination)
+    is_file = table.suffix_of(path.name, table.written()) is not None and not is_named_so
+    if is_file or not (is_named_so or path.is_dir()):
+        return path
+    if not path.is_dir():
+        raise DestinationError(
+            "the destination is named as a folder, and none is there",
+            where=destination,
+            hint=f"mkdir -p {shlex.quote(str(path))}, or leave out the / at its end",
+        )
+    from lstmconvert.containers.opened import Opened  # rarely needed: start-up is faster without
+
+    model = table.recognised(Opened(path))
+    if model is not None:
+        raise DestinationError(
+            f"the folder is {model.title}, and nothing is written into it",
+            where=destination,
+            hint="name a file, or a folder beside it",
+        )
+    name = source.resolve().name
+    return path / renamed(name, _usual(layout, options).suffixes[0])
+
+
+def _usual(layout: str | None, options: Collection[str]) -> Container:
+    """Return the kind of file that a layout and some options are for, the first in the table."""
+    rows = table.written() if layout is None else table.holders(layout)
+    rows = [row for row in rows if row.default is not None or layout is not None]
+    asked = [name for name in options if name in table.OPTIONS]
+    return next((row for row in rows if all(map(row.takes, asked))), rows[0])
+
+
+def renamed(place: str, suffix: str, *, keep_suffix: bool = False) -> str:
+    """Return the place of what is made of a source.
+
+    A suffix that says what kind of file the source is gives way to the new one. One that many
+    other files have too (`.json`, `.npz`) stays, since `m.json` is often a note beside `m.h5`.
+
+    Args:
+        place: of the source, with `/`.
+        suffix: of the destination.
+        keep_suffix: let every source keep its suffix: `m.keras` becomes `m.keras.safetensors`.
+    """
+    folder, slash, name = place.rpartition("/")
+    replaced = None if keep_suffix else _own_suffix(name)
+    stem = name[: len(name) - len(replaced)] if replaced else name
+    return f"{folder}{slash}{stem or name}{suffix}"
+
+
+def _own_suffix(name: str) -> str | None:
+    # No suffix has more than two points.
+    return _suffix_of("".join(f".{part}" for part in name.lower().split(".")[1:][-2:]))
+
+
+@functools.lru_cache(4096)
+def _suffix_of(tail: str) -> str | None:
+    """Return what a suffix that gives way is, of a name that ends so."""
+    rows = table.read()
+    suffix = table.suffix_of(tail, rows)
+    if suffix is None or all(row.ambiguous for row in rows if suffix in row.suffixes):
+        return None
+    return suffix
+
+
+def target_of(path: Path, layout: str | None) -> Container:
+    """Return the container that a destination's suffix and a layout, where it is given, name.
 
     Raises:
         UsageError: no container has that suffix, or not that layout.
     """
-    fitting = [target for target in TARGETS if path.name.lower().endswith(target.suffixes)]
-    for target in fitting:
-        if target.holds(layout):
-            return target
-    if not fitting:
-        raise UsageError(
-            "the destination's suffix names no container",
-            where=path,
-            found=path.suffix or "no suffix",
-            expected=" ".join(dict.fromkeys(x for target in TARGETS for x in target.suffixes)),
-            hint=_TORCH_HINT if path.suffix.lower() in (".pt", ".pth") else None,
-        )
-    layouts = ", ".join(dict.fromkeys(name for target in fitting for name in target.layouts))
+    suffix = table.suffix_of(path.name, table.written())
+    if suffix is None:
+        raise _no_container(path)
+    fitting = [row for row in table.written() if suffix in row.suffixes]
     if layout is None:
+        for row in fitting:
+            if row.default is not None:
+                return row
         raise UsageError(
-            f"{path.suffix} holds several layouts: name one with --to", where=path, expected=layouts
+            f"{path.suffix} holds several layouts: name one with --to",
+            where=path,
+            expected=_layouts(fitting),
         )
-    known = ", ".join(
-        " ".join(target.suffixes) for target in TARGETS if layout in target.layouts
-    )
+    holders = _holders(layout)
+    for row in holders:
+        if row in fitting:
+            return row
+    known = ", ".join(" ".join(row.suffixes) for row in holders)
     raise UsageError(
-        f"{fitting[0].container} does not hold the layout {layout}",
+        f"{fitting[0].name} does not hold the layout {layout}",
         where=path,
-        expected=layouts,
+        expected=_layouts(fitting),
         hint=f"{layout} goes to {known}" if known else _unknown(layout),
     )
 
 
-def _unknown(layout: str) -> str:
-    from lstmconvert.layouts.rows import close_to
+def check_options(how: Options, target: Container, destination: Path) -> None:
+    """Raise `UsageError` for an option that means nothing for a target, or contradicts another."""
+    layout = how.layout or target.default
+    is_framework = not target.is_keras and layout != PER_GATE
+    for option, purpose in table.OPTIONS.items():
+        if getattr(how, option) and not target.takes(option):
+            rows = [row for row in table.written() if row.takes(option)]
+            suffixes = ", ".join(table.main_suffixes(rows))
+            raise UsageError(f"{_flag(option)} is for {purpose} ({suffixes})", found=destination)
+    for option in ("bare", "stacks"):
+        if getattr(how, option) and not is_framework:
+            raise UsageError(
+                f"{_flag(option)} is for framework layouts (--to torch, flax, …)", found=destination
+            )
+    for option, others in _CONTRADICTIONS.items():
+        for other in others:
+            if getattr(how, option, None) and getattr(how, other, None):
+                raise UsageError(f"{_flag(option)} and {_flag(other)} contradict each other")
 
-    return close_to(layout) or "lstmconvert formats lists the layouts"
+
+#: Options that contradict each other.
+_CONTRADICTIONS = {
+    "with_other": ("lstm_only", "layers"),
+    "with_optimizer": ("lstm_only", "layers"),
+    "fold_batchnorm": ("lstm_only", "with_other"),
+    "into": (
+        *("lstm_only", "layers", "config", "dtype", "stacks", "bare", "whole"),
+        *("with_other", "rescale_hard_sigmoid", "for_keras"),
+    ),
+    "whole": ("lstm_only", "layers", "chain", "state_inputs", "length_input", "with_other"),
+}
+
+
+def _flag(option: str) -> str:
+    """Return what the command line calls an option of `Request`."""
+    text = option.replace("_", "-")
+    return f"--{text.removesuffix('s') if option in _SINGULAR else text}"
+
+
+def _no_container(path: Path) -> UsageError:
+    name = path.name.lower()
+    unwritten = [row for row in table.CONTAINERS if not row.written and row.suffixes]
+    hints = [row.instead for row in unwritten if name.endswith(row.suffixes)]
+    known = table.suffixes(table.written())
+    suffix = path.suffix.lower()
+    if not hints and suffix in table.ROADS:
+        hints = [table.ROADS[suffix]]
+    if not hints and not suffix:
+        hints = [f"name one: {path.name}{known[0]}; or a folder that is there"]
+    return UsageError(
+        "the destination's suffix names no container",
+        where=path,
+        found=path.suffix or "no suffix",
+        expected=" ".join(known),
+        hint=hints[0] if hints else close_to(suffix, known),
+    )
+
+
+def _holders(layout: str) -> list[Container]:
+    from lstmconvert.layouts.rows import ROWS  # imported late to keep start-up fast
+
+    is_known = layout in ROWS
+    return [row for row in table.holders(layout) if is_known or layout in row.layouts]
+
+
+def _layouts(rows: list[Container]) -> str:
+    from lstmconvert.layouts.rows import ROWS  # imported late to keep start-up fast
+
+    return ", ".join(dict.fromkeys(name for row in rows for name in table.layouts_of(row, ROWS)))
+
+
+def _unknown(layout: str) -> str:
+    from lstmconvert.layouts.rows import hint_for
+
+    return hint_for(layout)

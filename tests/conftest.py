@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
+from importlib.abc import MetaPathFinder
+from pathlib import Path
 
 import pytest
+from support import corpus
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+#: The frameworks that take seconds to import. A test that imports one is marked `engines`.
+ENGINES = frozenset(
+    (
+        *("coremltools", "equinox", "flax", "haiku", "hls4ml", "jax", "keras", "mlx", "onnxscript"),
+        *("openvino", "paddle", "tensorflow", "tf2onnx", "tf_keras", "tinygrad", "torch"),
+    )
+)
+#: How a module says that it imports an engine at its top: then it is not even imported where
+#: engines are deselected.
+_ENGINE_MODULE = re.compile(r"^pytestmark = .*pytest\.mark\.engines", re.MULTILINE)
 
 #: (engine, case) -> largest absolute difference from Keras, filled in by the tests.
 _MATRIX: dict[tuple[str, str], float] = {}
@@ -35,9 +51,42 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let the deprecations inside third-party packages pass; every other warning is an error."""
+    """Keep engines out where they are deselected; make every warning of ours an error."""
+    if "not engines" in config.option.markexpr:
+        sys.meta_path.insert(0, _NoEngines())
     for module in ("tensorflow", "tf_keras", "keras", "torch", "google"):
         for kind in ("DeprecationWarning", "FutureWarning", "PendingDeprecationWarning"):
             config.addinivalue_line("filterwarnings", rf"ignore::{kind}:{module}(\..*)?")
     # JAX, once imported, warns of every child process, and those of the tests only exec.
     config.addinivalue_line("filterwarnings", r"ignore:os\.fork\(\) was called:RuntimeWarning")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `-m 'not engines'`, do not even import the modules that import an engine."""
+    if "not engines" not in config.option.markexpr or collection_path.suffix != ".py":
+        return None
+    text = collection_path.read_text(encoding="utf-8")
+    return True if _ENGINE_MODULE.search(text) else None
+
+
+class _NoEngines(MetaPathFinder):
+    """Fails whatever imports an engine where engines are deselected: it wants their mark."""
+
+    def find_spec(self, name: str, *_: object) -> None:
+        if name.partition(".")[0] in ENGINES:
+            pytest.fail(f"this imports {name}: mark it with pytest.mark.engines")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse a name that no other process would give, and skip what needs a missing corpus."""
+    for item in items:
+        if " at 0x" in item.nodeid:
+            raise pytest.UsageError(f"the name of this test holds an address: {item.nodeid}")
+    if corpus.IS_HERE:
+        if not corpus.CORPUS.is_dir():
+            raise pytest.UsageError(f"{corpus.VARIABLE} names no folder: {corpus.CORPUS}")
+        return
+    skip = pytest.mark.skip(reason=f"the corpus is not here ({corpus.VARIABLE} is not set)")
+    for item in items:
+        if item.get_closest_marker("corpus"):
+            item.add_marker(skip)

@@ -59,10 +59,23 @@ def test_convert_imports_no_framework(
     assert path.exists()
 
 
-def test_json_draws_no_table() -> None:
+@pytest.mark.parametrize(
+    "source",
+    [
+        "fixtures/coremltools-9.0/torch.mlpackage",
+        "fixtures/coremltools-9.0/network.mlpackage",
+        "fixtures/rtneural-keras-3.15.1/lstm.json",
+        "fixtures/tf-1.15.5-cells/basic",
+    ],
+)
+def test_files_of_others_need_no_onnx(source: str) -> None:
+    assert imported(command("inspect", source, "--json"), FRAMEWORKS | {"onnx", "rich"}) == set()
+
+
+def test_tables_need_no_library() -> None:
     assert imported(command("inspect", SEED95, "--json"), FRAMEWORKS | {"rich"}) == set()
     assert imported(command("diff", SEED95, SEED95, "--json"), FRAMEWORKS | {"rich"}) == set()
-    assert imported(command("inspect", SEED95), FRAMEWORKS | {"rich"}) == {"rich"}
+    assert imported(command("inspect", SEED95), FRAMEWORKS | {"rich"}) == set()
 
 
 def test_an_ordinary_file_needs_no_ml_dtypes() -> None:

@@ -1,7 +1,8 @@
-"""The process that workers are copies of: it imports what a conversion needs, once.
+"""What starts workers: a process that they are copies of, or, without copies, the interpreter.
 
-A copy takes two milliseconds, and the imports of a worker that starts anew take a hundred. The
-process has one thread, so that no copy finds a lock that another thread held.
+A copy takes two milliseconds, and the imports of a worker that starts anew take a hundred. So a
+process imports what a conversion needs once, and copies itself. It has one thread, so that no copy
+finds a lock that another thread held. A system without fork starts every worker as a program.
 """
 
 from __future__ import annotations
@@ -10,36 +11,119 @@ import contextlib
 import gc
 import os
 import signal
-import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, NoReturn, Protocol
 
 from lstmconvert import blas
 
-#: What conversions of Keras's files need; other kinds import their own.
-_NEEDED = ("lstmconvert.bulk.worker", "lstmconvert.api", "lstmconvert.keras.load", "safetensors")
-_PROGRAM = "import sys; sys.path[:] = {path!r}; from {module} import serve; serve({number})"
+if TYPE_CHECKING:
+    import socket
+
+#: The imports that conversions of Keras's files need; other kinds import their own.
+_NEEDED = (
+    "lstmconvert.bulk.worker",
+    "lstmconvert.api",
+    "lstmconvert.keras.reading.load",
+    "safetensors",
+)
+_PROGRAM = (
+    "import sys; sys.path[:] = {path!r}; from {module} import {function}; {function}({given})"
+)
+
+
+class Pipe(NamedTuple):
+    """Both directions between this process and a worker, what ends it, and its number, if known."""
+
+    incoming: BinaryIO
+    outgoing: BinaryIO
+    close: Callable[[], object]
+    process: int = 0
+
+
+class Starter(Protocol):
+    """What starts workers. It may be asked from several threads at once."""
+
+    def start(self) -> Pipe:
+        """Start a worker.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+
+    def close(self) -> None:
+        """End whatever starts workers; these live until their pipes are closed."""
 
 
 class Server:
-    """Such a process, as its parent sees it. It ends when this is closed, or its parent is over."""
+    """A process that workers are copies of, as its parent sees it.
+
+    It ends when this is closed, or its parent is over; one that somebody killed is replaced.
+    """
 
     def __init__(self, control: socket.socket, stop: Callable[[], object]) -> None:
         self._control, self._stop = control, stop
+        self._lock = threading.Lock()
 
-    def start(self, end: socket.socket) -> None:
-        """Let a worker begin at the other side of a socket.
+    def start(self) -> Pipe:
+        import socket
 
-        Raises:
-            OSError: the server is over.
-        """
-        socket.send_fds(self._control, [b"1"], [end.fileno()])
+        ours, theirs = socket.socketpair()
+        with theirs, self._lock:
+            try:
+                socket.send_fds(self._control, [b"1"], [theirs.fileno()])
+            except OSError:  # somebody has killed the server
+                self.close()
+                other = _started()
+                self._control, self._stop = other._control, other._stop
+                socket.send_fds(self._control, [b"1"], [theirs.fileno()])
+        incoming, outgoing = ours.makefile("rb"), ours.makefile("wb")
+
+        def close() -> None:
+            for end in (outgoing, incoming, ours):
+                with contextlib.suppress(OSError):
+                    end.close()
+
+        return Pipe(incoming, outgoing, close)
 
     def close(self) -> None:
-        """End it; its workers live until their sockets are closed."""
         self._control.close()
         self._stop()
+
+
+class Programs:
+    """Starts every worker as a program of its own, where a process cannot copy itself."""
+
+    def start(self) -> Pipe:
+        import subprocess
+
+        # An interrupt of the terminal is for the parent, which lets workers finish.
+        flags = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
+        with _deaf():
+            process = subprocess.Popen(  # noqa: S603  # this interpreter, and this package
+                [sys.executable, "-c", _program("lstmconvert.bulk.worker", "main")],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                creationflags=flags,
+            )
+        incoming: Any = process.stdout
+        outgoing: Any = process.stdin
+
+        def close() -> None:
+            for end in (outgoing, incoming):
+                with contextlib.suppress(OSError):
+                    end.close()
+            process.wait()
+
+        return Pipe(incoming, outgoing, close, process.pid)
+
+    def close(self) -> None:
+        pass
+
+
+def _program(module: str, function: str, given: str = "") -> str:
+    return _PROGRAM.format(path=sys.path, module=module, function=function, given=given)
 
 
 #: What `begin` started and nobody has taken.
@@ -57,9 +141,11 @@ def begin() -> None:
         _begun.append(_forked())
 
 
-def take() -> Server:
-    """Return the server that was begun, or one that starts now."""
-    return _begun.pop() if _begun else _started()
+def take() -> Starter:
+    """Return the server that was begun, or what starts workers otherwise."""
+    if _begun:
+        return _begun.pop()
+    return _started() if hasattr(os, "fork") else Programs()
 
 
 def end() -> None:
@@ -70,6 +156,7 @@ def end() -> None:
 
 def serve(number: int) -> NoReturn:
     """Be a server, until the other side of the socket of that number is closed."""
+    import socket
     from importlib import import_module
 
     blas.single()
@@ -88,7 +175,9 @@ def serve(number: int) -> NoReturn:
             from lstmconvert.bulk import worker
 
             control.close()
-            worker.work(numbers[0])
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            ends = socket.socket(fileno=numbers[0])
+            worker.answer(ends.makefile("rb"), ends.makefile("wb"))
         os.close(numbers[0])
 
 
@@ -103,6 +192,9 @@ def _is_single() -> bool:
 @contextlib.contextmanager
 def _deaf() -> Iterator[None]:
     """Let a process that starts here have no interrupts: its parent finishes what was begun."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -111,6 +203,8 @@ def _deaf() -> Iterator[None]:
 
 
 def _forked() -> Server:
+    import socket
+
     ours, theirs = socket.socketpair()
     with theirs, _deaf():
         process = os.fork()
@@ -133,10 +227,11 @@ def _forked() -> Server:
 
 def _started() -> Server:
     """Start a server as a program: a fork would copy the locks that threads of the caller hold."""
+    import socket
     import subprocess
 
     ours, theirs = socket.socketpair()
-    text = _PROGRAM.format(path=sys.path, module=__name__, number=theirs.fileno())
+    text = _program(__name__, "serve", str(theirs.fileno()))
     with theirs, _deaf():
         process = subprocess.Popen(  # noqa: S603  # this interpreter, and this module
             [sys.executable, "-c", text], pass_fds=[theirs.fileno()]

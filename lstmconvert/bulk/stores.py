@@ -1,253 +1,567 @@
-"""Where sources lie and destinations go: this machine's files, or what fsspec reaches by a URL.
+"""What is behind a URL: objects of S3, files of the Hub, pages, whatever fsspec reaches.
 
-A URL is what the user gives, never what a file says. It is copied to a temporary folder, converted
-there, and its result copied up; an object store shows the new object when it is whole.
+A URL is what the user gives, never what a file says. It is split once, into a file system and
+a path in it, so that no character of a key has a special meaning later. What a listing says about
+sizes and ETags is kept: a resumed run asks for nothing else.
 """
 
 from __future__ import annotations
 
 import contextlib
 import glob
-import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
-from typing import Any
+import hashlib
+import inspect
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
-from lstmconvert.bulk.sources import Source, models
+from lstmconvert import limits
+from lstmconvert.bulk.listing import search
+from lstmconvert.bulk.outcome import FileFacts
 from lstmconvert.errors import (
     DestinationError,
     LSTMConvertError,
     MissingPackage,
     SourceError,
     UsageError,
+    install,
 )
+from lstmconvert.files import opening
+from lstmconvert.files.names import URL_MARK, is_url
 
-_MARK = "://"
+T = TypeVar("T")
+
+_CHAIN = "::"
+#: The keys of listings that stand for an object's content, by store.
+_ETAGS = ("ETag", "etag", "md5Hash", "Content-MD5", "blob_id", "oid", "sha256", "checksum")
+#: Answers of a server that may be another the next time: too early, too many, overloaded, gone.
+_TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+#: S3 takes an object of this size in one request, and its ETag is the MD5 of its bytes then.
+_ONE_REQUEST = 5 * limits.MIB
+#: No wait before another try is longer, in seconds.
+_LONGEST_WAIT = 30.0
 
 
-def is_url(path: str) -> bool:
-    """Whether a path is a URL: `s3://bucket/key`, `memory://folder/file`."""
-    return _MARK in path
+class Remote(NamedTuple):
+    """A place in a store.
+
+    Fields: `url`: what the user knows it by; `system`: the file system; `path` in it; `size` in
+    bytes and `etag`, if they are known; `is_listed`: whether a listing was asked, so that no size
+    means that nothing is there; `is_folder`: whether it is a folder that is one model.
+    """
+
+    url: str
+    system: Any
+    path: str
+    size: int | None = None
+    etag: str | None = None
+    is_listed: bool = False
+    is_folder: bool = False
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return name_of(self.url)
+
+    def sibling(self, name: str) -> Remote:
+        """Return the place of a file in the same folder."""
+        url, path = self.url, self.path
+        if is_page(url):  # what asks a page for something is not part of its path
+            url = path = url.partition("?")[0]
+        url, path = (f"{text.rpartition('/')[0]}/{name}" for text in (url, path))
+        return self if path == self.path else Remote(url, self.system, path)
+
+    def looked_up(self) -> Remote:
+        """Return the place with what the store says about it now."""
+        with errors(SourceError, self.url):
+            try:
+                entry = patiently(lambda: self.system.info(self.path))
+            except FileNotFoundError:
+                return self._replace(size=None, etag=None, is_listed=True)
+        return self._replace(size=_size(entry), etag=etag_of(entry), is_listed=True)
 
 
-def expanded(given: Sequence[str], out_dir: str) -> list[Source]:
-    """Return every model that files, folders and globs name, in their order.
+def name_of(url: str) -> str:
+    """Return the last part of a path or URL. A page's query is not part of it."""
+    if is_url(url) and is_page(url):
+        url = url.partition("?")[0].partition("#")[0]
+    return url.replace("\\", "/").rstrip("/").rpartition("/")[2]
 
-    A file is taken as it is, a folder is searched, and a glob is expanded here, `**` too: what is
-    below its first wildcard is kept of the path. What lies in `out_dir` is no source.
+
+def is_page(url: str) -> bool:
+    """Whether a URL is that of a page of the web, which has no folder to list."""
+    return url.startswith(("http://", "https://"))
+
+
+def opened(url: str) -> tuple[Any, str]:
+    """Return the file system of a URL, and the path in it.
 
     Raises:
-        SourceError: nothing is there, or no model.
-        MissingPackage: a URL, and fsspec or its back end is not installed.
+        MissingPackage: fsspec, or the package for that kind of URL, is not installed.
+        UsageError: URLs of that kind are not supported.
     """
-    found: dict[str, Source] = {}
-    for one in given:
-        listed = _remote(one) if is_url(one) else _local(one, out_dir)
-        if not listed:
-            raise SourceError(
-                "no model there", where=one, hint="give files, folders or globs that exist"
-            )
-        for source in listed:
-            found.setdefault(same(source.path), source)
-    return list(found.values())
-
-
-def same(path: str) -> str:
-    """Return one spelling for all of a path's: `out/x`, `./out/x` and `/home/me/out/x`."""
-    return path if is_url(path) else os.path.abspath(path)
-
-
-def _local(given: str, out_dir: str) -> list[Source]:
-    if os.path.isdir(given):
-        own = PurePosixPath(os.path.basename(os.path.abspath(given)))
-        return _folder(given, out_dir, own, PurePosixPath())
-    if os.path.lexists(given) or os.path.isfile(f"{given}.index"):
-        return [Source(given, PurePosixPath(os.path.basename(given)))]
-    if not glob.has_magic(given):
-        raise SourceError("No such file or directory", where=given, hint="check the path")
-    root = _root(given)
-    found: list[Source] = []
-    for path in sorted(glob.iglob(given, recursive=True)):
-        place = PurePosixPath(Path(os.path.relpath(path, root)).as_posix())
-        is_folder = os.path.isdir(path)
-        found += _folder(path, out_dir, place, place) if is_folder else [Source(path, place)]
-    return found
-
-
-def _root(pattern: str) -> str:
-    parts = Path(pattern).parts
-    first = next(index for index, part in enumerate(parts) if glob.has_magic(part))
-    return str(Path(*parts[:first])) if first else "."
-
-
-def _folder(
-    folder: str, out_dir: str, own: PurePosixPath, below: PurePosixPath
-) -> list[Source]:
-    """Return the models of a folder; links to folders are not followed, so that none is a loop.
-
-    Args:
-        folder: the folder.
-        out_dir: a folder in it that is left out.
-        own: the place of the folder itself, where it is one model.
-        below: the place of what is in it.
-    """
-    away = None if is_url(out_dir) else os.path.realpath(out_dir)
-    names: list[str] = []
-    closed: list[str] = []
-    for parent, folders, files in os.walk(folder, onerror=lambda e: closed.append(e.filename)):
-        folders[:] = [
-            name for name in folders if os.path.realpath(os.path.join(parent, name)) != away
-        ]
-        here = PurePosixPath(Path(os.path.relpath(parent, folder)).as_posix())
-        names += (f"{here}/{name}" if here.parts else name for name in files)
-    found = models(names)
-    if found == ["."] or folder in closed:
-        return [Source(folder, own)]
-    # What may not be looked into fails in its turn, and does not stop the others.
-    found += [Path(os.path.relpath(path, folder)).as_posix() for path in closed]
-    return [Source(os.path.join(folder, *name.split("/")), below / name) for name in found]
-
-
-# -- URLs -------------------------------------------------------------------------------------
-
-
-def _fsspec(url: str) -> tuple[Any, str]:
-    """Return the file system of a URL, and the path in it."""
     try:
+        import fsspec
         from fsspec.core import url_to_fs
     except ImportError as error:
         raise MissingPackage(
             f"fsspec, which reads URLs, is not installed: {error}",
             where=url,
-            hint="pip install 'lstmconvert[remote]'",
+            hint=install("remote"),
         ) from None
     try:
-        system, path = url_to_fs(url)
+        if _CHAIN in url.partition(URL_MARK)[0]:  # file systems behind file systems
+            system, path = url_to_fs(url)
+            return system, str(path)
+        kind = fsspec.get_filesystem_class(url.partition(URL_MARK)[0])
+        options = kind._get_kwargs_from_urls(url)
+        if "versionId=" in url and "version_aware" in inspect.signature(kind).parameters:
+            options["version_aware"] = True
+        path = str(kind._strip_protocol(url))
+        if not path.startswith(kind.root_marker):  # fsspec's memory loses it of a key with ::
+            path = f"{kind.root_marker}{path}"
+        return kind(**options), path
     except ImportError as error:
         raise MissingPackage(str(error), where=url, hint="install the package it names") from None
     except ValueError as error:
-        raise UsageError(f"no such kind of URL: {error}", where=url) from None
-    return system, str(path)
+        raise UsageError(
+            f"no such kind of URL: {error}",
+            where=url,
+            expected="s3://, gs://, hf://, https://, or another that fsspec knows",
+        ) from None
 
 
-def _remote(url: str) -> list[Source]:
-    system, path = _fsspec(url)
-    with _errors(SourceError, url):
-        if glob.has_magic(path):
-            root = path[: path.index(next(c for c in path if c in "*?["))].rpartition("/")[0]
-            names = [name for name in system.glob(path) if not system.isdir(name)]
-            return [_source(system, name, root) for name in sorted(names)]
-        if system.isdir(path):
-            root = path.rstrip("/")
-            below = {name[len(root) :].lstrip("/"): name for name in system.find(root)}
-            found = models(below)
-            if found == ["."]:
-                return [Source(url, PurePosixPath(root.rpartition("/")[2]))]
-            return [
-                Source(system.unstrip_protocol(f"{root}/{name}"), PurePosixPath(name))
-                for name in found
-            ]
-        if not system.exists(path) and not system.exists(f"{path}.index"):
-            raise SourceError("no such object", where=url, hint="check the URL")
-    return [Source(url, PurePosixPath(path.rpartition("/")[2]))]
+# -- what is there -------------------------------------------------------------------------------
 
 
-def _source(system: Any, path: str, root: str) -> Source:
-    return Source(system.unstrip_protocol(path), PurePosixPath(path[len(root) :].lstrip("/")))
+class Place(NamedTuple):
+    """A source in a store: where it is, its path below what was named, and if it is doubtful."""
+
+    remote: Remote
+    place: str
+    doubtful: bool = False
 
 
-@contextlib.contextmanager
-def local_source(source: str) -> Iterator[Path]:
-    """Yield a local path with what lies at a path or URL.
-
-    Raises:
-        SourceError: it cannot be fetched.
-    """
-    if not is_url(source):
-        yield Path(source)
-        return
-    from tempfile import TemporaryDirectory
-
-    system, path = _fsspec(source)
-    with TemporaryDirectory() as folder:
-        own = Path(folder, path.rstrip("/").rpartition("/")[2])
-        with _errors(SourceError, source):
-            if system.isdir(path):
-                system.get(path.rstrip("/") + "/", f"{own}/", recursive=True)
-            elif system.exists(path):
-                system.get_file(path, str(own))
-            else:  # a checkpoint is the name that its files begin with
-                for part in system.glob(f"{path}.*"):
-                    system.get_file(part, str(own.with_name(part.rpartition("/")[2])))
-            _shards(system, path, own)
-        yield own
-
-
-def _shards(system: Any, path: str, own: Path) -> None:
-    """Fetch the shards of a `.weights.json`: they lie beside it, under its own name."""
-    base = path.removesuffix(".weights.json")
-    for part in system.glob(f"{base}_*.weights.h5") if base != path else ():
-        system.get_file(part, str(own.with_name(part.rpartition("/")[2])))
-
-
-@contextlib.contextmanager
-def local_destination(destination: str, *, force: bool, dry: bool) -> Iterator[Path]:
-    """Yield a local path, whose file is at the destination when the block has succeeded.
+def expanded(url: str, passed: Counter[str]) -> Iterator[Place]:
+    """Yield the sources that a URL names: of an object, a folder or a glob.
 
     Args:
-        destination: a path, whose folder is made, or a URL.
-        force: replace what is there.
-        dry: touch nothing: no file will be made.
+        url: the URL.
+        passed: is told how many files of folders are not models, by suffix.
 
     Raises:
-        DestinationError: it exists (and no `force`), or cannot be written.
+        SourceError: nothing exists there, or the store does not answer.
+        MissingPackage, UsageError: see `opened`.
     """
-    is_here = not is_url(destination)
-    if is_here and not dry:
-        with _errors(DestinationError, destination):
-            Path(destination).parent.mkdir(parents=True, exist_ok=True)
-        yield Path(destination)
+    system, path = opened(url)
+    if is_page(url) and "*" not in url:  # a page is what its address says; nothing lists them
+        yield single(url)
         return
-    if not force and exists(destination):
-        raise DestinationError(
-            "the destination exists", where=destination, hint="--force replaces it"
-        )
-    from tempfile import TemporaryDirectory
-
-    with TemporaryDirectory() as folder:
-        own = Path(folder, destination.rpartition("/")[2])
-        yield own
-        if own.exists():
-            _put(own, destination)
-
-
-def _put(own: Path, destination: str) -> None:
-    system, path = _fsspec(destination)
-    parent = path.rpartition("/")[0]
-    with _errors(DestinationError, destination):
-        system.makedirs(parent, exist_ok=True)
-        for part in sorted(own.parent.iterdir()):  # external data lies beside
-            system.put_file(str(part), f"{parent}/{part.name}")
+    with errors(SourceError, url):
+        entry = _entry(system, path)
+        if entry is not None and entry["type"] != "directory":
+            yield Place(_remote(system, url, path, entry), name_of(url))
+        elif entry is not None:
+            yield from _folder(system, url, path, passed)
+        elif glob.has_magic(path):
+            yield from _globbed(system, url, path)
+        elif _entry(system, f"{path}.index") is not None:  # a checkpoint: how its files begin
+            yield Place(Remote(url, system, path), name_of(url))
+        else:
+            raise SourceError("no such object", where=url, hint="check the URL")
 
 
-def exists(destination: str) -> bool:
-    """Whether something is at a path or URL."""
-    if not is_url(destination):
-        return os.path.lexists(destination)
-    system, path = _fsspec(destination)
-    with _errors(DestinationError, destination):
-        return bool(system.exists(path))
+def single(url: str) -> Place:
+    """Return an object that was named by itself, and is not looked up."""
+    system, path = opened(url)
+    return Place(Remote(url, system, path), name_of(url))
 
 
-def joined(folder: str, place: str) -> str:
-    """Return the path or URL of a place below a folder."""
-    if is_url(folder):
-        return f"{folder.rstrip('/')}/{place}"
-    return os.path.join(folder, *place.split("/"))
+def below(url: str, root: str) -> Place:
+    """Return an object of a list: it keeps its path below a URL, or outside it below its host."""
+    place = single(url)
+    text = url.partition("?")[0] if is_page(url) else url
+    start = root.rstrip("/") + "/"
+    short = text[len(start) :] if text.startswith(start) else text.partition(URL_MARK)[2]
+    return place._replace(place=short.strip("/"))
+
+
+def _entry(system: Any, path: str) -> Mapping[str, Any] | None:
+    try:
+        entry: Mapping[str, Any] = patiently(lambda: system.info(path))
+    except FileNotFoundError:
+        return None
+    return entry
+
+
+def _remote(system: Any, url: str, path: str, entry: Mapping[str, Any]) -> Remote:
+    return Remote(url, system, path, _size(entry), etag_of(entry), is_listed=True)
+
+
+def _size(entry: Mapping[str, Any]) -> int | None:
+    size = entry.get("size")
+    return size if isinstance(size, int) else None
+
+
+def etag_of(entry: Mapping[str, Any]) -> str | None:
+    """Return a store's ETag or hash of an object's content, if it has one."""
+    for key in _ETAGS:
+        value = entry.get(key)
+        if value:
+            return str(value).strip('"')
+    return None
+
+
+def _folder(system: Any, url: str, path: str, passed: Counter[str]) -> Iterator[Place]:
+    root = path.rstrip("/")
+    entries = _listed(system, root)
+    files = search(entries)
+    if files.models == ["."]:
+        yield Place(Remote(url, system, path, is_folder=True), name_of(url))
+        return
+    passed.update(files.passed)
+    for name in files.models:
+        whole = f"{root}/{name}"
+        address = f"{url.rstrip('/')}/{name}"
+        if name in entries:
+            yield Place(
+                _remote(system, address, whole, entries[name]), name, name in files.doubtful
+            )
+        else:  # a folder that is a model, or a checkpoint
+            is_folder = any(other.startswith(f"{name}/") for other in entries)
+            yield Place(Remote(address, system, whole, is_folder=is_folder), name)
+
+
+def _listed(system: Any, root: str) -> dict[str, Mapping[str, Any]]:
+    """Return what is below a folder, by its path below it: one listing, whatever is there."""
+    entries = patiently(lambda: system.find(root, detail=True))
+    return {name[len(root) :].lstrip("/"): entry for name, entry in entries.items()}
+
+
+def _globbed(system: Any, url: str, path: str) -> Iterator[Place]:
+    first = min(path.index(c) for c in "*?[" if c in path)
+    root = path[:first].rpartition("/")[0]
+    start = url[: len(url) - len(path)] if url.endswith(path) else None
+    entries = patiently(lambda: system.glob(path, detail=True))
+    if not entries:
+        raise SourceError("no model there", where=url, hint="give objects or folders that exist")
+    for name, entry in sorted(entries.items()):
+        if entry["type"] != "directory":
+            address = f"{start}{name}" if start is not None else system.unstrip_protocol(name)
+            yield Place(_remote(system, address, name, entry), name[len(root) :].lstrip("/"))
+
+
+class Destinations:
+    """What is in the output folder, by one listing, when it is first asked.
+
+    Args:
+        url: of the folder.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url.rstrip("/")
+        self._system, path = opened(url)
+        self._path = path.rstrip("/")
+        self._entries: dict[str, Mapping[str, Any]] | None = None
+
+    def at(self, place: str) -> Remote:
+        """Return the place of a destination, and whether something is there."""
+        if self._entries is None:
+            with errors(DestinationError, self._url):
+                try:
+                    self._entries = _listed(self._system, self._path)
+                except FileNotFoundError:
+                    self._entries = {}
+        entry = self._entries.get(place, {})
+        path = f"{self._path}/{place}"
+        return _remote(self._system, f"{self._url}/{place}", path, entry)
+
+
+# -- bringing and sending ------------------------------------------------------------------------
+
+
+def fetch(remote: Remote, destination: Path) -> None:
+    """Copy an object to a file of this machine, within limits.
+
+    Raises:
+        SourceError: it is not there, or does not come.
+        LimitExceeded: it is too large, or takes too long.
+    """
+    limits.DOWNLOAD_BYTES.check(remote.size or 0, remote.url, "the size of a download")
+    with errors(SourceError, remote.url):
+        patiently(lambda: _Download(remote, destination).run())
+
+
+def fetch_folder(remote: Remote, destination: Path) -> None:
+    """Copy everything below a folder."""
+    with errors(SourceError, remote.url):
+        entries = _listed(remote.system, remote.path.rstrip("/"))
+    limits.DIRECTORY_FILES.check(len(entries), remote.url, "the number of files")
+    for name, entry in entries.items():
+        parts = name.split("/")
+        if ".." in parts or "" in parts:
+            raise SourceError("a key that is no path", where=f"{remote.url}/{name}")
+        path = destination.joinpath(*parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        whole = f"{remote.path.rstrip('/')}/{name}"
+        fetch(_remote(remote.system, f"{remote.url.rstrip('/')}/{name}", whole, entry), path)
+
+
+def names_that_begin(remote: Remote) -> list[str]:
+    """Return the names in the folder of a place that begin with its name."""
+    folder, _, start = remote.path.rpartition("/")
+    with errors(SourceError, remote.url):
+        entries = patiently(lambda: remote.system.ls(folder, detail=False))
+    names = (str(entry).rpartition("/")[2] for entry in entries)
+    return [name for name in names if name.startswith(start)]
+
+
+class _Download:
+    """A download of one object. It is given up when it is too large, too slow, or stops."""
+
+    def __init__(self, remote: Remote, destination: Path) -> None:
+        self._remote, self._destination = remote, destination
+        self._bytes, self._moved = 0, time.monotonic()
+
+    def run(self) -> None:
+        """Wait until it is there.
+
+        Raises:
+            LimitExceeded: see above.
+            Exception: whatever the store's package raises.
+        """
+        from concurrent.futures import Future, wait
+        from threading import Thread
+
+        done: Future[None] = Future()
+
+        def work() -> None:
+            try:
+                self._get()
+            except BaseException as error:
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+
+        start = self._moved
+        Thread(target=work, daemon=True).start()
+        while not wait([done], 1.0).done:
+            now = time.monotonic()
+            self._check(limits.DOWNLOAD_STALL_SECONDS, now - self._moved, "without a byte")
+            self._check(limits.DOWNLOAD_SECONDS, now - start, "the time of a download")
+        done.result()
+
+    def _check(self, limit: limits.Limit, seconds: float, what: str) -> None:
+        limit.check(int(seconds), self._remote.url, f"the seconds of a download: {what}")
+
+    def _get(self) -> None:
+        from fsspec.callbacks import Callback
+
+        download = self
+
+        class Count(Callback):  # type: ignore[misc]  # fsspec has no types
+            def relative_update(self, inc: int = 1) -> None:
+                download.moved(inc)
+
+            def branched(self, *_: Any, **__: Any) -> Any:
+                return self
+
+        self._remote.system.get_file(self._remote.path, str(self._destination), callback=Count())
+
+    def moved(self, count: int) -> None:
+        """Note that bytes came."""
+        self._bytes += count
+        self._moved = time.monotonic()
+        limits.DOWNLOAD_BYTES.check(self._bytes, self._remote.url, "the size of a download")
+
+
+class DestinationAppeared(DestinationError):
+    """An object is where a listing had none."""
+
+
+def send(files: list[Path], remote: Remote, *, force: bool) -> tuple[FileFacts, ...]:
+    """Copy files to the folder of a place, the first one last, since it leads to the others.
+
+    Returns:
+        Their facts, in their order.
+
+    Raises:
+        DestinationAppeared: one is there, and `force` is off.
+        DestinationError: the store does not take them. No bucket is created.
+    """
+    facts = {}
+    with errors(DestinationError, remote.url):
+        if force and len(files) > 1:  # an old first file is never beside a new second one
+            with contextlib.suppress(FileNotFoundError):
+                patiently(lambda: remote.system.rm_file(remote.path))
+        for file in reversed(files):
+            facts[file] = _sent(file, remote.sibling(file.name), force=force)
+    return tuple(facts[file] for file in files)
+
+
+def _sent(file: Path, remote: Remote, *, force: bool) -> FileFacts:
+    system = remote.system
+    options = {} if force or not _can_create(system) else {"mode": "create"}
+
+    def put() -> None:
+        try:
+            system.put_file(str(file), remote.path, **options)
+        except FileNotFoundError:
+            if not _make_folder(system, remote.path):
+                raise
+            system.put_file(str(file), remote.path, **options)
+
+    try:
+        patiently(put)
+    except FileExistsError:
+        raise DestinationAppeared(
+            "the destination appeared meanwhile", where=remote.url, hint="--force replaces it"
+        ) from None
+    facts = facts_of(file)
+    is_s3 = "s3" in system.protocol
+    is_small = facts.size is not None and facts.size < _ONE_REQUEST
+    return facts._replace(etag=_md5(file) if is_s3 and is_small else remote.looked_up().etag)
+
+
+def facts_of(path: Path) -> FileFacts:
+    """Return the size and SHA-256 of a file of this machine."""
+    source = opening.open_source(path)
+    return FileFacts(path.name, source.size, opening.digest_of_file(source))
+
+
+def _md5(file: Path) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    with open(file, "rb") as stream:
+        while piece := stream.read(limits.MIB):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _can_create(system: Any) -> bool:
+    """Whether a file system can put an object unless there is one: then the store itself looks."""
+    put = getattr(system, "_put_file", system.put_file)
+    return "mode" in inspect.signature(put).parameters
+
+
+def _make_folder(system: Any, path: str) -> bool:
+    """Make the folder of a path, unless its first part, which may be a bucket, is not there."""
+    folder = path.rpartition("/")[0]
+    first = "/" * path.startswith("/") + path.lstrip("/").partition("/")[0]
+    if not folder or not system.exists(first):
+        return False
+    system.makedirs(folder, exist_ok=True)
+    return True
+
+
+def holds(remote: Remote, facts: FileFacts, copy: Path | None = None) -> bool:
+    """Whether an object has certain bytes. Only where no ETag tells is it fetched for that.
+
+    Args:
+        remote: the object.
+        facts: of the bytes.
+        copy: a file of this machine that has them, if there is one.
+    """
+    if not remote.is_listed:
+        remote = remote.looked_up()
+    if remote.size is None or (facts.size is not None and remote.size != facts.size):
+        return False
+    if remote.etag is not None and remote.etag == facts.etag:
+        return True
+    if copy is not None and remote.etag == _md5(copy):
+        return True
+    digest = hashlib.sha256()
+    with (
+        errors(SourceError, remote.url),
+        patiently(lambda: remote.system.open(remote.path)) as file,
+    ):
+        while piece := file.read(limits.MIB):
+            digest.update(piece)
+    return digest.hexdigest() == facts.sha256
+
+
+# -- what goes wrong -----------------------------------------------------------------------------
+
+
+def patiently(work: Callable[[], T]) -> T:
+    """Do something, and again after a while if the store is too busy for it.
+
+    Raises:
+        Exception: the error of the last try, or one that another try would not mend.
+    """
+    attempts = limits.STORE_ATTEMPTS.value
+    for attempt in range(1, attempts + 1):
+        try:
+            return work()
+        except Exception as error:
+            if attempt == attempts or not may_pass(error):
+                raise
+            asked = _asked_wait(error)
+            wait = min(2.0 ** (attempt - 1), _LONGEST_WAIT) * random.uniform(0.5, 1.0)  # noqa: S311
+            time.sleep(wait if asked is None else min(asked, _LONGEST_WAIT))
+    raise AssertionError
+
+
+def may_pass(error: BaseException | None) -> bool:
+    """Whether what went wrong may be right the next time: a busy store, a lost connection."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, (TimeoutError, ConnectionError)):
+            return True
+        if _status(error) in _TRANSIENT or type(error).__name__ in _PASSING:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+#: Classes of errors of other packages that mean that a connection was lost or took too long.
+_PASSING = frozenset(
+    {
+        *(
+            "FSTimeoutError",
+            "ServerDisconnectedError",
+            "ClientConnectorError",
+            "ClientPayloadError",
+        ),
+        *("ClientOSError", "ServerTimeoutError", "EndpointConnectionError", "ConnectTimeoutError"),
+        *("ReadTimeoutError", "ConnectError", "ReadTimeout", "RemoteProtocolError"),
+    }
+)
+
+
+def _status(error: BaseException) -> int | None:
+    """Return the status that a server answered with, wherever the package keeps it."""
+    response = getattr(error, "response", None)
+    for value in (
+        getattr(error, "status", None),
+        getattr(response, "status_code", None),
+        _nested(response, "ResponseMetadata", "HTTPStatusCode"),
+    ):
+        if isinstance(value, int):
+            return value
+    return None
+
+
+def _asked_wait(error: BaseException) -> float | None:
+    """Return how many seconds a server asks to wait, if it does."""
+    response = getattr(error, "response", None)
+    headers = getattr(error, "headers", None) or getattr(response, "headers", None)
+    headers = headers or _nested(response, "ResponseMetadata", "HTTPHeaders") or {}
+    text = str(headers.get("Retry-After") or headers.get("retry-after") or "")
+    return float(text) if text.isdecimal() else None
+
+
+def _nested(value: Any, *keys: str) -> Any:
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
 
 
 @contextlib.contextmanager
-def _errors(kind: type[SourceError] | type[DestinationError], where: str) -> Iterator[None]:
+def errors(kind: type[SourceError] | type[DestinationError], where: str) -> Iterator[None]:
     """Turn what a file system raises into our error: each store has exceptions of its own."""
     try:
         yield
@@ -255,4 +569,4 @@ def _errors(kind: type[SourceError] | type[DestinationError], where: str) -> Ite
         raise
     except Exception as error:  # each store has exceptions of its own
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise kind(reason, where=where) from None
+        raise kind(reason, where=where) from error

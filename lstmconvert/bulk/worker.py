@@ -1,43 +1,48 @@
-"""A worker: a process that converts what it is sent, one file after the other."""
+"""A worker: a process that converts the files it is sent, one after the other."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pickle
-import select
-import signal
-import socket
+import sys
 import threading
-from typing import NoReturn
+from queue import SimpleQueue
+from typing import Any, BinaryIO, NoReturn
 
-from lstmconvert.bulk import one
-from lstmconvert.confinement import confine
+from lstmconvert.bulk import work
 
 
-def work(number: int) -> NoReturn:
-    """Answer jobs with outcomes, until the other side of the socket of that number is closed.
+def answer(incoming: BinaryIO, outgoing: BinaryIO) -> NoReturn:
+    """Answer tasks with outcomes, until the other side is closed.
 
-    What comes first are the options, and whether memory is limited, and processor time for each
-    file; then jobs, each with what an earlier run reports of it.
+    What comes first is the order of the run, and whether memory is limited, and processor time for
+    each file; then tasks.
     """
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    threading.Thread(target=_follow, args=(number,), daemon=True).start()
-    stream = socket.socket(fileno=number).makefile("rwb")
-    with contextlib.suppress(EOFError, OSError):
-        options, isolated = pickle.load(stream)  # noqa: S301  # the process that we belong to
+    messages: SimpleQueue[Any] = SimpleQueue()
+    threading.Thread(target=_follow, args=(incoming, messages), daemon=True).start()
+    given, isolated = messages.get()
+    while True:
+        task = messages.get()
+        if isolated:
+            from lstmconvert.limits import confine  # not every system has limits
+
+            confine()
+        pickle.dump(work.convert(task, given), outgoing)
+        outgoing.flush()
+
+
+def _follow(incoming: BinaryIO, messages: SimpleQueue[Any]) -> None:
+    """Pass on messages, and die when the other side does: nobody waits for an outcome then."""
+    try:
         while True:
-            job, known = pickle.load(stream)  # noqa: S301  # as above
-            if isolated:
-                confine()
-            pickle.dump(one.convert(job, options, known), stream)
-            stream.flush()
-    os._exit(0)
+            messages.put(pickle.load(incoming))  # noqa: S301  # the process that we belong to
+    except BaseException:
+        os._exit(0)
 
 
-def _follow(number: int) -> None:
-    """Die when the other side does: nobody waits for the file that is being converted."""
-    poll = select.poll()
-    poll.register(number, select.POLLHUP)
-    poll.poll()
-    os._exit(1)
+def main() -> NoReturn:
+    """Be a worker that was started as a program, and talks through its input and output."""
+    incoming = sys.stdin.buffer
+    outgoing = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # nothing else gets among the outcomes
+    answer(incoming, outgoing)

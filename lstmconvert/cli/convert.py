@@ -8,38 +8,26 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lstmconvert.cli import options, output
-from lstmconvert.errors import UsageError
+from lstmconvert.containers import table
+from lstmconvert.records import replace
 
 if TYPE_CHECKING:
-    from lstmconvert.targets import Result, Target
-
-#: Options that mean something for some targets only: option -> what it is for.
-_LAYOUTS = "framework layouts (--to torch, flax, …)"
-_ONNX = "ONNX destinations (.onnx)"
-_GATES = "destinations of named arrays (.safetensors, .npz, .onnx, .json)"
-_KERAS = "Keras destinations (.keras, .weights.h5, .h5)"
-_ONNX_OPTIONS = ("fused", "chain", "opset", "state_inputs", "length_input")
-#: Options that may be given more than once.
-_SINGULAR = frozenset({"layers", "stacks"})
-#: Options that contradict each other: the second leaves out what the first asks for.
-_CONTRADICTIONS = (
-    ("with_other", "lstm_only"),
-    ("with_optimizer", "lstm_only"),
-    ("with_other", "layers"),
-    ("with_optimizer", "layers"),
-)
+    from lstmconvert.conversion import Result
+    from lstmconvert.model.model import Model
 
 
 @options.command(
-    "Write the model in SRC to DST, whose suffix names the kind of file: .safetensors or .npz for "
-    "one tensor a gate, .onnx for a graph that runs, .keras, .weights.h5 or .h5 for Keras, .h for "
-    "C; .tflite, .mlmodel, .param, .params, .mat, .msgpack, .eqx and .json are frameworks' own. "
-    "What is written is read back and compared bit for bit before it takes its name.",
+    f"Write the model in SRC to DST, whose suffix names the kind of file: {table.uses()}. Where "
+    "DST is a folder, the file in it is named as SRC. The written file is read back and compared "
+    "bit for bit before it takes its name.",
     "convert model.keras lstm.safetensors --to torch",
     "convert lstm.weights.h5 lstm.keras --config architecture.json",
     "convert model.keras lstm.onnx --length-input",
+    "convert old.h5 new.keras --explain",
+    "convert trained.safetensors new.keras --into model.keras",
+    "convert model.keras folder/ --to torch",
 )
-@click.argument("source", metavar="SRC", type=options.PATH)
+@click.argument("source", metavar="SRC", type=options.SOURCE)
 @options.destination
 @options.conversion
 @click.option(
@@ -47,6 +35,7 @@ _CONTRADICTIONS = (
     "layers",
     metavar="NAME",
     multiple=True,
+    shell_complete=options.completed("layers"),
     help="Convert this layer alone. May be given more than once.",
 )
 @click.option(
@@ -57,84 +46,97 @@ _CONTRADICTIONS = (
     help="For framework layouts: the layers a and b, which follow one another, become one of "
     "several layers (PyTorch's num_layers). May be given more than once.",
 )
+@click.option(
+    "--into",
+    metavar="FILE",
+    type=options.PATH,
+    help="Write the weights of SRC into the layers of this file, and all else of it as it is: DST "
+    "is FILE with other weights.",
+)
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Write nothing, and print what would be written, kept, changed, left out and assumed. "
+    "Without DST: for a file of the usual kind in this folder.",
+)
 @options.as_json
 @options.isolate
+@options.fetched("source")
 def command(
-    source: Path,
-    destination: Path,
-    from_layout: str | None,
-    as_json: bool,
-    **given: Any,
+    source: Path, destination: Path | str, as_json: bool, explain: bool, **given: Any
 ) -> None:
-    from lstmconvert import api, targets
+    from lstmconvert.errors import UnsupportedByTarget
 
-    check(targets.target_of(destination, given["layout"]), destination, given)
-    result = api.convert(
-        source,
-        destination,
-        from_layout=from_layout,
-        **given,
+    named = str(click.get_current_context().params["source"])
+    try:
+        if explain:
+            _explain(source, destination, named, as_json=as_json, **given)
+            return
+        with output.progress():
+            model, result = _converted(source, destination, named, given)
+    except UnsupportedByTarget as error:
+        from lstmconvert.checks import explanation  # rarely needed: start-up is faster without
+
+        # Of a whole model another layer may be what stops it, and of an era the file's Keras.
+        if not (given["whole"] or given["era"]):
+            explanation.point_out(error, source, **given)
+        raise
+    output.detail(
+        f"opened {named}: {table.title_of(model.source.container)}, "
+        f"Keras {model.source.keras_version or 'of a version that it does not say'}, "
+        f"layout {model.layout}"
+    )
+    output.detail(
+        f"as {table.title_of(result.container)}, layout {result.layout}: {', '.join(result.layers)}"
     )
     for text in result.warnings:
         output.warning(text)
+    for text in result.notes:
+        output.note(text)
     if as_json:
-        output.as_json(_json(result))
+        output.as_json(result.to_json())
     else:
-        output.done(_summary(result))
+        output.done(result.summary)
 
 
-def check(target: Target, destination: Path, given: dict[str, Any]) -> None:
-    """Raise `UsageError` for an option that means nothing here, or contradicts another."""
-    is_keras, is_onnx = target.is_keras, target.container == "onnx"
-    is_framework = not is_keras and (given["layout"] or target.default) != "gates"
-    for option, purpose, fits in (
-        *((option, _ONNX, is_onnx) for option in _ONNX_OPTIONS),
-        ("bare", _LAYOUTS, is_framework),
-        ("stacks", _LAYOUTS, is_framework),
-        ("with_other", _GATES, not is_keras),
-        ("rescale_hard_sigmoid", _KERAS, is_keras),
-    ):
-        if given.get(option) not in (None, False, ()) and not fits:
-            raise UsageError(f"{_flag(option)} is for {purpose}", found=destination)
-    for wanted, other in _CONTRADICTIONS:
-        if given.get(wanted) and given.get(other):
-            raise UsageError(f"{_flag(wanted)} and {_flag(other)} contradict each other")
+def _converted(
+    source: Path, destination: Path | str, named: str, given: dict[str, Any]
+) -> tuple[Model, Result]:
+    """Convert a file, and send what was made where the destination is a URL.
+
+    Args:
+        source: the file on this machine.
+        destination: a path, or a URL.
+        named: what the user called the source.
+        given: the options.
+    """
+    from lstmconvert import api
+
+    if isinstance(destination, Path):
+        return api.converted(source, destination, **given)
+    from lstmconvert.bulk import ends
+
+    force, dry = given["force"], given["dry_run"]
+    with ends.going_to(destination, source=named, force=force, dry=dry) as sending:
+        model, result = api.converted(source, sending.path, **given)
+        sending.send(result.files if result.written else ())
+        return model, replace(result, url=destination)
 
 
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}" if name not in _SINGULAR else f"--{name[:-1]}"
+def _explain(
+    source: Path, destination: Path | str, named: str, *, as_json: bool, **given: Any
+) -> None:
+    from lstmconvert.checks import explanation
 
+    if isinstance(destination, Path):
+        report = explanation.explain(source, destination, **given)
+    else:
+        from lstmconvert.bulk import ends
 
-def _json(result: Result) -> dict[str, Any]:
-    return {
-        "version": 1,
-        "destination": str(result.destination),
-        "container": result.container,
-        "layout": result.layout,
-        "layers": list(result.layers),
-        "tensors": result.tensors,
-        "whole_model": result.whole_model,
-        "all_weights": result.all_weights,
-        "losses": list(result.losses),
-        "warnings": list(result.warnings),
-        "written": result.written,
-    }
-
-
-def _summary(result: Result) -> str:
-    from lstmconvert.cli.shapes import counted
-
-    verb = "wrote" if result.written else "would write"
-    layers = counted(len(result.layers), "LSTM layer")
-    what = f"{counted(result.tensors, 'tensor')}, {layers}"
-    if result.layout == "keras":
-        what += _extent(result)
-    return f"{verb} {result.destination}: {what}"
-
-
-def _extent(result: Result) -> str:
-    if result.whole_model and result.container != "weights.h5":
-        return ", the whole model"
-    if result.all_weights:
-        return ", all weights of the model"
-    return " alone, not the whole model"
+        with ends.going_to(destination, source=named, force=True, dry=True) as sending:
+            report = explanation.explain(source, sending.path, **given)
+            report = replace(report, result=replace(report.result, url=destination))
+    if as_json:
+        output.as_json(report.to_json())
+    else:
+        report.show(output)

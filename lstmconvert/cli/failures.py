@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
 
@@ -18,7 +20,7 @@ from lstmconvert.cli import INTERRUPTED, output
 
 #: Exit codes: what was asked is done, or the things are equal; a finding; trouble.
 DONE, FINDING, TROUBLE = 0, 1, 2
-#: What shells report of a process that SIGPIPE ended.
+#: The exit code that shells report of a process that SIGPIPE ended.
 PIPE_CLOSED = 141
 
 DEBUG = "LSTMCONVERT_DEBUG"
@@ -27,8 +29,11 @@ DEBUG = "LSTMCONVERT_DEBUG"
 _HINTS: tuple[tuple[type[BaseException], str], ...] = (
     (errors.UnknownLayer, "lstmconvert inspect lists the layers of a file"),
     (errors.UsageError, "--help shows how the command is used"),
-    (errors.NoLSTM, "only LSTM layers are read; is it the right file?"),
-    (errors.NotAModel, "give a file that Keras saved, or a per-gate file that lstmconvert wrote"),
+    (
+        errors.NoLSTM,
+        "is it the right file? A whole Keras model without an LSTM goes to .keras, .h5 and .onnx",
+    ),
+    (errors.NotAModel, "lstmconvert formats lists the kinds of files that are read"),
     (errors.CorruptFile, "save, copy or download the file again"),
     (errors.DestinationError, "choose another destination"),
     (errors.UnknownOption, "supply it with --config FILE or --set [LAYER.]OPTION=VALUE"),
@@ -38,10 +43,23 @@ _HINTS: tuple[tuple[type[BaseException], str], ...] = (
 )
 
 
+class NoSuchCommand(click.UsageError):
+    """The first word is none of the commands. Before version 8.4 click has no such error.
+
+    Fields beside those of click: `possibilities`, the commands that are spelled much like it.
+    """
+
+    def __init__(self, name: str, known: Iterable[str], context: click.Context) -> None:
+        from difflib import get_close_matches  # only for the hint
+
+        super().__init__(f"No such command {name!r}.", context)
+        self.possibilities = get_close_matches(name, list(known))
+
+
 def report(failure: BaseException) -> int:
     """Say what went wrong in one line and what to do next in another; return the exit code."""
     if isinstance(failure, (KeyboardInterrupt, click.Abort)):
-        output.done("lstmconvert: interrupted")
+        output.trace("lstmconvert: interrupted")
         return INTERRUPTED
     if isinstance(failure, click.UsageError):
         _usage(failure)
@@ -49,10 +67,9 @@ def report(failure: BaseException) -> int:
     if os.environ.get(DEBUG):
         lines = "".join(traceback.format_exception(failure)).splitlines()
         for line in lines:
-            output.done(line)
+            output.trace(line)
     text, hint = _explained(failure)
-    output.error(text)
-    output.hint(hint)
+    output.error(text, hint)
     return TROUBLE
 
 
@@ -66,9 +83,9 @@ def quiet() -> None:
         if not _is_h5pys(trace):
             excepthook(kind, error, trace)
 
-    def on_unraisable(found: Any) -> None:
-        if not _is_h5pys(found.exc_traceback):
-            unraisablehook(found)
+    def on_unraisable(unraisable: Any) -> None:
+        if not _is_h5pys(unraisable.exc_traceback):
+            unraisablehook(unraisable)
 
     sys.excepthook, sys.unraisablehook = on_error, on_unraisable
 
@@ -111,11 +128,21 @@ def _usage(failure: click.UsageError) -> None:
     close = getattr(failure, "possibilities", None)
     if isinstance(failure, click.NoSuchOption) and close:
         hint = f"did you mean {' or '.join(close)}?"
-    elif isinstance(failure, click.exceptions.NoSuchCommand):
+    elif isinstance(failure, NoSuchCommand):
         hint = f"did you mean {' or '.join(close)}?" if close else hint
+    kind = failure.param.type if isinstance(failure, click.BadParameter) and failure.param else None
+    if isinstance(kind, click.Choice):
+        hint = _close_choice(failure.message, kind) or hint
     message = getattr(failure, "message", str(failure))
-    output.error(_lowered(message if close else failure.format_message()))
-    output.hint(hint)
+    if isinstance(failure, click.NoSuchOption):
+        message = f"no such option {failure.option_name!r}"  # click's own differs by its version
+    output.error(_lowered(message if close else failure.format_message()), hint)
+
+
+def _close_choice(message: str, kind: click.Choice[str]) -> str | None:
+    """Return the hint that names the choice which is spelled much like the value in a message."""
+    quoted = re.match(r"'(.*?)' is not", message)
+    return errors.close_to(quoted[1], map(str, kind.choices)) if quoted else None
 
 
 def _lowered(text: str) -> str:

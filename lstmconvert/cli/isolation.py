@@ -1,8 +1,11 @@
 """`--isolate`: the work is done in a child process with limits, whose death is one typed error.
 
-A file that overruns a buffer of the HDF5 library, or has it allocate or loop without end, takes the
-child down. The parent parses nothing: it waits, passes on what the child said, and removes what the
-child may have left beside the destination.
+A file that overruns a buffer of a C library, or has it allocate or loop without end, takes the
+child down. The parent parses nothing: it waits, passes on the child's output, and removes what the
+child may have left next to the destination.
+
+The child is a fork of this process. Where there is no fork (Windows) it runs the same command
+again, and its time is all that is limited, by the clock.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import contextlib
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,12 +22,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from lstmconvert import limits, writing
-from lstmconvert.confinement import confine
-from lstmconvert.errors import CorruptFile, LimitExceeded, LSTMConvertError, UsageError
+import click
+
+from lstmconvert import limits
+from lstmconvert.errors import CorruptFile, LimitExceeded, LSTMConvertError
+from lstmconvert.files import writing
+from lstmconvert.limits import confine
 
 Done = TypeVar("Done")
 
+#: Beyond it, Windows says which exception ended a process.
+_LARGEST_CODE = 255
 #: How long a child may take to tidy up after an interrupt that it heard of itself.
 _GRACE_SECONDS = 2.0
 
@@ -41,32 +50,60 @@ def run(work: Callable[[], Done], sources: str, destination: Path | None = None)
     Raises:
         CorruptFile: the child died of a signal.
         LimitExceeded: it ran out of the memory or of the processor time that it may use.
-        UsageError: this system has no `fork`, or no limits.
     """
-    if not hasattr(os, "fork"):
-        raise UsageError("--isolate needs fork and setrlimit, which this system does not have")
     sys.stdout.flush()
     sys.stderr.flush()
     with tempfile.TemporaryFile() as talk:
-        child = os.fork()
-        if not child:
-            return _limited(work, talk, sources)
-        code = os.waitstatus_to_exitcode(_waited(child))
-        if code >= 0:
+        if hasattr(os, "fork"):
+            child = os.fork()
+            if not child:
+                return _limited(work, talk, sources)
+            code = os.waitstatus_to_exitcode(_waited(child))
+        else:
+            code = _run_again(talk, sources)
+        if 0 <= code <= _LARGEST_CODE:
             _pass_on(talk)
             return code
     if destination is not None:
         writing.remove_stale(destination)
-    raise _death(-code, sources)
+    raise _death(code, sources)
 
 
 def _limited(work: Callable[[], Done], talk: BinaryIO, sources: str) -> Done:
     os.dup2(talk.fileno(), sys.stderr.fileno())
-    confine()
+    if not confine():
+        _warn("memory")
     try:
         return work()
     except MemoryError:
         raise _too_large(limits.ISOLATED_BYTES, sources, "not enough memory") from None
+
+
+def _warn(what: str) -> None:
+    from lstmconvert.cli import output
+
+    output.warning(f"--isolate: this system does not limit the {what} of a process")
+
+
+def _run_again(talk: BinaryIO, sources: str) -> int:
+    """Run the command in a new process, without `--isolate`; return its exit code."""
+    arguments = click.get_current_context().find_root().obj
+    command = [sys.executable, "-m", "lstmconvert"]
+    command += [argument for argument in arguments if argument != "--isolate"]
+    _warn("memory")
+    seconds = limits.ISOLATED_SECONDS.value
+    with subprocess.Popen(command, stderr=talk) as child:  # noqa: S603  # it is this command
+        try:
+            return child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            child.terminate()
+            duration = f"not done after {seconds} seconds"
+            raise _too_large(limits.ISOLATED_SECONDS, sources, duration) from None
+        except KeyboardInterrupt:  # a terminal tells the child as well
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(_GRACE_SECONDS)
+            child.terminate()
+            raise
 
 
 def _waited(child: int) -> int:
@@ -95,13 +132,14 @@ def _pass_on(talk: BinaryIO) -> None:
         sys.stderr.flush()
 
 
-def _death(number: int, sources: str) -> LSTMConvertError:
-    if number == getattr(signal, "SIGXCPU", None):
+def _death(code: int, sources: str) -> LSTMConvertError:
+    number = -code
+    if number > 0 and number == getattr(signal, "SIGXCPU", None):
         return _too_large(limits.ISOLATED_SECONDS, sources, "out of processor time")
     try:
         name = signal.Signals(number).name
     except ValueError:
-        name = f"signal {number}"
+        name = f"signal {number}" if number > 0 else f"exit code {code:#x}"
     if name == "SIGKILL":  # by the system when memory runs out
         return _too_large(limits.ISOLATED_BYTES, sources, "killed, perhaps for want of memory")
     return CorruptFile(

@@ -7,14 +7,15 @@ import gc
 import os
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
 import click
 
-import lstmconvert
-from lstmconvert.cli import failures
+from lstmconvert import __version__
+from lstmconvert.cli import COMPLETE, failures, output
 
 #: Command -> one line of help, so that the list of commands imports none of them.
 COMMANDS = {
@@ -23,7 +24,10 @@ COMMANDS = {
     "batch": "Convert many files: folders and globs, resumable, in parallel.",
     "diff": "Tell whether two files hold the same layers, bit for bit.",
     "verify": "Run two files, or two engines, on the same input, and compare the outputs.",
+    "view": "Make a page to look at: gates, units, two files, an input over time.",
     "formats": "List the frameworks' layouts: what each keeps, changes and cannot express.",
+    "guide": "Show a page of the guide.",
+    "completion": "Print what makes bash, zsh or fish complete names and values.",
 }
 
 _EPILOG = """\b
@@ -52,8 +56,10 @@ class Program(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        if ctx.resilient_parsing and args[0] not in COMMANDS:
+            return None, None, args  # the shell asks for completions: it is not a mistake yet
         if args[0] not in COMMANDS and not args[0].startswith("-"):
-            raise click.exceptions.NoSuchCommand(args[0], possibilities=COMMANDS, ctx=ctx)
+            raise failures.NoSuchCommand(args[0], COMMANDS, ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(
@@ -63,6 +69,18 @@ class Program(click.Group):
     ) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except KeyboardInterrupt:
+            raise click.Abort from None  # as in `invoke`
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -80,11 +98,22 @@ class Program(click.Group):
 
     def _run(self, args: Sequence[str] | None, extra: dict[str, Any]) -> int:
         failures.quiet()
+        output.speak(output.Level.NORMAL)
+        started = time.perf_counter()
+        given = list(sys.argv[1:] if args is None else args)  # as `--isolate` may need them again
         try:
-            code = super().main(args, "lstmconvert", **(extra | {"standalone_mode": False}))
+            code = super().main(
+                given,
+                "lstmconvert",
+                complete_var=COMPLETE,
+                **(extra | {"standalone_mode": False, "obj": given}),
+            )
             sys.stdout.flush()
-        except (BrokenPipeError, SystemExit):
-            # The reader has what it wanted. Outside its standalone mode click exits for this alone.
+            output.detail(_costs(started))
+        except (BrokenPipeError, SystemExit) as end:
+            if isinstance(end, SystemExit) and COMPLETE in os.environ:
+                return int(end.code or 0)
+            # The reader wants no more. Outside its standalone mode click exits for this alone.
             _drop_output()
             return failures.PIPE_CLOSED
         except (Exception, KeyboardInterrupt) as failure:
@@ -97,6 +126,22 @@ class Program(click.Group):
         return code if isinstance(code, int) else failures.DONE
 
 
+def _costs(started: float) -> str:
+    """Say what a run took, and of which version it was.
+
+    Args:
+        started: the clock `time.perf_counter` when it began.
+    """
+    text = f"lstmconvert {__version__}: {time.perf_counter() - started:.2f} s"
+    with contextlib.suppress(ImportError):  # Windows lacks the module
+        import resource
+
+        # Bytes on macOS, kilobytes elsewhere (getrusage(2)).
+        unit = 1 if sys.platform == "darwin" else 1024
+        text += f", {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6:.0f} MB"
+    return text
+
+
 def _drop_output() -> None:
     """Send what is left in the buffer of stdout nowhere, so that it does not raise at exit."""
     with contextlib.suppress(OSError, ValueError):
@@ -104,7 +149,7 @@ def _drop_output() -> None:
 
 
 @click.group(cls=Program, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(lstmconvert.__version__, message="lstmconvert %(version)s")
+@click.version_option(__version__, message="lstmconvert %(version)s")
 def program() -> None:
     """LSTM weights of Keras files as named gates: look, convert, compare. Bit for bit."""
 
@@ -134,7 +179,7 @@ def _is_all_done() -> bool:
 
 
 def _leave(code: int) -> NoReturn:
-    """End at once. To take every module apart first lasts a tenth of a small conversion."""
+    """End at once. Python's orderly end would take a tenth of a small conversion's time."""
     if "lstmconvert.bulk.server" in sys.modules:
         from lstmconvert.bulk import server
 

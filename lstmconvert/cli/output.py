@@ -1,29 +1,46 @@
 """The one sink of the command line: data to stdout, talk to stderr, nothing else prints.
 
 Names come from files, so every text is made printable here: no control character of a file reaches
-a terminal. What a stream cannot encode is spelled in ASCII.
+a terminal. Characters that a stream cannot encode are spelled in ASCII.
 """
 
 from __future__ import annotations
 
-import io
+import contextlib
 import json
 import math
 import os
 import shutil
 import sys
-import textwrap
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from enum import IntEnum
 from typing import Any, TextIO
 
 import click
 
+from lstmconvert.checks import page
 from lstmconvert.errors import printable
 
-#: The columns of a pipe's prose, and of a terminal that does not tell.
-WIDTH = 80
-#: No word that is shorter is broken by a narrow terminal.
-_LEAST = 8
+
+class Level(IntEnum):
+    """How much is printed in addition to the answer: `-q`, neither, `-v`."""
+
+    QUIET = 0
+    NORMAL = 1
+    VERBOSE = 2
+
+
+#: How much this run tells. It is of the process, as its terminal is.
+_level = Level.NORMAL
+
+
+def speak(level: Level) -> None:
+    """Set how much is told from here on."""
+    global _level
+    _level = level
+
+
 _ASCII = {"×": "x", "·": "*", "→": "->", "…": "...", "≠": "!="}
 
 
@@ -40,21 +57,15 @@ def paragraph(
     Args:
         text: the sentence.
         indent: blanks before each line.
-        label: stands before the first line.
+        label: put before the first line.
         hang: blanks before the text, in place of the label, on each further line.
         bold: for headings.
     """
-    margin = " " * indent
-    lines = textwrap.wrap(
-        printable(text),
-        max(_width(sys.stdout) or WIDTH, 20 + indent + hang),
-        initial_indent=margin + label.ljust(hang),
-        subsequent_indent=margin + " " * hang,
-        break_long_words=False,
-        break_on_hyphens=False,
+    lines = page.wrapped(
+        text, _width(sys.stdout) or page.WIDTH, indent=indent, label=label, hang=hang
     )
-    for wrapped in lines:
-        _write(sys.stdout, wrapped, {"bold": True} if bold else {})
+    for each in lines:
+        _write(sys.stdout, each, {"bold": True} if bold else {})
 
 
 def as_json(value: Any) -> None:
@@ -62,29 +73,63 @@ def as_json(value: Any) -> None:
     click.echo(json.dumps(_finite(value), indent=2, allow_nan=False))
 
 
+def plain(text: str) -> None:
+    """Print lines of data that are ours, as they are."""
+    click.echo(_encodable(text.rstrip("\n"), sys.stdout))
+
+
+def markdown(text: str) -> None:
+    """Print a page of the guide: laid out on a terminal, as it is in a pipe."""
+    if not _is_terminal(sys.stdout):
+        plain(text)
+        return
+    from rich.console import Console  # imported late: it takes as long as a small conversion
+    from rich.markdown import Markdown
+
+    console = Console(color_system="auto" if _coloured(sys.stdout) else None, width=width())
+    console.print(Markdown(text, hyperlinks=False))
+
+
+def detail(text: str) -> None:
+    """Say what only `-v` asks for."""
+    _talk(Level.VERBOSE, printable(text), {"dim": True})
+
+
 def note(text: str) -> None:
     """Say something that the user did not ask for."""
-    _write(sys.stderr, f"note: {printable(text)}", {})
+    _talk(Level.NORMAL, f"note: {printable(text)}", {})
 
 
 def done(text: str) -> None:
     """Say what was done."""
-    _write(sys.stderr, printable(text), {})
+    _talk(Level.NORMAL, printable(text), {})
 
 
 def warning(text: str) -> None:
     """Warn."""
-    _write(sys.stderr, f"warning: {printable(text)}", {"fg": "yellow"})
-
-
-def error(text: str) -> None:
-    """Say in one line what went wrong."""
-    _write(sys.stderr, f"lstmconvert: error: {printable(text)}", {"fg": "red"})
+    _talk(Level.NORMAL, f"warning: {printable(text)}", {"fg": "yellow"})
 
 
 def hint(text: str) -> None:
-    """Say in one line what to do next."""
-    _write(sys.stderr, f"hint: {printable(text)}", {})
+    """Say in one line what to do next, where nothing went wrong."""
+    _talk(Level.NORMAL, f"hint: {printable(text)}", {})
+
+
+def error(text: str, hint: str | None = None) -> None:
+    """Say in one line what went wrong, and in another what to do next."""
+    _talk(Level.QUIET, f"lstmconvert: error: {printable(text)}", {"fg": "red"})
+    if hint is not None:
+        _talk(Level.QUIET, f"hint: {printable(hint)}", {})
+
+
+def trace(text: str) -> None:
+    """Print a line of a traceback, or that the user ended the run."""
+    _talk(Level.QUIET, printable(text), {})
+
+
+def _talk(least: Level, text: str, style: dict[str, Any]) -> None:
+    if _level >= least:
+        _write(sys.stderr, text, style)
 
 
 def table(
@@ -94,67 +139,72 @@ def table(
     right: Sequence[int] = (),
     indent: int = 2,
 ) -> None:
-    """Print rows as aligned columns: wrapped to fit a terminal, at natural width in a pipe.
-
-    Columns are wrapped between words. Only words longer than `_LEAST` are broken, where they must.
-
-    Args:
-        rows: the cells.
-        header: the columns' names; none by default.
-        right: the indices of right-aligned columns.
-        indent: blanks before each line.
-    """
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    def cell(text: str) -> Text:
-        return Text(_encodable(printable(text), sys.stdout))
-
-    width = _width(sys.stdout)
-    drawn = Table(box=None, show_header=bool(header), pad_edge=False, header_style="dim")
-    drawn.padding = (0, 2, 0, 0)
-    for index, size in enumerate(_column_widths(rows, header, width and width - indent)):
-        drawn.add_column(
-            cell(header[index]) if header else "",
-            justify="right" if index in right else "left",
-            width=size,
-            overflow="fold",
-        )
-    for row in rows:
-        drawn.add_row(*map(cell, row))
-    console = Console(
-        file=io.StringIO(),
-        width=100_000,  # the columns have widths of their own
-        force_terminal=_coloured(sys.stdout),
-        color_system="standard" if _coloured(sys.stdout) else None,
-        legacy_windows=False,
+    """Print a table: wrapped to fit a terminal, at natural width in a pipe. See `Page.table`."""
+    lines = page.drawn(
+        [[_encodable(text, sys.stdout) for text in row] for row in rows],
+        header=[_encodable(text, sys.stdout) for text in header],
+        right=right,
+        indent=indent,
+        width=_width(sys.stdout),
+        coloured=_coloured(sys.stdout),
     )
-    with console.capture() as capture:
-        console.print(drawn)
-    for text in capture.get().splitlines():
-        click.echo((" " * indent + text).rstrip(), color=_coloured(sys.stdout))
+    for each in lines:
+        click.echo(each, color=_coloured(sys.stdout))
 
 
-def _column_widths(
-    rows: Sequence[Sequence[str]], header: Sequence[str], room: int | None
-) -> list[int]:
-    """Return how wide each column is: as its longest text, and where that is too much for the
-    room, the widest give way, down to their longest words, and then the longest words. In a pipe
-    nothing is wrapped, so that a name stays in one piece for grep."""
-    from rich.cells import cell_len
+class _Bar:
+    """A bar with the time that is left, on a terminal: drawn once the work takes a second."""
 
-    listed = [*rows, header] if header else rows
-    columns = [[printable(t) for t in texts] for texts in zip(*listed, strict=True)]
-    widths = [max(map(cell_len, texts)) for texts in columns]
-    words = [max(cell_len(word) for text in texts for word in text.split(" ")) for texts in columns]
-    while room is not None and sum(widths) + 2 * (len(widths) - 1) > room:
-        slack = [index for index, size in enumerate(widths) if size > words[index]]
-        widest = max(slack or range(len(widths)), key=widths.__getitem__)
-        if widths[widest] <= (0 if slack else _LEAST):
-            break
-        widths[widest] -= 1
-    return widths
+    PATIENCE_SECONDS = 1.0
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._total = self._done = 0
+        self._bar: Any = None
+
+    def expect(self, size: int) -> None:
+        self._total += size
+        self._draw()
+
+    def advance(self, size: int) -> None:
+        self._done += size
+        self._draw()
+
+    def _draw(self) -> None:
+        if self._bar is None:
+            if time.monotonic() - self._began < self.PATIENCE_SECONDS:
+                return
+            # imported late: what takes less than a second needs none of it
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
+
+            console = Console(stderr=True, no_color=bool(os.environ.get("NO_COLOR")))
+            columns = (BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+            self._bar = Progress(*columns, console=console, transient=True)
+            self._task = self._bar.add_task("")
+            self._bar.start()
+        total = max(self._total, self._done)
+        self._bar.update(self._task, total=total, completed=self._done)
+
+    def end(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[None]:
+    """Show how far what is done meanwhile is, and the time that is left, on a terminal."""
+    if is_quiet() or not _is_terminal(sys.stderr):
+        yield
+        return
+    from lstmconvert.tensors.progress import watched
+
+    bar = _Bar()
+    try:
+        with watched(bar):
+            yield
+    finally:
+        bar.end()
 
 
 def _write(stream: TextIO, text: str, style: dict[str, Any]) -> None:
@@ -163,9 +213,21 @@ def _write(stream: TextIO, text: str, style: dict[str, Any]) -> None:
     click.echo(click.style(text, **style) if coloured and style else text, stream, color=coloured)
 
 
+def is_quiet() -> bool:
+    """Whether only the answer is asked for."""
+    return _level == Level.QUIET
+
+
+def width() -> int:
+    """Return the columns of the terminal that data goes to; of a pipe 80."""
+    return _width(sys.stdout) or page.WIDTH
+
+
 def _coloured(stream: TextIO) -> bool:
-    # https://no-color.org: set and not empty means no colour.
-    return _is_terminal(stream) and not os.environ.get("NO_COLOR")
+    # https://no-color.org and https://force-color.org: set and not empty.
+    if os.environ.get("NO_COLOR"):
+        return False
+    return _is_terminal(stream) or bool(os.environ.get("FORCE_COLOR"))
 
 
 def _is_terminal(stream: TextIO) -> bool:
@@ -173,7 +235,7 @@ def _is_terminal(stream: TextIO) -> bool:
 
 
 def _width(stream: TextIO) -> int | None:
-    return shutil.get_terminal_size((WIDTH, 24)).columns if _is_terminal(stream) else None
+    return shutil.get_terminal_size((page.WIDTH, 24)).columns if _is_terminal(stream) else None
 
 
 def _encodable(text: str, stream: TextIO) -> str:

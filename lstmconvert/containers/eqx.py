@@ -1,6 +1,6 @@
 """Equinox's `.eqx`: the leaves of a tree as `.npy` arrays, one after another, without names.
 
-(equinox/_serialisation.py, `tree_serialise_leaves`.) Before them may stand a line of JSON, where
+(equinox/_serialisation.py, `tree_serialise_leaves`.) A line of JSON may precede them, where
 Equinox's documentation has people keep how to build the tree; it is stepped over. Three or two
 arrays that have the shapes of an `equinox.nn.LSTMCell`'s leaves are one: `weight_ih` (4 units,
 inputs), `weight_hh` (4 units, units), `bias` (4 units,). A cell's name is its number, where there
@@ -10,32 +10,34 @@ are several.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 
-from lstmconvert import limits, npy
-from lstmconvert.dtypes import dtype_of
+from lstmconvert import limits
+from lstmconvert.containers.modules import Arrays, Writing
+from lstmconvert.containers.opened import Opened
 from lstmconvert.errors import CorruptFile, UnsupportedByTarget
-from lstmconvert.files import Window
-from lstmconvert.tensors import SourceFile, Tensor
+from lstmconvert.files import npy
+from lstmconvert.files.opening import Window
+from lstmconvert.tensors.dtypes import dtype_of
+from lstmconvert.tensors.tensor import SourceFile, Tensor
 
 _KEYS = ("weight_ih", "weight_hh", "bias")
-#: A line of JSON is looked for in so many bytes.
+#: A line of JSON is looked for in this number of bytes.
 _LINE_BYTES = 1 << 20
 #: NumPy has no name for bfloat16: it is written as raw bytes of two (jax.numpy.save).
 _RAW, _BFLOAT16 = ("<V2", "|V2"), "bfloat16"
 
 
-def read(source: SourceFile) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read(file: Opened) -> Arrays:
     """Read a file's arrays: a cell's as `<number>.weight_ih`, others' by their number.
 
     Raises:
         CorruptFile, LimitExceeded: it is not of this format.
     """
-    leaves = _leaves(source)
+    leaves = _leaves(file.source)
     cells: list[dict[str, Tensor]] = []
     others: dict[str, Tensor] = {}
     start = 0
@@ -47,9 +49,9 @@ def read(source: SourceFile) -> tuple[dict[str, Tensor], dict[str, str]]:
             others[f"leaf.{start}"] = leaves[start]
         start += count or 1
     if len(cells) == 1:
-        return {**cells[0], **others}, {}
+        return Arrays({**cells[0], **others}, {})
     named = {f"{number}.{key}": t for number, cell in enumerate(cells) for key, t in cell.items()}
-    return {**named, **others}, {}
+    return Arrays({**named, **others}, {})
 
 
 def _leaves(source: SourceFile) -> list[Tensor]:
@@ -93,15 +95,13 @@ def _cell(leaves: list[Tensor]) -> int:
     return 3 if shapes[2:] == [(rows,)] else 2
 
 
-def write(
-    path: Path, tensors: Mapping[str, Tensor], texts: Callable[[], Mapping[str, str]]
-) -> None:
-    """Write one cell, which `tree_deserialise_leaves` reads. The arguments: `safetensors.write`.
+def write(path: Path, content: Writing) -> None:
+    """Write one cell, which `tree_deserialise_leaves` reads.
 
     Raises:
-        UnsupportedByTarget: it is more than one cell: there are no names to tell them apart.
+        UnsupportedByTarget: it is more than one cell: the format has no names for them.
     """
-    texts()
+    tensors = content.tensors
     if not set(tensors) <= set(_KEYS):
         raise UnsupportedByTarget(
             "an .eqx has no names: it holds one cell here, without a name before its arrays",
@@ -112,7 +112,7 @@ def write(
             expected=", ".join(_KEYS),
             hint="give --bare, and one layer of one direction with --layer",
         )
-    with open(path, "xb") as file:
+    with open(path, "wb") as file:
         for key in (key for key in _KEYS if key in tensors):
             # Into a file itself, NumPy writes past Python, and a full disk goes unseen.
             sink = SimpleNamespace(write=file.write)

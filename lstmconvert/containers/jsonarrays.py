@@ -2,7 +2,8 @@
 
     {"format": "pt", "lstmconvert": {…}, "tensors": {name: {"dtype", "shape", "data": […]}}}
 
-A bare object of nested lists, `{name: […]}`, as RTNeural takes PyTorch's state_dict, is read too.
+A bare object of nested lists, `{name: […]}`, as RTNeural takes PyTorch's state_dict, is read too,
+and one of Keras's arrays by layer, `{layer: {"kernel:0": […]}}`, as a plug-in of SmartAmp takes it.
 
 `data` is nested like the shape. A number is written so that it reads back bit for bit; what JSON
 does not have (NaN, infinity) is a text of its bits, `"0x7fc00000"`.
@@ -11,58 +12,58 @@ does not have (NaN, infinity) is a text of its bits, `"0x7fc00000"`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lstmconvert import files, limits, metadata
-from lstmconvert.dtypes import FLOATS, Array, bits, dtype_of
+from lstmconvert import limits
+from lstmconvert.containers.modules import Arrays, Writing
+from lstmconvert.containers.opened import Opened
 from lstmconvert.errors import CorruptFile, UnsupportedByTarget
-from lstmconvert.jsontext import Json, JsonObject, canonical, parse_object
-from lstmconvert.tensors import ArrayTensor, SourceFile, Tensor
+from lstmconvert.files.jsontext import Json, JsonObject, canonical, parse_object
+from lstmconvert.pergate import metadata
+from lstmconvert.tensors.dtypes import FLOATS, Array, bits, dtype_of
+from lstmconvert.tensors.tensor import ArrayTensor, Tensor
 
 TENSORS, FORMAT = "tensors", "format"
 #: Beyond this float64 leaves integers out.
 EXACT = 1 << 53
 
 
-def looks_like(value: Json) -> bool:
-    """Whether a JSON value is of this container."""
-    if not isinstance(value, dict):
-        return False
-    return isinstance(value.get(TENSORS), dict) or _is_plain(value)
-
-
-def _is_plain(value: JsonObject) -> bool:
-    return bool(value) and all(
-        isinstance(x, list) and x and isinstance(x[0], (int, float, list)) for x in value.values()
-    )
-
-
-def read(source: SourceFile) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read(file: Opened) -> Arrays:
     """Read a file's arrays and its metadata.
 
     Raises:
         CorruptFile, LimitExceeded: it is not of this format, or too large.
     """
-    return from_value(parse_object(files.whole_text(source), source.path), source.path)
-
-
-def from_value(value: JsonObject, where: object) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read arrays and metadata from a parsed text. Raises as `read`."""
+    value, where = file.json, file.path
+    if not isinstance(value, dict):
+        raise CorruptFile("not an object of arrays", where=where)
     if TENSORS not in value:
-        return {name: tensor_of(data, f"{where}: {name}") for name, data in value.items()}, {}
+        tensors = {name: tensor_of(data, f"{where}: {name}") for name, data in _flat_names(value)}
+        return Arrays(tensors, {})
     texts = {}
     if metadata.KEY in value:
         texts[metadata.KEY] = canonical(value[metadata.KEY])
     if isinstance(value.get(FORMAT), str):
         texts[FORMAT] = value[FORMAT]
-    return {
+    tensors = {
         name: ArrayTensor(_array(item, f"{where}: {name}"))
         for name, item in value[TENSORS].items()
-    }, texts
+    }
+    return Arrays(tensors, texts)
+
+
+def _flat_names(value: JsonObject) -> Iterator[tuple[str, Json]]:
+    """Yield `layer.kernel` for `{layer: {"kernel:0": …}}`, and plain names as they are."""
+    for name, data in value.items():
+        if isinstance(data, dict):
+            inner = ((f"{name}.{key.partition(':')[0]}", item) for key, item in data.items())
+            yield from inner
+        else:
+            yield name, data
 
 
 def _array(item: Json, where: str) -> Array:
@@ -90,7 +91,7 @@ def tensor_of(data: Json, where: str) -> Tensor:
     """Return nested lists of numbers as float32; as float64 if that would round one.
 
     Raises:
-        CorruptFile: the lists are of unlike lengths, or hold something else.
+        CorruptFile: the lists have different lengths, or hold something else.
     """
     shape: list[int] = []
     inner = data
@@ -109,6 +110,23 @@ def tensor_of(data: Json, where: str) -> Tensor:
     return ArrayTensor(narrow if (narrow.astype(np.float64) == wide).all() else wide)
 
 
+def typed(tensor: Tensor, dtype: Json, where: object) -> Tensor:
+    """Return numbers in the dtype that a file of ours states; files of others state none.
+
+    Raises:
+        CorruptFile: it is none, or does not hold every number.
+    """
+    if dtype is None:
+        return tensor
+    wide = tensor.read().astype(np.float64)
+    if dtype in FLOATS:
+        with np.errstate(over="ignore"):
+            narrow = wide.astype(dtype_of(dtype))
+        if (narrow.astype(np.float64) == wide).all():
+            return ArrayTensor(narrow)
+    raise CorruptFile("its dtype does not hold its numbers", where=where, found=str(dtype)[:40])
+
+
 def _flat(data: Json, shape: tuple[int, ...], where: str) -> Iterator[float | str]:
     if not shape:
         if isinstance(data, bool) or not isinstance(data, (int, float, str)):
@@ -118,7 +136,7 @@ def _flat(data: Json, shape: tuple[int, ...], where: str) -> Iterator[float | st
         yield data
         return
     if not isinstance(data, list) or len(data) != shape[0]:
-        raise CorruptFile("its data have not its shape", where=where, expected=str(shape))
+        raise CorruptFile("its data do not have its shape", where=where, expected=str(shape))
     for item in data:
         yield from _flat(item, shape[1:], where)
 
@@ -133,23 +151,20 @@ def _bits_of(text: str, size: int, where: str) -> int:
     return value
 
 
-def write(
-    path: Path, tensors: Mapping[str, Tensor], texts: Callable[[], Mapping[str, str]]
-) -> None:
-    """Write a file. The arguments are those of `safetensors.write`.
+def write(path: Path, content: Writing) -> None:
+    """Write a file.
 
     Raises:
         UnsupportedByTarget: an array that is not of floating-point numbers.
     """
-    texts()
-    items = {name: item(name, tensors[name]) for name in sorted(tensors)}
-    final = texts()
+    items = {name: item(name, content.tensors[name]) for name in sorted(content.tensors)}
+    final = content.metadata()
     value: dict[str, Any] = {TENSORS: items}
     if FORMAT in final:
         value[FORMAT] = final[FORMAT]
     if metadata.KEY in final:
         value[metadata.KEY] = parse_object(final[metadata.KEY], metadata.KEY)
-    with open(path, "x", encoding="utf-8") as file:
+    with open(path, "w", encoding="utf-8") as file:
         file.write(canonical(value))
 
 

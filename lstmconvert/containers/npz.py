@@ -7,46 +7,44 @@ uint16, and the object names those arrays under `bfloat16`.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.lib import format as npy_format
 
-from lstmconvert import limits, metadata, npy
-from lstmconvert.dtypes import Array, dtype_of, little_endian, safetensors_name
+from lstmconvert import limits
+from lstmconvert.containers.modules import Arrays, Writing
+from lstmconvert.containers.opened import Opened
 from lstmconvert.errors import CorruptFile, UnsupportedByTarget
-from lstmconvert.jsontext import canonical, parse_object
-from lstmconvert.keras.zipmembers import ZipMembers
-from lstmconvert.keras.zipwrite import member
-from lstmconvert.tensors import Retyped, SourceFile, Tensor
+from lstmconvert.files import npy
+from lstmconvert.files.jsontext import canonical, parse_object
+from lstmconvert.files.zipmembers import ZipMembers, entry
+from lstmconvert.pergate import metadata
+from lstmconvert.tensors.dtypes import Array, dtype_of, safetensors_name
+from lstmconvert.tensors.streaming import Sums, write_to
+from lstmconvert.tensors.tensor import Retyped, Tensor
 
 METADATA = "__metadata__"
 BFLOAT16 = "bfloat16"
 _SUFFIX = ".npy"
 
 
-def opened(
-    source: SourceFile,
-) -> tuple[dict[str, Tensor], dict[str, str], Callable[[], None]]:
-    """Return what `read` does, and a check that the file did not change and its sums are right."""
-    members = ZipMembers(source)
+def read(file: Opened) -> Arrays:
+    """Read a file's tensors, lazily, and its metadata.
+
+    Raises:
+        CorruptFile, LimitExceeded: see `ZipMembers` and `npy.read_tensor`; or the metadata member
+            is not a JSON object.
+    """
+    source, members = file.source, ZipMembers(file.source)
 
     def check() -> None:
         members.check_large()
         source.check_unchanged()
 
-    return *_read(members), check
-
-
-def read(source: SourceFile) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a file's tensors, lazily, and its metadata.
-
-    Raises:
-        CorruptFile, LimitExceeded: see `ZipMembers` and `npy.read_tensor`; or the metadata member
-            is no JSON object.
-    """
-    return _read(ZipMembers(source))
+    return Arrays(*_read(members), check=check)
 
 
 def _read(members: ZipMembers) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -63,6 +61,7 @@ def _read(members: ZipMembers) -> tuple[dict[str, Tensor], dict[str, str]]:
     value = parse_object(text.read().tobytes(), where)
     for name in _names(value.pop(BFLOAT16, []), arrays, where):
         arrays[name] = Retyped(arrays[name], dtype_of(BFLOAT16))
+    # The same text as was written: its checksum did not count the names of the narrow arrays.
     return arrays, {metadata.KEY: canonical(value)}
 
 
@@ -72,17 +71,14 @@ def _names(value: object, arrays: Mapping[str, Tensor], where: str) -> list[str]
     return value
 
 
-def write(
-    path: Path, tensors: Mapping[str, Tensor], texts: Callable[[], Mapping[str, str]]
-) -> None:
-    """Write a file, a member at a time. The arguments are those of `safetensors.write`.
+def write(path: Path, content: Writing) -> None:
+    """Write a file, a member at a time.
 
     Raises:
         UnsupportedByTarget: a dtype that the per-gate format does not have, or a name that a zip
             does not.
     """
-    narrow = []
-    texts()
+    narrow, tensors = [], content.tensors
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(tensors):
             tensor = tensors[name]
@@ -91,8 +87,8 @@ def write(
             if tensor.dtype.name == BFLOAT16:
                 narrow.append(name)
                 tensor = Retyped(tensor, np.dtype("<u2"))
-            _write_member(archive, name, tensor)
-        value = parse_object(texts()[metadata.KEY], METADATA)
+            _write_member(archive, name, tensor, content.sums)
+        value = parse_object(content.metadata()[metadata.KEY], METADATA)
         text = canonical({**value, BFLOAT16: narrow} if narrow else value)
         _write_array(archive, METADATA, np.frombuffer(text.encode(), np.uint8))
 
@@ -107,18 +103,17 @@ def _check_name(name: str) -> None:
         )
 
 
-def _write_member(archive: zipfile.ZipFile, name: str, tensor: Tensor) -> None:
-    with archive.open(member(f"{name}{_SUFFIX}"), "w", force_zip64=True) as file:
+def _write_member(archive: zipfile.ZipFile, name: str, tensor: Tensor, sums: Sums) -> None:
+    with archive.open(entry(f"{name}{_SUFFIX}"), "w", force_zip64=True) as file:
         header = {
             "descr": npy_format.dtype_to_descr(tensor.dtype),
             "fortran_order": False,
             "shape": tensor.shape,
         }
         npy_format.write_array_header_1_0(file, header)
-        for block in tensor.blocks():
-            file.write(little_endian(block).tobytes())
+        write_to(file, tensor, partial(sums.add, name))
 
 
 def _write_array(archive: zipfile.ZipFile, name: str, array: Array) -> None:
-    with archive.open(member(f"{name}{_SUFFIX}"), "w") as file:
+    with archive.open(entry(f"{name}{_SUFFIX}"), "w") as file:
         npy_format.write_array(file, array, allow_pickle=False)

@@ -11,15 +11,18 @@ a place at the end of the file.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
 
-from lstmconvert import limits, metadata
-from lstmconvert.dtypes import dtype_of, little_endian
+from lstmconvert import limits
+from lstmconvert.containers.modules import Arrays, Writing
+from lstmconvert.containers.opened import Opened
 from lstmconvert.errors import CorruptFile, UnsupportedByTarget
-from lstmconvert.jsontext import canonical, parse_object
-from lstmconvert.tensors import FileTensor, SourceFile, Tensor
+from lstmconvert.files.jsontext import canonical, parse_object
+from lstmconvert.pergate import metadata
+from lstmconvert.tensors.dtypes import dtype_of
+from lstmconvert.tensors.streaming import write_to
+from lstmconvert.tensors.tensor import FileTensor, SourceFile, Tensor
 
 SIGNATURE = struct.pack("<Q", 0x112)
 _V2, _V3 = 0xF993FAC9, 0xF993FACA
@@ -55,12 +58,13 @@ class _Cursor:
         return data
 
 
-def read(source: SourceFile) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read(file: Opened) -> Arrays:
     """Read a file's tensors, lazily, and its metadata.
 
     Raises:
         CorruptFile, LimitExceeded: it is truncated, too large or not of this format.
     """
+    source = file.source
     cursor = _Cursor(source)
     cursor.numbers("QQ")
     (count,) = cursor.numbers("Q")
@@ -71,19 +75,19 @@ def read(source: SourceFile) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise CorruptFile(
             "not one name for each array", where=source.path, found=named, expected=count
         )
-    found = {}
+    named_tensors: dict[str, Tensor] = {}
     for tensor in tensors:
         (length,) = cursor.numbers("Q")
         limits.PATH_LENGTH.check(length, source.path, "the length of a name")
         try:
             name = cursor.bytes(length).decode()
         except UnicodeDecodeError:
-            raise CorruptFile("a name is no text", where=source.path) from None
+            raise CorruptFile("a name is not a text", where=source.path) from None
         # The Module API writes arg: and aux: before the names.
-        found[name.removeprefix("arg:").removeprefix("aux:")] = tensor
-    if len(found) != count:
+        named_tensors[name.removeprefix("arg:").removeprefix("aux:")] = tensor
+    if len(named_tensors) != count:
         raise CorruptFile("two arrays of one name", where=source.path)
-    return found, _texts(cursor)
+    return Arrays(named_tensors, _texts(cursor))
 
 
 def _texts(cursor: _Cursor) -> dict[str, str]:
@@ -117,16 +121,14 @@ def _array(cursor: _Cursor) -> Tensor:
     return tensor
 
 
-def write(
-    path: Path, tensors: Mapping[str, Tensor], texts: Callable[[], Mapping[str, str]]
-) -> None:
-    """Write a file. The arguments are those of `safetensors.write`.
+def write(path: Path, content: Writing) -> None:
+    """Write a file.
 
     Raises:
         UnsupportedByTarget: a dtype that MXNet does not have.
     """
-    texts()
-    with open(path, "xb") as file:
+    tensors = content.tensors
+    with open(path, "wb") as file:
         file.write(struct.pack("<QQQ", 0x112, 0, len(tensors)))
         for name, tensor in tensors.items():
             if tensor.dtype.name not in _DTYPES:
@@ -141,12 +143,11 @@ def write(
             rank, kind = len(tensor.shape), _DTYPES[tensor.dtype.name]
             file.write(struct.pack(f"<Iii{rank}q", _V2, 0, rank, *tensor.shape))
             file.write(struct.pack("<iii", *_CPU, kind))
-            for block in tensor.blocks():
-                file.write(little_endian(block).tobytes())
+            write_to(file, tensor)
         file.write(struct.pack("<Q", len(tensors)))
         for name in tensors:
             raw = name.encode()
             file.write(struct.pack("<Q", len(raw)) + raw)
-        final = texts()
+        final = content.metadata()
         if metadata.KEY in final:
             file.write(final[metadata.KEY].encode())

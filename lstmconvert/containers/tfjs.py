@@ -5,25 +5,34 @@
      "userDefinedMetadata": {"lstmconvert": {…}}}
 
 The shards of a group, one after another, hold its weights, little-endian, in the list's order
-(tfjs-core/src/io/types.ts). It is read as what it is, a legacy Keras store with its config; a file
-of ours by its metadata.
+(tfjs-core/src/io/types.ts). A file of TensorFlow.js is read as what it is, a legacy Keras store
+with its config; a file that we wrote is read by its metadata.
+
+We write each layer between an input and an output of its own.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lstmconvert import files, limits, metadata
-from lstmconvert.dtypes import DType
+from lstmconvert import limits
+from lstmconvert.containers.kerasconfig import Dialect
+from lstmconvert.containers.modules import Arrays, KerasStore, Writing
+from lstmconvert.containers.opened import Opened
 from lstmconvert.errors import CorruptFile, NotAModel, SourceError
-from lstmconvert.jsontext import Json, JsonObject, canonical, parse_object
-from lstmconvert.keras.tree import Tree
-from lstmconvert.neighbours import Neighbours
-from lstmconvert.tensors import ArrayTensor, FileTensor, Shape, SourceFile, Tensor
+from lstmconvert.files.jsontext import Json, JsonObject, canonical, parse_object
+from lstmconvert.hdf5.reading import Tree
+from lstmconvert.pergate import metadata
+from lstmconvert.tensors.dtypes import DType
+from lstmconvert.tensors.streaming import write_to
+from lstmconvert.tensors.tensor import ArrayTensor, FileTensor, Shape, SourceFile, Tensor
 
 TOPOLOGY, MANIFEST, USER = "modelTopology", "weightsManifest", "userDefinedMetadata"
 LAYOUT = "tfjs"
@@ -38,29 +47,20 @@ _DTYPES: Mapping[str, DType] = {
 }
 
 
-def looks_like(value: Json) -> bool:
-    """Whether a JSON value is of this container."""
-    return isinstance(value, dict) and TOPOLOGY in value and isinstance(value.get(MANIFEST), list)
+def read(file: Opened) -> Arrays:
+    """Read tensors, lazily, by the names of the list, and our metadata.
 
-
-def read(source: SourceFile, beside: Neighbours) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a file's tensors, lazily, and our metadata. Raises as `from_value`."""
-    value = parse_object(files.whole_text(source), source.path)
-    return from_value(value, beside, str(source.path))
-
-
-def from_value(
-    value: JsonObject, beside: Neighbours, where: str
-) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read tensors, by the names of the list, and our metadata.
-
-    With our metadata, the tensors have the names that they had before they were written.
+    With our metadata, the tensors have the names that they had before they were written. A file
+    without them is a Keras model.
 
     Raises:
-        CorruptFile, LimitExceeded: the list does not fit the files beside.
-        SourceError: a file beside is missing, or the weights are quantized.
+        CorruptFile, LimitExceeded: the list does not fit the shards.
+        SourceError: a shard is missing, or the weights are quantized.
     """
-    found: dict[str, Tensor] = {}
+    value, where = file.json, str(file.path)
+    if not isinstance(value, dict) or not isinstance(value.get(MANIFEST), list):
+        raise CorruptFile("not a model of TensorFlow.js", where=where)
+    tensors: dict[str, Tensor] = {}
     seen: set[str] = set()
     for group in value[MANIFEST]:
         match group:
@@ -73,18 +73,17 @@ def from_value(
         if len({*paths, *seen}) != len(paths) + len(seen):  # a small file would be read for ever
             raise CorruptFile("a shard is listed twice", where=f"{where}: {MANIFEST}")
         seen.update(paths)
-        shards = _Shards([beside.file(path, where) for path in paths], where)
+        shards = _Shards([file.neighbours.file(path, where) for path in paths], where)
         for entry in weights:
             name, tensor = shards.next(entry)
-            if name in found:
+            if name in tensors:
                 raise CorruptFile("two weights of one name", where=where, found=name)
-            found[name] = tensor
+            tensors[name] = tensor
     user = value.get(USER)
     if not isinstance(user, dict) or metadata.KEY not in user:
-        return found, {}
-    return {_ours(name): t for name, t in found.items()}, {
-        metadata.KEY: canonical(user[metadata.KEY])
-    }
+        return Arrays(tensors, {}, store=partial(_keras_store, value, tensors, where))
+    ours = {_ours(name): tensor for name, tensor in tensors.items()}
+    return Arrays(ours, {metadata.KEY: canonical(user[metadata.KEY])})
 
 
 def _ours(name: str) -> str:
@@ -139,14 +138,15 @@ class _Shards:
             begin += source.size
 
 
-def keras_tree(value: JsonObject, found: Mapping[str, Tensor], where: str) -> tuple[Tree, str, str]:
-    """Return a file as a legacy Keras store: the store, the config's text, the version.
+def _keras_store(value: JsonObject, stored: Mapping[str, Tensor], where: str) -> KerasStore:
+    """Return a file as a legacy Keras store with its config.
 
     Raises:
         NotAModel: it is a graph model, which has no layers.
     """
-    topology = value[TOPOLOGY]
-    config = topology.get("model_config", topology) if isinstance(topology, dict) else None
+    topology = value.get(TOPOLOGY)
+    topology = topology if isinstance(topology, dict) else {}
+    config = topology.get("model_config", topology)
     if not isinstance(config, dict) or "class_name" not in config:
         raise NotAModel(
             "a graph model of TensorFlow.js, which has no layers",
@@ -156,14 +156,28 @@ def keras_tree(value: JsonObject, found: Mapping[str, Tensor], where: str) -> tu
     version = topology.get("keras_version")
     # What TensorFlow.js writes itself is spelled as Keras 2 spells it.
     is_keras = isinstance(version, str) and version[:1].isdigit()
-    layers: dict[str, list[str]] = {}
-    for name in found:
+    version = version if is_keras else "2.15.0"
+    # The manifest may list weights in any order; a legacy store lists layers as the config does.
+    layers: dict[str, list[str]] = {name: [] for name in _layer_names(config)}
+    for name in stored:
         layers.setdefault(name.partition("/")[0], []).append(name)
-    attributes: dict[str, Any] = {"": {"layer_names": list(layers)}}
+    # Who wrote it is stated, as in every file of Keras: what trains in a browser convolves as
+    # TensorFlow does, and so does what the converter takes (Theano's kernels it turns round).
+    writer = {"keras_version": version, "backend": "tensorflow"}
+    attributes: dict[str, Any] = {"": {"layer_names": list(layers), **writer}}
     attributes |= {layer: {"weight_names": names} for layer, names in layers.items()}
-    tensors = {f"{layer}/{name}": found[name] for layer, names in layers.items() for name in names}
+    tensors = {f"{layer}/{name}": stored[name] for layer, names in layers.items() for name in names}
     tree = Tree(tensors, attributes, frozenset({"", *layers}))
-    return tree, canonical(_without_gaps(config)), version if is_keras else "2.15.0"
+    return KerasStore(tree, canonical(_without_gaps(config)), version)
+
+
+def _layer_names(config: JsonObject) -> list[str]:
+    """Return the names of a model's layers, in the order of its config."""
+    inner = config.get("config")
+    listed = inner.get("layers", []) if isinstance(inner, dict) else inner
+    configs = [x.get("config") for x in listed or [] if isinstance(x, dict)]
+    names = [x.get("name") for x in configs if isinstance(x, dict)]
+    return [name for name in dict.fromkeys(names) if isinstance(name, str)]
 
 
 def _without_gaps(value: Json) -> Json:
@@ -174,3 +188,71 @@ def _without_gaps(value: Json) -> Json:
         return value
     kept = {k: v for k, v in value.items() if v is not None or k not in _GAPS}
     return {key: _without_gaps(item) for key, item in kept.items()}
+
+
+#: tfjs-layers/src/common.ts, `tensorNameRegex`, without the slash.
+_NAME = re.compile(r"[A-Za-z0-9][-A-Za-z0-9._]*")
+_DIALECT = Dialect(title="TensorFlow.js", target="tfjs", library="tf_keras")
+
+
+def write(path: Path, content: Writing) -> None:
+    """Write a file and its one shard.
+
+    Raises:
+        UnknownOption: an option is unknown that the config has to say.
+        UnsupportedByTarget: a name that TensorFlow.js does not take, or halves that differ.
+    """
+    second = content.second_file
+    if second is None:
+        raise AssertionError("a model.json has a file beside it")
+    layers = []
+    for prefix, layer in content.layers:
+        name = prefix.rstrip(".")
+        if name == ALONE or not _NAME.fullmatch(name or ALONE):
+            raise _DIALECT.refused(layer, "name", name)
+        made = _DIALECT.layer(layer, name or ALONE)
+        layers.append({**made, "inputs": layer.input_dim})
+    weights: list[Json] = []
+    with open(second.temporary, "wb") as file:
+        for name, tensor in content.tensors.items():
+            weights.append(_entry(name, tensor))
+            write_to(file, tensor)
+    text = content.metadata()[metadata.KEY]
+    value: JsonObject = {
+        "format": "layers-model",
+        "generatedBy": "lstmconvert",
+        "convertedBy": None,
+        TOPOLOGY: {
+            "keras_version": "2.15.0",
+            "backend": "tensorflow",
+            "model_config": _model(layers),
+        },
+        MANIFEST: [{"paths": [second.name], "weights": weights}],
+        USER: {metadata.KEY: parse_object(text, metadata.KEY)},
+    }
+    path.write_text(canonical(value), encoding="utf-8")
+
+
+def _model(layers: list[JsonObject]) -> JsonObject:
+    inputs, nodes = [], []
+    for layer in layers:
+        name = layer["name"]
+        size = layer.pop("inputs")
+        config = {"name": f"{name}_x", "batch_input_shape": [None, None, size], "dtype": "float32"}
+        inputs.append({"class_name": "InputLayer", "name": f"{name}_x", "config": config})
+        nodes.append({**layer, "inbound_nodes": [[[f"{name}_x", 0, 0, {}]]]})
+    return {
+        "class_name": "Model",
+        "config": {
+            "name": "lstmconvert",
+            "layers": [*({**item, "inbound_nodes": []} for item in inputs), *nodes],
+            "input_layers": [[item["name"], 0, 0] for item in inputs],
+            "output_layers": [[item["name"], 0, 0] for item in nodes],
+        },
+    }
+
+
+def _entry(name: str, tensor: Tensor) -> JsonObject:
+    layer, dot, rest = name.rpartition(".")
+    where = layer if dot else ALONE
+    return {"name": f"{where}/{rest}", "shape": list(tensor.shape), "dtype": "float32"}

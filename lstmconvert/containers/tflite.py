@@ -2,28 +2,50 @@
 
 An operator UNIDIRECTIONAL_SEQUENCE_LSTM, or LSTM with the full kernel, takes its arrays by number
 (tensorflow/lite/kernels/lstm_shared.h); here they have these numbers' names. An operator whose
-input was reversed, beside one with the same input that was not, is the backward half of a
+input was reversed, next to one with the same input that was not, is the backward half of a
 Bidirectional.
 
 The schema is the one that comes with ai-edge-litert. It checks no offsets but Python's own bounds,
-so that counts are checked here before anything is counted up to, and numbers are read by `tensors`.
+so counts are checked here before any loop runs up to them, and numbers are read by `tensors`.
+
+A whole model that is a chain of layers is one graph, from `model.x` to `model.y`. An entry of our
+own in the file's metadata says which tensors are the arrays of the layers that are no LSTMs.
+
+Otherwise we write each layer as the fused LSTM operator, between an input and an output. A backward
+half is an operator between two REVERSE_V2, and CONCATENATION joins the two. Input `<layer>.x` is
+(1, time, inputs). Output `<layer>.y` is every step's, (1, time, width); with
+return_sequences=False, it is the last step's that each direction computes, (1, width), by
+STRIDED_SLICE. The batch is one, because the states are variables of the file, which
+`reset_all_variables` sets to zero.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lstmconvert import limits, metadata
-from lstmconvert.dtypes import DType
-from lstmconvert.errors import CorruptFile, MissingPackage, SourceError
-from lstmconvert.jsontext import canonical, parse_object
-from lstmconvert.layer import LSTMLayer
-from lstmconvert.tensors import FileTensor, SourceFile, Tensor
+from lstmconvert import limits
+from lstmconvert.containers import tflitegraph
+from lstmconvert.containers.modules import Arrays, Writing
+from lstmconvert.containers.opened import Opened
+from lstmconvert.errors import CorruptFile, MissingPackage, SourceError, install
+from lstmconvert.files.jsontext import Json, JsonObject, canonical, parse_object
+from lstmconvert.model import edit
+from lstmconvert.model.activations import Activation, Functions
+from lstmconvert.model.chain import Chain, Holds, Link
+from lstmconvert.model.layer import Cell, LSTMLayer
+from lstmconvert.pergate import metadata
+from lstmconvert.records import dataclass, replace
+from lstmconvert.tensors.dtypes import Array, DType
+from lstmconvert.tensors.tensor import ArrayTensor, FileTensor, SourceFile, Tensor
+from lstmconvert.tensors.views import transposed
+
+if TYPE_CHECKING:
+    from lstmconvert.spelled.layers import Recovered
 
 _GATES = ("input", "forget", "cell", "output")
 #: Number of an operator's input -> the name of the array there.
@@ -38,7 +60,7 @@ INPUTS: Mapping[int, str] = {
 #: Inputs 20 to 23 scale a layer normalization, which has no place here.
 _NORMS = range(20, 24)
 _DTYPES: Mapping[int, DType] = {0: np.dtype("<f4"), 1: np.dtype("<f2"), 10: np.dtype("<f8")}
-#: What the generated code raises where a file points out of itself.
+#: The errors of the generated code where a file points out of itself.
 _ERRORS = (struct.error, IndexError, ValueError, TypeError, OverflowError, AttributeError)
 
 
@@ -53,14 +75,14 @@ def schema() -> Any:
     except ImportError:
         raise MissingPackage(
             "a .tflite file needs ai-edge-litert, which is not installed",
-            hint="pip install 'lstmconvert[tflite]'",
+            hint=install("tflite"),
         ) from None
     return schema_py_generated
 
 
 @dataclass(frozen=True, slots=True)
 class Clips:
-    """What an operator bounds its states by: `cell`, `projection`; None is no bound."""
+    """The bounds that an operator puts on its states: `cell`, `projection`; None is not a bound."""
 
     cell: float | None
     projection: float | None
@@ -74,30 +96,55 @@ class _Operator:
     clips: Clips
 
 
-def read(source: SourceFile) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read the tensors of a file's LSTM operators, lazily, and our metadata.
+def read(file: Opened) -> Arrays:
+    """Read the tensors of a file's LSTM operators, lazily, their clips, and our metadata.
 
     Raises:
         MissingPackage: ai-edge-litert is not installed.
-        CorruptFile, LimitExceeded: it is no such flatbuffer.
+        CorruptFile, LimitExceeded: it is not such a flatbuffer.
         SourceError: its weights are quantized, or it has no LSTM operator.
     """
-    tensors, texts, _ = opened(source)
-    return tensors, texts
-
-
-def opened(source: SourceFile) -> tuple[dict[str, Tensor], dict[str, str], dict[str, Clips]]:
-    """Return what `read` does, and the clips of each operator by the prefix of its arrays."""
-    generated = schema()
+    generated, source = schema(), file.source
     limits.FLATBUFFER_BYTES.check(source.size, source.path, "its size")
     try:
-        return _File(source, generated).read()
+        opened = _File(source, generated)
+        tensors, texts, clips = opened.read()
+        spelled = None if clips else opened.spelled()  # each operator has its clips
     except _ERRORS as error:
         raise CorruptFile(
             "not a flatbuffer of LiteRT, or damaged",
             where=source.path,
             found=f"{type(error).__name__}: {error}"[:120],
         ) from None
+    if spelled is not None:
+        return _taken_apart(spelled, source)
+    return Arrays(tensors, texts, completed=lambda layer: _completed(layer, clips))
+
+
+def _taken_apart(spelled: Recovered, source: SourceFile) -> Arrays:
+    """Return the arrays of LSTMs that are no operators, under the names of an operator's."""
+    tensors: dict[str, Tensor] = {}
+    layers = {f"lstm_{number}": layer for number, layer in enumerate(spelled.layers)}
+    for path, layer in layers.items():
+        parts = {"kernel": "input_to_{}_weights", "recurrent_kernel": "recurrent_to_{}_weights"}
+        parts |= {"bias": "{}_gate_bias", "peephole": "cell_to_{}_weights"}
+        if layer.cell.options.input_forget:
+            raise SourceError(
+                "an LSTM whose input gate is one less its forget gate", where=source.path
+            )
+        for gate, weights in layer.cell.gates.items():
+            for part, tensor in weights.tensors.items():
+                if part in parts:
+                    tensors[f"{path}.{parts[part].format(gate)}"] = transposed(tensor)
+        projection = layer.cell.parts.get("projection")
+        if projection is not None:
+            tensors[f"{path}.projection_weights"] = transposed(projection)
+    return Arrays(
+        tensors,
+        {},
+        completed=lambda layer: layers[layer.path],
+        notes=spelled.notes,
+    )
 
 
 class _File:
@@ -120,33 +167,143 @@ class _File:
             yield getattr(table, name)(number)
 
     def read(self) -> tuple[dict[str, Tensor], dict[str, str], dict[str, Clips]]:
-        found: dict[str, Tensor] = {}
+        arrays_by_name: dict[str, Tensor] = {}
         clips: dict[str, Clips] = {}
         total = 0
         for graph in self._items(self._model, "Subgraphs"):
             tensors = list(self._items(graph, "Tensors"))
             operators, halves = self._operators(graph)
+            widened = self._widened(graph)
             for number, operator in enumerate(operators):
                 prefix, arrays = self._arrays(
-                    operator, tensors, self._widened(graph), _prefix(number, halves)
+                    operator, tensors, widened, _prefix(number, halves)
                 )
-                if arrays.keys() & found.keys():
+                if arrays.keys() & arrays_by_name.keys():
                     raise CorruptFile("two arrays of one name", where=self._source.path)
-                found |= arrays
+                arrays_by_name |= arrays
                 total += sum(tensor.nbytes for tensor in arrays.values())
                 # A buffer may be shared, but not by thousands: a small file would be a large one.
                 limits.check_expansion(total, self._source.size, self._source.path)
                 clips[prefix] = operator.clips
-        if not found:
+        return arrays_by_name | self._others(), self._texts(), clips
+
+    def spelled(self) -> Recovered:
+        """Return the LSTMs that a converter took apart into plain operators.
+
+        Raises:
+            SourceError: there are none.
+        """
+        from lstmconvert.spelled.layers import recovered  # rarely needed
+
+        result = recovered(tflitegraph.flow_of([*map(self._subgraph, self._graphs())]))
+        if not result.layers:
             raise SourceError(
-                "no operator of it is an LSTM",
+                "no operator of it is an LSTM, and no cell of plain operators is in it",
                 where=self._source.path,
-                found=f"operators {sorted(set(self._codes))[:12]}",
-                expected="UNIDIRECTIONAL_SEQUENCE_LSTM (44) or LSTM (16)",
-                hint="Keras 3's LSTMs become loops of simpler operators when they are converted, "
-                "tf_keras's become one operator: convert from the Keras file instead",
+                found=f"operators {', '.join(self._operator_names()[:12])}",
+                expected="UNIDIRECTIONAL_SEQUENCE_LSTM, LSTM, or its steps",
+                hint=(
+                    f"what looks like a cell is none: {result.refused[0]}"
+                    if result.refused
+                    else "its weights are variables, and not constants: convert its source again, "
+                    "with TFLiteConverter.from_keras_model"
+                    if "VAR_HANDLE" in self._operator_names()
+                    else "tf_keras's LSTMs become one operator when they are converted: convert "
+                    "from the Keras file instead"
+                ),
             )
-        return found, self._texts(), clips
+        return result
+
+    def _graphs(self) -> Iterator[Any]:
+        return self._items(self._model, "Subgraphs")
+
+    def _subgraph(self, graph: Any) -> tflitegraph.Subgraph:
+        builtin = {
+            number: name
+            for name, number in vars(self._schema.BuiltinOperator).items()
+            if isinstance(number, int)
+        }
+        options = {
+            number: name
+            for name, number in vars(self._schema.BuiltinOptions).items()
+            if isinstance(number, int)
+        }
+        operators = [
+            tflitegraph.Operator(
+                builtin.get(self._codes[item.OpcodeIndex()], "CUSTOM"),
+                _ints(item, "Inputs"),
+                _ints(item, "Outputs"),
+                self._options_of(item, options.get(item.BuiltinOptionsType(), "NONE")),
+            )
+            for item in self._items(graph, "Operators")
+        ]
+        tables = [self._table(table) for table in self._items(graph, "Tensors")]
+        taken = {n for item in operators for n in (*item.inputs, *item.outputs) if n >= 0}
+        ends = _ints(graph, "Inputs"), _ints(graph, "Outputs")
+        if max({*taken, *ends[0], *ends[1]}, default=0) >= max(len(tables), 1):
+            raise CorruptFile(
+                "an operator takes a tensor that is not there", where=self._source.path
+            )
+        return tflitegraph.Subgraph(tables, operators, *ends)
+
+    def _options_of(self, operator: Any, name: str) -> Any:
+        table = operator.BuiltinOptions()
+        if table is None or name == "NONE":
+            return None
+        options = getattr(self._schema, name)()
+        options.Init(table.Bytes, table.Pos)
+        return options
+
+    def _table(self, table: Any) -> tflitegraph.Table:
+        shape = _ints(table, "Shape")
+        offset, size = self._buffer(table.Buffer())
+        dtype = tflitegraph.DTYPES.get(table.Type())
+        tensor: Tensor | None = None
+        if dtype is None or not size or min(shape, default=0) < 0:
+            return tflitegraph.Table(_text(table.Name()), shape, None)
+        if size == int(np.prod(shape, dtype=object)) * dtype.itemsize:
+            tensor = FileTensor(self._source, offset, shape, dtype)
+        return tflitegraph.Table(_text(table.Name()), shape, tensor)
+
+    def _others(self) -> dict[str, Tensor]:
+        """Return the arrays of layers that are no LSTMs, of a file of ours."""
+        for entry in self._items(self._model, "Metadata"):
+            if entry.Name() == _KEPT.encode():
+                place = self._buffer(entry.Buffer())
+                limits.JSON_BYTES.check(place[1], self._source.path, "the JSON text")
+                where = f"{self._source.path}: {_KEPT}"
+                return self._kept(parse_object(bytes(self._source.read_at(*place)), where), where)
+        return {}
+
+    def _kept(self, stated: JsonObject, where: str) -> dict[str, Tensor]:
+        tables = {
+            _text(table.Name()): table
+            for graph in self._items(self._model, "Subgraphs")
+            for table in self._items(graph, "Tensors")
+        }
+        tensors: dict[str, Tensor] = {}
+        for name, item in stated.items():
+            match item:
+                case [[*shape], [*order]] if (
+                    name in tables and sorted(order) == [*range(len(shape))]
+                ):
+                    pass
+                case _:
+                    raise CorruptFile("not an array of the file", where=f"{where}.{name}"[:200])
+            array = self._tensor(tables[name], name).read()
+            turned = tuple(shape[axis] for axis in order)
+            # A convolution's window has two axes there, of which the first is 1.
+            if tuple(n for n in array.shape if n != 1) != tuple(n for n in turned if n != 1):
+                raise CorruptFile("an array has not its shape", where=f"{where}.{name}"[:200])
+            array = array.reshape(turned)
+            back = [order.index(axis) for axis in range(len(order))]
+            tensors[name] = ArrayTensor(np.ascontiguousarray(array.transpose(back)))
+        return tensors
+
+    def _operator_names(self) -> list[str]:
+        kinds = vars(self._schema.BuiltinOperator).items()
+        names = {number: name for name, number in kinds if isinstance(number, int)}
+        return [names.get(code, str(code)) for code in sorted(set(self._codes))]
 
     def _texts(self) -> dict[str, str]:
         for entry in self._items(self._model, "Metadata"):
@@ -185,7 +342,7 @@ class _File:
                 options = self._options(operator, code)
                 origin = turned.get(given[0], given[0])
                 result.append(_Operator(given, origin, given[0] in turned, options))
-        return result, [_forward_half(one, result) for one in result]
+        return result, [_forward_half(operator, result) for operator in result]
 
     def _options(self, operator: Any, code: int) -> Clips:
         name = "LSTMOptions"
@@ -226,9 +383,9 @@ class _File:
         if any(not 0 <= number < len(tensors) for number in places.values()):
             raise CorruptFile("an operator takes a tensor that is not there", where=prefix)
         names = {role: _text(tensors[number].Name()) for role, number in places.items()}
-        own = {name.removesuffix(role) for role, name in names.items() if name.endswith(role)}
-        if len(own) == 1 and all(name.endswith(role) for role, name in names.items()):
-            prefix = own.pop()  # we wrote it
+        prefixes = {name.removesuffix(role) for role, name in names.items() if name.endswith(role)}
+        if len(prefixes) == 1 and all(name.endswith(role) for role, name in names.items()):
+            prefix = prefixes.pop()  # we wrote it
         return prefix, {
             prefix + role: self._tensor(tensors[number], role) for role, number in places.items()
         }
@@ -249,42 +406,35 @@ class _File:
         offset, size = self._buffer(table.Buffer())
         if any(n < 0 for n in shape) or size != int(np.prod(shape, dtype=object)) * dtype.itemsize:
             raise CorruptFile(
-                "its numbers have not its shape", where=where, found=size, expected=str(shape)
+                "its numbers do not have its shape", where=where, found=size, expected=str(shape)
             )
         return FileTensor(self._source, offset, shape, dtype)
 
 
-def completed(layer: LSTMLayer, clips: Mapping[str, Clips]) -> LSTMLayer:
+def _completed(layer: LSTMLayer, clips: Mapping[str, Clips]) -> LSTMLayer:
     """Return a layer whose cells have the clips of their operators."""
-    halves = {}
-    for side, direction in layer.directions:
+
+    def clipped(side: str, _: int, cell: Cell) -> Cell:
         bare, sided = f"{layer.path}.", f"{layer.path}.{side}."
-        found = clips.get(sided, clips.get(bare, Clips(None, None)))
-        cells = tuple(
-            replace(
-                cell,
-                options=replace(
-                    cell.options, cell_clip=found.cell, projection_clip=found.projection
-                ),
-            )
-            for cell in direction.lstm_cells
-        )
-        halves[side] = replace(direction, cells=cells)
-    return replace(layer, forward=halves["forward"], backward=halves.get("backward"))
+        clip = clips.get(sided, clips.get(bare, Clips(None, None)))
+        options = replace(cell.options, cell_clip=clip.cell, projection_clip=clip.projection)
+        return replace(cell, options=options)
+
+    return edit.map_cells(layer, clipped)
 
 
-def _forward_half(one: _Operator, operators: list[_Operator]) -> int | None:
+def _forward_half(backward: _Operator, operators: list[_Operator]) -> int | None:
     """Return the number of the forward half of a backward one."""
-    if not one.reversed:
+    if not backward.reversed:
         return None
     for number, other in enumerate(operators):
-        if other.source == one.source and not other.reversed:
+        if other.source == backward.source and not other.reversed:
             return number
     return None
 
 
 def _prefix(number: int, halves: list[int | None]) -> str:
-    """Return what stands before an operator's arrays: lstm., lstm_1.forward., …"""
+    """Return the prefix of an operator's arrays: lstm., lstm_1.forward., …"""
     forward = halves[number]
     leader = number if forward is None else forward
     count = sum(half is None for half in halves[:leader])
@@ -294,5 +444,370 @@ def _prefix(number: int, halves: list[int | None]) -> str:
     return f"{name}forward." if number in halves else name
 
 
+def _ints(table: Any, name: str) -> tuple[int, ...]:
+    """Return a vector of integers; empty where there is none."""
+    if not getattr(table, f"{name}Length")():
+        return ()
+    return tuple(int(number) for number in getattr(table, f"{name}AsNumpy")())
+
+
 def _text(name: bytes | None) -> str:
     return (name or b"").decode(errors="replace")
+
+
+#: The entry of the metadata that says which tensors are arrays of layers that are no LSTMs.
+_KEPT = f"{metadata.KEY}_others"
+#: Function -> its operator.
+_OPERATORS: Mapping[str, str] = {
+    "tanh": "TANH",
+    "sigmoid": "LOGISTIC",
+    "relu": "RELU",
+    "elu": "ELU",
+    "softmax": "SOFTMAX",
+    "leaky_relu": "LEAKY_RELU",
+}
+HOLDS = Holds(
+    title="TensorFlow Lite",
+    kinds=frozenset({"Dense", "Conv1D", "BatchNormalization", "PReLU", "Activation"}),
+    activations=Functions(
+        (
+            *map(Activation, ("tanh", "sigmoid", "relu", "softmax")),
+            Activation("elu", {"alpha": 1.0}),
+        ),
+        (("leaky_relu", ("negative_slope",)),),
+    ),
+    paddings=("causal", "same", "valid"),
+    groups=True,
+    # tensorflow/lite/schema/schema.fbs, `BuiltinOperator`: it has LSTMs and a plain RNN.
+    reasons={"GRU": "it has no such operator, and WHILE would run a second graph for each step"},
+)
+
+
+def carried(
+    document: Mapping[str, Json], _: Chain | None
+) -> tuple[Mapping[str, Json], list[str]]:
+    """Return nothing: these files hold no keys of other programs."""
+    return {}, [f"left out: {key}" for key in document]
+
+
+_STATES = (18, 19)
+_COUNT = 24
+_VERSION = 3
+
+
+def write(path: Path, content: Writing) -> None:
+    """Write a file.
+
+    Raises:
+        MissingPackage: ai-edge-litert is not installed.
+        LimitExceeded: more than a flatbuffer holds.
+    """
+    import flatbuffers
+
+    size = sum(tensor.nbytes for tensor in content.tensors.values())
+    limits.FLATBUFFER_BYTES.check(size, path, "the weights together")
+    graph = _Graph(schema(), content.tensors)
+    for prefix, layer in content.layers:
+        if content.chain is None:
+            graph.layer(layer, prefix)
+    if content.chain is not None:
+        graph.chain(content.chain, content)
+    text = content.metadata()[metadata.KEY]
+    model = graph.model(text.encode())
+    builder = flatbuffers.Builder(1 << 16)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    path.write_bytes(builder.Output())
+
+
+class _Graph:
+    """Builds the one graph of a model."""
+
+    def __init__(self, generated: Any, tensors: Mapping[str, Tensor]) -> None:
+        self._schema, self._arrays = generated, tensors
+        self._graph = generated.SubGraphT()
+        self._graph.tensors, self._graph.operators = [], []
+        self._graph.inputs, self._graph.outputs = [], []
+        self._graph.name = "main"
+        self._buffers = [generated.BufferT()]  # the empty one, by convention
+        self._codes: list[int] = []
+        self._is_sequence = True
+        #: Name of an array of a layer that is no LSTM -> its shape, and how its axes are turned.
+        self.kept: JsonObject = {}
+
+    def model(self, text: bytes) -> Any:
+        model = self._schema.ModelT()
+        model.version, model.description = _VERSION, "lstmconvert"
+        model.subgraphs, model.buffers = [self._graph], self._buffers
+        model.operatorCodes = [self._code(code) for code in self._codes]
+        entry = self._schema.MetadataT()
+        entry.name, entry.buffer = metadata.KEY, self._buffer(np.frombuffer(text, np.uint8))
+        model.metadata = [entry]
+        if self.kept:
+            kept = self._schema.MetadataT()
+            raw = np.frombuffer(canonical(self.kept).encode(), np.uint8)
+            kept.name, kept.buffer = _KEPT, self._buffer(raw)
+            model.metadata.append(kept)
+        return model
+
+    def layer(self, layer: LSTMLayer, prefix: str) -> None:
+        x = self._given(layer.name, layer.input_dim)
+        self._give(self._layer(layer, prefix, x), layer.name)
+
+    def chain(self, chain: Chain, content: Writing) -> None:
+        """Add a whole model, from `model.x` to `model.y`."""
+        prefixes = {layer.name: prefix for prefix, layer in content.layers}
+        fitted = {layer.name: layer for _, layer in content.layers}
+        y = self._given("model", chain.inputs)
+        for link in chain.links:
+            if link.layer is not None:
+                y = self._layer(fitted[link.name], prefixes[link.name], y)
+                self._is_sequence = link.return_sequences and self._is_sequence
+            else:
+                y = _WRITERS[link.kind](self, link, y)
+        self._give(y, "model")
+
+    def _given(self, name: str, width: int) -> int:
+        x = self._tensor(f"{name}.x", (1, 1, width), signature=(1, -1, width))
+        self._graph.inputs.append(x)
+        return x
+
+    def _give(self, y: int, name: str) -> None:
+        self._graph.tensors[y].name = f"{name}.y"
+        self._graph.outputs.append(y)
+
+    # ---- the other layers of a chain ---------------------------------------------------------
+
+    def _made(
+        self, kind: str, inputs: list[int], name: str, width: int, options: Any = None
+    ) -> int:
+        """Add an operator whose output is a step, or a sequence of steps, of that width."""
+        shape = (1, 1, width) if self._is_sequence else (1, width)
+        signature = (1, -1, width) if self._is_sequence else (1, width)
+        y = self._tensor(name, shape, signature=signature)
+        self._operator(kind, inputs, y, options)
+        return y
+
+    def _array(
+        self, link: Link, role: str, order: tuple[int, ...] | None = None, *, row: bool = False
+    ) -> int:
+        """Add an array of a layer, its axes in another order where the operator wants that.
+
+        `row`: an axis of 1 comes after the first one.
+        """
+        name = link.prefix + role
+        array = self._arrays[name].read()
+        turned = array if order is None else array.transpose(order)
+        self.kept[name] = [list(array.shape), list(order or range(array.ndim))]
+        if row:
+            turned = turned[:, np.newaxis]
+        return self._tensor(name, turned.shape, data=turned)
+
+    def _number(self, value: float, name: str) -> int:
+        return self._tensor(name, (1,), data=np.array([value], np.float32))
+
+    def _function(self, link: Link, x: int) -> int:
+        kind = _OPERATORS.get(link.activation.name)
+        if kind is None:
+            return x
+        options = None
+        if kind == "SOFTMAX":
+            options = self._schema.SoftmaxOptionsT()
+            options.beta = 1.0
+        elif kind == "LEAKY_RELU":
+            options = self._schema.LeakyReluOptionsT()
+            options.alpha = link.activation.constants["negative_slope"]
+        return self._made(kind, [x], f"{link.prefix}function", link.outputs, options)
+
+    def dense(self, link: Link, x: int) -> int:
+        options = self._schema.FullyConnectedOptionsT()
+        options.keepNumDims = True
+        bias = self._array(link, "bias") if "bias" in link.arrays else -1
+        inputs = [x, self._array(link, "kernel", (1, 0)), bias]
+        y = self._made("FULLY_CONNECTED", inputs, f"{link.prefix}sum", link.outputs, options)
+        return self._function(link, y)
+
+    def conv1d(self, link: Link, x: int) -> int:
+        """CONV_2D over images of one row, with zeros before the first step where it is causal."""
+        start, made = link.prefix, self._schema
+        reach = (link.window - 1) * link.dilation
+        if link.padding == "causal" and reach:
+            edges = np.array([[0, 0], [reach, 0], [0, 0]], np.int32)
+            given = [x, self._tensor(f"{start}edges", edges.shape, data=edges)]
+            x = self._made("PAD", given, f"{start}padded", link.inputs, made.PadOptionsT())
+        row = self._tensor(f"{start}row", (1,), data=np.array([1], np.int32))
+        image = self._tensor(f"{start}image", (1, 1, 1, link.inputs),
+                             signature=(1, 1, -1, link.inputs))  # fmt: skip
+        self._operator("EXPAND_DIMS", [x, row], image, made.ExpandDimsOptionsT())
+        options = made.Conv2DOptionsT()
+        options.strideW = options.strideH = options.dilationHFactor = 1
+        options.dilationWFactor = link.dilation
+        same = link.padding == "same"
+        options.padding = made.Padding.SAME if same else made.Padding.VALID
+        window = self._array(link, "kernel", (2, 0, 1), row=True)
+        bias = np.zeros(link.outputs, np.float32)  # the operator has always one
+        inputs = [image, window, self._array(link, "bias") if "bias" in link.arrays else
+                  self._tensor(f"{start}no_bias", bias.shape, data=bias)]  # fmt: skip
+        summed = self._tensor(f"{start}filtered", (1, 1, 1, link.outputs),
+                              signature=(1, 1, -1, link.outputs))  # fmt: skip
+        self._operator("CONV_2D", inputs, summed, options)
+        squeezed = made.SqueezeOptionsT()
+        squeezed.squeezeDims = [1]
+        y = self._made("SQUEEZE", [summed], f"{start}sum", link.outputs, squeezed)
+        return self._function(link, y)
+
+    def batch_normalization(self, link: Link, x: int) -> int:
+        variance = self._array(link, "moving_variance")
+        shape, start = (link.outputs,), link.prefix
+        wide = self._tensor(f"{start}variance", shape)
+        epsilon = self._number(link.epsilon, f"{start}epsilon")
+        self._operator("ADD", [variance, epsilon], wide, self._schema.AddOptionsT())
+        scale = self._tensor(f"{start}scale", shape)
+        self._operator("RSQRT", [wide], scale, None)
+        inputs = [x, self._array(link, "moving_mean")]
+        width, made = link.outputs, self._schema
+        y = self._made("SUB", inputs, f"{start}centred", width, made.SubOptionsT())
+        y = self._made("MUL", [y, scale], f"{start}scaled", width, made.MulOptionsT())
+        for role, kind in (("gamma", "MUL"), ("beta", "ADD")):
+            if role in link.arrays:
+                options = getattr(self._schema, f"{kind.capitalize()}OptionsT")()
+                inputs = [y, self._array(link, role)]
+                y = self._made(kind, inputs, f"{start}{role}.y", link.outputs, options)
+        return y
+
+    def prelu(self, link: Link, x: int) -> int:
+        inputs = [x, self._array(link, "alpha")]
+        return self._made("PRELU", inputs, f"{link.prefix}y", link.outputs)
+
+    def activation(self, link: Link, x: int) -> int:
+        return self._function(link, x)
+
+    def _layer(self, layer: LSTMLayer, prefix: str, x: int) -> int:
+        """Add an LSTM layer, and return its output."""
+        name = layer.name
+        both = layer.backward is not None
+        is_last = layer.forward.options.return_sequences is False
+        outputs = []
+        for side, direction in layer.directions:
+            back, y = side == "backward", x
+            if back:
+                y = self._reversed(y, layer.input_dim, f"{name}.x.reversed")
+            for index, cell in enumerate(direction.lstm_cells):
+                place = f"{side}." if both else ""
+                place += f"cells.{index}." if len(direction.cells) > 1 else ""
+                y = self._lstm(cell, y, prefix + place)
+            if is_last:
+                # Of the backward half the last step that it computes, which is the first in time.
+                y = self._last_step(y, cell.recurrent_dim, f"{name}.{side}.last")
+            elif back:
+                y = self._reversed(y, cell.recurrent_dim, f"{name}.backward.y")
+            outputs.append(y)
+        y = outputs[0]
+        if both:
+            width = sum(half.lstm_cells[-1].recurrent_dim for _, half in layer.directions)
+            y = self._joined(outputs, (1, width) if is_last else (1, 1, width), f"{name}.y")
+        return y
+
+    def _lstm(self, cell: Cell, x: int, prefix: str) -> int:
+        inputs = [-1] * _COUNT
+        inputs[0] = x
+        for number, role in INPUTS.items():
+            if prefix + role in self._arrays:
+                inputs[number] = self._constant(prefix + role)
+        for number, width in zip(_STATES, (cell.recurrent_dim, cell.units), strict=True):
+            inputs[number] = self._tensor(f"{prefix}state{number}", (1, width), variable=True)
+        options = self._schema.UnidirectionalSequenceLSTMOptionsT()
+        options.fusedActivationFunction = self._schema.ActivationFunctionType.TANH
+        options.cellClip = cell.options.cell_clip or 0.0
+        options.projClip = cell.options.projection_clip or 0.0
+        y = self._tensor(f"{prefix}y", (1, 1, cell.recurrent_dim), signature=(1, -1, -1))
+        self._operator("UNIDIRECTIONAL_SEQUENCE_LSTM", inputs, y, options)
+        return y
+
+    def _reversed(self, x: int, width: int, name: str) -> int:
+        axis = self._tensor(f"{name}.axis", (1,), data=np.ones(1, np.int32))
+        y = self._tensor(name, (1, 1, width), signature=(1, -1, width))
+        self._operator("REVERSE_V2", [x, axis], y, self._schema.ReverseV2OptionsT())
+        return y
+
+    def _last_step(self, x: int, width: int, name: str) -> int:
+        """Return (1, width): x[:, -1, :] of x (1, time, width)."""
+        options = self._schema.StridedSliceOptionsT()
+        # A bit for each axis: whether `begin` or `end` is not looked at, and whether the axis goes.
+        options.beginMask, options.endMask, options.shrinkAxisMask = 0b101, 0b111, 0b010
+        given = [[0, -1, 0], [0, 0, 0], [1, 1, 1]]
+        ends = [
+            self._tensor(f"{name}.{end}", (3,), data=np.array(numbers, np.int32))
+            for end, numbers in zip(("begin", "end", "strides"), given, strict=True)
+        ]
+        y = self._tensor(name, (1, width), signature=(1, width))
+        self._operator("STRIDED_SLICE", [x, *ends], y, options)
+        return y
+
+    def _joined(self, parts: list[int], shape: tuple[int, ...], name: str) -> int:
+        """Join the outputs of two directions along their last axis; `shape` is that of one step."""
+        options = self._schema.ConcatenationOptionsT()
+        options.axis = len(shape) - 1
+        signature = tuple(-1 if axis == 1 and len(shape) > 2 else n for axis, n in enumerate(shape))
+        y = self._tensor(name, shape, signature=signature)
+        self._operator("CONCATENATION", parts, y, options)
+        return y
+
+    def _constant(self, name: str) -> int:
+        array = self._arrays[name].read()
+        return self._tensor(name, array.shape, data=array)
+
+    def _tensor(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        *,
+        data: Array | None = None,
+        variable: bool = False,
+        signature: tuple[int, ...] | None = None,
+    ) -> int:
+        tensor = self._schema.TensorT()
+        tensor.name, tensor.shape, tensor.isVariable = name, list(shape), variable
+        tensor.hasRank = True
+        if signature is not None:
+            tensor.shapeSignature = list(signature)
+        types = self._schema.TensorType
+        tensor.type = types.FLOAT32
+        if data is not None:
+            tensor.type = types.INT32 if data.dtype == np.int32 else types.FLOAT32
+            tensor.buffer = self._buffer(np.ascontiguousarray(data).reshape(-1).view(np.uint8))
+        self._graph.tensors.append(tensor)
+        return len(self._graph.tensors) - 1
+
+    def _buffer(self, data: Array) -> int:
+        buffer = self._schema.BufferT()
+        buffer.data = data
+        self._buffers.append(buffer)
+        return len(self._buffers) - 1
+
+    def _operator(self, kind: str, inputs: list[int], output: int, options: Any) -> None:
+        code = getattr(self._schema.BuiltinOperator, kind)
+        if code not in self._codes:
+            self._codes.append(code)
+        operator = self._schema.OperatorT()
+        operator.opcodeIndex = self._codes.index(code)
+        operator.inputs, operator.outputs = inputs, [output]
+        if options is not None:
+            name = type(options).__name__.removesuffix("T")
+            operator.builtinOptionsType = getattr(self._schema.BuiltinOptions, name)
+            operator.builtinOptions = options
+        self._graph.operators.append(operator)
+
+    def _code(self, number: int) -> Any:
+        code = self._schema.OperatorCodeT()
+        code.builtinCode, code.version = number, 1
+        code.deprecatedBuiltinCode = min(number, 127)  # one byte, for readers before 2020
+        return code
+
+
+_WRITERS: Mapping[str, Callable[[_Graph, Link, int], int]] = {
+    "Dense": _Graph.dense,
+    "Conv1D": _Graph.conv1d,
+    "BatchNormalization": _Graph.batch_normalization,
+    "PReLU": _Graph.prelu,
+    "Activation": _Graph.activation,
+}

@@ -1,19 +1,26 @@
 """From neutral cells to a framework's named arrays: the first of the two functions that read a row.
 
-What a target cannot express was settled before, by `fit`: this is bit for bit, and `gather` undoes
-it.
+`fit` has already settled what the framework cannot express. What is left is bit for bit, and
+`gather` undoes it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from lstmconvert.dtypes import DType
-from lstmconvert.gates import Gate
-from lstmconvert.layer import Cell, LSTMLayer
 from lstmconvert.layouts.row import Form, Row, Slot
-from lstmconvert.tensors import Shape, Tensor
-from lstmconvert.views import Reshaped, Stacked, Zeros, interleaved, side_by_side, transposed
+from lstmconvert.model.gates import Gate, fuse, fuse_first
+from lstmconvert.model.layer import Cell, LSTMLayer
+from lstmconvert.tensors.tensor import Shape, Tensor
+from lstmconvert.tensors.views import (
+    Reshaped,
+    Zeros,
+    concatenated,
+    interleaved,
+    side_by_side,
+    stacked,
+    transposed,
+)
 
 BIASES = ("bias", "recurrent_bias")
 
@@ -31,12 +38,12 @@ def arrange(layers: Sequence[LSTMLayer], row: Row) -> dict[str, Tensor]:
     for index, cells in enumerate(grid):
         both = len(cells) > 1
         for slot in row.slots:
-            found = [(side, dict(_arrays(cell, slot, row, biased))) for side, cell in cells]
+            halves = [(side, dict(_arrays(cell, slot, row, biased))) for side, cell in cells]
             if row.joined:
                 place = row.place(index, len(grid), "forward", both)
-                result.update(_joined([arrays for _, arrays in found], place))
+                result.update(_joined([arrays for _, arrays in halves], place))
                 continue
-            for side, arrays in found:
+            for side, arrays in halves:
                 place = row.place(index, len(grid), side, both)
                 result.update({key.format(**place): tensor for key, tensor in arrays.items()})
     return result
@@ -51,13 +58,7 @@ def grid_of(layers: Sequence[LSTMLayer]) -> list[list[tuple[str, Cell]]]:
 
 
 def _joined(sides: list[dict[str, Tensor]], place: dict[str, str]) -> dict[str, Tensor]:
-    return {
-        key.format(**place): _stacked([arrays[key] for arrays in sides]) for key in sides[0]
-    }
-
-
-def _stacked(tensors: list[Tensor]) -> Tensor:
-    return Stacked(tuple(tensors), (len(tensors), *tensors[0].shape))
+    return {key.format(**place): stacked([arrays[key] for arrays in sides]) for key in sides[0]}
 
 
 def _arrays(cell: Cell, slot: Slot, row: Row, biased: bool) -> Iterator[tuple[str, Tensor]]:
@@ -65,15 +66,15 @@ def _arrays(cell: Cell, slot: Slot, row: Row, biased: bool) -> Iterator[tuple[st
     if not _wanted(cell, slot, biased):
         return
     if slot.of_cell:
-        yield slot.key, _formed(_turned(cell.parts[slot.parts[0]], slot), slot, 1)
+        yield slot.key, _turned(cell.parts[slot.parts[0]], slot)
         return
     order = row.order_of(slot)
     if not slot.per_gate:
-        yield slot.key, _formed(_turned(_matrix(cell, slot, order), slot), slot, len(order))
+        yield slot.key, _array(cell, slot, order)
         return
     for gate in order:
         key = slot.key.replace("{gate}", row.gate_name(slot, gate))
-        yield key, _formed(_turned(_matrix(cell, slot, (gate,)), slot), slot, 1)
+        yield key, _array(cell, slot, (gate,))
 
 
 def _wanted(cell: Cell, slot: Slot, biased: bool) -> bool:
@@ -83,37 +84,28 @@ def _wanted(cell: Cell, slot: Slot, biased: bool) -> bool:
     return set(slot.parts) <= there
 
 
-def _matrix(cell: Cell, slot: Slot, order: tuple[Gate, ...]) -> Tensor:
-    pieces = [_fused(cell, part, order) for part in slot.parts]
-    if slot.below and len(pieces) > 1:
-        rows = sum(piece.shape[0] for piece in pieces)
-        return Stacked(tuple(pieces), (rows, pieces[0].shape[1]))
-    joined = side_by_side(pieces)
-    return interleaved(joined, len(order)) if slot.interleaved else joined
+def _array(cell: Cell, slot: Slot, order: tuple[Gate, ...]) -> Tensor:
+    """Return the array that holds the parts of a slot for some gates."""
+    parts = [{gate: _part(cell, gate, part) for gate in order} for part in slot.parts]
+    if slot.leading:
+        if slot.below:
+            blocks = {gate: concatenated([part[gate] for part in parts]) for gate in order}
+            return fuse_first({gate: _turned(blocks[gate], slot) for gate in order}, order)
+        return stacked([_turned(part[gate], slot) for part in parts for gate in order])
+    pieces = [fuse(part, order) for part in parts]
+    joined = concatenated(pieces) if slot.below else side_by_side(pieces)
+    return _turned(interleaved(joined, len(order)) if slot.interleaved else joined, slot)
 
 
-def _fused(cell: Cell, part: str, order: tuple[Gate, ...]) -> Tensor:
-    if part not in cell.gate_parts:
-        return zeros(cell, len(order), cell.dtype)
-    return side_by_side([cell.gates[gate].tensors[part] for gate in order])
-
-
-def zeros(cell: Cell, gates: int, dtype: DType) -> Tensor:
-    """Return the bias of so many gates of a cell that has none."""
-    return Zeros((cell.units * gates,), dtype)
+def _part(cell: Cell, gate: Gate, part: str) -> Tensor:
+    if part in BIASES and part not in cell.gate_parts:
+        return Zeros((cell.units,), cell.dtype)
+    return cell.gates[gate].tensors[part]
 
 
 def _turned(tensor: Tensor, slot: Slot) -> Tensor:
+    """Return a matrix with units as rows, or a vector of two axes, where the slot says so."""
+    shapes: dict[Form, Shape] = {Form.ROW: (1, tensor.size), Form.COLUMN: (tensor.size, 1)}
+    if slot.form in shapes:
+        return Reshaped(tensor, shapes[slot.form])
     return transposed(tensor) if slot.transposed else tensor
-
-
-def _formed(tensor: Tensor, slot: Slot, gates: int) -> Tensor:
-    if not slot.is_vector or slot.form is Form.FLAT:
-        return tensor
-    size = tensor.size
-    shapes: dict[Form, Shape] = {
-        Form.ROW: (1, size),
-        Form.COLUMN: (size, 1),
-        Form.GATES: (gates, size // gates),
-    }
-    return Reshaped(tensor, shapes[slot.form])

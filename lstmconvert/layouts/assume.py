@@ -1,15 +1,17 @@
-"""What a framework does not say and Keras wants to know: Keras's defaults, listed as assumed."""
+"""Keras's defaults for options that a framework does not say and Keras needs. They are reported."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
-from lstmconvert.keras.era import DEFAULTS
-from lstmconvert.layer import Direction, LSTMLayer
+from lstmconvert.conversion import ASSUMED
+from lstmconvert.keras.configs.era import DEFAULTS
 from lstmconvert.layouts.rows import ROWS
-from lstmconvert.model import Model
-from lstmconvert.options import UNKNOWN
+from lstmconvert.model import edit
+from lstmconvert.model.layer import Direction, LSTMLayer
+from lstmconvert.model.model import Model
+from lstmconvert.model.options import UNKNOWN
+from lstmconvert.records import replace
 
 #: Options of a direction that a Keras layer cannot be without.
 _WANTED = (
@@ -27,43 +29,37 @@ def is_foreign(layer: LSTMLayer) -> bool:
 
 
 def layer(value: LSTMLayer) -> tuple[LSTMLayer, str | None]:
-    """Return a layer with Keras's defaults for what its framework does not say, and what they are;
-    None if it says all.
+    """Return a layer with Keras's defaults for what its framework does not say, and a note on them.
 
-    The functions of its gates are no such thing: where the framework leaves them to its user, they
-    stay unknown.
+    The note is None if nothing was assumed. The functions of the gates are never assumed: where the
+    framework leaves them to its user, they stay unknown.
     """
     if not is_foreign(value):
         return value, None
-    said: dict[str, Any] = {}
-    forward = _filled(value.forward, said)
-    backward = value.backward and _filled(value.backward, {})
-    options = value.options
-    if backward is not None and options.merge_mode is UNKNOWN:
-        said["merge_mode"] = "concat"
-        options = replace(options, merge_mode="concat")
-    if backward is not None and "zero_output_for_mask" in said:
-        # Keras sets both halves so (keras/src/layers/rnn/bidirectional.py).
-        del said["zero_output_for_mask"]
-    text = ", ".join(f"{key}={val}" for key, val in said.items())
-    filled = replace(value, forward=forward, backward=backward, options=options)
-    if not said:
+    assumed: dict[str, Any] = _missing(value.forward)
+    filled = edit.map_directions(
+        value,
+        lambda _, direction: replace(
+            direction, options=replace(direction.options, **_missing(direction))
+        ),
+    )
+    if value.backward is not None:
+        # Keras sets it in both halves itself (keras/src/layers/rnn/bidirectional.py).
+        assumed.pop("zero_output_for_mask", None)
+        if value.options.merge_mode is UNKNOWN:
+            assumed["merge_mode"] = "concat"
+            filled = replace(filled, options=replace(value.options, merge_mode="concat"))
+    if not assumed:
         return filled, None
-    return filled, f"{value.name}: assumed, as {_framework(value)} does not say: {text}"
+    text = ", ".join(f"{key}={val}" for key, val in assumed.items())
+    return filled, f"{value.name}: {ASSUMED}{_framework(value)} does not say: {text}"
 
 
 def model(value: Model) -> Model:
     """Return a model whose layers are filled in, with a note for each."""
-    found = [layer(item) for item in value.layers]
-    notes = tuple(text for _, text in found if text is not None)
-    return replace(value, layers=tuple(item for item, _ in found), notes=(*value.notes, *notes))
-
-
-def _filled(direction: Direction, said: dict[str, Any]) -> Direction:
-    for name in _WANTED:
-        if getattr(direction.options, name) is UNKNOWN:
-            said[name] = DEFAULTS[name]
-    return replace(direction, options=replace(direction.options, **_missing(direction)))
+    filled = [layer(item) for item in value.layers]
+    notes = tuple(note for _, note in filled if note is not None)
+    return replace(value, layers=tuple(item for item, _ in filled), notes=(*value.notes, *notes))
 
 
 def _missing(direction: Direction) -> dict[str, Any]:

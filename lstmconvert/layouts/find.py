@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 
-from lstmconvert.gates import Gate
 from lstmconvert.layouts.gather import SIDES, Structure
 from lstmconvert.layouts.row import Row, Slot
 from lstmconvert.layouts.rows import ROWS
-from lstmconvert.tensors import Tensor
+from lstmconvert.model.gates import Gate
+from lstmconvert.tensors.tensor import Tensor
 
-#: What may stand between a module's name and its arrays' names: PyTorch's dot, Flax's slash.
+#: Characters between a module's name and its arrays' names: PyTorch's dot, Flax's slash.
 _SEPARATORS = r"[./]"
 Patterns = tuple[tuple[re.Pattern[str], Slot], ...]
 _NEEDED = ("kernel", "recurrent_kernel")
@@ -29,25 +29,28 @@ def modules(arrays: Mapping[str, Tensor], row: Row) -> dict[str, Structure]:
 def recognised(arrays: Mapping[str, Tensor], rows: Iterable[Row] | None = None) -> Row | None:
     """Return the row that explains most of the names.
 
-    Of two that explain as many, it is the one that leaves less of them unexplained before its own.
+    Of two rows that explain the same number, it is the one that leaves the shorter prefix.
 
     Args:
         arrays: the arrays, by name.
-        rows: the rows in question; by default those that names alone can tell.
+        rows: the rows to choose from; by default those that are recognised by names.
     """
     best, most = None, (0, 0)
-    for row in (row for row in ROWS.values() if row.recognised) if rows is None else rows:
-        found = _modules(arrays, row)
-        count = sum(number for _, number in found.values())
-        score = (count, -max(map(len, found), default=0))
+    every = tuple(row for row in ROWS.values() if row.recognised) if rows is None else tuple(rows)
+    ends = _ends(every)  # most names of a large file are no layer's: one look tells
+    arrays = {name: tensor for name, tensor in arrays.items() if ends.search(name)}
+    for row in every:
+        modules_of_row = _modules(arrays, row)
+        count = sum(number for _, number in modules_of_row.values())
+        score = (count, -max(map(len, modules_of_row), default=0))
         if count and score > most:
             best, most = row, score
     return best
 
 
 def _modules(arrays: Mapping[str, Tensor], row: Row) -> dict[str, tuple[Structure, int]]:
-    """Return `prefix -> (structure, how many names are its)`."""
-    found: dict[str, dict[tuple[int, str], set[str]]] = {}
+    """Return `prefix -> (structure, how many names belong to it)`."""
+    parts_at: dict[str, dict[tuple[int, str], set[str]]] = {}
     counts: dict[str, int] = {}
     patterns = _patterns(row)  # once: to hash a row takes longer than to match a name
     for name, tensor in arrays.items():
@@ -59,19 +62,20 @@ def _modules(arrays: Mapping[str, Tensor], row: Row) -> dict[str, tuple[Structur
                 index, backward = divmod(index, 2)
                 sides = SIDES[backward : backward + 1]
             for side in sides:
-                found.setdefault(prefix, {}).setdefault((index, side), set()).update(parts)
+                parts_at.setdefault(prefix, {}).setdefault((index, side), set()).update(parts)
             counts[prefix] = counts.get(prefix, 0) + 1
     return {
         prefix: (structure, counts[prefix])
-        for prefix, places in found.items()
+        for prefix, places in parts_at.items()
         if (structure := _structure(prefix, places, row)) is not None
     }
 
 
 def _matches(name: str, patterns: Patterns) -> list[tuple[dict[str, str], Slot]]:
-    """Return the slots that a name can be of: those that explain most of it."""
-    found = [(pattern.fullmatch(name), slot) for pattern, slot in patterns]
-    groups = [(match.groupdict(), slot) for match, slot in found if match is not None]
+    """Return the slots that a name fits, with the groups of the match: those with the shortest
+    prefix."""
+    matches = [(pattern.fullmatch(name), slot) for pattern, slot in patterns]
+    groups = [(match.groupdict(), slot) for match, slot in matches if match is not None]
     shortest = min((len(group["prefix"]) for group, _ in groups), default=0)
     return [(group, slot) for group, slot in groups if len(group["prefix"]) == shortest]
 
@@ -99,6 +103,14 @@ def _structure(
 
 
 @cache
+def _ends(rows: tuple[Row, ...]) -> re.Pattern[str]:
+    """Return a pattern that is in every name that fits a slot of one of some rows."""
+    texts = sorted({_text(row, slot) for row in rows for slot in row.slots})
+    nameless = re.sub(r"\(\?P<\w+>", "(?:", "|".join(texts))
+    return re.compile(rf"(?:\A|{_SEPARATORS})(?:{nameless})\Z")
+
+
+@cache
 def _needed(row: Row) -> frozenset[str]:
     return frozenset(
         f"{part}.{row.gate_name(slot, gate) if slot.per_gate else ''}"
@@ -115,6 +127,11 @@ def _patterns(row: Row) -> Patterns:
 
 
 def _pattern(row: Row, slot: Slot) -> re.Pattern[str]:
+    return re.compile(rf"(?P<prefix>(?:.+?{_SEPARATORS})??){_text(row, slot)}", re.DOTALL)
+
+
+def _text(row: Row, slot: Slot) -> str:
+    """Return the expression for a slot's name behind the prefix of its module."""
     sides = "|".join(re.escape(side) for side in sorted(set(row.sides), key=len, reverse=True))
     number = re.escape(row.index or "").replace(r"\{\}", r"(?P<k>\d{1,6})")
     choices = f"(?:{number}|{re.escape(row.alone)})" if row.alone != "0" else number
@@ -126,4 +143,4 @@ def _pattern(row: Row, slot: Slot) -> re.Pattern[str]:
         ("gate", f"(?P<gate>{gates})"),
     ):
         text = text.replace(rf"\{{{place}\}}", expression, 1)
-    return re.compile(rf"(?P<prefix>(?:.+?{_SEPARATORS})??){text}", re.DOTALL)
+    return text

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lstmconvert.errors import CorruptFile
-from lstmconvert.gates import GATES, Gate
-from lstmconvert.layer import GATE_PARTS, Cell, Direction, GateWeights, LSTMLayer
 from lstmconvert.layouts.row import Row, Slot
-from lstmconvert.options import UNKNOWN, CellOptions, DirectionOptions, LayerOptions, Unknown
+from lstmconvert.model import edit, wellformed
+from lstmconvert.model.gates import GATES, Gate, blocks, entries, split, split_first
+from lstmconvert.model.layer import Cell, Direction, LSTMLayer, weights_of
+from lstmconvert.model.options import UNKNOWN, CellOptions, DirectionOptions, LayerOptions, Unknown
 from lstmconvert.records import dataclass
-from lstmconvert.tensors import Shape, Tensor
-from lstmconvert.views import Reshaped, Rows, apart, columns, is_zero, transposed
+from lstmconvert.tensors.tensor import Tensor
+from lstmconvert.tensors.views import Reshaped, deinterleaved, rows, transposed
 
 SIDES = ("forward", "backward")
 
@@ -21,7 +22,7 @@ SIDES = ("forward", "backward")
 class Structure:
     """How many cells a module has, and where: what its names say, or our metadata.
 
-    Fields: `prefix`, before every key; `depth`, how many lie one on the other; `both`: whether
+    Fields: `prefix`, before every key; `depth`, how many cells are stacked; `both`: whether
     there are two directions.
     """
 
@@ -40,7 +41,8 @@ def gather(
 ) -> tuple[tuple[LSTMLayer, ...], set[str]]:
     """Return the layers of one module, and the names of the arrays that they are made of.
 
-    A stack is as many layers where the framework chains them, else one layer of several cells.
+    A stack becomes several layers where the framework chains layers, else one layer of several
+    cells.
 
     Raises:
         CorruptFile: an array is missing, or the shapes contradict each other.
@@ -59,14 +61,14 @@ def gather(
         return (_layer(name, grid, row, is_last=True),), used
     names = [name] if len(grid) == 1 else [f"{name}_l{index}" for index in range(len(grid))]
     layers = (
-        _layer(own, [cells], row, is_last=index == len(grid) - 1)
-        for index, (own, cells) in enumerate(zip(names, grid, strict=True))
+        _layer(layer_name, [cells], row, is_last=index == len(grid) - 1)
+        for index, (layer_name, cells) in enumerate(zip(names, grid, strict=True))
     )
     return tuple(layers), used
 
 
 def _layer(name: str, grid: list[list[Cell]], row: Row, *, is_last: bool) -> LSTMLayer:
-    halves = []
+    halves: list[Direction] = []
     for number, side in enumerate(SIDES[: len(grid[0])]):
         backwards: bool | Unknown = UNKNOWN if "go_backwards" in row.expresses else False
         halves.append(
@@ -81,8 +83,9 @@ def _layer(name: str, grid: list[list[Cell]], row: Row, *, is_last: bool) -> LST
             )
         )
     both = len(halves) > 1
-    merge = "concat" if row.bidirectional and "merge_mode" not in row.expresses else UNKNOWN
-    return LSTMLayer(
+    only = row.merge_modes if row.bidirectional else ()
+    merge = only[0] if len(only) == 1 else UNKNOWN
+    layer = LSTMLayer(
         name=name,
         path=name,
         class_name=row.class_name,
@@ -90,10 +93,19 @@ def _layer(name: str, grid: list[list[Cell]], row: Row, *, is_last: bool) -> LST
         backward=halves[1] if both else None,
         options=LayerOptions(merge_mode=merge) if both else LayerOptions(),
     )
+    wellformed.check_layer(layer, name, hint="is it this layout? --from names another")
+    return layer
 
 
 class _CellReader:
     """Reads one cell of a module.
+
+    Args:
+        arrays: every array there is, by name.
+        row: the framework.
+        prefix: of the names of the module's arrays.
+        place: what `{d}` and `{k}` of the keys represent.
+        side: 0 for the forward half, 1 for the backward half.
 
     Raises:
         CorruptFile: an array is missing, or the shapes contradict each other.
@@ -115,7 +127,7 @@ class _CellReader:
 
     def cell(self) -> Cell:
         """Return the cell."""
-        # Cell parts first: a projection says how wide the state is.
+        # Cell parts first: a projection says how wide the hidden state is.
         for slot in sorted(self._row.slots, key=lambda slot: not slot.of_cell):
             if slot.per_gate:
                 for gate in self._row.order_of(slot):
@@ -123,122 +135,118 @@ class _CellReader:
                     self._put(slot, key, (gate,))
             else:
                 self._put(slot, slot.key, self._row.order_of(slot))
-        self._drop_empty_bias()
-        gates = {
-            gate: GateWeights(gate, {p: found[p] for p in GATE_PARTS if p in found})
-            for gate, found in self._gates.items()
-            if found
-        }
-        self._check(gates)
+        gates = weights_of(self._gates)
         fixed: dict[str, Any] = dict(self._row.fixed)
-        options = CellOptions(
-            **fixed,
-            use_bias="bias" in gates[Gate.FORGET].tensors,
-            forget_bias=self._row.forget_bias,
-            input_forget=Gate.INPUT not in gates,
+        cell = Cell(
+            gates=gates,
+            options=CellOptions(
+                **fixed,
+                use_bias=any("bias" in weights.tensors for weights in gates.values()),
+                forget_bias=self._row.forget_bias,
+            ),
+            parts=self._parts,
         )
-        return Cell(gates=gates, options=options, parts=self._parts)
+        wellformed.check_cell(
+            cell,
+            self._prefix.rstrip("./") or self._row.title,
+            arrays={name: self._arrays[name] for name in sorted(self.used)},
+            expected=", ".join(key_names(self._row, self._place)[:8]),
+            hint="is it this layout? --from names another",
+        )
+        if "bias" in cell.gate_parts and not edit.has_second_bias(cell):
+            return edit.without_parts(cell, ["recurrent_bias"])
+        return cell
 
     def _put(self, slot: Slot, key: str, order: tuple[Gate, ...]) -> None:
         name = self._prefix + key.format(**self._place)
         if name not in self._arrays:
             return
         self.used.add(name)
-        tensor = self._of_side(self._arrays[name], name)
-        if slot.is_vector and len(tensor.shape) != 1:
-            tensor = Reshaped(tensor, (tensor.size,))
-        if slot.transposed:
-            tensor = transposed(tensor)
-        if slot.of_cell:
-            self._parts[slot.parts[0]] = tensor
-        elif slot.below and len(slot.parts) > 1:
-            self._split_rows(tensor, slot, order, name)
-        else:
-            self._split(tensor, slot.parts, slot, order, name)
-
-    def _of_side(self, tensor: Tensor, name: str) -> Tensor:
-        if not self._row.joined:
-            return tensor
-        if len(tensor.shape) < 2 or tensor.shape[0] <= self._side:
-            raise _odd(name, tensor.shape, "a leading axis of directions")
-        shape, count = tensor.shape[1:], tensor.matrix_shape[0] // tensor.shape[0]
-        return Rows(tensor, self._side * count, (self._side + 1) * count, shape)
-
-    def _split_rows(self, tensor: Tensor, slot: Slot, order: tuple[Gate, ...], name: str) -> None:
-        if len(tensor.shape) != 2 or tensor.shape[1] % len(order):
-            raise _odd(name, tensor.shape, f"a matrix of {len(order)} gates")
-        units = tensor.shape[1] // len(order)
-        projection = self._parts.get("projection")
-        state = projection.shape[-1] if projection is not None else units
-        inputs = tensor.shape[0] - state
-        if inputs < 1:
-            raise _odd(name, tensor.shape, f"more than {state} rows")
-        for part, start, stop in (
-            (slot.parts[0], 0, inputs),
-            (slot.parts[1], inputs, tensor.shape[0]),
-        ):
-            rows = Rows(tensor, start, stop, (stop - start, tensor.shape[1]))
-            self._split(rows, (part,), slot, order, name)
-
-    def _split(
-        self, tensor: Tensor, parts: tuple[str, ...], slot: Slot, order: tuple[Gate, ...], name: str
-    ) -> None:
-        count = len(order) * len(parts)
-        if not tensor.shape or tensor.shape[-1] % count:
-            raise _odd(name, tensor.shape, f"{count} blocks of one width")
-        units = tensor.shape[-1] // count
-        if slot.interleaved:
-            tensor = apart(tensor, len(order))
-        for number, (part, gate) in enumerate((p, g) for p in parts for g in order):
-            self._gates[gate][part] = columns(tensor, number * units, (number + 1) * units)
-
-    def _drop_empty_bias(self) -> None:
-        seconds = [found["recurrent_bias"] for found in self._gates.values() if _both(found)]
-        if seconds and all(map(is_zero, seconds)):
-            for found in self._gates.values():
-                found.pop("recurrent_bias", None)
-
-    def _check(self, gates: Mapping[Gate, GateWeights]) -> None:
-        where = self._prefix.rstrip("./") or self._row.title
-        needed = ("kernel", "recurrent_kernel")
-        for gate in GATES[1:] if Gate.INPUT not in gates else GATES:
-            missing = [p for p in needed if gate not in gates or p not in gates[gate].tensors]
-            if missing:
-                raise CorruptFile(
-                    f"the {missing[0]} of the {gate} gate is missing",
-                    where=where,
-                    found=", ".join(sorted(self.used)[:8]) or "nothing",
-                    expected=", ".join(key_names(self._row, self._place)[:8]),
-                )
-        for part in {part for weights in gates.values() for part in weights.tensors}:
-            shapes = {w.tensors[part].shape for w in gates.values() if part in w.tensors}
-            if len(shapes) != 1:
-                raise CorruptFile(f"the {part} of the gates differ in shape", where=where)
-            if part != "peephole" and any(part not in w.tensors for w in gates.values()):
-                raise CorruptFile(f"a gate has no {part}, and another has one", where=where)
-        self._check_widths(gates, where)
-
-    def _check_widths(self, gates: Mapping[Gate, GateWeights], where: str) -> None:
-        tensors = gates[Gate.FORGET].tensors
-        kernel, recurrent = tensors["kernel"].shape, tensors["recurrent_kernel"].shape
-        units = kernel[-1]
-        projection = self._parts.get("projection")
-        state = projection.shape[-1] if projection is not None else units
-        vectors = [t.shape for p, t in tensors.items() if p not in ("kernel", "recurrent_kernel")]
-        is_matrix = len(kernel) >= 2 and len(kernel) == len(recurrent)
-        if (
-            not is_matrix
-            or recurrent[-2:] != (state, units)
-            or any(shape != (units,) for shape in vectors)
-            or (projection is not None and projection.shape != (units, state))
-        ):
+        tensor = self._arrays[name]
+        try:
+            if self._row.joined:
+                tensor = _half(tensor, self._side)
+            if slot.of_cell:
+                self._parts[slot.parts[0]] = self._turned(tensor, slot)
+                return
+            for part, gates in self._cut(tensor, slot, order):
+                for gate, piece in gates.items():
+                    self._gates[gate][part] = piece
+        except ValueError as error:
             raise CorruptFile(
-                "the shapes of its arrays do not fit each other",
-                where=where,
-                found=f"kernel {kernel}, recurrent_kernel {recurrent}, vectors {vectors}",
-                expected=f"recurrent_kernel ({state}, {units})",
+                f"an array of a shape that {self._row.title} does not give it: {error}",
+                where=name,
+                found=self._arrays[name].shape,
                 hint="is it this layout? --from names another",
-            )
+            ) from None
+
+    def _cut(
+        self, tensor: Tensor, slot: Slot, order: tuple[Gate, ...]
+    ) -> Iterator[tuple[str, dict[Gate, Tensor]]]:
+        """Yield each part that an array holds, gate by gate."""
+        if slot.leading:
+            yield from self._cut_first(tensor, slot, order)
+            return
+        tensor = self._turned(tensor, slot)
+        pieces: tuple[Tensor, ...]
+        if slot.below:
+            pieces = self._rows_of(tensor, tensor.shape[-1] // len(order))
+        else:
+            pieces = blocks(tensor, len(slot.parts))
+        for part, piece in zip(slot.parts, pieces, strict=True):
+            if slot.interleaved:
+                piece = deinterleaved(piece, len(order))
+            yield part, split(piece, order)
+
+    def _cut_first(
+        self, tensor: Tensor, slot: Slot, order: tuple[Gate, ...]
+    ) -> Iterator[tuple[str, dict[Gate, Tensor]]]:
+        """`_cut` of an array whose first axis is the gates."""
+        if not slot.below:
+            count = len(order) * len(slot.parts)
+            pieces = [self._turned(piece, slot) for piece in entries(tensor, count)]
+            for number, part in enumerate(slot.parts):
+                of_part = pieces[number * len(order) : (number + 1) * len(order)]
+                yield part, dict(zip(order, of_part, strict=True))
+            return
+        rows_of = {
+            gate: self._rows_of(turned, turned.shape[-1])
+            for gate, piece in split_first(tensor, order).items()
+            if (turned := self._turned(piece, slot)).shape
+        }
+        for number, part in enumerate(slot.parts):
+            yield part, {gate: pieces[number] for gate, pieces in rows_of.items()}
+
+    def _turned(self, tensor: Tensor, slot: Slot) -> Tensor:
+        """Return a vector as (n,), and a matrix with its inputs as rows."""
+        shape = tensor.shape
+        if slot.is_vector:
+            if len(shape) == 1:
+                return tensor
+            if not shape or max(shape) != tensor.size:
+                raise ValueError("a vector is expected")
+            return Reshaped(tensor, (tensor.size,))
+        is_window = "convolution" in self._row.expresses and not slot.transposed
+        if len(shape) < 2 or (len(shape) > 2 and not is_window):
+            raise ValueError("a matrix is expected")
+        return transposed(tensor) if slot.transposed else tensor
+
+    def _rows_of(self, tensor: Tensor, units: int) -> tuple[Tensor, Tensor]:
+        """Cut a matrix whose upper rows are the kernel, the lower ones the recurrent kernel."""
+        projection = self._parts.get("projection")
+        state = projection.shape[-1] if projection is not None else units
+        count = tensor.shape[0]
+        if not units or count <= state:
+            raise ValueError(f"more than {state} rows are expected, of inputs and state")
+        return rows(tensor, 0, count - state), rows(tensor, count - state, count)
+
+
+def _half(tensor: Tensor, side: int) -> Tensor:
+    """Return one direction of an array whose first axis is the directions."""
+    count = tensor.shape[0] if tensor.shape else 0
+    if not side < count <= len(SIDES):
+        raise ValueError("a first axis of directions is expected")
+    return entries(tensor, count)[side]
 
 
 def key_names(row: Row, place: Mapping[str, str]) -> list[str]:
@@ -248,11 +256,3 @@ def key_names(row: Row, place: Mapping[str, str]) -> list[str]:
         for slot in row.slots
         for gate in (row.order_of(slot) if slot.per_gate else (Gate.INPUT,))
     ]
-
-
-def _both(found: Mapping[str, Tensor]) -> bool:
-    return "recurrent_bias" in found and "bias" in found
-
-
-def _odd(name: str, shape: Shape, expected: str) -> CorruptFile:
-    return CorruptFile("an array of no such shape", where=name, found=shape, expected=expected)

@@ -8,21 +8,27 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lstmconvert import gatesfile, naming
-from lstmconvert.dtypes import Array
-from lstmconvert.errors import CorruptFile, UsageError
-from lstmconvert.layer import LSTMLayer
+from lstmconvert.errors import ConversionWarning, CorruptFile, UsageError
 from lstmconvert.layouts import assume, fit, read
 from lstmconvert.layouts.arrange import arrange as arrange_tensors
 from lstmconvert.layouts.rows import row_of
-from lstmconvert.model import Model, Source
-from lstmconvert.tensors import ArrayTensor
+from lstmconvert.model import naming
+from lstmconvert.model.fit import Fitter
+from lstmconvert.model.layer import LSTMLayer
+from lstmconvert.model.model import Model, Source
+from lstmconvert.pergate import gatesfile
+from lstmconvert.tensors.dtypes import Array
+from lstmconvert.tensors.tensor import ArrayTensor
 
 GATES = "gates"
 
 
 def arrange(
-    value: LSTMLayer | Model | Sequence[LSTMLayer], layout: str, *, allow_lossy: bool = False
+    value: LSTMLayer | Model | Sequence[LSTMLayer],
+    layout: str,
+    *,
+    allow_lossy: bool = False,
+    lstm_only: bool = False,
 ) -> dict[str, Array]:
     """Return the weights as a framework names and arranges them.
 
@@ -33,21 +39,34 @@ def arrange(
 
     Args:
         value: a layer; several, as one stack (PyTorch's num_layers); or a model, whose arrays
-            have their layer's name and a dot before them.
-        layout: a name that `lstmconvert formats` lists, or `gates`.
+            have their layer's name and a dot before them. Of a model, the layers beside the LSTMs
+            come too, as in the framework's files: a warning names those that the framework lacks,
+            and what its user has to pass.
+        layout: a name that `lstmconvert formats` lists, or `gates`, which has the LSTMs alone.
         allow_lossy: give a warning, not an error, for what the framework cannot express.
+        lstm_only: leave the layers beside the LSTMs out.
 
     Raises:
-        UsageError: no such layout, or layers that do not fit into one stack.
-        UnknownOption: the framework's maths depend on an option that no file said.
+        UsageError: the layout is unknown, or the layers do not fit into one stack.
+        UnknownOption: what the framework computes depends on an option that is unknown.
         UnsupportedByTarget: the framework cannot express an option of a layer.
     """
     if isinstance(value, Model):
-        return {
+        arrays = {
             f"{prefix_of(layer)}{name}": array
             for layer in value.layers
             for name, array in arrange(layer, layout, allow_lossy=allow_lossy).items()
         }
+        if layout == GATES or lstm_only:
+            return arrays
+        from lstmconvert.layouts.write import neighbours_of  # it imports this module
+
+        others = neighbours_of(value, row_of(layout))
+        for text in (*others.losses, *others.told):
+            warnings.warn(text, ConversionWarning, stacklevel=2)
+        for prefix, tensors in others.arrays.items():
+            arrays |= {prefix + name: tensor.read() for name, tensor in tensors.items()}
+        return arrays
     layers = [value] if isinstance(value, LSTMLayer) else list(value)
     if not layers:
         raise UsageError("no layers to arrange")
@@ -58,15 +77,16 @@ def arrange(
             for layer, start in bare
             for name, tensor in naming.tensors(layer)
         }
-    fitter = fit.Fitter(row_of(layout), allow_lossy)
-    fitted = fit.fit_stack(layers, fitter)
+    row = row_of(layout)
+    fitter = Fitter(row.abilities(), allow_lossy)
+    fitted = fit.fit_stack(layers, row, fitter)
     for text in fitter.losses:
-        warnings.warn(text, UserWarning, stacklevel=2)
-    return {name: tensor.read() for name, tensor in arrange_tensors(fitted, fitter.row).items()}
+        warnings.warn(text, ConversionWarning, stacklevel=2)
+    return {name: tensor.read() for name, tensor in arrange_tensors(fitted, row).items()}
 
 
 def prefix_of(layer: LSTMLayer) -> str:
-    """Return what stands before a layer's arrays in a framework's file: `encoder.lstm.`."""
+    """Return the prefix of a layer's arrays in a framework's file: `encoder.lstm.`."""
     return layer.name.replace("/", ".") + "."
 
 
@@ -75,7 +95,7 @@ def gather(
 ) -> LSTMLayer | Model:
     """Return the layer of a framework's arrays; where they hold several, a model of them.
 
-    What the framework does not say is what Keras does by default.
+    Options that the framework does not say get Keras's defaults.
 
     >>> import lstmconvert as lc
     >>> lstm = lc.load("fixtures/keras-3.15.1/seed95.keras")["lstm"]
@@ -83,12 +103,12 @@ def gather(
     (7, 2)
 
     Args:
-        arrays: the framework's names -> arrays, of which others than an LSTM's are left out.
+        arrays: the framework's names -> arrays. Arrays that belong to no LSTM are left out.
         layout: a name that `lstmconvert formats` lists, or `gates`.
-        name: of the layer, where the arrays have none before theirs.
+        name: the name of the layer, where the names of the arrays have no prefix.
 
     Raises:
-        UsageError: no such layout.
+        UsageError: the layout is unknown.
         CorruptFile: the arrays are not of that layout, or contradict each other.
     """
     tensors = {key: ArrayTensor(np.asarray(array)) for key, array in arrays.items()}
@@ -96,7 +116,7 @@ def gather(
         named = {
             key if naming.parse(key) else f"{name}.{key}": tensor for key, tensor in tensors.items()
         }
-        layers: Sequence[LSTMLayer] = gatesfile.read(named, {}, "arrays", "arrays").layers
+        layers: Sequence[LSTMLayer] = gatesfile.read(named, None, "arrays", "arrays").layers
     else:
         row = row_of(layout)
         layers, _ = read.modules(tensors, row, name)

@@ -1,5 +1,8 @@
 """Live objects of other frameworks, each imported when it is asked for.
 
+One module for each framework, thin over what `sources` shares; `engines` runs them for `verify`.
+Nothing below imports a framework, and nothing here opens a file. Start with `sources`.
+
 `to_<framework>(layer)` makes one with the weights of a layer, `from_<framework>(object)` reads one:
 
 >>> from lstmconvert import live
@@ -21,20 +24,28 @@ if TYPE_CHECKING:
     from lstmconvert.live.equinox import from_equinox as from_equinox
     from lstmconvert.live.equinox import to_equinox as to_equinox
     from lstmconvert.live.flax import from_flax as from_flax
+    from lstmconvert.live.flax import from_nnx as from_nnx
     from lstmconvert.live.flax import to_flax as to_flax
+    from lstmconvert.live.flax import to_nnx as to_nnx
     from lstmconvert.live.haiku import from_haiku as from_haiku
     from lstmconvert.live.haiku import to_haiku as to_haiku
     from lstmconvert.live.mlx import from_mlx as from_mlx
     from lstmconvert.live.mlx import to_mlx as to_mlx
-    from lstmconvert.live.nnx import from_nnx as from_nnx
-    from lstmconvert.live.nnx import to_nnx as to_nnx
     from lstmconvert.live.tinygrad import from_tinygrad as from_tinygrad
     from lstmconvert.live.tinygrad import to_tinygrad as to_tinygrad
     from lstmconvert.live.torch import from_torch as from_torch
     from lstmconvert.live.torch import to_torch as to_torch
 
-#: The frameworks, and the module of each.
-FRAMEWORKS = ("equinox", "flax", "haiku", "mlx", "nnx", "tinygrad", "torch")
+#: The framework in a function's name -> the module that has it.
+FRAMEWORKS = {
+    "equinox": "equinox",
+    "flax": "flax",
+    "haiku": "haiku",
+    "mlx": "mlx",
+    "nnx": "flax",
+    "tinygrad": "tinygrad",
+    "torch": "torch",
+}
 
 __all__ = [
     "from_equinox",
@@ -57,7 +68,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{name.partition('_')[2]}"), name)
+    return getattr(import_module(f"{__name__}.{FRAMEWORKS[name.partition('_')[2]]}"), name)
 
 
 def __dir__() -> list[str]:

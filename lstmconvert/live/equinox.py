@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from lstmconvert.dtypes import Array
-from lstmconvert.layer import LSTMLayer
 from lstmconvert.live import jax as shared
 from lstmconvert.live.sources import built, imported, layers_of, value_of
-from lstmconvert.model import Model
+from lstmconvert.model.layer import LSTMLayer
+from lstmconvert.model.model import Model
+from lstmconvert.tensors.dtypes import Array
 
 _ROW = "equinox"
 _KEYS = ("weight_ih", "weight_hh", "bias")
@@ -29,14 +29,14 @@ def to_equinox(value: LSTMLayer | Model, *, allow_lossy: bool = False) -> Any:
 
     Raises:
         MissingPackage: Equinox is not installed.
-        UnknownOption: Equinox's maths depend on an option that no file said.
+        UnknownOption: Equinox's maths depend on an option that is unknown.
         UnsupportedByTarget: Equinox cannot express an option of a layer.
     """
     return built(value, _ROW, _cell, allow_lossy=allow_lossy)
 
 
 def _cell(arrays: Mapping[str, Array]) -> Any:
-    equinox, jax = imported("equinox", shared.EXTRA), imported("jax", shared.EXTRA)
+    equinox, jax = imported("equinox", shared.NEEDS), imported("jax", shared.NEEDS)
     given = {name: shared.array(array) for name, array in arrays.items()}
     kernel = given["weight_ih"]
     cell = equinox.nn.LSTMCell(
@@ -62,13 +62,13 @@ def from_equinox(tree: Any, *, name: str = "lstm") -> LSTMLayer | Model:
         MissingPackage: Equinox is not installed.
         NoLSTM: there is no cell in it.
     """
-    equinox, jax = imported("equinox", shared.EXTRA), imported("jax", shared.EXTRA)
+    equinox, jax = imported("equinox", shared.NEEDS), imported("jax", shared.NEEDS)
     kind = equinox.nn.LSTMCell
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: isinstance(x, kind))
     layers: list[LSTMLayer] = []
     for path, cell in leaves:
         if isinstance(cell, kind):
             arrays = {k: np.asarray(a) for k in _KEYS if (a := getattr(cell, k)) is not None}
-            own = jax.tree_util.keystr(path, simple=True, separator="/")
-            layers += layers_of(arrays, [_ROW], own or name)
+            path_name = jax.tree_util.keystr(path, simple=True, separator="/")
+            layers += layers_of(arrays, [_ROW], path_name or name)
     return value_of(layers, type(tree).__name__)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lstmconvert.dtypes import Array
-from lstmconvert.layer import LSTMLayer
 from lstmconvert.live import jax as shared
 from lstmconvert.live.sources import built, imported, layers_of, value_of
-from lstmconvert.model import Model
+from lstmconvert.model.layer import LSTMLayer
+from lstmconvert.model.model import Model
+from lstmconvert.tensors.dtypes import Array
 
 _ROW = "haiku"
 
@@ -18,7 +18,7 @@ def to_haiku(value: LSTMLayer | Model, *, allow_lossy: bool = False) -> Any:
     """Return `(transformed, params)`: `transformed.apply(params, x)` runs (batch, time, inputs).
 
     The parameters are those of one `hk.LSTM`, `{"lstm/linear": {"w", "b"}}`. Haiku adds 1 to the
-    forget gate at run time, so 1 less is stored: rounded, and said.
+    forget gate at run time, so 1 less is stored: it is rounded, with a warning.
 
     Args:
         value: a layer. A stack of cells gives a tuple of such pairs, a Bidirectional `Both`, a
@@ -27,16 +27,16 @@ def to_haiku(value: LSTMLayer | Model, *, allow_lossy: bool = False) -> Any:
 
     Raises:
         MissingPackage: Haiku is not installed.
-        UnknownOption: Haiku's maths depend on an option that no file said.
+        UnknownOption: Haiku's maths depend on an option that is unknown.
         UnsupportedByTarget: Haiku cannot express an option of a layer.
     """
     return built(value, _ROW, _core, allow_lossy=allow_lossy)
 
 
 def _core(arrays: Mapping[str, Array]) -> Any:
-    haiku, numpy = imported("haiku", shared.EXTRA), imported("jax.numpy", shared.EXTRA)
-    own = {name.removeprefix("linear."): shared.array(a) for name, a in arrays.items()}
-    params = {"lstm/linear": own}
+    haiku, numpy = imported("haiku", shared.NEEDS), imported("jax.numpy", shared.NEEDS)
+    linear = {name.removeprefix("linear."): shared.array(a) for name, a in arrays.items()}
+    params = {"lstm/linear": linear}
     dtype, units = arrays["linear.b"].dtype, arrays["linear.b"].size // 4
 
     def forward(x: Any) -> Any:
@@ -71,8 +71,8 @@ def from_haiku(params: Mapping[str, Any], *, name: str = "lstm") -> LSTMLayer | 
 
 def _is_lstm(leaves: Any) -> bool:
     """Whether a Linear is an LSTM's: it has a bias, four gates, and more rows than units."""
-    found = shared.flat(leaves)
-    if set(found) != {"w", "b"} or found["w"].ndim != 2:
+    arrays = shared.flat(leaves)
+    if set(arrays) != {"w", "b"} or arrays["w"].ndim != 2:
         return False
-    rows, columns = found["w"].shape
+    rows, columns = arrays["w"].shape
     return bool(columns % 4 == 0 and rows > columns // 4)

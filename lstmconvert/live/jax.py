@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from lstmconvert.activations import LINEAR, SIGMOID, TANH, Activation
-from lstmconvert.dtypes import Array
-from lstmconvert.errors import UnknownOption, UnsupportedByTarget
-from lstmconvert.layer import LSTMLayer
+from lstmconvert.errors import UnknownOption, UnsupportedByTarget, install
 from lstmconvert.live.sources import imported
-from lstmconvert.options import UNKNOWN, Unknown
+from lstmconvert.model.activations import LINEAR, SIGMOID, TANH, Activation
+from lstmconvert.model.layer import LSTMLayer
+from lstmconvert.model.options import UNKNOWN, Unknown
+from lstmconvert.tensors.dtypes import Array
 
 Function = Callable[[Any], Any]
-EXTRA = "'lstmconvert[jax]'"
+NEEDS = install("jax")
 
 
 def array(value: Array) -> Any:
@@ -26,7 +26,7 @@ def array(value: Array) -> Any:
         MissingPackage: JAX is not installed.
         UnsupportedByTarget: it is float64, and JAX has not been told to hold that.
     """
-    jax = imported("jax", EXTRA)
+    jax = imported("jax", NEEDS)
     if value.dtype.itemsize > 4 and not jax.config.jax_enable_x64:
         raise UnsupportedByTarget(
             "JAX would round float64 to float32",
@@ -54,18 +54,18 @@ def flat(tree: Any, prefix: str = "") -> dict[str, Array]:
     """Return a tree of mappings as arrays named `cell.ii.kernel`."""
     if not isinstance(tree, Mapping):
         return {prefix: np.asarray(tree)} if hasattr(tree, "shape") else {}
-    found: dict[str, Array] = {}
+    arrays: dict[str, Array] = {}
     for key, value in tree.items():
-        found |= flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return found
+        arrays |= flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return arrays
 
 
 def functions(layer: LSTMLayer) -> dict[str, Function]:
     """Return Flax's arguments `gate_fn` and `activation_fn` for a layer.
 
     Raises:
-        UnknownOption: no file says what they are.
-        UnsupportedByTarget: JAX has no such function, or the cells differ in theirs.
+        UnknownOption: they are unknown.
+        UnsupportedByTarget: JAX does not have a function, or the cells differ in theirs.
     """
     pairs = {
         (cell.options.recurrent_activation, cell.options.activation) for _, _, cell in layer.cells()
@@ -95,8 +95,8 @@ def function_of(activation: Activation | Unknown, layer: LSTMLayer, option: str)
             found=f"unknown: {option}",
             hint=f"load it with settings=['{option}=VALUE']",
         )
-    found = _table().get(activation.name)
-    if found is None or activation.custom or set(activation.constants) - set(found[1]):
+    entry = _table().get(activation.name)
+    if entry is None or activation.custom or set(activation.constants) - set(entry[1]):
         raise UnsupportedByTarget(
             "JAX has no such function",
             where=layer.name,
@@ -106,7 +106,7 @@ def function_of(activation: Activation | Unknown, layer: LSTMLayer, option: str)
             found=activation,
             expected=", ".join(_table()),
         )
-    function, constants = found
+    function, constants = entry
     return partial(function, **activation.constants) if constants else function
 
 
@@ -120,7 +120,7 @@ def activation_of(function: Any) -> Activation | Unknown:
 
 def _table() -> dict[str, tuple[Function, tuple[str, ...]]]:
     """Return `name -> (function, the names of its constants)`."""
-    jax = imported("jax", EXTRA)
+    jax = imported("jax", NEEDS)
     nn, np_ = jax.nn, jax.numpy
     return {
         "linear": (nn.identity, ()),
@@ -145,6 +145,6 @@ def _table() -> dict[str, tuple[Function, tuple[str, ...]]]:
 
 
 def _hard_sigmoid(x: Any, alpha: float, beta: float) -> Any:
-    return imported("jax.numpy", EXTRA).clip(alpha * x + beta, 0.0, 1.0)
+    return imported("jax.numpy", NEEDS).clip(alpha * x + beta, 0.0, 1.0)
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from lstmconvert.dtypes import Array, dtype_of
-from lstmconvert.errors import UnsupportedByTarget
-from lstmconvert.layer import LSTMLayer
+from lstmconvert.errors import install
 from lstmconvert.live.sources import built, imported, layers_of, value_of
-from lstmconvert.model import Model
+from lstmconvert.model.layer import LSTMLayer
+from lstmconvert.model.model import Model
+from lstmconvert.tensors.dtypes import Array, dtype_of
 
-_ROW, _EXTRA = "mlx", "'lstmconvert[mlx]'"
+_ROW, _NEEDS = "mlx", install("mlx")
 
 
 def to_mlx(value: LSTMLayer | Model, *, allow_lossy: bool = False) -> Any:
@@ -28,14 +28,14 @@ def to_mlx(value: LSTMLayer | Model, *, allow_lossy: bool = False) -> Any:
 
     Raises:
         MissingPackage: MLX is not installed.
-        UnknownOption: MLX's maths depend on an option that no file said.
+        UnknownOption: MLX's maths depend on an option that is unknown.
         UnsupportedByTarget: MLX cannot express an option or the dtype of a layer.
     """
     return built(value, _ROW, _lstm, allow_lossy=allow_lossy)
 
 
 def _lstm(arrays: Mapping[str, Array]) -> Any:
-    nn = imported("mlx.nn", _EXTRA)
+    nn = imported("mlx.nn", _NEEDS)
     kernel = arrays["Wx"]
     module = nn.LSTM(kernel.shape[1], kernel.shape[0] // 4, bias="bias" in arrays)
     module.load_weights([(name, from_array(array)) for name, array in arrays.items()])
@@ -43,20 +43,8 @@ def _lstm(arrays: Mapping[str, Array]) -> Any:
 
 
 def from_array(array: Array) -> Any:
-    """Return an array as MLX has it, bit for bit.
-
-    Raises:
-        UnsupportedByTarget: it is float64, which MLX would round silently.
-    """
-    if array.dtype.itemsize > 4:
-        raise UnsupportedByTarget(
-            "MLX would round float64 to float32",
-            option="dtype",
-            target=_ROW,
-            found=array.dtype.name,
-            hint="cast it first: convert it with --dtype float32",
-        )
-    return imported("mlx.core", _EXTRA).array(array)
+    """Return an array as MLX has it, bit for bit. It is not float64, which MLX would round."""
+    return imported("mlx.core", _NEEDS).array(array)
 
 
 def from_mlx(module: Any, *, name: str = "lstm") -> LSTMLayer | Model:
@@ -70,18 +58,18 @@ def from_mlx(module: Any, *, name: str = "lstm") -> LSTMLayer | Model:
         MissingPackage: MLX is not installed.
         NoLSTM: there is no LSTM in it.
     """
-    nn = imported("mlx.nn", _EXTRA)
+    nn = imported("mlx.nn", _NEEDS)
     layers: list[LSTMLayer] = []
-    for path, found in reversed(module.named_modules()):
-        if isinstance(found, nn.LSTM):
-            arrays = {key: to_array(value) for key, value in found.parameters().items()}
+    for path, child in reversed(module.named_modules()):
+        if isinstance(child, nn.LSTM):
+            arrays = {key: to_array(value) for key, value in child.parameters().items()}
             layers += layers_of(arrays, [_ROW], path.replace(".", "/") or name)
     return value_of(layers, type(module).__name__)
 
 
 def to_array(array: Any) -> Array:
     """Return an array of MLX as NumPy has it, bit for bit."""
-    core = imported("mlx.core", _EXTRA)
+    core = imported("mlx.core", _NEEDS)
     if array.dtype == core.bfloat16:
         return np.array(array.view(core.uint16)).view(dtype_of("bfloat16"))
     return np.array(array)

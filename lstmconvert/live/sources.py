@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from lstmconvert import naming
-from lstmconvert.dtypes import Array
 from lstmconvert.errors import MissingPackage, NoLSTM
-from lstmconvert.layer import LSTMLayer
 from lstmconvert.layouts import assume, find, read
 from lstmconvert.layouts.plain import arrange
 from lstmconvert.layouts.rows import row_of
-from lstmconvert.model import Model, Source
-from lstmconvert.tensors import ArrayTensor
+from lstmconvert.model import naming
+from lstmconvert.model.layer import LSTMLayer
+from lstmconvert.model.model import Model, Source
+from lstmconvert.records import replace
+from lstmconvert.tensors.dtypes import Array
+from lstmconvert.tensors.tensor import ArrayTensor
 
 LIVE = "live"
 
@@ -38,12 +38,12 @@ class Both(NamedTuple):
     backward: Any
 
 
-def imported(module: str, extra: str) -> Any:
+def imported(module: str, needs: str) -> Any:
     """Import a framework.
 
     Args:
         module: its name, or one of its modules'.
-        extra: the extra of this package that installs it, or its own name.
+        needs: the command that installs it.
 
     Raises:
         MissingPackage: it is not installed.
@@ -52,7 +52,7 @@ def imported(module: str, extra: str) -> Any:
         return import_module(module)
     except ImportError as error:
         raise MissingPackage(
-            f"{module.partition('.')[0]} is not installed: {error}", hint=f"pip install {extra}"
+            f"{module.partition('.')[0]} is not installed: {error}", hint=needs
         ) from None
 
 
@@ -130,24 +130,20 @@ def layers_of(
 
 
 def value_of(layers: Iterable[LSTMLayer], what: str) -> LSTMLayer | Model:
-    """Return the one layer, or a model of several, with Keras's defaults for what is not said.
+    """Return the only layer, or a model of several, with Keras's defaults for unknown options.
 
     Args:
         layers: the layers.
-        what: where they were looked for, for the error.
+        what: names the object that they are from, for the error.
 
     Raises:
-        NoLSTM: there are none.
+        NoLSTM: there is no layer.
     """
-    found = renamed([assume.layer(layer)[0] for layer in layers])
-    if not found:
+    assumed = [assume.layer(layer)[0] for layer in layers]
+    if not assumed:
         raise NoLSTM("no LSTM in it", found=what)
-    if len(found) == 1:
-        return found[0]
-    return Model(layers=tuple(found), source=Source(container=LIVE), container=LIVE)
-
-
-def renamed(layers: Sequence[LSTMLayer]) -> list[LSTMLayer]:
-    """Return the layers, each with a name of its own."""
-    names = naming.layer_names([layer.name for layer in layers])
-    return [replace(layer, name=name) for layer, name in zip(layers, names, strict=True)]
+    names = naming.layer_names([layer.name for layer in assumed])
+    named = [replace(layer, name=name) for layer, name in zip(assumed, names, strict=True)]
+    if len(named) == 1:
+        return named[0]
+    return Model(layers=tuple(named), source=Source(container=LIVE), container=LIVE)

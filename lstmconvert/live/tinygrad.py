@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from lstmconvert.dtypes import Array
-from lstmconvert.errors import UnsupportedByTarget
-from lstmconvert.layer import LSTMLayer
+from lstmconvert.errors import UnsupportedByTarget, install
 from lstmconvert.live.sources import built, imported, layers_of, value_of
-from lstmconvert.model import Model
+from lstmconvert.model.layer import LSTMLayer
+from lstmconvert.model.model import Model
+from lstmconvert.tensors.dtypes import Array
 
-_ROW = "tinygrad"
+_ROW, _NEEDS = "tinygrad", install("tinygrad")
 
 
 def to_tinygrad(value: LSTMLayer | Model, *, allow_lossy: bool = False) -> Any:
@@ -26,14 +26,14 @@ def to_tinygrad(value: LSTMLayer | Model, *, allow_lossy: bool = False) -> Any:
 
     Raises:
         MissingPackage: tinygrad is not installed.
-        UnknownOption: tinygrad's maths depend on an option that no file said.
+        UnknownOption: tinygrad's maths depend on an option that is unknown.
         UnsupportedByTarget: tinygrad cannot express an option or the dtype of a layer.
     """
     return built(value, _ROW, _cell, allow_lossy=allow_lossy)
 
 
 def _cell(arrays: Mapping[str, Array]) -> Any:
-    tinygrad, nn = imported("tinygrad", _ROW), imported("tinygrad.nn", _ROW)
+    tinygrad, nn = imported("tinygrad", _NEEDS), imported("tinygrad.nn", _NEEDS)
     kernel = arrays["weight_ih"]
     if kernel.dtype.name == "bfloat16":
         raise UnsupportedByTarget(
@@ -60,6 +60,6 @@ def from_tinygrad(value: Any, *, name: str = "lstm") -> LSTMLayer | Model:
         MissingPackage: tinygrad is not installed.
         NoLSTM: there is no LSTM in it.
     """
-    state = imported("tinygrad.nn.state", _ROW).get_state_dict(value)
+    state = imported("tinygrad.nn.state", _NEEDS).get_state_dict(value)
     arrays = {key: tensor.numpy() for key, tensor in state.items()}
     return value_of(layers_of(arrays, [_ROW], name), type(value).__name__)

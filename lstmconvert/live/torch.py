@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lstmconvert import naming
-from lstmconvert.containers.torchfile import array_of
-from lstmconvert.dtypes import Array
-from lstmconvert.errors import MissingPackage, NoLSTM, UsageError
-from lstmconvert.layer import LSTMLayer
-from lstmconvert.layouts import assume
+import numpy as np
+
+from lstmconvert.errors import CorruptFile, MissingPackage, UsageError, install
 from lstmconvert.layouts.gather import Structure, gather
 from lstmconvert.layouts.plain import arrange
 from lstmconvert.layouts.row import Row
 from lstmconvert.layouts.rows import TORCH, TORCH_CELL
-from lstmconvert.live.sources import LIVE, renamed
-from lstmconvert.model import Model, Source
-from lstmconvert.tensors import ArrayTensor
+from lstmconvert.live.sources import value_of
+from lstmconvert.model import naming
+from lstmconvert.model.layer import LSTMLayer
+from lstmconvert.model.model import Model
+from lstmconvert.tensors.dtypes import Array, dtype_of
+from lstmconvert.tensors.tensor import ArrayTensor
 
 
 def to_torch(
@@ -30,13 +30,15 @@ def to_torch(
 
     Args:
         value: a layer; several, as one module of as many `num_layers`; or a model: then a
-            `torch.nn.ModuleDict`, whose keys have `_` for what PyTorch does not allow in a name.
+            `torch.nn.ModuleDict` of its LSTMs, whose keys have `_` for what PyTorch does not allow
+            in a name. The layers beside the LSTMs are in no module: `lc.arrange(model, "torch")`
+            has their arrays too, for `load_state_dict` of a module of yours.
         cell: make a `torch.nn.LSTMCell` instead, for one step at a time.
         allow_lossy: give a warning, not an error, for what PyTorch cannot express.
 
     Raises:
         MissingPackage: PyTorch is not installed.
-        UnknownOption: PyTorch's maths depend on an option that no file said.
+        UnknownOption: PyTorch's maths depend on an option that is unknown.
         UnsupportedByTarget: PyTorch cannot express an option of a layer.
     """
     torch = _import()
@@ -97,23 +99,18 @@ def from_torch(module: Any, *, name: str = "lstm") -> LSTMLayer | Model:
 
     Raises:
         MissingPackage: PyTorch is not installed.
-        UsageError: it is no module.
+        UsageError: it is not a module.
         NoLSTM: there is no LSTM in it.
     """
     torch = _import()
     if not isinstance(module, torch.nn.Module):
         raise UsageError("not a torch.nn.Module", found=type(module).__name__)
     layers: list[LSTMLayer] = []
-    for path, found in module.named_modules():
-        row = _row(found, torch)
+    for path, child in module.named_modules():
+        row = _row(child, torch)
         if row is not None:
-            layers += _layers(found, row, path.replace(".", "/") or name)
-    if not layers:
-        raise NoLSTM("no nn.LSTM or nn.LSTMCell in the module", found=type(module).__name__)
-    layers = renamed([assume.layer(layer)[0] for layer in layers])
-    if len(layers) == 1:
-        return layers[0]
-    return Model(layers=tuple(layers), source=Source(container=LIVE), container=LIVE)
+            layers += _layers(child, row, path.replace(".", "/") or name)
+    return value_of(layers, type(module).__name__)
 
 
 def _row(module: Any, torch: Any) -> Row | None:
@@ -144,7 +141,22 @@ def _import() -> Any:
     try:
         import torch
     except ImportError as error:
-        raise MissingPackage(
-            f"PyTorch is not installed: {error}", hint="pip install 'lstmconvert[torch]'"
-        ) from None
+        raise MissingPackage(f"PyTorch is not installed: {error}", hint=install("torch")) from None
     return torch
+
+
+def array_of(tensor: Any) -> Array:
+    """Return a torch tensor's numbers as an array of their own, bit for bit.
+
+    Raises:
+        CorruptFile: it is sparse, quantized or of a type that NumPy does not have.
+    """
+    import torch
+
+    try:
+        dense = tensor.detach().cpu().contiguous()
+        if dense.dtype is torch.bfloat16:
+            return np.array(dense.view(torch.int16).numpy()).view(dtype_of("bfloat16"))
+        return np.array(dense.numpy())
+    except (TypeError, RuntimeError) as error:
+        raise CorruptFile(f"a tensor that is not a plain array: {str(error)[:120]}") from None

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx
 
-from lstmconvert.dtypes import Array, DType, dtype_of
-from lstmconvert.onnx.types import NUMBERS
-from lstmconvert.tensors import Tensor
+from lstmconvert.onnx.messages import Axis, Body, Declared, Node
+from lstmconvert.records import dataclass
+from lstmconvert.tensors.dtypes import Array, DType, dtype_of
+from lstmconvert.tensors.tensor import Tensor
 
-#: One axis of a declared shape: a number, or a name for a size that is known when it runs.
-Axes = Sequence[int | str]
+Axes = Sequence[Axis]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,10 +40,10 @@ class Graph:
 
     def __init__(self, style: Style) -> None:
         self.style = style
-        self.nodes: list[onnx.NodeProto] = []
-        self.inputs: list[onnx.ValueInfoProto] = []
-        self.outputs: list[onnx.ValueInfoProto] = []
-        self.defaults: list[onnx.TensorProto] = []
+        self.nodes: list[Node] = []
+        self.inputs: list[Declared] = []
+        self.outputs: list[Declared] = []
+        self.defaults: dict[str, Array] = {}
         self.weights: dict[str, Tensor] = {}
         self._made: set[str] = set()
 
@@ -62,21 +60,19 @@ class Graph:
         **attributes: Any,
     ) -> Sequence[str]:
         """Add a node with several outputs, and return their names."""
-        self.nodes.append(
-            onnx.helper.make_node(operator, list(inputs), list(outputs), name=name, **attributes)
-        )
+        self.nodes.append(Node(operator, inputs, outputs, name, attributes))
         return outputs
 
     def input(self, name: str, dtype: str, axes: Axes, default: Array | None = None) -> str:
         """Declare an input; with a default, it need not be given."""
-        self.inputs.append(_declared(name, dtype, axes))
+        self.inputs.append(Declared(name, dtype, axes))
         if default is not None:
-            self.defaults.append(onnx.numpy_helper.from_array(default, name))
+            self.defaults[name] = default
         return name
 
     def output(self, name: str, dtype: str, axes: Axes) -> str:
         """Declare a value an output."""
-        self.outputs.append(_declared(name, dtype, axes))
+        self.outputs.append(Declared(name, dtype, axes))
         return name
 
     def weight(self, name: str, tensor: Tensor) -> str:
@@ -97,13 +93,12 @@ class Graph:
         name = f"{dtype}_{value:g}"
         if name not in self._made:
             self._made.add(name)
-            array = np.asarray(value, dtype_of(dtype))
-            self.node("Constant", (), name, value=onnx.numpy_helper.from_array(array, name))
+            self.node("Constant", (), name, value=np.asarray(value, dtype_of(dtype)))
         return name
 
     def zeros(self, count: int, dtype: DType, name: str, value: float = 0.0) -> str:
         """Return the name of a constant (count,), all of one value, that takes no space."""
-        fill = onnx.numpy_helper.from_array(np.asarray([value], dtype), "value")
+        fill = np.asarray([value], dtype)
         return self.node("ConstantOfShape", [self.integers(count)], name, value=fill)
 
     def prune(self) -> None:
@@ -111,18 +106,16 @@ class Graph:
         needed = {value.name for value in self.outputs}
         kept = []
         for node in reversed(self.nodes):
-            if needed.isdisjoint(node.output):
+            if needed.isdisjoint(node.outputs):
                 continue
-            if node.op_type == "LSTM":
-                used = [name if name in needed else "" for name in node.output]
-                while not used[-1]:
-                    used.pop()
-                del node.output[:]
-                node.output.extend(used)
-            needed.update(node.input)
+            if node.operator == "LSTM":
+                node.outputs = [name if name in needed else "" for name in node.outputs]
+                while not node.outputs[-1]:
+                    node.outputs.pop()
+            needed.update(node.inputs)
             kept.append(node)
         self.nodes = kept[::-1]
 
-
-def _declared(name: str, dtype: str, axes: Axes) -> onnx.ValueInfoProto:
-    return onnx.helper.make_tensor_value_info(name, NUMBERS[dtype], list(axes))
+    def body(self) -> Body:
+        """Return the graph without its weights."""
+        return Body("lstmconvert", self.nodes, self.inputs, self.outputs, self.defaults)

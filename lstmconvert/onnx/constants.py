@@ -9,21 +9,23 @@ foreign domain is run.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
+from onnx.reference.ops import load_op
 
 from lstmconvert import limits
-from lstmconvert.dtypes import Array, dtype_of
 from lstmconvert.errors import CorruptFile
-from lstmconvert.onnx.scopes import DEFAULT_DOMAINS, Graphs, Scope, attributes
-from lstmconvert.onnx.skeleton import Skeleton
-from lstmconvert.onnx.types import NAMES, NUMBERS
-from lstmconvert.tensors import ArrayTensor, Tensor
+from lstmconvert.onnx.messages import NAMES, NUMBERS
+from lstmconvert.onnx.skeleton import DEFAULT_DOMAINS, Graphs, Scope, Skeleton, attributes
+from lstmconvert.tensors.dtypes import Array, DType, dtype_of
+from lstmconvert.tensors.tensor import ArrayTensor, Shape, Tensor
 
-#: What is computed: arrangement, number types, and the arithmetic of scales and norms. Nothing
-#: whose work is more than its inputs and outputs are long.
+#: The operators that are computed: arrangement, number types, and the arithmetic of scales and
+#: norms. Nothing whose work is more than its inputs and outputs are long.
 _OPERATORS = frozenset(
     {
         *("Cast", "CastLike", "Concat", "Constant", "ConstantOfShape", "DequantizeLinear"),
@@ -35,6 +37,8 @@ _OPERATORS = frozenset(
         *("ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare"),
     }
 )
+#: Operators whose result is as large as their input, and of its dtype.
+_SAME_SIZE = frozenset({"Abs", "Exp", "Identity", "Neg", "Reciprocal", "Round", "Sqrt"})
 #: Inputs up to this many bytes are shown to shape inference: axes, sizes, scales.
 _SHOWN = 4096
 #: Operators of which the evaluator has only later versions, and these mean the same.
@@ -59,6 +63,7 @@ class Constants:
         self._skeleton, self._graphs = skeleton, graphs
         self._known: dict[tuple[int, str], Tensor] = {}
         self._made = 0
+        self._most_nodes = limits.ONNX_NODES.value
         #: Names of the initializers that have been asked for, by graph.
         self.asked: set[tuple[int, str]] = set()
 
@@ -88,8 +93,8 @@ class Constants:
                 raise CorruptFile("a value that is made from itself", where=self._where(name))
             open_.add(key)
             waiting += needed
-        found, own = self._place(scope, name)
-        return self._known[id(found), own]
+        holder, inner = self._place(scope, name)
+        return self._known[id(holder), inner]
 
     def leaves(self, scope: Scope, name: str) -> frozenset[tuple[int, str]]:
         """Return the initializers that a constant is made of."""
@@ -107,15 +112,15 @@ class Constants:
         return frozenset(result)
 
     def _missing(self, scope: Scope, name: str) -> bool:
-        holder, own = self._place(scope, name)
-        return (id(holder), own) not in self._known
+        holder, inner = self._place(scope, name)
+        return (id(holder), inner) not in self._known
 
     def _where(self, name: str) -> str:
         return f"{self._skeleton.source.path}: {name}"
 
     def _place(self, scope: Scope, name: str) -> tuple[Scope, str]:
         """Return where a value is made, behind nodes that hand it on as it is."""
-        for _ in range(limits.ONNX_NODES.value):
+        for _ in range(self._most_nodes):
             holder = scope.holder(name)
             if holder is None:
                 raise CorruptFile("a name that nothing has", where=self._where(name))
@@ -153,9 +158,9 @@ class Constants:
         return self._known[id(scope), name]
 
     def _constant(self, node: onnx.NodeProto, name: str) -> Tensor:
-        found = attributes(node)
-        if len(found) == 1:
-            ((key, value),) = found.items()
+        stated = attributes(node)
+        if len(stated) == 1:
+            ((key, value),) = stated.items()
             if key == "value" and value.type == onnx.AttributeProto.TENSOR:
                 return self._skeleton.tensor(value.t)
             if key in _SCALARS:
@@ -171,26 +176,46 @@ class Constants:
     def _run(self, node: onnx.NodeProto, feeds: Mapping[str, Tensor]) -> dict[str, Array]:
         where = self._where(node.output[0])
         self._check_size(node, feeds, where)
-        inputs = [onnx.helper.make_value_info(name, _type(t)) for name, t in feeds.items()]
-        outputs = [onnx.helper.make_value_info(n, onnx.TypeProto()) for n in node.output if n]
-        graph = onnx.helper.make_graph([node], "constant", inputs, outputs)
-        number = max(self._graphs.opsets.get("", 1), _EVALUATED_FROM.get(node.op_type, 1))
-        version = onnx.helper.make_opsetid("", number)
-        model = onnx.helper.make_model(graph, opset_imports=[version])
         arrays = {name: tensor.read() for name, tensor in feeds.items()}
         try:
             with np.errstate(all="ignore"):
-                results = ReferenceEvaluator(model).run(None, arrays)
+                results = self._operator(node, feeds).run(
+                    *(arrays[name] if name else None for name in node.input)
+                )
         except Exception as error:  # operators raise whatever NumPy does
             raise CorruptFile(
                 f"a constant that cannot be computed: {node.op_type}: {str(error)[:120]}",
                 where=where,
             ) from None
-        names = [name for name in node.output if name]
-        found = dict(zip(names, map(np.asarray, results), strict=True))
-        if any(array.dtype.name not in NUMBERS for array in found.values()):
+        made = {
+            name: np.asarray(result)
+            for name, result in zip(node.output, results, strict=False)
+            if name
+        }
+        if len(made) != sum(map(bool, node.output)):
+            raise CorruptFile("a constant that its operator does not make", where=where)
+        if any(array.dtype.name not in NUMBERS for array in made.values()):
             raise CorruptFile("a constant that is no number", where=where)
-        return found
+        return made
+
+    def _operator(self, node: onnx.NodeProto, feeds: Mapping[str, Tensor]) -> Any:
+        """Return the evaluator's operator for a node: a model of one node takes a hundred times as
+        long to begin, and a file may have 100,000 nodes."""
+        version = max(self._graphs.opsets.get("", 1), _EVALUATED_FROM.get(node.op_type, 1))
+        types = [_type(feeds[name]) for name in node.input if name]
+        make = load_op(
+            "", node.op_type, version, node=node, input_types=types,
+            evaluator_cls=ReferenceEvaluator,
+        )  # fmt: skip
+        settings = {
+            "log": lambda *_: None,
+            "opsets": {"": version},
+            "verbose": 0,
+            "new_ops": None,
+            "existing_functions": {},
+            "evaluator_cls": ReferenceEvaluator,
+        }
+        return make(node, settings)
 
     def _check_size(
         self, node: onnx.NodeProto, feeds: Mapping[str, Tensor], where: str
@@ -203,10 +228,12 @@ class Constants:
     def _sizes(
         self, node: onnx.NodeProto, feeds: Mapping[str, Tensor], where: str
     ) -> list[int]:
+        if node.op_type in _SAME_SIZE and len(feeds) == 1:
+            return [tensor.nbytes for tensor in feeds.values()]
         version = self._graphs.opsets.get("", 1)
         shown = {n: t for n, t in feeds.items() if t.nbytes <= _SHOWN}
         try:
-            found = onnx.shape_inference.infer_node_outputs(
+            inferred = onnx.shape_inference.infer_node_outputs(
                 onnx.defs.get_schema(node.op_type, version, ""),
                 node,
                 {name: _type(tensor) for name, tensor in feeds.items()},
@@ -217,11 +244,16 @@ class Constants:
             raise CorruptFile(
                 f"a constant that does not fit its operator: {str(error)[:120]}", where=where
             ) from None
-        return [_bytes(found.get(name), where) for name in node.output if name]
+        return [_bytes(inferred.get(name), where) for name in node.output if name]
 
 
 def _type(tensor: Tensor) -> onnx.TypeProto:
-    return onnx.helper.make_tensor_type_proto(NUMBERS[tensor.dtype.name], tensor.shape)
+    return _type_of(tensor.dtype, tensor.shape)
+
+
+@lru_cache(maxsize=1024)
+def _type_of(dtype: DType, shape: Shape) -> onnx.TypeProto:
+    return onnx.helper.make_tensor_type_proto(NUMBERS[dtype.name], shape)
 
 
 def _bytes(kind: onnx.TypeProto | None, where: str) -> int:

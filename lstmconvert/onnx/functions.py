@@ -10,11 +10,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from lstmconvert.activations import KERAS3_HARD_SIGMOID_ALPHA, LINEAR, SIGMOID, TANH, Activation
+from lstmconvert.model.activations import (
+    KERAS3_HARD_SIGMOID_ALPHA,
+    LINEAR,
+    SIGMOID,
+    TANH,
+    Activation,
+)
+from lstmconvert.records import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +130,8 @@ def _activation(name: str, left: list[list[float]]) -> Activation:
         if value is None or not math.isfinite(value):
             raise ValueError(f"{name} without its constants")
         constants[key] = value
-    found = Activation(ours, constants)
-    return LINEAR if found == Activation("affine", {"alpha": 1.0, "beta": 0.0}) else found
+    meant = Activation(ours, constants)
+    return LINEAR if meant == Activation("affine", {"alpha": 1.0, "beta": 0.0}) else meant
 
 
 def exact(value: float) -> float:

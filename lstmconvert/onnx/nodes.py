@@ -8,26 +8,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import onnx
 
-from lstmconvert.activations import SIGMOID, TANH, Activation
-from lstmconvert.dtypes import FLOATS, Array, bits
 from lstmconvert.errors import CorruptFile, SourceError
-from lstmconvert.gates import GATES, Gate
-from lstmconvert.layer import GATE_PARTS, Cell, GateWeights
+from lstmconvert.model import wellformed
+from lstmconvert.model.activations import SIGMOID, TANH, Activation
+from lstmconvert.model.gates import GATES, Gate, blocks, entries, split
+from lstmconvert.model.layer import Cell, GateWeights, weights_of
+from lstmconvert.model.options import CellOptions
 from lstmconvert.onnx import functions
 from lstmconvert.onnx.constants import Constants, NotConstantError
-from lstmconvert.onnx.initial import initial_states
-from lstmconvert.onnx.negated import Negated, negated
-from lstmconvert.onnx.quantized import SCALES, dequantized, is_quantized
-from lstmconvert.onnx.scopes import DEFAULT_DOMAINS, Scope, attributes
+from lstmconvert.onnx.inputs import initial_state, is_turned
+from lstmconvert.onnx.skeleton import DEFAULT_DOMAINS, Scope, attributes
 from lstmconvert.onnx.weights import ORDER, PEEPHOLES
-from lstmconvert.options import CellOptions
-from lstmconvert.tensors import ArrayTensor, Columns, Tensor
-from lstmconvert.views import Reshaped, Rows, is_zero, transposed
+from lstmconvert.records import dataclass, field, replace
+from lstmconvert.tensors.dtypes import Array, bits
+from lstmconvert.tensors.tensor import ArrayTensor, Tensor
+from lstmconvert.tensors.views import is_zero, negated, transposed
 
 _INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
 _OUTPUTS = ("Y", "Y_h", "Y_c")
@@ -43,6 +43,11 @@ _KINDS: dict[str, int] = {
     "output_sequence": onnx.AttributeProto.INT,  # version 1 only
 }
 _DIRECTIONS = ("forward", "reverse", "bidirectional")
+#: The quantized LSTM of ONNX Runtime.
+OPERATOR, DOMAIN = "DynamicQuantizeLSTM", "com.microsoft"
+#: Weight -> the inputs that hold its scale and its zero point, by their places.
+SCALES = {"W": (8, 9), "R": (10, 11)}
+_TYPES = ("int8", "uint8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +57,8 @@ class LSTMNode:
     Fields: `node`; `scope`, its graph; `name`, for messages and for the layer; `direction`;
     `batch_first`: layout 1; `activations`: three for each direction; `clip`, or None; `coupled`:
     input_forget; `values`: W and R, and B and P where there are; `states`: initial_h and initial_c
-    where they are constant, (directions, units).
+    where they are constant, (directions, units); `origins`: where they come from if they are not;
+    `turned`: whether the graph turns the sequence round before the node.
     """
 
     node: onnx.NodeProto
@@ -65,6 +71,8 @@ class LSTMNode:
     coupled: bool
     values: Mapping[str, Tensor] = field(repr=False)
     states: Mapping[str, Array] = field(repr=False)
+    origins: Mapping[str, str] = field(repr=False)
+    turned: bool = False
 
     @property
     def directions(self) -> int:
@@ -77,6 +85,10 @@ class LSTMNode:
     @property
     def is_quantized(self) -> bool:
         return is_quantized(self.node)
+
+    def reads_backwards(self, half: int) -> bool:
+        """Whether a direction reads its sequences from the end, as the graph is given them."""
+        return (self.direction == "reverse" or half == 1) != self.turned
 
     @property
     def has_lengths(self) -> bool:
@@ -115,11 +127,11 @@ def read(node: onnx.NodeProto, scope: Scope, constants: Constants, where: str) -
         SourceError: a weight is no constant.
         CorruptFile: the node contradicts the operator or itself.
     """
-    found = _attributes(node, where)
-    direction = _text(found.get("direction", b"forward"))
+    stated = _attributes(node, where)
+    direction = _text(stated.get("direction", b"forward"))
     if direction not in _DIRECTIONS:
         raise CorruptFile("no such direction", where=where, found=direction[:40])
-    clip = found.get("clip")
+    clip = stated.get("clip")
     if clip is not None and not (clip > 0 and math.isfinite(clip)):
         raise CorruptFile("a clip that is no bound", where=where, found=clip)
     result = LSTMNode(
@@ -127,27 +139,40 @@ def read(node: onnx.NodeProto, scope: Scope, constants: Constants, where: str) -
         scope=scope,
         name=where,
         direction=direction,
-        batch_first=found.get("layout", 0) == 1,
-        activations=_activations(found, 2 if direction == "bidirectional" else 1, where),
+        batch_first=stated.get("layout", 0) == 1,
+        activations=_activations(stated, 2 if direction == "bidirectional" else 1, where),
         clip=None if clip is None else functions.exact(clip),
-        coupled=found.get("input_forget", 0) != 0,
+        coupled=stated.get("input_forget", 0) != 0,
         values=_values(node, scope, constants, where),
         states={},
+        origins={},
     )
-    _check_shapes(result, found.get("hidden_size"), where)
+    _check_shapes(result, stated.get("hidden_size"), where)
     states = {
-        name: initial_states(result.place(name), constants, result.shape)
+        name: initial_state(result.place(name), constants, result.shape)
         for name in ("initial_h", "initial_c")
         if result.input(name)
     }
-    return replace(result, states={k: array for k, array in states.items() if array is not None})
+    axes = "BTI" if result.batch_first else "TBI"
+    return replace(
+        result,
+        states={name: state.array for name, state in states.items() if state.array is not None},
+        origins={name: state.origin for name, state in states.items() if state.origin},
+        turned=is_turned(result.place("X"), axes, constants, result.input("sequence_lens")),
+    )
 
 
 def _attributes(node: onnx.NodeProto, where: str) -> dict[str, Any]:
     result = {}
     for name, attribute in attributes(node).items():
         if name not in _KINDS or attribute.type != _KINDS[name]:
-            raise CorruptFile("no attribute of an LSTM", where=where, found=name[:40])
+            raise SourceError(
+                "no attribute of an LSTM",
+                where=where,
+                found=name[:40],
+                expected=", ".join(_KINDS),
+                hint="nothing is damaged: it is of a draft, or of another operator set than ONNX's",
+            )
         result[name] = onnx.helper.get_attribute_value(attribute)
     return result
 
@@ -157,18 +182,18 @@ def _text(value: bytes) -> str:
 
 
 def _activations(
-    found: Mapping[str, Any], directions: int, where: str
+    stated: Mapping[str, Any], directions: int, where: str
 ) -> Sequence[Activation]:
-    if "activations" not in found:
+    if "activations" not in stated:
         return [SIGMOID, TANH, TANH] * directions
-    names = [_text(name) for name in found["activations"]]
+    names = [_text(name) for name in stated["activations"]]
     if len(names) != 3 * directions:
         raise CorruptFile(
             "an LSTM needs three activations for each direction", where=where, found=len(names)
         )
     try:
         return functions.from_lists(
-            names, found.get("activation_alpha", ()), found.get("activation_beta", ())
+            names, stated.get("activation_alpha", ()), stated.get("activation_beta", ())
         )
     except ValueError as error:
         raise CorruptFile(str(error), where=where) from None
@@ -188,11 +213,11 @@ def _values(
         raise CorruptFile("an LSTM without weights", where=where, found=f"no {min(missing)}")
     if is_quantized(node):
         for name, (scale, zero) in SCALES.items():
-            found = _constant(node, scale, f"{name}_scale", (scope, constants, where))
-            if found is None:
+            scales = _constant(node, scale, f"{name}_scale", (scope, constants, where))
+            if scales is None:
                 raise CorruptFile("a quantized weight without its scale", where=where, found=name)
             offset = _constant(node, zero, f"{name}_zero_point", (scope, constants, where))
-            result[name] = dequantized(result[name], found, offset, f"{where}: {name}")
+            result[name] = dequantized(result[name], scales, offset, f"{where}: {name}")
     return result
 
 
@@ -241,71 +266,61 @@ def _check_shapes(node: LSTMNode, hidden_size: int | None, where: str) -> None:
                 found=str(values[name].shape),
                 expected=str(shape),
             )
-    dtypes = {tensor.dtype.name for tensor in values.values()}
-    if len(dtypes) != 1 or not dtypes <= set(FLOATS):
-        raise CorruptFile(
-            "an LSTM's weights must be of one floating type",
-            where=where,
-            found=", ".join(sorted(dtypes)),
-        )
 
 
 # ---- to gates ------------------------------------------------------------------------------------
 
 
-def gates(node: LSTMNode, direction: int) -> dict[Gate, dict[str, Tensor]]:
-    """Return every tensor that a direction of the node has: gate -> part -> tensor."""
-    units, result = node.units, dict[Gate, dict[str, Tensor]]()
-    for index, gate in enumerate(ORDER):
-        row = (direction * len(ORDER) + index) * units
-        result[gate] = {
-            part: transposed(_rows(node.values[name], row, units))
-            for part, name in (("kernel", "W"), ("recurrent_kernel", "R"))
-        }
-        if "B" in node.values:
-            for half, part in enumerate(("bias", "recurrent_bias")):
-                start = (half * len(ORDER) + index) * units
-                result[gate][part] = _vector(node.values["B"], direction, start, units)
-    for index, gate in enumerate(PEEPHOLES):
-        if "P" in node.values:
-            result[gate]["peephole"] = _vector(node.values["P"], direction, index * units, units)
+def gates(
+    node: LSTMNode, direction: int, *, with_empty: bool = True
+) -> dict[Gate, GateWeights]:
+    """Return the weights of each gate of a direction.
+
+    Args:
+        node: the node.
+        direction: 0 or 1.
+        with_empty: keep a second bias and peepholes that are +0.0 all through. They change nothing.
+    """
+    values = {
+        name: entries(tensor, node.directions)[direction] for name, tensor in node.values.items()
+    }
+    fused = {
+        "kernel": split(transposed(values["W"]), ORDER),
+        "recurrent_kernel": split(transposed(values["R"]), ORDER),
+    }
+    if "B" in values:
+        first, second = (split(half, ORDER) for half in blocks(values["B"], 2))
+        fused["bias"] = first
+        if with_empty or not all(map(is_zero, second.values())):
+            fused["recurrent_bias"] = second
+    if "P" in values:
+        peepholes = split(values["P"], PEEPHOLES)
+        if with_empty or not all(map(is_zero, peepholes.values())):
+            fused["peephole"] = peepholes
+    parts: dict[Gate, dict[str, Tensor]] = {
+        gate: {part: tensors[gate] for part, tensors in fused.items() if gate in tensors}
+        for gate in GATES
+    }
     if node.coupled:
-        # The input gate is what ONNX Runtime computes, f = 1 - i. Here i = 1 - f: the same, with
-        # every sign turned, for the functions that `_check_coupled` lets pass.
-        result[Gate.FORGET] = {p: negated(t) for p, t in result.pop(Gate.INPUT).items()}
-    return {gate: result[gate] for gate in GATES if gate in result}
-
-
-def _rows(tensor: Tensor, start: int, count: int) -> Tensor:
-    return Rows(tensor, start, start + count, (count, tensor.shape[-1]))
-
-
-def _vector(tensor: Tensor, direction: int, start: int, units: int) -> Tensor:
-    row = Rows(tensor, direction, direction + 1, (tensor.shape[-1],))
-    return Reshaped(Columns(row, start, start + units), (units,))
+        # ONNX stores the input gate, and ONNX Runtime computes f = 1 - i. Here the forget gate is
+        # stored, and i = 1 - f: the same with every sign turned, for the functions that
+        # `_check_coupled` lets pass.
+        parts[Gate.FORGET] = {p: negated(tensor) for p, tensor in parts.pop(Gate.INPUT).items()}
+    return weights_of(parts)
 
 
 def cell(node: LSTMNode, direction: int) -> Cell:
-    """Return one direction as a cell. A second bias and peepholes that are all +0.0 are left out.
+    """Return one direction as a cell, without a second bias or peepholes that change nothing.
 
     Raises:
-        CorruptFile: coupled gates with a function that has no counterpart.
+        CorruptFile: the weights are not those of one cell; coupled gates with a function that has
+            no counterpart.
     """
     recurrent, activation, output = node.activations[3 * direction : 3 * direction + 3]
     if node.coupled:
         _check_coupled(node, recurrent)
-    found = gates(node, direction)
-    for part in ("recurrent_bias", "peephole"):
-        if all(_is_nothing(tensors[part]) for tensors in found.values() if part in tensors):
-            found = {
-                gate: {p: t for p, t in tensors.items() if p != part}
-                for gate, tensors in found.items()
-            }
-    return Cell(
-        gates={
-            gate: GateWeights(gate, {p: tensors[p] for p in GATE_PARTS if p in tensors})
-            for gate, tensors in found.items()
-        },
+    result = Cell(
+        gates=gates(node, direction, with_empty=False),
         options=CellOptions(
             activation=activation,
             recurrent_activation=recurrent,
@@ -321,10 +336,8 @@ def cell(node: LSTMNode, direction: int) -> Cell:
             if name in node.states and bits(node.states[name][direction]).any()
         },
     )
-
-
-def _is_nothing(tensor: Tensor) -> bool:
-    return is_zero(tensor.base if isinstance(tensor, Negated) else tensor)
+    wellformed.check_cell(result, node.name, arrays=node.values)
+    return result
 
 
 def _check_coupled(node: LSTMNode, recurrent: Activation) -> None:
@@ -336,3 +349,52 @@ def _check_coupled(node: LSTMNode, recurrent: Activation) -> None:
             where=node.name,
             found=str(recurrent),
         )
+
+
+# ---- ONNX Runtime's DynamicQuantizeLSTM: W and R as 8-bit integers -------------------------------
+#
+# `onnxruntime.quantization.quantize_dynamic` puts it in an LSTM's place. Its inputs are the
+# LSTM's, and four more (onnxruntime/docs/ContribOperators.md); W and R lie the other way round, and
+# a weight is (q - zero point) * scale, with one scale for each direction or each column of one.
+
+
+def is_quantized(node: onnx.NodeProto) -> bool:
+    """Whether a node is ONNX Runtime's quantized LSTM."""
+    return node.op_type == OPERATOR and node.domain == DOMAIN
+
+
+def dequantized(stored: Tensor, scale: Tensor, zero: Tensor | None, where: str) -> Tensor:
+    """Return W or R of the operator LSTM, (directions, 4 * units, inputs), float32.
+
+    Args:
+        stored: (directions, inputs, 4 * units), of 8 bits.
+        scale, zero: (directions,), or (directions, 4 * units).
+        where: for messages.
+
+    Raises:
+        CorruptFile: a type or a shape is not the operator's.
+    """
+    shape = stored.shape
+    shapes = (shape[:1], (*shape[:1], *shape[2:]))
+    fits = (
+        len(shape) == 3
+        and stored.dtype.name in _TYPES
+        and scale.dtype.name == "float32"
+        and scale.shape in shapes
+        and (zero is None or (zero.dtype == stored.dtype and zero.shape in shapes))
+    )
+    if not fits:
+        raise CorruptFile(
+            "the weights of a quantized LSTM do not fit their scales",
+            where=where,
+            found=f"{stored.dtype.name} {shape}, scale {scale.dtype.name} {scale.shape}",
+        )
+    whole = stored.read().astype(np.int32)
+    if zero is not None:
+        whole -= _each_column(zero.read()).astype(np.int32)
+    values = whole.astype(np.float32) * _each_column(scale.read())
+    return ArrayTensor(np.ascontiguousarray(values.swapaxes(1, 2)))
+
+
+def _each_column(array: Array) -> Array:
+    return array.reshape(array.shape[0], 1, -1)

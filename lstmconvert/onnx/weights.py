@@ -8,15 +8,14 @@ initializers are W, R, B and P themselves, under the names that those values hav
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from lstmconvert.gates import Gate, by_letters
-from lstmconvert.layer import Cell
+from lstmconvert.model.gates import Gate, by_letters, fuse
+from lstmconvert.model.layer import Cell
 from lstmconvert.onnx.builder import Graph
-from lstmconvert.onnx.negated import negated
-from lstmconvert.onnx.types import NUMBERS
-from lstmconvert.tensors import SideBySide, Tensor
-from lstmconvert.views import Stacked, Zeros, transposed
+from lstmconvert.onnx.messages import NUMBERS
+from lstmconvert.records import dataclass
+from lstmconvert.tensors.tensor import Tensor
+from lstmconvert.tensors.views import Zeros, negated, side_by_side, stacked, transposed
 
 #: The order of the gates in W, R and B, and of the peepholes in P (onnx/defs/rnn/defs.cc).
 ORDER = by_letters("iofc")
@@ -65,35 +64,36 @@ class Weights:
     # ---- gate by gate ------------------------------------------------------------------------
 
     def _gate_inputs(self, key: str) -> str:
-        several = len(self._cells) > 1
-        rows = []
-        for named in self._cells:
-            start = f"{named.name}.{key}"
-            joined = self._joined(named, key, f"{start}_gates")
-            if key in ("W", "R"):
-                joined = self._graph.node("Transpose", [joined], f"{start}_turned", perm=(1, 0))
-            name = f"{start}_row" if several else start
+        """Join the gates of all directions, then give the directions an axis of their own."""
+        if len(self._cells) == 1:
+            joined = self._joined(key, f"{self._cells[0].name}.{key}_gates")
             axis = self._graph.integers(0)
-            rows.append(self._graph.node("Unsqueeze", [joined, axis], name))
-        if not several:
-            return rows[0]
-        return self._graph.node("Concat", rows, f"{self._name}.{key}", axis=0)
+            return self._graph.node("Unsqueeze", [joined, axis], f"{self._cells[0].name}.{key}")
+        joined = self._joined(key, f"{self._name}.{key}_gates")
+        rows = {"W": 4, "R": 4, "B": 8, "P": 3}[key] * self._cells[0].cell.units
+        rest = (-1,) if key in ("W", "R") else ()
+        shape = self._graph.integers(len(self._cells), rows, *rest)
+        return self._graph.node("Reshape", [joined, shape], f"{self._name}.{key}")
 
-    def _joined(self, named: Named, key: str, name: str) -> str:
+    def _joined(self, key: str, name: str) -> str:
+        """Return what the gates of all directions are, one below the other in the node's order."""
         if key in ("W", "R"):
             part = "kernel" if key == "W" else "recurrent_kernel"
-            gates = [self._gate(named, gate, part) for gate in ORDER]
-            return self._graph.node("Concat", gates, name, axis=1)
+            gates = [self._gate(named, gate, part) for named in self._cells for gate in ORDER]
+            columns = self._graph.node("Concat", gates, name, axis=1)
+            return self._graph.node("Transpose", [columns], f"{name}_turned", perm=(1, 0))
+        rows = [row for named in self._cells for row in self._rows(named, key)]
+        return self._graph.node("Concat", rows, name, axis=0)
+
+    def _rows(self, named: Named, key: str) -> list[str]:
+        """Return the vectors of B or P of one direction."""
         if key == "P":
-            gates = [self._vector(named, gate, "peephole") for gate in PEEPHOLES]
-            return self._graph.node("Concat", gates, name, axis=0)
+            return [self._vector(named, gate, "peephole") for gate in PEEPHOLES]
         gates = [self._vector(named, gate, "bias") for gate in ORDER]
         if "recurrent_bias" in named.cell.gate_parts:
-            gates += [self._vector(named, gate, "recurrent_bias") for gate in ORDER]
-        else:
-            count, dtype = 4 * named.cell.units, named.cell.dtype
-            gates.append(self._graph.zeros(count, dtype, f"{named.name}.no_recurrent_bias"))
-        return self._graph.node("Concat", gates, name, axis=0)
+            return gates + [self._vector(named, gate, "recurrent_bias") for gate in ORDER]
+        count, dtype = 4 * named.cell.units, named.cell.dtype
+        return [*gates, self._graph.zeros(count, dtype, f"{named.name}.no_recurrent_bias")]
 
     def _vector(self, named: Named, gate: Gate, part: str) -> str:
         source = _stored(named.cell, gate)
@@ -129,22 +129,21 @@ class Weights:
     # ---- fused -------------------------------------------------------------------------------
 
     def _fused_inputs(self, key: str) -> str:
-        stacks = [_fused(named.cell, key) for named in self._cells]
-        shape = (len(stacks), *stacks[0].shape)
-        return self._graph.weight(f"{self._name}.{key}", Stacked(tuple(stacks), shape))
+        halves = [_fused(named.cell, key) for named in self._cells]
+        return self._graph.weight(f"{self._name}.{key}", stacked(halves))
 
 
 def _fused(cell: Cell, key: str) -> Tensor:
     """Return W or R (4 * units, inputs), B (8 * units,) or P (3 * units,) of one direction."""
     if key in ("W", "R"):
-        part = "kernel" if key == "W" else "recurrent_kernel"
-        gates = tuple(transposed(_tensor(cell, gate, part)) for gate in ORDER)
-        rows, width = gates[0].shape
-        return Stacked(gates, (len(gates) * rows, width))
+        return transposed(_fused_part(cell, "kernel" if key == "W" else "recurrent_kernel"))
     if key == "P":
-        return SideBySide(tuple(_tensor(cell, gate, "peephole") for gate in PEEPHOLES))
-    parts = ("bias", "recurrent_bias")
-    return SideBySide(tuple(_tensor(cell, gate, part) for part in parts for gate in ORDER))
+        return _fused_part(cell, "peephole", PEEPHOLES)
+    return side_by_side([_fused_part(cell, "bias"), _fused_part(cell, "recurrent_bias")])
+
+
+def _fused_part(cell: Cell, part: str, order: tuple[Gate, ...] = ORDER) -> Tensor:
+    return fuse({gate: _tensor(cell, gate, part) for gate in order}, order)
 
 
 def _tensor(cell: Cell, gate: Gate, part: str) -> Tensor:

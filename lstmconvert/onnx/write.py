@@ -2,35 +2,141 @@
 
 The data file is a safetensors file with the same names: `lstm.onnx.data` can be opened as such, and
 the model's initializers point into it.
+
+What the LSTM operator cannot express of a layer is refused by name. Everything that a graph around
+the operator can make up for is no reason: go_backwards, merge_mode, stacks of cells, a run-time
+forget bias.
+
+A protocol buffer is its fields one after another, so that a model file is
+
+    ModelProto without its graph · tag and length of the graph ·
+    GraphProto without its initializers · for each: tag and length ·
+        TensorProto without its numbers · tag and length of raw_data · the numbers ·
+    metadata_props
+
+(https://protobuf.dev/programming-guides/encoding; field numbers: onnx/onnx.proto). The numbers go
+from file to file through a few megabytes of memory, and the metadata comes last, when the hash of
+the source is known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
-import onnx
-
-from lstmconvert import __version__, metadata, naming, readback, writing
-from lstmconvert.containers import safetensors
-from lstmconvert.errors import LSTMConvertError, UnknownOption, UnsupportedByTarget, UsageError
-from lstmconvert.layer import LSTMLayer
-from lstmconvert.model import Model
-from lstmconvert.onnx import chain, express, layers, types
+from lstmconvert import __version__
+from lstmconvert.conversion import Draft, Options
+from lstmconvert.errors import LSTMConvertError, UnsupportedByTarget, UsageError
+from lstmconvert.files import safetensors, wire, writing
+from lstmconvert.keras.configs import chain
+from lstmconvert.layouts import assume
+from lstmconvert.layouts.rows import ONNX
+from lstmconvert.model import edit, naming
+from lstmconvert.model.activations import Activation
+from lstmconvert.model.fit import OPTIONS, Abilities, Fitter
+from lstmconvert.model.layer import Direction, LSTMLayer, compute_dtype, compute_dtypes
+from lstmconvert.model.model import Model
+from lstmconvert.model.options import UNKNOWN
+from lstmconvert.onnx import layers, messages
 from lstmconvert.onnx.builder import Graph, Style
 from lstmconvert.onnx.layers import Axes, Feed
-from lstmconvert.onnx.protofile import Parts, Placed
-from lstmconvert.options import UNKNOWN
-from lstmconvert.tensors import FileTensor, SourceFile, Tensor
+from lstmconvert.onnx.messages import NAMES
+from lstmconvert.pergate import metadata
+from lstmconvert.pergate.metadata import Digest
+from lstmconvert.records import dataclass, field, replace
+from lstmconvert.tensors.dtypes import dtype_of
+from lstmconvert.tensors.streaming import Sums, pour_into
+from lstmconvert.tensors.tensor import FileTensor, SourceFile, Tensor
 
-if TYPE_CHECKING:
-    from lstmconvert.targets import Options, Result
+TARGET = "ONNX"
+#: f(-x) = 1 - f(x): what a coupled gate needs, because ONNX Runtime computes the forget gate from
+#: the input gate, and not the other way round.
+_SYMMETRIC = ("sigmoid", "hard_sigmoid", "sparse_sigmoid")
+_ABILITIES = Abilities(
+    title="ONNX's LSTM",
+    name=TARGET,
+    parts=frozenset(
+        {
+            *("kernel", "recurrent_kernel", "bias", "recurrent_bias", "peephole"),
+            *("initial_hidden", "initial_cell"),
+        }
+    ),
+    # Nodes around the operator turn, merge and chain: of those options, none is in the way.
+    options=OPTIONS - {"convolution", "cell_clip", "projection_clip"},
+    activation=ONNX.activation,
+    recurrent_activation=ONNX.recurrent_activation,
+    forget_bias=None,
+    known=frozenset(
+        {
+            *("activation", "recurrent_activation", "forget_bias"),
+            *("return_sequences", "return_state", "go_backwards", "merge_mode"),
+        }
+    ),
+    hint="leave the layer out with --layer, or let --allow-lossy leave it out",
+)
+
+
+def fitter_of(*, masks: bool, fused: bool) -> Fitter:
+    """Return what fits layers into a graph, or refuses them.
+
+    Args:
+        masks: whether the graph takes sequence lengths.
+        fused: whether the weights are plain W, R and B, which have no run-time forget bias.
+    """
+    known = _ABILITIES.known | ({"zero_output_for_mask"} if masks else frozenset())
+    amount = 0.0 if fused else None
+    title = "fused ONNX weights" if fused else _ABILITIES.title
+    return Fitter(replace(_ABILITIES, known=known, forget_bias=amount, title=title))
+
+
+def fit(layer: LSTMLayer, fitter: Fitter) -> LSTMLayer:
+    """Return a layer as a graph of ours computes it.
+
+    Raises:
+        UnknownOption: an option that shapes the graph is unknown.
+        UnsupportedByTarget: the operator cannot express an option or a part.
+    """
+    layer = fitter.fit(layer)
+    for _, _, cell in layer.cells():
+        activation = cell.options.recurrent_activation
+        if cell.options.input_forget and not _is_symmetric(activation):
+            fitter.refuse(layer, "input_forget", activation)
+    dtypes = compute_dtypes(layer)
+    if len(dtypes) > 1:
+        fitter.refuse(layer, "cells of several dtypes", ", ".join(sorted(dtypes)))
+    return layer
+
+
+def with_every_output(layer: LSTMLayer) -> LSTMLayer:
+    """Return a layer of a framework's arrays with all outputs that their framework does not choose.
+
+    Nothing is guessed by that: every step and the last states are what such a layer can give.
+    """
+    if not assume.is_foreign(layer):
+        return layer
+    return edit.map_directions(layer, lambda _, direction: _giving_all(direction))
+
+
+def _giving_all(direction: Direction) -> Direction:
+    known = direction.options
+    states = True if known.return_state is UNKNOWN else known.return_state
+    steps = True if known.return_sequences is UNKNOWN else known.return_sequences
+    return replace(direction, options=replace(known, return_state=states, return_sequences=steps))
+
+
+def _is_symmetric(activation: object) -> bool:
+    return (
+        isinstance(activation, Activation)
+        and activation.name in _SYMMETRIC
+        and activation.constants.get("beta", 0.5) == 0.5
+    )
+
 
 #: A protocol buffer cannot be longer: protobuf counts its bytes in a signed 32-bit integer.
 PROTOBUF_BYTES = 2**31 - 1
-#: For what is not counted: the tags and lengths of the metadata.
+#: Room for the bytes that are not counted: the tags and lengths of the metadata.
 _MARGIN = 1024
 DATA_SUFFIX = ".data"
 _NO_KERNEL = ("float64", "bfloat16")
@@ -38,110 +144,147 @@ _NO_KERNEL = ("float64", "bfloat16")
 
 @dataclass(frozen=True, slots=True)
 class _Content:
-    """What a file will hold: the model as its metadata tells it, the graph, what to say of it."""
+    """What a file will hold: the model as its metadata tells it, the graph, what to say of it;
+    `texts`: metadata beside the usual one; `others`: the paths of other tensors that it holds."""
 
     model: Model
     graph: Graph
     opset: int
     warnings: tuple[str, ...]
+    texts: Mapping[str, str] = field(default_factory=dict)
+    others: tuple[str, ...] = ()
 
     @property
     def fused(self) -> bool:
         return self.graph.style.fused
 
 
-def save(model: Model, path: Path, how: Options, source: Path | None) -> Result:
-    """Write an ONNX file.
+def draft(model: Model, path: Path, how: Options) -> Draft:
+    """Return what an ONNX file will hold.
 
     Raises:
         UnsupportedByTarget: the LSTM operator cannot express a layer, or ONNX a dtype.
         UnknownOption: a layer's graph depends on an option that the source does not say.
         UsageError: no such opset.
-        DestinationError: see `writing.replacing`; it holds for the data file too.
     """
-    from lstmconvert.targets import GATES, Result
-
-    content = _content(model, how)
-    result = Result(
-        destination=path,
-        container="onnx",
-        layout=GATES,
+    content = _whole(model, how) if how.whole else _content(model, how)
+    if how.check:
+        content = _checked(content, how)
+    file = _File(content, path)
+    could_be_whole = model.is_complete and "model_config" in model.texts
+    return Draft(
         layers=tuple(content.model),
         tensors=len(content.graph.weights),
+        others=content.others,
+        whole_model=how.whole,
+        extent=_WHOLE if how.whole else _COULD_BE_WHOLE if could_be_whole else "",
+        without=set(model) - set(content.model),
+        write=file.write,
+        more_files=file.data_files,
         losses=content.model.losses,
         warnings=(*model.notes, *content.model.losses, *content.warnings),
-        written=not how.dry_run,
     )
-    if not how.dry_run:
-        _write(content, path, how.force, source)
-    return result
+
+
+def _checked(content: _Content, how: Options) -> _Content:
+    """Return the content with what the model gives for one input in its metadata."""
+    from lstmconvert.keras.modern import chains  # rarely needed
+
+    if how.whole:
+        answers, told = chains.answers(content.model, TARGET)
+    else:
+        shown = map(with_every_output, content.model.layers)
+        answers, told = chains.answers_of_layers(replace(content.model, layers=tuple(shown))), []
+    model = replace(content.model, answers=answers)
+    return replace(content, model=model, warnings=(*content.warnings, *told))
+
+
+_WHOLE = ", the whole model"
+_COULD_BE_WHOLE = " alone; --whole writes the graph of the whole model"
+
+
+def _whole(model: Model, how: Options) -> _Content:
+    from lstmconvert.onnx.whole import save as whole
+
+    opset = None if how.opset is None else _opset(how.opset, [])
+    content = whole.content(model, how, opset, messages.OLDEST)
+    others = (*model.other, *model.assets)
+    warnings = (*content.warnings,)
+    return _Content(model, content.graph, content.opset, warnings, content.texts, others)
 
 
 def _content(model: Model, how: Options) -> _Content:
     style = Style(fused=how.fused, states=how.state_inputs, lengths=how.length_input)
     kept, losses = _expressible(model, how)
-    if how.fused:
-        folded = [express.with_folded_forget_bias(layer) for layer in kept]
-        kept = [layer for layer, _ in folded]
-        losses += [text for _, texts in folded for text in texts]
     opset = _opset(how.opset, kept)
     model = replace(model, layers=tuple(kept), losses=(*model.losses, *losses))
-    shown = replace(model, layers=tuple(map(express.with_every_output, model.layers)))
+    shown = replace(model, layers=tuple(map(with_every_output, model.layers)))
     graph, unchained = _graph(shown, style, how.chain)
     if how.with_other or how.with_optimizer:
         other = {**model.other, **model.assets} if how.with_other else {}
         slots = model.optimizer if how.with_optimizer else {}
         for name, tensor in {**other, **slots}.items():
-            graph.weight(naming.other(name, asset=name in model.assets), _known(tensor, name))
+            graph.weight(naming.other(name), _known(tensor, name))
     warnings = [text for layer in kept for text in _warnings(layer, how)]
-    return _Content(model, graph, opset, (*warnings, *unchained))
+    others = (*model.other, *model.assets) if how.with_other else ()
+    return _Content(model, graph, opset, (*warnings, *unchained), others=others)
 
 
 def _expressible(model: Model, how: Options) -> tuple[list[LSTMLayer], list[str]]:
     """Return the layers that ONNX can express; with allow_lossy the others are left out."""
     kept, lost = [], []
+    fitter = fitter_of(masks=how.length_input, fused=how.fused)
     for layer in model.layers:
         try:
-            express.check(express.with_every_output(layer), masks=how.length_input)
-        except (UnsupportedByTarget, UnknownOption) as error:
-            if not how.allow_lossy or isinstance(error, UnknownOption):
+            fitted = fit(with_every_output(layer), fitter)
+        except UnsupportedByTarget as error:
+            if not how.allow_lossy:
                 raise
             lost.append(f"{layer.name}: left out: {error.message}")
             last: LSTMConvertError = error
         else:
-            kept.append(layer)
+            kept.append(_with_options_of(fitted, layer))
     if not kept:
         raise last
-    return kept, lost
+    return kept, [*fitter.losses, *lost]
+
+
+def _with_options_of(fitted: LSTMLayer, layer: LSTMLayer) -> LSTMLayer:
+    """Return a fitted layer with the layer's own options of time: its graph may give more."""
+    halves = dict(layer.directions)
+    return edit.map_directions(
+        fitted, lambda side, direction: replace(direction, options=halves[side].options)
+    )
 
 
 def _opset(asked: int | None, kept: list[LSTMLayer]) -> int:
     """Return the opset: by default the oldest that has all that is needed, for most runtimes."""
     narrow = any(
-        express.compute_dtype(direction, cell) == "bfloat16" or cell.dtype.name == "bfloat16"
+        compute_dtype(direction, cell) == "bfloat16" or cell.dtype.name == "bfloat16"
         for layer in kept
         for _, direction in layer.directions
         for cell in direction.lstm_cells
     )
-    least = types.BFLOAT16_SINCE if narrow else types.OLDEST
+    least = messages.BFLOAT16_SINCE if narrow else messages.OLDEST
     opset = least if asked is None else asked
-    if not least <= opset <= types.newest():
+    # The library is asked about what came after the table alone: importing it takes long.
+    if opset < least or (opset > messages.TABLED and opset > messages.newest()):
         raise UsageError(
             "no such opset" if not narrow else "no opset whose LSTM takes bfloat16",
             where="--opset",
             found=opset,
-            expected=f"{least} to {types.newest()}, the newest that the installed onnx knows",
+            expected=f"{least} to {messages.newest()}, the newest that the installed onnx knows",
         )
     return opset
 
 
 def _known(tensor: Tensor, name: str) -> Tensor:
-    if tensor.dtype.name not in types.NUMBERS:
+    if tensor.dtype.name not in messages.NUMBERS:
         raise UnsupportedByTarget(
             "ONNX cannot hold this dtype",
             where=name,
             option="dtype",
-            target=express.TARGET,
+            target=TARGET,
             found=tensor.dtype.name,
             hint="leave --with-other away",
         )
@@ -179,7 +322,7 @@ def _axes(layer: LSTMLayer, alone: bool) -> Axes:
 
 def _warnings(layer: LSTMLayer, how: Options) -> list[str]:
     direction, name, result = layer.forward, layer.name, []
-    compute = express.compute_dtype(direction, direction.lstm_cells[0])
+    compute = compute_dtype(direction, direction.lstm_cells[0])
     if compute in _NO_KERNEL:
         result.append(
             f"{name}: ONNX Runtime has no {compute} LSTM on CPU: the file is right, and other "
@@ -201,32 +344,56 @@ def _warnings(layer: LSTMLayer, how: Options) -> list[str]:
     return result
 
 
-def _write(content: _Content, path: Path, force: bool, source: Path | None) -> None:
-    from lstmconvert.digest import Digest
+class _File:
+    """A file that is being written: one, or past two gigabytes two."""
 
-    size = sum(tensor.nbytes for tensor in content.graph.weights.values())
-    digest = Digest(content.model, size)
+    def __init__(self, content: _Content, path: Path) -> None:
+        self._content, self._path = content, path
+        self._sums = Sums()
 
-    def texts() -> dict[str, str]:
-        return {metadata.KEY: digest.texts(content.model)[metadata.KEY]}
+    @cached_property
+    def _parts(self) -> Parts:
+        graph = messages.graph(self._content.graph.body())
+        return Parts(_model(self._content.opset), graph, self._content.graph.weights)
 
-    spare = len(texts()[metadata.KEY].encode())  # the first text has no hash yet, and its length
-    parts = Parts(_model_proto(content.opset), _graph_proto(content.graph), content.graph.weights)
-    if parts.size() + spare + _MARGIN <= PROTOBUF_BYTES:
-        with writing.replacing(path, force=force, source=source) as temporary:
-            parts.write(temporary, texts)
-            _read_back(parts, temporary, path)
-            content.model.source.check()
-        return
-    beside = path.with_name(path.name + DATA_SUFFIX)
-    whole = {"format": "np"} if content.fused else None
-    with writing.replacing_all([path, beside], force=force, source=source) as (temporary, data):
-        seal = safetensors.write(data, parts.weights, lambda: whole or digest.texts(content.model))
-        written = safetensors.read(SourceFile(data))[0]
-        readback.check_written(parts.weights, written, beside)
+    @cached_property
+    def _digest(self) -> Digest:
+        return Digest(self._content.model, self._content.graph.weights, self._sums)
+
+    def _texts(self) -> dict[str, str]:
+        return self._digest.texts(self._content.model)
+
+    def _metadata(self) -> dict[str, str]:
+        return {metadata.KEY: self._texts()[metadata.KEY], **self._content.texts}
+
+    def data_files(self) -> list[Path]:
+        """Return the data file, where one file would be too long."""
+        # The first text has no hash yet, and the length of the last.
+        spare = sum(len(text.encode()) for text in self._metadata().values())
+        if self._parts.size() + spare + _MARGIN <= PROTOBUF_BYTES:
+            return []
+        return [self._path.with_name(self._path.name + DATA_SUFFIX)]
+
+    def write(self, temporaries: Sequence[Path]) -> None:
+        """Write the file, and its data file where there is one, and read them back."""
+        temporary, *data = temporaries
+        parts = self._parts
+        if data:
+            parts = replace(parts, placed=self._data(data[0]))
+        parts.write(temporary, self._metadata, self._sums)
+        if not data:
+            _read_back(parts, temporary, self._path)
+
+    def _data(self, path: Path) -> dict[str, Placed]:
+        """Write the data file, and return where in it the numbers of each tensor lie."""
+        name = self._path.name + DATA_SUFFIX
+        whole = {"format": "np"} if self._content.fused else None
+        weights = self._parts.weights
+        seal = safetensors.write(path, weights, lambda: whole or self._texts(), self._sums)
+        written = safetensors.read(SourceFile(path))[0]
+        writing.check_written(weights, written, self._path.with_name(name))
         seal()
-        replace(parts, placed=_placed(written, beside.name)).write(temporary, texts)
-        content.model.source.check()
+        return _placed(written, name)
 
 
 def _placed(written: Mapping[str, Tensor], name: str) -> dict[str, Placed]:
@@ -239,24 +406,119 @@ def _placed(written: Mapping[str, Tensor], name: str) -> dict[str, Placed]:
 
 
 def _read_back(parts: Parts, temporary: Path, path: Path) -> None:
-    from lstmconvert.onnx import skeleton
-
-    model = skeleton.read(SourceFile(temporary))
-    found = {proto.name: model.tensor(proto) for proto in model.proto.graph.initializer}
-    readback.check_written(parts.weights, found, path)
+    writing.check_written(parts.weights, initializers(SourceFile(temporary)), path)
 
 
-def _model_proto(opset: int) -> onnx.ModelProto:
-    identifier = onnx.helper.make_opsetid("", opset)
-    return onnx.ModelProto(
-        ir_version=onnx.helper.find_min_ir_version_for([identifier], True),
-        producer_name="lstmconvert",
-        producer_version=__version__,
-        opset_import=[identifier],
-    )
+def _model(opset: int) -> bytes:
+    return messages.model(messages.ir_version(opset), ("lstmconvert", __version__), opset)
 
 
-def _graph_proto(graph: Graph) -> onnx.GraphProto:
-    return onnx.helper.make_graph(
-        graph.nodes, "lstmconvert", graph.inputs, graph.outputs, graph.defaults
-    )
+#: Field numbers: a model's graph, a graph's initializer, a tensor's numbers, sizes, type and name.
+_GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
+_DIMS, _TYPE, _NAME = 1, 2, 8
+
+
+class Placed(NamedTuple):
+    """Where a tensor's numbers lie in a data file: the file's name, offset and length."""
+
+    location: str
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a model file is made of.
+
+    Fields: `model`: without a graph; `graph`: without the weights; `weights`: name -> tensor;
+    `placed`: where the numbers are, if they lie in a data file.
+    """
+
+    model: bytes
+    graph: bytes
+    weights: Mapping[str, Tensor]
+    placed: Mapping[str, Placed] | None = None
+
+    def size(self) -> int:
+        """The size of the file in bytes, without metadata."""
+        graph = self._graph_size(self._initializers())
+        return len(self.model) + len(messages.head(_GRAPH, graph)) + graph
+
+    def _initializers(self) -> dict[str, tuple[bytes, int]]:
+        """Return each initializer up to its numbers, and their length here."""
+        result = {}
+        for name, tensor in self.weights.items():
+            start = messages.tensor_head(name, tensor.shape, tensor.dtype.name)
+            if self.placed is None:
+                start += messages.head(_RAW_DATA, tensor.nbytes)
+                length = tensor.nbytes
+            else:
+                start += messages.external(self.placed[name]._asdict())
+                length = 0
+            result[name] = messages.head(_INITIALIZER, len(start) + length) + start, length
+        return result
+
+    def _graph_size(self, heads: Mapping[str, tuple[bytes, int]]) -> int:
+        return len(self.graph) + sum(len(start) + length for start, length in heads.values())
+
+    def write(self, path: Path, metadata: Callable[[], Mapping[str, str]], sums: Sums) -> None:
+        """Write the file.
+
+        Args:
+            path: the file.
+            metadata: called once, after the weights are written.
+            sums: takes the checksum of each weight whose numbers lie in this file.
+        """
+        with open(path, "wb") as file:
+            heads = self._initializers()
+            length = self._graph_size(heads)
+            start = self.model + messages.head(_GRAPH, length) + self.graph
+            offsets, end = {}, len(start)
+            file.write(start)
+            for name, (before, size) in heads.items():
+                file.seek(end)
+                file.write(before)
+                offsets[name] = end + len(before)
+                end = offsets[name] + size
+            file.truncate(end)
+            file.flush()
+            if self.placed is None:
+                pour_into(file.fileno(), self.weights, offsets, sums)
+            file.seek(end)
+            file.write(messages.metadata(metadata()))
+
+
+def initializers(source: SourceFile) -> dict[str, Tensor]:
+    """Return the initializers of a file that `Parts` wrote, whose numbers lie in it.
+
+    Raises:
+        CorruptFile: it is no such file.
+    """
+    result: dict[str, Tensor] = {}
+    for graph in wire.Span(source, 0, source.size).find(_GRAPH):
+        for span in graph.find(_INITIALIZER):
+            raw = next(span.find(_RAW_DATA), None)
+            before = span.size if raw is None else raw.offset - span.offset
+            shape, kind, name = _head(bytes(source.read_at(span.offset, before)), source.path)
+            if raw is not None:
+                result[name] = FileTensor(source, raw.offset, shape, dtype_of(NAMES[kind]))
+    return result
+
+
+def _head(data: bytes, where: Path) -> tuple[tuple[int, ...], int, str]:
+    """Return shape, type and name out of the first bytes of a tensor's message."""
+    shape, kind, name, at = list[int](), 0, "", 0
+    while at < len(data):
+        tag, at = wire.varint(data, at, where)
+        value, at = wire.varint(data, at, where)
+        number = tag >> 3
+        if number == _DIMS:
+            shape.append(value)
+        elif number == _TYPE:
+            kind = value
+        elif number == _RAW_DATA:
+            break
+        else:
+            name = data[at : at + value].decode() if number == _NAME else name
+            at += value
+    return tuple(shape), kind, name

@@ -1,4 +1,4 @@
-"""The forward pass of a layer in NumPy: the oracle that conversions are checked against.
+"""The forward pass of a layer in NumPy, which conversions are checked against.
 
 It follows inference in Keras (keras/src/layers/rnn, keras/src/backend/tensorflow/rnn.py): no
 dropout, no regularisation. It computes in float32 or float64 and nothing else: weights stored in
@@ -14,14 +14,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from lstmconvert.dtypes import Array, DType
 from lstmconvert.errors import UnsupportedByTarget, UsageError
-from lstmconvert.layer import Direction, LSTMLayer
+from lstmconvert.model.gates import GATES, Gate
+from lstmconvert.model.layer import Direction, LSTMLayer
 from lstmconvert.records import dataclass
-from lstmconvert.reference.cells import known
-from lstmconvert.reference.directions import States, run_direction
+from lstmconvert.reference.cells import States, Step, known, run_direction
+from lstmconvert.tensors.dtypes import Array, DType
 
-__all__ = ["Outputs", "run"]
+__all__ = ["Outputs", "Trace", "run", "trace"]
 
 #: How a Bidirectional joins its halves (keras/src/layers/rnn/bidirectional.py, `call`).
 _MERGES: dict[str, Callable[[Array, Array], Array]] = {
@@ -55,7 +55,7 @@ def run(
     initial_state: Sequence[ArrayLike] | None = None,
     dtype: DTypeLike | None = None,
 ) -> Outputs:
-    """Return what the layer answers to `x`, exactly as Keras's layer would.
+    """Return the outputs of the layer for `x`, as Keras's layer computes them.
 
     Args:
         layer: the layer, with every option that matters known.
@@ -71,8 +71,8 @@ def run(
         dtype: float32 or float64; by default float64 if some weight is, else float32.
 
     Raises:
-        UnknownOption: the source did not say an option that matters.
-        UnsupportedByTarget: a cell that is no LSTM, layer normalisation, an unknown activation.
+        UnknownOption: an option that matters is unknown.
+        UnsupportedByTarget: a cell of another kind, layer normalisation, an unknown activation.
         UsageError: the shapes of the arguments do not fit the layer.
     """
     compute = _compute_dtype(layer, dtype)
@@ -86,6 +86,60 @@ def run(
         outputs.append(output if side == "forward" else _turned(layer, output))
         states.extend(final)
     return Outputs(_merged(layer, outputs), tuple(states))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trace:
+    """What one cell does at each step of one sequence, in the order of the input's steps.
+
+    Fields: `gates`: gate -> (time, …, units), after their functions; `carry`, the cell state, and
+    `hidden`, the output, after each step: (time, …, units), of a projection (time, projected).
+    """
+
+    gates: dict[Gate, Array]
+    carry: Array
+    hidden: Array
+
+
+@np.errstate(all="ignore")
+def trace(
+    layer: LSTMLayer, x: ArrayLike, *, mask: ArrayLike | None = None, dtype: DTypeLike | None = None
+) -> dict[tuple[str, int], Trace]:
+    """Return what happens inside a layer: (direction, index of the cell) -> its trace.
+
+    Args:
+        layer: the layer, with every option that matters known.
+        x: one sequence (time, input_dim); for ConvLSTM (time, *spatial, channels), or with the
+            channels first if its data_format says so.
+        mask: (time,), false where a step is skipped: the states stay, and the gates listed there
+            have no meaning.
+        dtype: float32 or float64; by default float64 if some weight is, else float32.
+
+    Raises:
+        UnknownOption, UnsupportedByTarget, UsageError: as `run`.
+    """
+    sequence = np.asarray(x, dtype=_compute_dtype(layer, dtype))[None]
+    steps = None if mask is None else np.asarray(mask, dtype=bool)[None]
+    traces: dict[tuple[str, int], Trace] = {}
+    for side, direction in layer.directions:
+        is_time_major = bool(direction.options.time_major)
+        record: dict[int, list[Step]] = {}
+        run_direction(
+            layer,
+            direction,
+            np.swapaxes(sequence, 0, 1) if is_time_major else sequence,
+            np.swapaxes(steps, 0, 1) if is_time_major and steps is not None else steps,
+            None,
+            record,
+        )
+        turn = -1 if direction.options.go_backwards else 1
+        for index, taken in record.items():
+            traces[side, index] = Trace(
+                {gate: np.stack([step.gates[gate][0] for step in taken])[::turn] for gate in GATES},
+                np.stack([step.carry[0] for step in taken])[::turn],
+                np.stack([step.hidden[0] for step in taken])[::turn],
+            )
+    return traces
 
 
 def _compute_dtype(layer: LSTMLayer, dtype: DTypeLike | None) -> DType:

@@ -1,5 +1,4 @@
-"""TensorFlow's files, read without TensorFlow: checkpoints, SavedModels and what they are made of.
+"""TensorFlow's own files as models: which variables are LSTM cells, and of what kind.
 
-This package knows files, not LSTMs: keys, tensors, the graph of objects and Keras's metadata come
-out as data. Nothing is executed, and no path that a file names is followed.
+`formats` reads the bytes. Nothing in a file is executed. Start with `load`.
 """

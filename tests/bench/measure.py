@@ -26,15 +26,6 @@ class Cost(NamedTuple):
     peak: int
 
 
-class Pair(NamedTuple):
-    """Two commands' median costs, and the medians of the ratios of neighbouring runs."""
-
-    ours: Cost
-    other: Cost
-    wall: float
-    cpu: float
-
-
 def run(command: Sequence[str], scratch: Path) -> Cost:
     """Run a command to its end.
 
@@ -69,23 +60,45 @@ def middle(costs: Sequence[Cost]) -> Cost:
     )
 
 
-def alternate(
-    commands: Sequence[Sequence[str]], times: int, scratch: Path, *, warm: bool = True
+def in_turn(
+    commands: Sequence[Sequence[str]],
+    times: int,
+    scratch: Path,
+    *,
+    warm: bool = True,
+    once: Sequence[Sequence[str]] = (),
+    may_fail: Sequence[Sequence[str]] = (),
 ) -> list[list[Cost]]:
-    """Run commands in turn, and return the costs of each: A B A B …, after one run to warm up."""
-    if warm:
+    """Run commands in turn, and return the costs of each: A B A B …, after one run to warm up.
+
+    Args:
+        commands: the commands.
+        times: how many rounds.
+        scratch: where their output goes.
+        warm: whether each runs once before.
+        once: those that run in the first round alone, and not before.
+        may_fail: those that may fail, and have no costs then.
+
+    Raises:
+        RuntimeError: another one failed.
+    """
+    if warm and times > 1:
         for command in commands:
-            run(command, scratch)
-    rounds = [[run(command, scratch) for command in commands] for _ in range(times)]
-    return [list(costs) for costs in zip(*rounds, strict=True)]
+            if command not in once:
+                run(command, scratch)
+    costs: list[list[Cost]] = [[] for _ in commands]
+    for number in range(times):
+        for command, list_of_costs in zip(commands, costs, strict=True):
+            if number and command in once:
+                continue
+            try:
+                list_of_costs.append(run(command, scratch))
+            except RuntimeError:
+                if command not in may_fail:
+                    raise
+    return costs
 
 
-def compare(
-    ours: Sequence[str], other: Sequence[str], times: int, scratch: Path, *, warm: bool = True
-) -> Pair:
-    """Run two commands in turn."""
-    one, two = alternate([ours, other], times, scratch, warm=warm)
-    ratios = [(a.wall / b.wall, a.cpu / max(b.cpu, 1e-6)) for a, b in zip(one, two, strict=True)]
-    return Pair(
-        middle(one), middle(two), median(w for w, _ in ratios), median(c for _, c in ratios)
-    )
+def ratio(ours: Sequence[Cost], others: Sequence[Cost]) -> float:
+    """Return the median of the ratios of neighbouring runs' wall times."""
+    return median(a.wall / b.wall for a, b in zip(ours, others, strict=True))

@@ -1,4 +1,6 @@
-"""Make a Keras file of any size, laid out as Keras does it: `python models.py DST UNITS LAYERS`.
+"""Make a Keras file of any size, laid out as Keras does it:
+`python models.py DST UNITS LAYERS [OTHERS]`. OTHERS counts tensors of other layers, in a
+`.weights.h5` alone.
 
 It runs in a process of its own, so that the measuring one stays small: a child's peak memory is at
 least that of the process that starts it.
@@ -21,8 +23,9 @@ TEMPLATE = Path(__file__).parents[2] / "fixtures" / "keras-3.15.1" / "seed95.ker
 INPUTS = 4
 
 
-def write_weights(path: Path, units: int, layers: int) -> None:
-    """Write a v3 weight store of stacked LSTM layers, contiguous, random float32."""
+def write_weights(path: Path, units: int, layers: int, others: int = 0) -> None:
+    """Write a v3 weight store of stacked LSTM layers, contiguous, random float32, and as many other
+    layers as `others`, of one tensor each."""
     random = np.random.default_rng(0)
     with h5py.File(path, "w") as file:
         for index in range(layers):
@@ -33,6 +36,9 @@ def write_weights(path: Path, units: int, layers: int) -> None:
             inputs = units if index else INPUTS
             for number, shape in enumerate([(inputs, 4 * units), (units, 4 * units), (4 * units,)]):
                 arrays[str(number)] = random.random(shape, np.float32) - np.float32(0.5)
+        for index in range(others):
+            group = file.create_group(f"layers/scale_{index}/vars")
+            group["0"] = random.random(8, np.float32)
 
 
 def write_archive(path: Path, units: int, layers: int) -> None:
@@ -73,6 +79,6 @@ def _config(template: dict[str, Any], units: int, layers: int) -> dict[str, Any]
 
 
 if __name__ == "__main__":
-    destination, numbers = Path(sys.argv[1]), map(int, sys.argv[2:])
+    destination, sizes = Path(sys.argv[1]), [int(text) for text in sys.argv[2:]]
     write = write_archive if destination.suffix == ".keras" else write_weights
-    write(destination, *numbers)
+    write(destination, *sizes)

@@ -1,20 +1,22 @@
 """The closed table of layer classes that cross: their keywords, weights and parts in Keras 3.
 
 Keywords are those of Keras 3.3 (keras/src/layers), so that what is written opens from there on.
-An older keyword is renamed; left out where it says nothing about a trained model's numbers; left
+An older keyword is renamed; left out where it has no effect on a trained model's numbers; left
 out at the one value at which it changes none, and refused at any other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from typing import NamedTuple
 
-from lstmconvert.jsontext import Json, JsonObject
-from lstmconvert.records import dataclass
+from lstmconvert.files.jsontext import Json, JsonObject
+from lstmconvert.records import dataclass, field
 
-#: A keyword, its default in Keras 3, and the value at which a weight exists.
+#: A keyword, its default in Keras 3, and the value at which a weight exists, or `ANY`.
 Condition = tuple[str, Json, Json]
+#: Any value but None.
+ANY: Json = "any value"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class Weight:
             return True
         keyword, default, wanted = self.when
         value = config.get(keyword)
+        if wanted == ANY:
+            return value is not None
         return bool((default if value is None else value) == wanted)
 
 
@@ -47,7 +51,8 @@ class Row:
     in which the layer makes them; `parts`: attribute of each sub-layer -> its weights (each has the
     weights of an EinsumDense); `renamed`: old keyword -> today's; `neutral`: old keyword -> the
     values at which it changes nothing; `dropped`: keywords that change no number of a trained
-    model; `today`: the class in Keras 3, if another.
+    model; `today`: the class in Keras 3, if another; `choices`: keyword -> the only values that
+    Keras 3 takes; `stated`: keywords whose default is another in Keras 3 than it was -> that.
     """
 
     keywords: frozenset[str] = frozenset()
@@ -57,6 +62,8 @@ class Row:
     neutral: Mapping[str, tuple[Json, ...]] = field(default_factory=dict)
     dropped: frozenset[str] = frozenset()
     today: str | None = None
+    choices: Mapping[str, tuple[Json, ...]] = field(default_factory=dict)
+    stated: Mapping[str, Json] = field(default_factory=dict)
 
 
 def _row(
@@ -68,6 +75,8 @@ def _row(
     renamed: Mapping[str, str] | None = None,
     neutral: Mapping[str, tuple[Json, ...]] | None = None,
     today: str | None = None,
+    choices: Mapping[str, tuple[Json, ...]] | None = None,
+    stated: Mapping[str, Json] | None = None,
 ) -> Row:
     kinds = ("initializer", "regularizer", "constraint")
     spelled = {f"{part}_{kind}" for part in objects.split() for kind in kinds}
@@ -81,12 +90,14 @@ def _row(
         neutral or {},
         frozenset(dropped.split()),
         today,
+        choices or {},
+        stated or {},
     )
 
 
 #: Keywords of any layer that name its input, which InputLayer does in Keras 3.
 INPUT_KEYWORDS = frozenset({"batch_input_shape", "batch_shape", "input_dtype", "input_shape"})
-#: Keywords of any layer that are written apart.
+#: Keywords of any layer that are written separately.
 COMMON_KEYWORDS = frozenset({"name", "trainable", "dtype"})
 
 _KERNEL = Weight("kernel", also=("W", "depthwise_kernel"))
@@ -113,11 +124,76 @@ _NOT_TIME_MAJOR: Mapping[str, tuple[Json, ...]] = {
 }
 _OLD_CELL = "implementation consume_less forget_bias_init"
 _THREE = "kernel recurrent bias"
-#: What Keras 2's depthwise layers inherit and never use.
+#: Keywords that Keras 2's depthwise layers inherit and never use.
 _UNUSED = "kernel_initializer kernel_regularizer kernel_constraint"
 
+#: Image layers of tf_keras have the channels last, whatever Keras's own setting is.
+_IMAGES: Mapping[str, Json] = {"data_format": "channels_last"}
+_RANDOM = "fill_mode fill_value interpolation seed data_format"
+_RESIZES: Mapping[str, tuple[Json, ...]] = {
+    "interpolation": ("bilinear", "nearest", "bicubic", "lanczos3", "lanczos5")
+}
+_LOOKUP = (
+    "max_tokens num_oov_indices mask_token oov_token vocabulary idf_weights invert output_mode "
+    "pad_to_max_tokens sparse"
+)
+#: Classes whose vocabulary may lie in a file of its own.
+LOOKUPS = frozenset({"StringLookup", "IntegerLookup", "TextVectorization"})
+#: Layers without weights of Keras 3 whose config stays as it is in files of Keras 3; older ones do
+#: not have them, or compute otherwise (`REFUSED`).
+_NEW = (
+    *(f"Adaptive{kind}Pooling{rank}D" for kind in ("Average", "Max") for rank in (1, 2, 3)),
+    *("AugMix", "AutoContrast", "ContrastLimitedAdaptiveHistogramEqualization", "CutMix"),
+    *("Equalization", "MaxNumBoundingBoxes", "MelSpectrogram", "MixUp", "RandAugment"),
+    "RandomCrop",
+    *("RandomColorDegeneration", "RandomColorJitter", "RandomElasticTransform", "RandomErasing"),
+    *("RandomGaussianBlur", "RandomGrayscale", "RandomHue", "RandomInvert", "RandomPerspective"),
+    *("RandomPosterization", "RandomSaturation", "RandomSharpness", "RandomShear", "Solarization"),
+)
+
 CLASSES: Mapping[str, Row] = {
+    **dict.fromkeys(_NEW, _row("")),
+    "Resizing": _row(
+        "height width interpolation crop_to_aspect_ratio data_format",
+        choices=_RESIZES, stated=_IMAGES,
+    ),
+    "CenterCrop": _row("height width data_format", stated=_IMAGES),
+    "RandomFlip": _row("mode seed", dropped="rng_type"),
+    "RandomRotation": _row(f"factor {_RANDOM}", dropped="rng_type", stated=_IMAGES),
+    "RandomZoom": _row(
+        f"height_factor width_factor {_RANDOM}", dropped="rng_type", stated=_IMAGES
+    ),
+    "RandomTranslation": _row(
+        f"height_factor width_factor {_RANDOM}", dropped="rng_type", stated=_IMAGES
+    ),
+    "RandomContrast": _row("factor seed", dropped="rng_type"),
+    "RandomBrightness": _row("factor value_range seed", dropped="rng_type"),
+    "CategoryEncoding": _row(
+        "num_tokens output_mode sparse",
+        renamed={"max_tokens": "num_tokens"},
+        choices={"output_mode": ("one_hot", "multi_hot", "count")},
+    ),
+    "Hashing": _row("num_bins mask_value salt output_mode sparse"),
+    "HashedCrossing": _row("num_bins output_mode sparse"),
+    "Discretization": _row("bin_boundaries num_bins epsilon output_mode sparse"),
+    "StringLookup": _row(f"{_LOOKUP} encoding", dropped="vocabulary_size vocab_size"),
+    "IntegerLookup": _row(f"{_LOOKUP} vocabulary_dtype", dropped="vocabulary_size vocab_size"),
+    "TextVectorization": _row(
+        "max_tokens standardize split ngrams output_mode output_sequence_length pad_to_max_tokens "
+        "vocabulary idf_weights sparse ragged encoding",
+        dropped="vocabulary_size vocab_size",
+        choices={
+            "standardize": (None, "lower_and_strip_punctuation", "lower", "strip_punctuation"),
+            "split": (None, "whitespace", "character"),
+        },
+    ),
     "Dense": _row("units activation use_bias", _KERNEL, _BIAS, objects="kernel bias"),
+    "EinsumDense": _row(
+        "equation output_shape activation bias_axes",
+        _KERNEL,
+        Weight("bias", ("bias_axes", None, ANY)),
+        objects="kernel bias",
+    ),
     "Embedding": _row(
         "input_dim output_dim mask_zero",
         Weight("embeddings", also=("W",)),
@@ -291,8 +367,43 @@ CLASSES: Mapping[str, Row] = {
     "InputLayer": _row("", neutral={"ragged": (False,)}, dropped="sparse optional"),
 }
 
-#: Classes of tf.keras that stand for a function between layers: see `operations`.
-FUNCTIONS = frozenset({"TFOpLambda", "SlicingOpLambda"})
+
+class Sizes(NamedTuple):
+    """Where the sizes of a layer are seen in one of its weights.
+
+    Fields: `role` of the weight; `inputs` and `outputs`: its axes that are as long as there are
+    features going in and coming out, None where none is; `keyword` of the config that states the
+    outputs, empty if none does; `grouped`: whether the axis of inputs is that of one group.
+    """
+
+    role: str
+    inputs: int | None
+    outputs: int | None
+    keyword: str = ""
+    grouped: bool = False
+
+
+_OF_CONVOLUTION = Sizes("kernel", -2, -1, "filters", grouped=True)
+_OF_CELL = Sizes("recurrent_kernel", None, 0, "units")
+#: Class -> where its sizes are seen. Kernels have inputs before outputs, and a window first, except
+#: for transposed convolutions.
+SIZES: Mapping[str, Sizes] = {
+    "Dense": Sizes("kernel", -2, -1, "units"),
+    "Embedding": Sizes("embeddings", None, -1, "output_dim"),
+    **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D"), _OF_CONVOLUTION),
+    **dict.fromkeys(
+        ("Conv1DTranspose", "Conv2DTranspose"), Sizes("kernel", -1, -2, "filters")
+    ),
+    **dict.fromkeys(
+        ("SeparableConv1D", "SeparableConv2D"), Sizes("pointwise_kernel", None, -1, "filters")
+    ),
+    **dict.fromkeys(("GRUCell", "SimpleRNNCell", "GRU", "SimpleRNN"), _OF_CELL),
+    **dict.fromkeys(("BatchNormalization", "GroupNormalization"), Sizes("gamma", 0, 0)),
+    "LayerNormalization": Sizes("gamma", -1, -1),
+}
+
+#: Classes of tf.keras that represent a function between layers: see `operations`.
+FUNCTIONS = frozenset({"TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer"})
 #: Classes that hold their weights in a cell of that class, under the attribute `cell`.
 IN_A_CELL: Mapping[str, str] = {
     "GRU": "GRUCell",
@@ -301,9 +412,48 @@ IN_A_CELL: Mapping[str, str] = {
 }
 #: The weights of each part of a MultiHeadAttention: an EinsumDense.
 PART_WEIGHTS: tuple[Weight, ...] = (_KERNEL, _BIAS)
-#: Classes whose call takes a list of tensors.
-MERGING = frozenset({"Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate"})
 #: Classes that run over time and take their initial states when they are called.
 RECURRENT = frozenset({"RNN", "GRU", "SimpleRNN", "Bidirectional", "CuDNNGRU"})
 #: Layers that convolve with their first weight, which Theano flips.
 CONVOLUTIONS = frozenset({"Conv1D", "Conv2D", "Conv3D", "Conv2DTranspose"})
+
+#: Class -> why it does not cross, where more can be said than that it has no row.
+REFUSED: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("AbstractRNNCell", "InputSpec", "Layer", "Wrapper"),
+        "it is a base of classes, and no layer of a model",
+    ),
+    "DenseFeatures": "Keras 3 has no feature columns: Normalization, StringLookup, Embedding and "
+                     "their like replace them",
+    "SequenceFeatures": "Keras 3 has no feature columns",
+    **dict.fromkeys(
+        ("LocallyConnected1D", "LocallyConnected2D"),
+        "Keras 3 has no layer whose kernel is another at each place",
+    ),
+    **dict.fromkeys(
+        ("RandomHeight", "RandomWidth"),
+        "Keras 3 has no layer that changes the size of an image at random",
+    ),
+    "RandomCrop": "Keras 3 leaves an image as it is when it predicts, and Keras 2 cuts it to size",
+    "CategoryCrossing": "it joins texts as they are, and Keras 3's HashedCrossing gives numbers",
+    "Highway": "Keras 3 has no gate between a layer's input and its output in one layer",
+    "MaxoutDense": "Keras 3 has no layer that takes the maximum of several dense ones",
+    "SReLU": "Keras 3 has no activation of four trained numbers for each feature",
+    "ParametricSoftplus": "Keras 3 has no softplus with trained numbers",
+    "Lambda": "it runs Python code that the file holds",
+    "TFSMLayer": "it opens a SavedModel that the file names, and runs it",
+    "TorchModuleWrapper": "it unpickles a PyTorch module that the file holds",
+    "JaxLayer": "it runs functions that the file names",
+    "FlaxLayer": "it runs a module that the file names",
+    "SpectralNormalization": "its weights are stored differently in each kind of file",
+    "GroupedQueryAttention": "its weights are stored differently in each kind of file",
+    "ReversibleEmbedding": "its weights are stored differently in each kind of file",
+    "STFTSpectrogram": "its weights are computed by Keras when it is made",
+    "Pipeline": "it holds layers in a list of its own",
+    **dict.fromkeys(
+        ("QuantizeWrapper", "QuantizeWrapperV2", "QuantizeLayer", "QuantizeAnnotate"),
+        "it rounds as model-optimization's quantization does, which Keras 3 has no layer for",
+    ),
+    "ClusterWeights": "strip_clustering of model-optimization gives the layer that is in it",
+    "PruneLowMagnitude": "strip_pruning of model-optimization gives the layer that is in it",
+}  # fmt: skip

@@ -1,30 +1,48 @@
 """A model rebuilt whole: out of one weight store into the other, or on to today's Keras.
 
 The config of a Keras 3 model is kept as it is. One of an older Keras is spelled anew; its loss and
-optimizer (`training_config`) are left behind.
+optimizer (`training_config`) are left behind. How many variables Keras counts in
+each layer is known here, since Keras checks it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from lstmconvert.dtypes import FLOATS
-from lstmconvert.jsontext import canonical, parse_object
-from lstmconvert.keras import emit
-from lstmconvert.keras.fit import Fitter
-from lstmconvert.keras.modern import graph, keras3, objects, sources, stores
+from lstmconvert.errors import CorruptFile, UnsupportedByTarget
+from lstmconvert.files.jsontext import Json, JsonObject, canonical, parse_object
+from lstmconvert.keras.configs import spelling
+from lstmconvert.keras.configs.nodes import CELL_CLASSES, RECURRENT, Node, node
+from lstmconvert.keras.configs.sketch import STACKED, layer_groups
+from lstmconvert.keras.modern import emission, graph, masking
+from lstmconvert.keras.modern.classes import CLASSES, IN_A_CELL, LOOKUPS, PART_WEIGHTS
 from lstmconvert.keras.modern.emission import Emitter
-from lstmconvert.keras.modern.parts import Builder, Part, no_row, unsupported
-from lstmconvert.keras.nodes import Node
-from lstmconvert.keras.read import parse_config
-from lstmconvert.keras.v3store import CONTAINERS
-from lstmconvert.layer import LSTMLayer
-from lstmconvert.model import OBJECTS, Model, Structure
+from lstmconvert.keras.modern.parts import (
+    Builder,
+    Leave,
+    Part,
+    makes_masks,
+    no_row,
+    unsupported,
+)
+from lstmconvert.keras.modern.weights import Source, legacy_store, v3_store
+from lstmconvert.keras.reading.read import Config, parse_config
+from lstmconvert.keras.stores.v3store import CONTAINERS
+from lstmconvert.keras.writing import emit
+from lstmconvert.keras.writing.fit import KerasFitter
+from lstmconvert.model.layer import LSTMLayer
+from lstmconvert.model.model import OBJECTS, Model, Structure
 from lstmconvert.records import dataclass
-from lstmconvert.tensors import Tensor
+from lstmconvert.tensors.dtypes import FLOATS
+from lstmconvert.tensors.tensor import Tensor
 
 ARCHIVE, WEIGHTS, LEGACY = "keras", "weights.h5", "h5"
 _V3 = "v3"
+#: Since then, recurrent layers of Keras do not hand a mask on.
+_EXPLICIT_SINCE = (3, 16)
+#: So many names of arrays fit a warning.
+_SHOWN = 6
 _ELLIPSIS = '"__ellipsis__"'
 _NO_TRAINING = "the model's loss and optimizer are not carried over; compile it again to train it"
 
@@ -60,6 +78,71 @@ class How:
     recast: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tree:
+    """A whole model as parts with their arrays.
+
+    Fields: `root`; `era` of its config; `graphs`: of each functional model, how its layers are
+    called; `policy`: the dtype policy of layers whose config says none; `refusals`: layers that
+    cannot cross, if the caller asked for them; arrays and graphs are then missing.
+    """
+
+    root: Part
+    era: str
+    graphs: Mapping[Part, graph.CallGraph]
+    policy: str
+    refusals: tuple[UnsupportedByTarget, ...] = ()
+
+
+def tree(model: Model, stored: Mapping[str, Tensor], leave: Leave) -> Tree | None:
+    """Return a whole model as a tree, for a target that is not a Keras file.
+
+    Args:
+        model: the model.
+        stored: every tensor but the optimizer's, at its full path in the source.
+        leave: what the target takes that Keras 3 does not.
+
+    Returns:
+        None if the source has no config, or its store is of neither kind.
+
+    Raises:
+        UnsupportedByTarget, CorruptFile: as `rebuilt`.
+    """
+    known = known_config(model)
+    if known is None:
+        return None
+    structure, config = known
+    era = config.era.name
+    root = parts_of(model, structure, era, config.root, leave)
+    graphs: Mapping[Part, graph.CallGraph] = {}
+    if not leave.refusals:
+        Source(structure, stored, model.layers, model.source.container).fill(root, era)
+        if era == "keras3":
+            models = [part for part in root.walk() if part.is_model]
+            functional = [part for part in models if part.class_name == "Functional"]
+            graphs = {part: graph.read_keras3(part) for part in functional}
+        else:
+            graphs = graph.read_all(root)
+    return Tree(
+        root=root,
+        era=era,
+        graphs=graphs,
+        policy=_policy(stored),
+        refusals=tuple(leave.refusals or ()),
+    )
+
+
+def known_config(model: Model) -> tuple[Structure, Config] | None:
+    """Return how the weights of a whole model are stored, and its config."""
+    text, structure = model.texts.get("model_config"), model.source.structure
+    if text is None or structure is None or structure.kind not in (_V3, "legacy", OBJECTS):
+        return None
+    config = parse_config(text, model.source.keras_version, "model_config")
+    if config.root.custom:
+        raise no_row(config.root.name or "model", config.root.class_name)
+    return (structure, config) if config.root.is_model else None
+
+
 def rebuilt(model: Model, stored: Mapping[str, Tensor], how: How) -> Whole | None:
     """Rebuild a model whole.
 
@@ -76,45 +159,173 @@ def rebuilt(model: Model, stored: Mapping[str, Tensor], how: How) -> Whole | Non
         UnknownOption: an option that changes numbers is unknown.
         CorruptFile: config and store contradict each other.
     """
-    text, structure = model.texts.get("model_config"), model.source.structure
-    if text is None or structure is None or structure.kind not in (_V3, "legacy", OBJECTS):
+    known = known_config(model)
+    if known is None:
         return None
-    config = parse_config(text, model.source.keras_version, "model_config")
-    if config.root.custom:
-        raise no_row(config.root.name or "model", config.root.class_name)
-    if not config.root.is_model:
-        return None
-    if how.store == LEGACY and model.assets:
-        raise unsupported("an .h5 holds no asset files", "model", next(iter(model.assets)))
+    structure, config = known
+    text = model.texts["model_config"]
     era = config.era.name
     fit = _Fit(how.rescale_hard_sigmoid, knows=how.store != WEIGHTS)
-    root = _tree(model, structure, era, config.root)
-    sources.Source(structure, stored, model.layers, model.source.container).fill(root, era)
+    root = parts_of(model, structure, era, config.root)
+    held = _vocabularies(root, model.assets) if era != "keras3" else frozenset()
+    if how.store == LEGACY and model.assets.keys() - held:
+        raise unsupported("an .h5 holds no asset files", "model", min(model.assets.keys() - held))
+    source = Source(structure, stored, model.layers, model.source.container)
+    source.fill(root, era)
+    notes: dict[str, None] = {}
     written = ""
     if era != "keras3":
-        graphs = graph.arranged(root)
+        graphs = graph.read_all(root)
         for part in root.walk():
             _check_halves(part, graphs.get(part))
+        graphs = masking.settled(root, graphs, how.store == ARCHIVE, how.store == WEIGHTS, notes)
         if how.store != WEIGHTS:
-            written = canonical(Emitter(era, _policy(stored), fit, graphs).root(root))
+            written = canonical(Emitter(era, _policy(stored), fit, graphs, notes).root(root))
     elif how.store != WEIGHTS:
-        written = keras3.config(root, fit if how.recast or how.rescale_hard_sigmoid else None, text)
-    tensors: Mapping[str, Tensor]
-    names: Mapping[str, str] = {}
-    weights: Mapping[str, tuple[str, ...]] = {}
+        anew = how.recast or how.rescale_hard_sigmoid
+        written = emission.kept_config(root, fit, text, notes, anew=anew)
+        if how.store == ARCHIVE and config.era.numbers < _EXPLICIT_SINCE:
+            written = masking.kept(root, written, notes)
     if how.store == LEGACY:
         _check_legacy(root)
-        tensors, weights = stores.legacy_store(root, fit)
-    else:
-        tensors, names = stores.v3_store(root, fit)
+    tensors, names, weights = _stored(root, fit, how.store)
+    if written and how.store == LEGACY:
+        check_legacy(parse_object(written, "model_config"), weights)
+    elif written:
+        check_v3(parse_object(written, "model_config"), tensors)
     return Whole(
         tensors=tensors,
         names=names,
         weights=weights,
         config=written,
         losses=tuple(fit.fitter.losses),
-        warnings=_warnings(model, era, how.store),
+        warnings=(
+            *_foreign(source.foreign),
+            *_own_classes(root, how.store),
+            *(() if how.store == WEIGHTS else fit.fitter.notes),
+            *notes,
+            *_warnings(model, era, how.store),
+        ),
     )
+
+
+def _stored(
+    root: Part, fit: _Fit, store: str, *, is_keras2: bool = False
+) -> tuple[Mapping[str, Tensor], Mapping[str, str], Mapping[str, tuple[str, ...]]]:
+    """Return `tensors`, `names` and `weights` of a `Whole` for a store."""
+    if store == LEGACY:
+        tensors, weights = legacy_store(root, fit, is_keras2=is_keras2)
+        return tensors, {}, weights
+    tensors, names = v3_store(root, fit, is_keras2=is_keras2)
+    return tensors, names, {}
+
+
+#: Layers at which masks meet, stop or are made otherwise in Keras 2 than in Keras 3, whatever its
+#: release (the guide's page on old models has the table).
+_MASKED_OTHERWISE = frozenset(
+    {
+        *("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"),
+        *("Concatenate", "Dot", "Rescaling", "Normalization"),
+    }
+)
+#: Keywords of tf_keras's recurrent layers that those of Keras 3 do not all take.
+_KERAS2_TAKES = dict.fromkeys(("GRU", "SimpleRNN"), frozenset({"zero_output_for_mask"}))
+
+
+def for_keras2(model: Model, stored: Mapping[str, Tensor], store: str) -> Whole | None:
+    """Return a whole model for Keras 2 (tf_keras, and tf.keras of TensorFlow 2.13 to 2.15).
+
+    The config of a Keras 2 model is kept as it is; any other is spelled anew.
+
+    Args:
+        model: the model.
+        stored: every tensor but the optimizer's, at its full path in the source.
+        store: `ARCHIVE` or `LEGACY`.
+
+    Returns:
+        None if the source has no config, or its store is of neither kind.
+
+    Raises:
+        UnsupportedByTarget: Keras 2 has no form for something.
+        UnknownOption, CorruptFile: as `rebuilt`.
+    """
+    try:
+        return _for_keras2(model, stored, store)
+    except UnsupportedByTarget as error:
+        error.target = "Keras 2"
+        raise
+
+
+def _for_keras2(model: Model, stored: Mapping[str, Tensor], store: str) -> Whole | None:
+    known = known_config(model)
+    if known is None:
+        return None
+    structure, config = known
+    if store == LEGACY and model.assets:
+        raise unsupported("an .h5 holds no asset files", "model", next(iter(model.assets)))
+    era = config.era.name
+    text = model.texts["model_config"]
+    is_kept = era == "keras2" and structure.attributes.get("backend") != "theano"
+    is_kept = is_kept and '"CuDNN' not in text
+    leave = Leave(keywords=_KERAS2_TAKES, anew=True, any_keyword=is_kept)
+    root = parts_of(model, structure, era, config.root, leave)
+    source = Source(structure, stored, model.layers, model.source.container)
+    source.fill(root, era)
+    fit = _Fit(False, knows=True, library="tf_keras")
+    notes: dict[str, None] = {}
+    if is_kept:
+        value = parse_object(text, "model_config")
+        if store == ARCHIVE and "module" not in value:
+            value = {**emission.keras2_model(root), **value}
+            text = canonical(value)
+    else:
+        graphs = _graphs_for_keras2(root, era)
+        emitter = emission.Keras2Emitter(era, _policy(stored), fit, graphs, notes)
+        written = emitter.root(root)
+        text = canonical(emission.without_modules(written) if store == LEGACY else written)
+    tensors, names, weights = _stored(root, fit, store, is_keras2=True)
+    return Whole(
+        tensors=tensors,
+        names=names,
+        weights=weights,
+        config=text,
+        losses=tuple(fit.fitter.losses),
+        warnings=(
+            *_foreign(source.foreign),
+            *_own_classes(root, store),
+            *fit.fitter.notes,
+            *notes,
+            *_warnings(model, "keras2", store),
+        ),
+    )
+
+
+def _graphs_for_keras2(root: Part, era: str) -> Mapping[Part, graph.CallGraph]:
+    if era != "keras3":
+        graphs = graph.read_all(root)
+    else:
+        models = [part for part in root.walk() if part.is_model]
+        functional = [part for part in models if part.class_name == "Functional"]
+        graphs = {part: graph.read_keras3(part) for part in functional}
+        if makes_masks(root.node.whole):
+            _check_masks(root, graphs)
+    graph.arrange(graphs)
+    return graphs
+
+
+def _check_masks(root: Part, graphs: Mapping[Part, graph.CallGraph]) -> None:
+    """Refuse layers of a model with masks that would compute something else in Keras 2."""
+    calls = {name: made for each in graphs.values() for name, made in each.calls.items()}
+    for part in root.walk():
+        made = calls.get(part.name, ())
+        is_called_on_states = any("initial_state" in call.keywords for call in made)
+        is_embedding = part.class_name == "TimeDistributed" and makes_masks(part.node.whole)
+        if part.class_name in _MASKED_OTHERWISE or is_called_on_states or is_embedding:
+            raise unsupported(
+                "a mask reaches it, or may: Keras 2 hands masks on otherwise than Keras 3",
+                part.name,
+                part.class_name,
+            )
 
 
 def _check_legacy(root: Part) -> None:
@@ -130,8 +341,14 @@ def _check_legacy(root: Part) -> None:
 class _Fit:
     """Fits each layer once. A store without a config takes a layer whose options are unknown."""
 
-    def __init__(self, rescale: bool, *, knows: bool) -> None:
-        self.fitter = Fitter(emit.TARGET, rescale=rescale)
+    def __init__(self, rescale: bool, *, knows: bool, library: str = "keras") -> None:
+        spelled = emit.Spelling(library)
+        self.fitter = KerasFitter(
+            spelled.target,
+            rescale=rescale,
+            for_file=True,
+            keeps_time_major=spelled.has_time_major,
+        )
         self._fit = self.fitter.fit if knows else self.fitter.fit_weights
         self._done: dict[int, LSTMLayer] = {}
 
@@ -141,20 +358,67 @@ class _Fit:
         return self._done[id(layer)]
 
 
-def _tree(model: Model, structure: Structure, era: str, root: Node) -> Part:
+def parts_of(
+    model: Model, structure: Structure, era: str, root: Node, leave: Leave | None = None
+) -> Part:
+    """Return the parts of a model, without arrays. Raises as `Builder`."""
     layers = {layer.path: layer for layer in model.layers}
     groups = _groups(structure.paths)
     container = CONTAINERS[0]
     if structure.kind == _V3:
         tops = {path.partition("/")[0] for path in structure.paths}
         container = next((name for name in CONTAINERS if name in tops), container)
-    return Builder(layers, era, container, groups if structure.kind == _V3 else ()).model(root)
+    known = groups if structure.kind == _V3 else ()
+    return Builder(layers, era, container, known, leave).model(root)
 
 
-def _check_halves(model: Part, calls: graph.Graph | None) -> None:
-    """Refuse halves of unlike width before layers with weights: Keras 3 takes both for as wide as
-    the forward one (keras/src/layers/rnn/bidirectional.py, `compute_output_shape`), and builds what
-    follows for that."""
+def _vocabularies(root: Part, assets: Mapping[str, Tensor]) -> frozenset[str]:
+    """Put the vocabularies that a .keras holds as files into the configs of their layers, and
+    return the paths of those files.
+
+    Raises:
+        UnsupportedByTarget: a layer's vocabulary, or what else it was adapted to, is nowhere.
+        CorruptFile: a file is not a list of its kind.
+    """
+    held: set[str] = set()
+    for part in root.walk():
+        config = part.config
+        if part.class_name == "Discretization" and config.get("bin_boundaries") is None:
+            what = "the boundaries that it was adapted to are not in the config"
+            raise unsupported(what, part.name, "bin_boundaries")
+        if part.class_name not in LOOKUPS:
+            continue
+        folder = f"assets/{part.group}/"
+        held.update(path for path in assets if path.startswith(folder))
+        if config.get("vocabulary") is None:
+            tensor = assets.get(f"{folder}vocabulary.txt")
+            if tensor is None:
+                raise unsupported(
+                    "the file does not have the layer's vocabulary", part.name, "vocabulary"
+                )
+            config["vocabulary"] = _lines(tensor, part)
+        if config.get("output_mode") == "tf_idf":
+            what = "each Keras stores the weights of its words (idf_weights) otherwise"
+            raise unsupported(what, part.name, "output_mode", "tf_idf")
+    return frozenset(held)
+
+
+def _lines(tensor: Tensor, part: Part) -> list[Json]:
+    """Return a vocabulary, one word a line (tf_keras/src/layers/preprocessing/index_lookup.py,
+    `save_assets`)."""
+    try:
+        lines: list[Json] = list(tensor.read().tobytes().decode().split("\n"))
+        is_words = part.class_name != "IntegerLookup"
+        return lines if is_words else [int(str(line)) for line in lines]
+    except ValueError as error:
+        where = f"assets/{part.group}/vocabulary.txt"
+        raise CorruptFile("not a vocabulary", where=where, found=str(error)[:80]) from None
+
+
+def _check_halves(model: Part, calls: graph.CallGraph | None) -> None:
+    """Refuse halves of different widths before layers with weights: Keras 3 takes both for as wide
+    as the forward one (keras/src/layers/rnn/bidirectional.py, `compute_output_shape`), and builds
+    the next layers for that."""
     unlike: dict[str, str] = {}
     before = ""
     for _, part in model.children if model.is_model else ():
@@ -178,19 +442,37 @@ def _are_unlike(node: Node) -> bool:
 
 
 def _groups(paths: frozenset[str]) -> frozenset[str]:
-    found: set[str] = set()
+    groups: set[str] = set()
     for path in paths:
         group = path.rpartition("/vars/")[0]
-        while group and group not in found:
-            found.add(group)
+        while group and group not in groups:
+            groups.add(group)
             group = group.rpartition("/")[0]
-    return frozenset(found)
+    return frozenset(groups)
 
 
 def _policy(stored: Mapping[str, Tensor]) -> str:
     """Return the dtype of layers that say none: the one that all weights have."""
-    found = {tensor.dtype.name for tensor in stored.values()} & set(FLOATS)
-    return found.pop() if len(found) == 1 else objects.DEFAULT_POLICY
+    dtypes = {tensor.dtype.name for tensor in stored.values()} & set(FLOATS)
+    return dtypes.pop() if len(dtypes) == 1 else spelling.DEFAULT_POLICY
+
+
+def _foreign(paths: Sequence[str]) -> Iterator[str]:
+    """Yield a warning of arrays of the file that are not part of the model."""
+    if paths:
+        shown = ", ".join(paths[:_SHOWN])
+        more = f" and {len(paths) - _SHOWN} more" if paths[_SHOWN:] else ""
+        yield f"left out, since no layer of the model lists them: {shown}{more}"
+
+
+def _own_classes(root: Part, store: str) -> Iterator[str]:
+    """Yield what is lost of models of a user's own class."""
+    for part in root.walk():
+        if part.node.own_class and store != WEIGHTS:
+            yield (
+                f"{part.name}: the user's class {part.node.own_class} is written as Keras's own "
+                f"{part.class_name}, without the code of the class (a train_step of its own)"
+            )
 
 
 def _warnings(model: Model, era: str, store: str) -> tuple[str, ...]:
@@ -202,3 +484,84 @@ def _warnings(model: Model, era: str, store: str) -> tuple[str, ...]:
     if is_compiled and (era != "keras3" or store == LEGACY):
         has_training = True
     return (_NO_TRAINING,) if has_training and store != WEIGHTS else ()
+
+
+#: Classes of wrappers -> the keywords that hold the layers inside.
+_WRAPPED: Mapping[str, tuple[str, ...]] = {
+    "TimeDistributed": ("layer",),
+    "Bidirectional": ("layer", "backward_layer"),
+    "RNN": ("cell",),
+}
+
+
+def check_legacy(config: JsonObject, weights: Mapping[str, Iterable[str]]) -> None:
+    """Check the layers of a legacy store against its config.
+
+    Args:
+        config: the serialized model.
+        weights: layer -> the names of its weights.
+
+    Raises:
+        UnsupportedByTarget: Keras counts other variables in a layer than there are.
+    """
+    for layer in node(config, "model_config").layers():
+        _compare(layer, len(list(weights.get(layer.name, ()))))
+
+
+def check_v3(config: JsonObject, paths: Iterable[str]) -> None:
+    """Check the layers of a v3 store against its config.
+
+    Args:
+        config: the serialized model.
+        paths: of the arrays.
+
+    Raises:
+        UnsupportedByTarget: Keras counts other variables in a layer than there are.
+    """
+    stored = Counter("/".join(path.split("/")[:2]) for path in paths)
+    root = node(config, "model_config")
+    for layer, group in layer_groups(root, "", CONTAINERS[0], ()):
+        _compare(layer, stored[group])
+
+
+def _compare(layer: Node, stored: int) -> None:
+    counted = variables(layer)
+    if counted is not None and counted != stored:
+        raise unsupported(
+            f"Keras counts {counted} variables in this layer, and {stored} would be written",
+            layer.name,
+            layer.class_name,
+            stored,
+        )
+
+
+def variables(item: Node) -> int | None:
+    """Return how many variables a layer has by its config; None where its class is not known."""
+    name, config = item.class_name, item.config
+    if item.custom:
+        return None
+    if item.is_model:
+        return _sum(variables(layer) for layer in item.layers())
+    if name in _WRAPPED:
+        parts = [item.child(keyword) for keyword in _WRAPPED[name]]
+        return _sum(variables(part) for part in parts if part is not None)
+    if name == STACKED:
+        cells = [node(cell, item.name) for cell in item.listed("cells")]
+        return _sum(variables(cell) for cell in cells)
+    if name in RECURRENT | CELL_CLASSES | IN_A_CELL.keys():
+        return 2 + (config.get("use_bias", True) is not False)
+    row = CLASSES.get(name)
+    if row is None:
+        return 0 if item.is_operation else None
+    weights = sum(weight.exists(config) for weight in row.weights)
+    inside = sum(weight.exists(config) for _ in row.parts for weight in PART_WEIGHTS)
+    return weights + inside
+
+
+def _sum(counts: Iterable[int | None]) -> int | None:
+    total = 0
+    for count in counts:
+        if count is None:
+            return None
+        total += count
+    return total

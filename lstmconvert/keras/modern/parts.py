@@ -8,35 +8,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import field
 
 from lstmconvert.errors import UnsupportedByTarget
-from lstmconvert.jsontext import Json, JsonObject
-from lstmconvert.keras import layerstore
-from lstmconvert.keras.modern import keras1
+from lstmconvert.files.jsontext import Json, JsonObject, canonical
+from lstmconvert.keras.configs import code, keras1, verbatim
+from lstmconvert.keras.configs.nodes import RECURRENT, Node, node, snake_case
+from lstmconvert.keras.configs.sketch import STACKED, cell_groups, layer_groups, mirrored
 from lstmconvert.keras.modern.classes import (
     CLASSES,
     COMMON_KEYWORDS,
     FUNCTIONS,
     IN_A_CELL,
     INPUT_KEYWORDS,
+    LOOKUPS,
     PART_WEIGHTS,
+    REFUSED,
     Row,
     Weight,
 )
-from lstmconvert.keras.nodes import CUDNN_CLASSES, RECURRENT, Node, node, snake_case
-from lstmconvert.keras.sketch import STACKED, cell_groups, layer_groups, mirrored
-from lstmconvert.layer import LSTMLayer
-from lstmconvert.naming import unique
-from lstmconvert.records import dataclass
-from lstmconvert.tensors import Tensor
+from lstmconvert.keras.writing import layerstore
+from lstmconvert.model.layer import LSTMLayer
+from lstmconvert.model.naming import unique
+from lstmconvert.records import dataclass, field
+from lstmconvert.tensors.tensor import Tensor
 
 TARGET = "Keras 3"
-#: A layer of Keras 3 that is no row of the table crosses if it is Keras's own, has no weights and
-#: its config is kept as it is. These hold code.
-_CODE = frozenset({"Lambda"})
-
-
+_INITIAL_STATE = '"initial_state"'
 #: Keras 3 joins the masks of a Concatenate by an operation, which takes this name when the model is
 #: loaded (keras/src/layers/merging/concatenate.py, `compute_mask`); two of one name it refuses.
 _CONCATENATE = re.compile(r"concatenate(_\d+)?")
@@ -50,7 +47,8 @@ class Part:
     today's names, values as the source has them; `row`: of the table, None for models and LSTMs;
     `group`: in a v3 store of the source; `trainable`: its own flag; `children`: (attribute, part)
     in the order in which Keras tracks them; `layer`: the neutral layer, of a part that holds
-    LSTMs; `weights`, and the `arrays` that they are; `operation`: as Keras 3 serializes it, of a
+    LSTMs; `weights`, the `arrays` that they are, and of each the full `paths` in the source
+    that it is made of; `operation`: as Keras 3 serializes it, of a
     function between layers.
     """
 
@@ -65,12 +63,13 @@ class Part:
     layer: LSTMLayer | None = None
     weights: tuple[Weight, ...] = ()
     arrays: list[Tensor] = field(default_factory=list)
+    paths: list[tuple[str, ...]] = field(default_factory=list)
     opaque: bool = False
     operation: JsonObject | None = None
 
     @property
     def is_function(self) -> bool:
-        """Whether it stands for a function between layers."""
+        """Whether it represents a function between layers."""
         return self.node.class_name in FUNCTIONS
 
     @property
@@ -99,21 +98,42 @@ def unsupported(what: str, name: str, option: str, found: object = None) -> Unsu
 
 
 def no_row(name: str, class_name: str) -> UnsupportedByTarget:
-    """Return the error for a layer whose class is no row of the table."""
-    return unsupported(f"the class {class_name} is not among those that cross", name, class_name)
+    """Return the error for a layer whose class is not a row of the table."""
+    why = REFUSED.get(class_name)
+    what = f"the class {class_name} is not among those that cross{f': {why}' if why else ''}"
+    return unsupported(what, name, class_name)
+
+
+@dataclass(slots=True)
+class Leave:
+    """What a target takes that Keras 3 does not.
+
+    Fields: `keywords`: class -> old keywords that stay in the part's config; `refusals`: where it
+    is a list, a layer that cannot cross is put there, and an opaque part in its place;
+    `any_keyword`: whether a keyword that Keras 3 does not have stays as it is; `anew`: whether a
+    config of Keras 3 is spelled anew too, with no keyword but those of the table; `classes` without
+    weights that it takes, though they are no rows of the table.
+    """
+
+    keywords: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    classes: frozenset[str] = frozenset()
+    refusals: list[UnsupportedByTarget] | None = None
+    any_keyword: bool = False
+    anew: bool = False
 
 
 class Builder:
     """Builds the tree of one model.
 
     Args:
-        layers: group in a v3 store, as `lstmconvert.keras.sketch` names it -> neutral layer.
+        layers: group in a v3 store, as `keras.configs.sketch` names it -> neutral layer.
         era: of the source's config.
         container: the v3 group that holds a model's layers.
         groups: the groups of the store, as far as they are known.
+        leave: what the target takes in addition to what Keras 3 takes.
 
     Raises:
-        UnsupportedByTarget: a class or keyword has no place in Keras 3.
+        UnsupportedByTarget: a class or keyword has no place in the target.
         CorruptFile: the config is damaged.
     """
 
@@ -123,8 +143,10 @@ class Builder:
         era: str,
         container: str,
         groups: Collection[str],
+        leave: Leave | None = None,
     ) -> None:
         self._layers, self._era = layers, era
+        self._leave = leave or Leave()
         self._container, self._groups = container, groups
         self._ordering: str | None = None
         self._has_masks = False
@@ -133,13 +155,14 @@ class Builder:
         """Return the tree of a whole model."""
         if self._era == "keras1":
             self._ordering = keras1.ordering(root.whole)
-        self._has_masks = self._era != "keras3" and _makes_masks(root.whole)
+        self._has_masks = self._era != "keras3" and makes_masks(root.whole)
         return self._build(root, "", root.name or "model")
 
     def _build(self, item: Node, group: str, name: str) -> Part:
         name = name.replace("/", "_")  # Keras 3 allows none in a name
         if item.custom:
             raise unsupported("a class of the user's own cannot cross", name, item.class_name)
+        _check_extras(item, name)
         if group in self._layers:
             return self._recurrent(item, group, name)
         if item.class_name in RECURRENT:
@@ -151,9 +174,10 @@ class Builder:
         if item.class_name in FUNCTIONS:
             return Part(item, name, item.class_name, item.config, None, group, True)
         row = CLASSES.get(item.class_name)
-        if row is None:
+        if row is None or (self._era != "keras3" and item.class_name in REFUSED):
             return self._unknown(item, group, name)
-        config = item.config if self._era == "keras3" else _modern(item, row, name, self._era)
+        is_kept = self._era == "keras3" and not self._leave.anew
+        config = item.config if is_kept else self._modern(item, row, name)
         if self._has_masks and _CONCATENATE.fullmatch(name):
             name = name.replace("concatenate", "concatenate_layer")
         part = Part(
@@ -163,12 +187,20 @@ class Builder:
         return part
 
     def _unknown(self, item: Node, group: str, name: str) -> Part:
-        if self._era != "keras3" or item.class_name in _CODE:
+        if item.class_name in code.CLASSES:
+            raise code.refused(name, code.CLASSES[item.class_name], "another Keras")
+        if item.class_name in self._leave.classes:
+            return Part(item, name, item.class_name, item.config, Row(), group, True)
+        if self._era != "keras3":
             raise no_row(name, item.class_name)
         return Part(item, name, item.class_name, item.config, None, group, True, opaque=True)
 
     def _recurrent(self, item: Node, group: str, name: str) -> Part:
         layer = self._layers[group]
+        has_states = any(d.options.return_state is True for _, d in layer.directions)
+        if verbatim.is_nested(layer) and (has_states or _INITIAL_STATE in canonical(item.whole)):
+            # As one stack it has the same states, in a list that is not nested.
+            raise unsupported("the states of a stack of cells in a stack", name, "return_state")
         class_name = layerstore.class_name(layer)
         return Part(item, name, class_name, item.config, None, group, _trainable(item), layer=layer)
 
@@ -177,9 +209,26 @@ class Builder:
         part = Part(item, name, class_name, item.config, None, group, _trainable(item))
         below = list(layer_groups(item, group, self._container, self._groups))
         named = _names([child.name or snake_case(child.class_name) for child, _ in below])
-        for (child, where), own in zip(below, named, strict=True):
-            part.children.append(("layers", self._build(child, where, own)))
+        for (child, where), own_name in zip(below, named, strict=True):
+            part.children.append(("layers", self._layer(child, where, own_name)))
         return part
+
+    def _layer(self, item: Node, group: str, name: str) -> Part:
+        refusals = self._leave.refusals
+        if refusals is None:
+            return self._build(item, group, name)
+        try:
+            return self._build(item, group, name)
+        except UnsupportedByTarget as error:
+            error.option = error.option or item.class_name
+            refusals.append(error)
+            return Part(item, name, item.class_name, item.config, None, group, True, opaque=True)
+
+    def _modern(self, item: Node, row: Row, name: str) -> JsonObject:
+        if self._leave.any_keyword:
+            return _renamed(item, row)
+        kept = self._leave.keywords.get(item.class_name, frozenset())
+        return _modern(item, row, name, self._era, kept)
 
     def _add_parts(self, part: Part, item: Node) -> None:
         name = item.class_name
@@ -204,8 +253,8 @@ class Builder:
     def _add(self, part: Part, attribute: str, item: Node | None) -> None:
         if item is None:
             raise unsupported("a wrapper around nothing", part.name, part.class_name)
-        own = item.name or snake_case(item.class_name)
-        part.children.append((attribute, self._build(item, _join(part.group, attribute), own)))
+        own_name = item.name or snake_case(item.class_name)
+        part.children.append((attribute, self._build(item, _join(part.group, attribute), own_name)))
 
     def _add_cells(self, part: Part, item: Node) -> None:
         for cell, leaf in cell_groups(item):
@@ -230,35 +279,59 @@ class Builder:
         part.children.append((attribute, dense))
 
 
-def _names(said: Sequence[str]) -> list[str]:
+def _check_extras(item: Node, name: str) -> None:
+    """Refuse weights that a layer of Keras 3 has beside those of its class, which each kind of file
+    keeps in another way (keras/src/layers/core/dense.py, `save_own_variables`)."""
+    rank = item.config.get("lora_rank")
+    if rank is not None:
+        what = "LoRA weights (enable_lora) are stored differently in each kind of file"
+        raise unsupported(what, name, "lora_rank", rank)
+    policy = item.config.get("dtype")
+    config = policy.get("config") if isinstance(policy, dict) else None
+    policy_name = config.get("name") if isinstance(config, dict) else policy
+    is_quantized = isinstance(policy, dict) and "Quantized" in str(policy.get("class_name"))
+    if is_quantized or item.config.get("quantization_config") is not None:
+        what = "the weights of a quantized layer are stored differently in each kind of file"
+        raise unsupported(what, name, "dtype", policy_name)
+
+
+def _names(stated: Sequence[str]) -> list[str]:
     """Return the names of a model's layers in Keras 3, which has no / in them: none of those that
     change becomes that of another layer."""
-    kept = [name for name in said if "/" not in name]
-    changed = [name.replace("/", "_") for name in said if "/" in name]
+    kept = [name for name in stated if "/" not in name]
+    changed = [name.replace("/", "_") for name in stated if "/" in name]
     free = iter(unique([*kept, *changed])[len(kept) :])
-    return [next(free) if "/" in name else name for name in said]
+    return [next(free) if "/" in name else name for name in stated]
 
 
-def _makes_masks(value: Json) -> bool:
+def makes_masks(value: Json) -> bool:
+    """Whether something in a config makes a mask."""
     if isinstance(value, dict):
         if value.get("class_name") == "Masking" or value.get("mask_zero") is True:
             return True
-        return any(map(_makes_masks, value.values()))
-    return isinstance(value, list) and any(map(_makes_masks, value))
+        return any(map(makes_masks, value.values()))
+    return isinstance(value, list) and any(map(makes_masks, value))
 
 
 def _existing(part: Part, weights: tuple[Weight, ...]) -> tuple[Weight, ...]:
     return tuple(weight for weight in weights if weight.exists(part.config))
 
 
-def _modern(item: Node, row: Row, name: str, era: str) -> JsonObject:
+def _modern(item: Node, row: Row, name: str, era: str, kept: Collection[str]) -> JsonObject:
     """Return the keywords of a layer under today's names, without those that say nothing.
+
+    Args:
+        item, row, name, era: the layer, its row and name, and the source's era.
+        kept: keywords that the target takes, though Keras 3 does not.
 
     Raises:
         UnsupportedByTarget: a keyword has no place in Keras 3.
     """
     result: JsonObject = {}
     for key, value in item.config.items():
+        if key in kept:
+            result[key] = value
+            continue
         if key in INPUT_KEYWORDS or key in row.dropped:
             continue
         if key in row.neutral:
@@ -270,8 +343,17 @@ def _modern(item: Node, row: Row, name: str, era: str) -> JsonObject:
             if value is None:
                 continue
             raise unsupported(f"Keras 3 has no {key} here", name, key, value)
+        if today in row.choices and value not in row.choices[today]:
+            raise unsupported(f"Keras 3 has no such {key} here", name, key, value)
         result[today] = _number(value)
     _fix(item.class_name, result, name, era)
+    return {**row.stated, **result}
+
+
+def _renamed(item: Node, row: Row) -> JsonObject:
+    """Return all keywords of a layer, under today's names where those changed."""
+    result = {row.renamed.get(key, key): _number(value) for key, value in item.config.items()}
+    _fix_cell(item.class_name, result)
     return result
 
 
@@ -285,14 +367,25 @@ def _number(value: Json) -> Json:
 def _fix(class_name: str, config: JsonObject, name: str, era: str) -> None:
     if class_name == "BatchNormalization" and isinstance(config.get("axis"), (list, dict)):
         config["axis"] = _one_axis(config["axis"], name)
-    if class_name in ("GRU", "GRUCell"):
-        config.setdefault("reset_after", False)  # what it was before there was a choice
-    if class_name == "CuDNNGRU":
-        config.update({"reset_after": True, "recurrent_activation": "sigmoid"})
+    _fix_cell(class_name, config)
     if class_name == "Bidirectional":
         config.setdefault("merge_mode", "concat")
     if class_name in ("GRU", "GRUCell") and era == "keras1":
         config.setdefault("use_bias", True)
+    if class_name == "IntegerLookup" and isinstance(config.get("oov_token"), str):
+        text = config["oov_token"]
+        if not text.removeprefix("-").isdecimal():
+            raise unsupported("a token that is no whole number", name, "oov_token", text)
+        config["oov_token"] = int(text)
+    if class_name in LOOKUPS and isinstance(config.get("vocabulary"), str):
+        raise code.refused(name, code.KEYWORDS["vocabulary"], "another Keras")
+
+
+def _fix_cell(class_name: str, config: JsonObject) -> None:
+    if class_name in ("GRU", "GRUCell"):
+        config.setdefault("reset_after", False)  # what it was before there was a choice
+    if class_name == "CuDNNGRU":
+        config.update({"reset_after": True, "recurrent_activation": "sigmoid"})
 
 
 def _one_axis(value: Json, name: str) -> int:
@@ -311,8 +404,3 @@ def _trainable(item: Node) -> bool:
 
 def _join(group: str, part: str) -> str:
     return f"{group}/{part}".strip("/")
-
-
-def is_cudnn(part: Part) -> bool:
-    """Whether a part's arrays are in cuDNN's memory order."""
-    return part.node.class_name in CUDNN_CLASSES | {"CuDNNGRU"}

@@ -1,0 +1,388 @@
+"""A destination holds either the whole new file or its old contents, in every case.
+
+A file is written under a temporary name, and read back and compared before it takes its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from pathlib import Path
+
+import numpy as np
+
+from lstmconvert.errors import DestinationError, LSTMConvertError
+from lstmconvert.files import locking, names
+from lstmconvert.files.opening import url_of
+from lstmconvert.limits import MIB
+from lstmconvert.tensors.checksums import checking_later
+from lstmconvert.tensors.dtypes import Array, as_bits
+from lstmconvert.tensors.streaming import SMALL, pour
+from lstmconvert.tensors.tensor import Tensor, close_sources, written_by_us
+
+_SUFFIX, _KEPT = "lstmconvert-tmp", ".lstmconvert-old"
+#: How many bytes of a long name the temporary file carries: file systems allow 255.
+_NAME_BYTES = 160
+#: Hashing or flushing fewer bytes takes less than to start a thread and to wait for it.
+WORTH_A_THREAD = 4 * MIB
+_swept: ContextVar[bool] = ContextVar("_swept", default=False)
+
+
+@contextlib.contextmanager
+def replacing(
+    destination: Path, *, force: bool = False, source: Path | None = None
+) -> Iterator[Path]:
+    """Yield the path of an empty temporary file that becomes `destination` if the block succeeds.
+
+    The temporary file is in the same directory, is flushed to disk before it takes the name, and
+    is removed when the block fails. The next process removes the leftovers of a killed one.
+    An existing destination keeps its permissions.
+
+    Raises:
+        DestinationError: `destination` exists and `force` is off; it is the source, a directory,
+            or in no directory; the disk is full or read-only.
+    """
+    with replacing_all([destination], force=force, source=source) as (temporary,):
+        yield temporary
+
+
+@contextlib.contextmanager
+def replacing_all(
+    destinations: Sequence[Path], *, force: bool = False, source: Path | None = None
+) -> Iterator[list[Path]]:
+    """Do what `replacing` does for files that belong together: all take their names, or none.
+
+    The first is the one that is opened, and leads to the others. No file system gives two names at
+    once, so that an old first file is never beside a new second one: the old files are kept in a
+    hidden folder while the new ones take their names. If that fails they are put back at once. If
+    the process is killed in that moment there is no first file, and whoever writes there next puts
+    the old ones back. Raises as `replacing`.
+    """
+    for destination in destinations:
+        check_destination(destination, force=force, source=source)
+    if not _swept.get():
+        for destination in destinations:
+            remove_stale(destination)
+    temporaries: list[Path] = []
+    held: list[int] = []
+    try:
+        modes = [_mode(destination) for destination in destinations]
+        for destination, mode in zip(destinations, modes, strict=True):
+            _begin_temporary(destination, temporaries, held)
+            if mode is not None:
+                os.chmod(temporaries[-1], mode | stat.S_IRUSR | stat.S_IWUSR)
+        with checking_later(), written_by_us(temporaries):
+            yield temporaries
+        for temporary, mode in zip(temporaries, modes, strict=True):
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            if mode is not None:
+                os.chmod(temporary, mode)
+        if not locking.has_locks():  # then a file must be closed before it is renamed
+            _let_go(held, temporaries)
+        _take_names(list(zip(temporaries, destinations, strict=True)), force)
+    except OSError as error:
+        raise DestinationError(
+            f"cannot write: {error.strerror or error}", where=destinations[0]
+        ) from None
+    except LSTMConvertError as error:  # the user knows the file by its final name
+        for temporary, destination in zip(temporaries, destinations, strict=False):
+            error.where = error.where and error.where.replace(str(temporary), str(destination))
+        raise
+    finally:
+        try:
+            close_sources(temporaries)
+            _let_go(held, [])
+        finally:  # an interrupt may come at any moment
+            for temporary in temporaries:
+                with contextlib.suppress(OSError):
+                    temporary.unlink()
+
+
+def _begin_temporary(destination: Path, temporaries: list[Path], held: list[int]) -> None:
+    """Create the temporary file of a destination, and hold it: its path and its descriptor are
+    appended, the path first, as an interrupt may come at any moment.
+
+    It is named after the host, and a number that nobody else draws.
+    """
+    while True:
+        end = f"{locking.host()}.{os.urandom(4).hex()}.{_SUFFIX}"
+        temporaries.append(destination.with_name(f"{_stem(destination)}.{end}"))
+        descriptor = locking.create_held(temporaries[-1])
+        if descriptor is not None:
+            held.append(descriptor)
+            return
+        temporaries.pop()
+
+
+def _mode(destination: Path) -> int | None:
+    """Return the permissions of a file; None if it does not exist."""
+    try:
+        return stat.S_IMODE(destination.stat().st_mode)
+    except OSError:
+        return None
+
+
+def _let_go(held: list[int], temporaries: Sequence[Path]) -> None:
+    for temporary in temporaries:
+        os.utime(temporary)  # as just written, so that nobody takes them for abandoned
+    while held:
+        os.close(held.pop())
+
+
+def _stem(destination: Path) -> str:
+    return os.fsdecode(os.fsencode(f".{destination.name}")[:_NAME_BYTES])
+
+
+@contextlib.contextmanager
+def flushing(path: Path) -> Iterator[None]:
+    """Send a file's pages to the disk while the block reads it back: the disk need not wait.
+
+    A failure is left to the flush in `replacing`, which comes after and reports it.
+    """
+    if path.stat().st_size <= WORTH_A_THREAD:
+        _begin_flush(path)
+        yield
+        return
+
+    def flush() -> None:
+        with contextlib.suppress(OSError), open(path, "rb+") as file:
+            os.fsync(file.fileno())
+
+    thread = threading.Thread(target=flush, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def _begin_flush(path: Path) -> None:
+    """Have the system send a small file's pages to the disk, and wait for nothing."""
+    if hasattr(os, "posix_fadvise"):
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            # It means to drop the pages, before which Linux begins to write those that must be.
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def check_destination(
+    destination: Path, *, force: bool = False, source: Path | None = None
+) -> None:
+    """Raise `DestinationError` if `destination` cannot become a new file."""
+    try:
+        _check_destination(destination, force, source)
+    except (OSError, ValueError) as error:  # too long, not to be looked at, a null character
+        raise DestinationError(
+            f"cannot write: {getattr(error, 'strerror', None) or error}", where=destination
+        ) from None
+
+
+def _check_destination(destination: Path, force: bool, source: Path | None) -> None:
+    if not destination.parent.is_dir():
+        if url := url_of(destination):
+            raise DestinationError(
+                "a URL, where the file must be on this machine",
+                where=destination,
+                found=url,
+                hint="lstmconvert convert SRC URL writes to it",
+            )
+        raise DestinationError(
+            "the destination's directory does not exist",
+            where=destination.parent,
+            hint=f"mkdir -p {destination.parent}",
+        )
+    if (fault := names.fault(destination.name)) is not None:
+        raise DestinationError(
+            f"no file can have this name: {fault}", where=destination, hint="choose another name"
+        )
+    try:
+        os.lstat(destination)  # raises otherwise than for a name that is free
+        is_there = True
+    except (FileNotFoundError, NotADirectoryError):
+        is_there = False
+    if is_there and destination.is_dir():
+        raise DestinationError("the destination is a directory", where=destination)
+    if is_there and source is not None and _is_same(source, destination):
+        raise DestinationError("source and destination are the same file", where=destination)
+    is_folder = source is not None and os.path.isdir(source)
+    if source is not None and is_folder and source.resolve() in destination.resolve().parents:
+        raise DestinationError("the destination lies inside the source", where=destination)
+    if is_there and not force:
+        raise DestinationError(
+            "the destination exists", where=destination, hint="--force replaces it"
+        )
+
+
+def _is_same(source: Path, destination: Path) -> bool:
+    try:
+        return os.path.samefile(source, destination)
+    except OSError:  # one of them is not there, or its name is too long: whoever opens it says so
+        return False
+
+
+def _take_names(pairs: list[tuple[Path, Path]], force: bool) -> None:
+    """Give files their names, the first file last."""
+    if len(pairs) == 1:
+        _take_name(*pairs[0], force)
+        return
+    folder = pairs[0][1].parent
+    with locking.alone(folder):
+        kept = folder / f"{_KEPT}.{locking.host()}.{os.urandom(4).hex()}"
+        try:
+            kept.mkdir()
+            for index, (temporary, destination) in enumerate(pairs):
+                if force and os.path.lexists(destination):
+                    os.replace(destination, kept / f"{index}{_WAS}.{destination.name}")
+                else:
+                    note = kept / f"{index}{_WAS_NOT}.{destination.name}"
+                    note.write_text(_number(temporary), "ascii")
+            for temporary, destination in reversed(pairs):
+                _take_name(temporary, destination, force)
+        except BaseException:
+            with contextlib.suppress(OSError):  # the first error counts; who is next tries again
+                _put_back(kept)
+            raise
+        try:
+            _forget(kept)
+        except BaseException:  # an interrupt: the new files have their names
+            _forget(kept)
+            raise
+
+
+#: How a name in the folder of old files begins, behind its number: it was there, or was not, and
+#: then the number of the new file is in it, so that nobody else's is removed.
+_WAS, _WAS_NOT = "a", "b"
+_KEPT_NAME = re.compile(rf"(\d)([{_WAS}{_WAS_NOT}])\.(.+)", re.DOTALL)
+
+
+def _put_back(kept: Path) -> None:
+    """Give old files their names again, the first file last, and remove new ones."""
+    entries = [match for match in map(_KEPT_NAME.fullmatch, os.listdir(kept)) if match]
+    for entry in sorted(entries, key=lambda entry: entry[1], reverse=True):
+        destination = kept.with_name(entry[3])
+        if entry[2] == _WAS:
+            os.replace(kept / entry[0], destination)
+        elif (kept / entry[0]).read_text("ascii") == _number(destination):
+            destination.unlink()
+    _forget(kept)
+
+
+def _number(path: Path) -> str:
+    """Return what tells a file from all others on its disk, whatever its name is; or nothing."""
+    return str(path.lstat().st_ino) if os.path.lexists(path) else ""
+
+
+def _forget(kept: Path) -> None:
+    with contextlib.suppress(OSError):
+        for name in os.listdir(kept):
+            (kept / name).unlink()
+        kept.rmdir()
+
+
+def _recover(kept: Path) -> None:
+    """End what a killed process began: the old files are put back unless all new ones are there."""
+    entries = {match[1]: match for match in map(_KEPT_NAME.fullmatch, os.listdir(kept)) if match}
+    first = entries.get("0")
+    if first is not None and not os.path.lexists(kept.with_name(first[3])):
+        _put_back(kept)
+    else:
+        _forget(kept)
+
+
+def _take_name(temporary: Path, destination: Path, force: bool) -> None:
+    if force:
+        os.replace(temporary, destination)
+        return
+    try:
+        # Unlike a rename, a link fails when another process took the name meanwhile.
+        os.link(temporary, destination)
+    except FileExistsError:
+        raise _appeared(destination) from None
+    except (OSError, AttributeError):  # a file system, or a system, without hard links
+        try:
+            os.rename(temporary, destination)
+        except FileExistsError:  # as Windows says
+            raise _appeared(destination) from None
+
+
+def _appeared(destination: Path) -> DestinationError:
+    return DestinationError(
+        "the destination appeared meanwhile", where=destination, hint="--force replaces it"
+    )
+
+
+@contextlib.contextmanager
+def swept() -> Iterator[None]:
+    """Leave it to the caller to look for stale files: one look, where thousands are written."""
+    token = _swept.set(True)
+    try:
+        yield
+    finally:
+        _swept.reset(token)
+
+
+def remove_stale(destination: Path) -> None:
+    """Remove files that dead processes left next to `destination`, and restore those they moved."""
+    _sweep(destination.parent, re.escape(_stem(destination)))
+
+
+def sweep(folder: Path) -> None:
+    """Remove what dead processes left in a folder, for whatever destination."""
+    _sweep(folder, r"\..+")
+
+
+def _sweep(folder: Path, start: str) -> None:
+    pattern = re.compile(rf"{start}\.([0-9a-f]{{1,10}})\.[0-9a-f]{{8}}\.{_SUFFIX}", re.DOTALL)
+    kept: list[Path] = []
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            match = pattern.fullmatch(entry.name)
+            path = folder / entry.name
+            if match:
+                with locking.abandoned(path, match[1] == locking.host()) as is_abandoned:
+                    if is_abandoned:
+                        with contextlib.suppress(OSError):
+                            os.unlink(path)
+            elif entry.name.startswith(_KEPT) and entry.is_dir(follow_symlinks=False):
+                kept.append(path)
+    if kept:
+        with locking.alone(folder):  # whoever lives has it while such a folder is there
+            for path in kept:
+                with contextlib.suppress(OSError):
+                    _recover(path)
+
+
+def check_written(
+    meant: Mapping[str, Tensor], written: Mapping[str, Tensor], destination: Path
+) -> None:
+    """Compare the contents of a written file with the tensors that it should hold, bit for bit.
+
+    Raises:
+        DestinationError: a tensor is missing or differs: the disk or the writer is at fault.
+    """
+
+    def compare(key: str, offset: int, piece: Array) -> None:
+        start = offset // piece.itemsize if piece.itemsize else 0
+        read = written[key].elements(start, start + piece.size)
+        if piece.nbytes <= SMALL:
+            is_same = piece.tobytes() == read.tobytes()
+        else:
+            is_same = np.array_equal(as_bits(piece), as_bits(read.reshape(piece.shape)))
+        if not is_same:
+            raise differs(key)
+
+    def differs(key: str) -> DestinationError:
+        return DestinationError(
+            f"the written file differs from the intended one: {key}", where=destination
+        )
+
+    for key, tensor in meant.items():
+        there = written.get(key)
+        if there is None or there.shape != tensor.shape or there.dtype != tensor.dtype:
+            raise differs(key)
+    pour(meant, compare)

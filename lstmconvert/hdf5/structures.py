@@ -1,0 +1,948 @@
+"""The structures that an HDF5 file is made of: headers of objects, their messages, heaps, trees.
+
+Names and numbers in comments are those of "HDF5 File Format Specification Version 3.0". Everything
+here is read from the file by ourselves: the HDF5 library believes what a file says, and a damaged
+file keeps it busy for ever, or ends the process.
+
+Three rules keep a hostile file from taking time or memory. No structure is read twice in a walk.
+All the bytes that are asked for are together not many more than the file has. A checksum, where the
+file has one, is compared before anything else in its structure is used.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+import struct
+from collections.abc import Iterator
+from functools import cache, lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from lstmconvert import limits
+from lstmconvert.errors import CorruptFile
+from lstmconvert.files.opening import Window
+from lstmconvert.tensors.dtypes import DType
+from lstmconvert.tensors.tensor import Shape
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+#: An address that is not there, and a size that has no bound: all bits are set.
+UNDEFINED = (1 << 64) - 1
+
+PAIR, WORD = struct.Struct("<QQ"), struct.Struct("<Q")
+_SUM = struct.Struct("<I")
+
+#: The latest blocks of the file are kept: groups and their headers are near each other.
+_BLOCK_BITS, _BLOCKS = 16, 16
+_BLOCK = 1 << _BLOCK_BITS
+#: A tree with this number of levels has more leaves than a file has bytes.
+_DEEPEST = 12
+
+_DAMAGED = "the file is truncated or damaged: copy or download it again"
+_UNREAD = "rewrite the file: `h5repack -l CONTI -f NONE IN.h5 OUT.h5`, or copy it with h5py"
+
+
+def signatures(window: Window) -> Iterator[int]:
+    """Yield where in a window an HDF5 file may begin: at 0, or behind a user block (II.A)."""
+    start = 0
+    while start + len(SIGNATURE) <= window.size:
+        if window.source.peek(window.offset + start, len(SIGNATURE)) == SIGNATURE:
+            yield start
+        start = start * 2 or 512
+
+
+class Blocks:
+    """A file's bytes, by address, read in blocks that are kept for a while.
+
+    Fields: `window`, where the file is, without its user block; `size`, where its last address
+    is.
+    """
+
+    def __init__(self, window: Window) -> None:
+        self.window, self.size = window, window.size
+        self._largest = limits.ATTRIBUTE_BYTES.value
+        self._left = 2 * window.size + _BLOCK
+        self._kept: dict[int, bytes] = {}
+        self._visited: set[int] = set()
+
+    def at(self, address: int, length: int) -> bytes:
+        """Return the bytes at an address.
+
+        Raises:
+            CorruptFile: the file ends before, or the same bytes are asked for again and again.
+            LimitExceeded: one structure has more bytes than an attribute may have.
+        """
+        self._left -= length
+        if self._left < 0 or address + length > self.size:
+            if address + length > self.size:
+                raise self.damaged("a structure is past the end of the file")
+            self.spend(0)
+        number, start = address >> _BLOCK_BITS, address & _BLOCK - 1
+        if start + length <= _BLOCK:
+            kept = self._kept
+            block = kept[number] if number in kept else self._block(number)
+            return block[start : start + length]
+        if length > self._largest:
+            where, what = self.window.source.path, "an HDF5 structure's size"
+            limits.ATTRIBUTE_BYTES.check(length, where, what)
+        return bytes(self.window.source.peek(self.window.offset + address, length))
+
+    def _block(self, number: int) -> bytes:
+        if len(self._kept) == _BLOCKS:
+            del self._kept[next(iter(self._kept))]
+        begin = number * _BLOCK
+        length = min(_BLOCK, self.window.size - begin)
+        block = bytes(self.window.source.peek(self.window.offset + begin, length))
+        self._kept[number] = block
+        return block
+
+    def signed(self, address: int, length: int, signature: bytes, version: int = 0) -> bytes:
+        """Return a structure that begins with a signature and a version, without its checksum.
+
+        Args:
+            length: of the structure, the checksum at its end included.
+        """
+        data = self.at(address, length)
+        if not data.startswith(signature) or data[len(signature)] != version:
+            raise self.damaged(f"no {signature.decode()} where one should be")
+        return self.verified(data, signature)
+
+    def verified(self, data: bytes, signature: bytes) -> bytes:
+        """Return bytes without the checksum at their end.
+
+        Raises:
+            CorruptFile: it is not theirs.
+        """
+        body, (stored,) = data[: -_SUM.size], _SUM.unpack(data[-_SUM.size :])
+        if checksum(body) != stored:
+            raise self.damaged(f"the checksum of a structure is wrong ({signature.decode()})")
+        return body
+
+    def spend(self, length: int) -> None:
+        """Count bytes that were asked for.
+
+        Raises:
+            CorruptFile: they are twice what the file holds. Whoever asks for the same bytes again
+                and again follows a file that was made for it.
+        """
+        self._left -= length
+        if self._left < 0:
+            raise self.damaged("its structures or texts share one place")
+
+    def visit(self, address: int) -> None:
+        """Note that a node is read.
+
+        Raises:
+            CorruptFile: it was read before.
+        """
+        if address in self._visited:
+            raise self.damaged("a tree or a heap that is in two places, or holds itself")
+        self._visited.add(address)
+
+    def damaged(self, reason: str) -> CorruptFile:
+        """Return the error of a file that no reader can make sense of."""
+        return self._error(reason, _DAMAGED)
+
+    def unread(self, what: str) -> CorruptFile:
+        """Return the error of a file that uses a rare part of HDF5, which is not read here."""
+        return self._error(f"it has {what}, which Keras never writes", _UNREAD)
+
+    def _error(self, reason: str, hint: str) -> CorruptFile:
+        path = self.window.source.path
+        return CorruptFile(f"not a readable HDF5 file: {reason}", where=path, hint=hint)
+
+    def truncated(self, end: int) -> CorruptFile:
+        """Return the error of a file that should be longer."""
+        return CorruptFile(
+            "not a readable HDF5 file: the file is truncated",
+            where=self.window.source.path,
+            found=f"{self.window.size:,} bytes",
+            expected=f"{end:,}",
+            hint="copy or download it again",
+        )
+
+
+# --- the checksum of version 2 --------------------------------------------------------------------
+
+_BITS = 0xFFFFFFFF
+
+
+def checksum(data: bytes) -> int:
+    """Return Bob Jenkins's lookup3 hash, which HDF5 signs its later structures with (H5checksum.c).
+
+    Its arithmetic is modulo 2^32.
+    """
+    a = b = c = (0xDEADBEEF + len(data)) & _BITS
+    whole = (len(data) - 1) // 12 * 12 if data else 0
+    for x, y, z in struct.iter_unpack("<III", data[:whole]):
+        a, b, c = a + x, b + y, c + z & _BITS
+        a = (a - c & _BITS) ^ (c << 4 & _BITS | c >> 28)
+        c = c + b & _BITS
+        b = (b - a & _BITS) ^ (a << 6 & _BITS | a >> 26)
+        a = a + c & _BITS
+        c = (c - b & _BITS) ^ (b << 8 & _BITS | b >> 24)
+        b = b + a & _BITS
+        a = (a - c & _BITS) ^ (c << 16 & _BITS | c >> 16)
+        c = c + b & _BITS
+        b = (b - a & _BITS) ^ (a << 19 & _BITS | a >> 13)
+        a = a + c & _BITS
+        c = (c - b & _BITS) ^ (b << 4 & _BITS | b >> 28)
+        b = b + a & _BITS
+    if not data:
+        return c
+    x, y, z = struct.unpack("<III", data[whole:].ljust(12, b"\0"))
+    a, b, c = a + x & _BITS, b + y & _BITS, c + z & _BITS
+    for turn in (14, 11, 25, 16, 4, 14, 24):
+        c = (c ^ b) - (b << turn & _BITS | b >> 32 - turn) & _BITS
+        a, b, c = b, c, a
+    return int(b)
+
+
+# --- headers of objects (IV.A.1) ------------------------------------------------------------------
+
+_HEADER, _MESSAGE = struct.Struct("<BxHIIxxxx"), struct.Struct("<HHB3x")
+_LATER_HEADER, _LATER_MESSAGE = struct.Struct("<4sBB"), struct.Struct("<BHB")
+_TIMES, _PHASES, _ORDER = 0x20, 0x10, 0x04
+#: Flags of a message that say nothing to a reader: it never changes, it is not to be shared.
+_HARMLESS = 0x05
+#: It is shared by several objects; a writer that does not know it must not write; must mark
+#: it; it was marked; a reader that does not know it must not read.
+_SHARED, _WRITERS, _MARK, _MARKED, _VITAL = 0x02, 0x08, 0x10, 0x20, 0x80
+_CONTINUED, _LAST_KNOWN = 16, 24
+#: Messages without names or numbers: free space, fill values, a comment, times.
+_PASSED_BY = frozenset({0, 4, 5, 13, 14, 18})
+
+#: The kind of a message (IV.A.2), what it says, and where that is.
+Message = tuple[int, bytes, int]
+
+
+def messages(blocks: Blocks, address: int) -> list[Message]:
+    """Return what the header of the object at an address says about names and numbers.
+
+    Raises:
+        CorruptFile: no header, one that does not fit together, or a message that objects share.
+    """
+    head = blocks.at(address, _HEADER.size)
+    if head.startswith(b"OHDR"):
+        return list(_later_messages(blocks, address))
+    result: list[Message] = []
+    version, count, _, size = _HEADER.unpack(head)
+    if version != 1:
+        raise blocks.damaged("no object where one should be")
+    pieces = [(address + _HEADER.size, size)]
+    unpack = _MESSAGE.unpack_from
+    for start, length in pieces:
+        data, position = blocks.at(start, length), 0
+        while position < length:
+            kind, size, flags = unpack(data, position)
+            position += 8
+            body, end, count = data[position : position + size], position + size, count - 1
+            if size % 8 or end > length or count < 0:
+                raise blocks.damaged("the header of an object does not fit together")
+            if kind == _CONTINUED:
+                pieces.append(PAIR.unpack(body))
+            else:
+                if flags & ~_HARMLESS:
+                    _check_flags(blocks, kind, flags)
+                if kind not in _PASSED_BY:
+                    result.append((kind, body, start + position))
+            position = end
+    if count:
+        raise blocks.damaged("the header of an object does not fit together")
+    return result
+
+
+def _check_flags(blocks: Blocks, kind: int, flags: int) -> None:
+    if flags & _SHARED:
+        raise blocks.unread("a named type, or messages that objects share")
+    if flags & _MARKED and flags & (_WRITERS | _MARK) != _MARK:
+        raise blocks.damaged("a message whose flags contradict each other")
+    if flags & _VITAL and kind > _LAST_KNOWN:
+        raise blocks.unread("messages of an unknown kind")
+
+
+def _later_messages(blocks: Blocks, address: int) -> Iterator[Message]:
+    """Read a header of version 2, whose pieces have checksums."""
+    _, version, flags = _LATER_HEADER.unpack(blocks.at(address, _LATER_HEADER.size))
+    begin = _LATER_HEADER.size
+    begin += 16 if flags & _TIMES else 0
+    begin += 4 if flags & _PHASES else 0
+    width = 1 << (flags & 3)
+    size = int.from_bytes(blocks.at(address + begin, width), "little")
+    begin += width
+    pieces = [(address, begin + size + _SUM.size, b"OHDR", begin)]
+    gap = 2 if flags & _ORDER else 0
+    for start, length, signature, first in pieces:
+        if version != 2 or length < first + _SUM.size:
+            raise blocks.damaged("the header of an object does not fit together")
+        blocks.visit(start)
+        data = blocks.at(start, length)
+        if not data.startswith(signature):
+            raise blocks.damaged("the header of an object does not fit together")
+        data, position = blocks.verified(data, signature), first
+        while position + _LATER_MESSAGE.size + gap <= len(data):  # the rest is a gap
+            kind, size, flags = _LATER_MESSAGE.unpack_from(data, position)
+            position += _LATER_MESSAGE.size + gap
+            if position + size > len(data):
+                raise blocks.damaged("the header of an object does not fit together")
+            body = data[position : position + size]
+            if kind == _CONTINUED:
+                place, length = PAIR.unpack(body)
+                pieces.append((place, length, b"OCHK", 4))
+            else:
+                _check_flags(blocks, kind, flags)
+                if kind not in _PASSED_BY:
+                    yield kind, body, start + position
+            position += size
+
+
+# --- groups as tables of symbols (III.A.1, III.B to III.D) ----------------------------------------
+
+_TREE, _NAMES = struct.Struct("<4sBBHQQ"), struct.Struct("<4sB3xQQQ")
+_SYMBOLS, _ENTRY = struct.Struct("<4sBxH"), struct.Struct("<QQI4x16s")
+#: The end of the chain of free places in a heap of names.
+_NO_MORE = 1
+#: What an entry of a table of symbols says about its object: a group's tables, or a soft link.
+_GROUP, _SOFT = 1, 2
+
+
+class Entry(NamedTuple):
+    """A name in a group.
+
+    Fields: `address`, of the object's header, or None for a soft or external link; `table`, where
+    the tables of a group are, if that is stated here, too.
+    """
+
+    name: bytes
+    address: int | None
+    table: bytes | None
+
+
+class Table:
+    """A group of the first format: names in a heap, and a tree of tables.
+
+    Args:
+        leaf, inner: how many entries a table may have, and a node of the tree (superblock).
+    """
+
+    def __init__(self, blocks: Blocks, leaf: int, inner: int) -> None:
+        self._blocks, self._leaf, self._inner = blocks, leaf, inner
+
+    def entries(self, tree: int, heap: int, most: int) -> list[Entry]:
+        """Return what is in a group, sorted by name.
+
+        Args:
+            tree, heap: where the group's tables and names are.
+            most: no more entries are wanted, and a few more than these at most are returned.
+        """
+        last = b""
+        result: list[Entry] = []
+        self._branch(tree, None, self._names(heap), result, most)
+        for entry in result:
+            if entry.name <= last:
+                raise self._blocks.damaged("the names of a group are not sorted, or appear twice")
+            last = entry.name
+        return result
+
+    def _names(self, address: int) -> bytes:
+        """Return the bytes of a heap of names, once its chain of free places has an end."""
+        blocks = self._blocks
+        signature, version, size, free, start = _NAMES.unpack(blocks.at(address, _NAMES.size))
+        if signature != b"HEAP" or version != 0:
+            raise blocks.damaged("no heap of names where one should be")
+        blocks.visit(start)
+        names, room = blocks.at(start, size), size
+        while free != _NO_MORE:
+            following, length = PAIR.unpack_from(names, min(free, size))
+            room -= length
+            if length < PAIR.size or free + length > size or room < 0:
+                raise blocks.damaged("a heap of names whose free places have no end")
+            free = following
+        return names
+
+    def _branch(
+        self, address: int, level: int | None, names: bytes, result: list[Entry], most: int
+    ) -> None:
+        """Add the entries below a node. Each child's names are between two keys."""
+        level, keys = node(self._blocks, address, 0, level, self._inner, WORD.size)
+        addresses, keys = keys[1::2], keys[::2]
+        low = self._name(names, keys[0])
+        for child, key in zip(addresses, keys[1:], strict=True):
+            high, first = self._name(names, key), len(result)
+            if first > most:
+                return
+            if level:
+                self._branch(child, level, names, result, most)
+            else:
+                self._symbols(child, names, result)
+            for entry in result[first:]:
+                if not low < entry.name <= high:
+                    raise self._blocks.damaged("a name in the wrong branch of its group")
+            low = high
+
+    def _symbols(self, address: int, names: bytes, result: list[Entry]) -> None:
+        blocks = self._blocks
+        signature, version, count = _SYMBOLS.unpack(blocks.at(address, _SYMBOLS.size))
+        if signature != b"SNOD" or version != 1 or count > self._leaf:
+            raise blocks.damaged("a tree with a branch that is not a node")
+        blocks.visit(address)
+        if address + _SYMBOLS.size + self._leaf * _ENTRY.size > blocks.size:
+            raise blocks.damaged("a structure is past the end of the file")
+        data = blocks.at(address + _SYMBOLS.size, count * _ENTRY.size)
+        for name, header, kind, table in _ENTRY.iter_unpack(data):
+            result.append(_entry(self._name(names, name), header, kind, table))
+
+    def _name(self, names: bytes, offset: int) -> bytes:
+        end = names.find(b"\0", offset) if offset < len(names) else -1
+        if end < 0:
+            raise self._blocks.damaged("a name is outside its heap")
+        return names[offset:end]
+
+
+def node(
+    blocks: Blocks, address: int, kind: int, level: int | None, most: int, key: int
+) -> tuple[int, list[int]]:
+    """Read a node of a tree of version 1 (III.A.1), which no other node may lead to.
+
+    Args:
+        kind: 0 for names, 1 for chunks.
+        level: of the node above, or None for the root.
+        most: how many children a node may have: the library reads a node's room as a whole.
+        key: the bytes of a key.
+
+    Returns:
+        The node's level, and its keys and children in turn, from the first key to the last, as
+        numbers of eight bytes.
+    """
+    signature, node_kind, node_level, used, _, _ = _TREE.unpack(blocks.at(address, _TREE.size))
+    is_next = node_level <= _DEEPEST if level is None else node_level == level - 1
+    if signature != b"TREE" or node_kind != kind or not is_next:
+        raise blocks.damaged("a tree with a branch that is not a node, or that grows into itself")
+    if used > most:
+        raise blocks.damaged("a tree with a node that is fuller than it can be")
+    blocks.visit(address)
+    if address + _TREE.size + most * (key + WORD.size) + key > blocks.size:
+        raise blocks.damaged("a structure is past the end of the file")
+    size = used * (key + WORD.size) + key
+    data = blocks.at(address + _TREE.size, size)
+    return node_level, list(struct.unpack(f"<{size // 8}Q", data))
+
+
+def _entry(name: bytes, header: int, kind: int, table: bytes) -> Entry:
+    return Entry(name, None if kind == _SOFT else header, table if kind == _GROUP else None)
+
+
+def root_entry(blocks: Blocks, address: int) -> Entry:
+    """Return the entry (III.C) of the root group."""
+    _, header, kind, table = _ENTRY.unpack(blocks.at(address, _ENTRY.size))
+    return _entry(b"", header, kind, table)
+
+
+# --- the heaps where texts of any length are (III.E) ----------------------------------------------
+
+_HEAP, _OBJECT = struct.Struct("<4sB3xQ"), struct.Struct("<HH4xQ")
+#: VIII.B: how a text is referred to: its length, its heap's address, its number there.
+REFERENCE = struct.Struct("<IQI")
+
+
+class Texts:
+    """The global heaps of a file."""
+
+    def __init__(self, blocks: Blocks) -> None:
+        self._blocks = blocks
+        self._heaps: dict[int, dict[int, bytes]] = {}
+
+    def text(self, reference: tuple[int, int, int]) -> bytes:
+        """Return the text that a length, a heap's address and a number in it refer to."""
+        length, address, number = reference
+        if not length and not number:
+            return b""
+        if length > self._blocks.size:
+            raise self._blocks.damaged("a text is longer than the file")
+        if address not in self._heaps:
+            self._heaps[address] = self._objects(address)
+        data = self._heaps[address].get(number)
+        if data is not None and length > len(data):
+            raise self._blocks.damaged("a text is longer than its place")
+        if data is None or len(data) != length:
+            raise self._blocks.damaged("a text's place is damaged")
+        self._blocks.spend(length)
+        return data
+
+    def _objects(self, address: int) -> dict[int, bytes]:
+        signature, version, size = _HEAP.unpack(self._blocks.at(address, _HEAP.size))
+        if signature != b"GCOL" or version != 1:
+            raise self._blocks.damaged("no heap of texts where one should be")
+        data, position = self._blocks.at(address, size), _HEAP.size
+        objects: dict[int, bytes] = {}
+        while position + _OBJECT.size <= size:
+            number, _, length = _OBJECT.unpack_from(data, position)
+            if number == 0:  # what is free, to the end
+                if length != size - position:
+                    raise self._blocks.damaged("a heap of texts whose free place has no end")
+                break
+            position += _OBJECT.size
+            if position + length > size or number in objects:
+                raise self._blocks.damaged("a heap of texts that does not fit together")
+            objects[number] = data[position : position + length]
+            position += -(-length // 8) * 8
+        return objects
+
+
+# --- what later formats keep many names and attributes in: trees of version 2 (III.A.2) -----------
+
+_TREE_2 = struct.Struct("<4sBBIHHBBQHQ")
+_NODE_2 = 6  # the signature, the version, the type
+
+
+def _width(most: int) -> int:
+    """Return how many bytes a number up to `most` takes."""
+    return max(1, -(-most.bit_length() // 8))
+
+
+class Records:
+    """The records of a tree of version 2, in its order.
+
+    Fields: `kind`, of its records; `size`, of each in bytes; `total`, how many there are.
+    """
+
+    def __init__(self, blocks: Blocks, address: int) -> None:
+        self._blocks = blocks
+        data = blocks.signed(address, _TREE_2.size + _SUM.size, b"BTHD")
+        _, _, self.kind, room, self.size, depth, _, _, self._root, self._used, self.total = (
+            _TREE_2.unpack(data)
+        )
+        overhead = _NODE_2 + _SUM.size
+        if depth > _DEEPEST or not self.size or room < overhead + self.size:
+            raise blocks.damaged("a tree that does not fit together (BTHD)")
+        # For each level from the leaves on: how many bytes a child's pointer takes below it.
+        most = below = (room - overhead) // self.size
+        self._count = _width(most)
+        self._depth, self._sums = depth, [0]
+        for _ in range(1, depth):
+            pointer = WORD.size + self._count + self._sums[-1]
+            most = (room - overhead - pointer) // (self.size + pointer)
+            below = (most + 1) * below + most
+            self._sums.append(_width(below))
+
+    def __iter__(self) -> Iterator[bytes]:
+        if self._root == UNDEFINED:
+            return
+        count = 0
+        for record in self._node(self._root, self._depth, self._used):
+            count += 1
+            yield record
+        if count != self.total:
+            raise self._blocks.damaged("a tree with more or fewer records than it says (BTHD)")
+
+    def _node(self, address: int, level: int, used: int) -> Iterator[bytes]:
+        self._blocks.visit(address)
+        sums = self._sums[level - 1] if level else 0
+        pointer = WORD.size + self._count + sums if level else 0
+        signature = b"BTIN" if level else b"BTLF"
+        size = _NODE_2 + used * self.size + (used + 1) * pointer + _SUM.size
+        data = self._blocks.signed(address, size, signature)
+        if data[5] != self.kind:
+            raise self._blocks.damaged("a tree with a branch that is not a node")
+        at = _NODE_2 + used * self.size
+        for index in range(used + bool(level)):
+            if level:
+                (child,) = WORD.unpack_from(data, at)
+                at += WORD.size
+                inside = int.from_bytes(data[at : at + self._count], "little")
+                at += self._count + sums
+                yield from self._node(child, level - 1, inside)
+            if index < used:
+                start = _NODE_2 + index * self.size
+                yield data[start : start + self.size]
+
+
+# --- … and the heaps that their records lead to (III.G) -------------------------------------------
+
+_FRACTAL = struct.Struct("<4sBHHBIQQQQQQQQQQQQHQQHHQH")
+_MANAGED, _HUGE, _TINY = 0, 1, 2
+_HUGE_RECORD = struct.Struct("<QQQ")
+_HAS_SUMS = 2
+
+
+class Heap:
+    """A fractal heap: objects of any length, in blocks of growing size.
+
+    Fields: `total`, how many objects there are.
+    """
+
+    def __init__(self, blocks: Blocks, address: int) -> None:
+        self._blocks, self._address = blocks, address
+        data = blocks.signed(address, _FRACTAL.size + _SUM.size, b"FRHP")
+        fields = _FRACTAL.unpack(data)
+        self._identifier, filters, self._flags, largest = fields[2:6]
+        self._huge_tree, self.total = fields[7], fields[13] + fields[15] + fields[17]
+        self._columns, self._start, self._direct, bits, _, root, rows = fields[18:25]
+        if filters:
+            raise blocks.unread("compressed names or attributes")
+        powers = (self._columns, self._start, self._direct)
+        if any(size.bit_count() != 1 for size in powers) or not 0 < bits <= 64:
+            raise blocks.damaged("a heap that does not fit together (FRHP)")
+        self._offset = -(-bits // 8)
+        # H5HF: as many bytes as the larger of a direct block and a managed object may need.
+        self._length = min(_width(self._direct - 1), _width(largest))
+        self._starts: list[int] = []
+        self._data: list[bytes] = []
+        self._huge: dict[int, tuple[int, int]] | None = None
+        if root != UNDEFINED:
+            self._read(root, rows, 0)
+
+    def object(self, identifier: bytes) -> bytes:
+        """Return the object that an identifier from a tree leads to."""
+        kind, rest = identifier[0] >> 4 & 3, identifier[1 : self._identifier]
+        if identifier[0] >> 6 or len(identifier) < self._identifier:
+            raise self._blocks.damaged("an object of a heap that cannot be found")
+        if kind == _TINY:
+            return self._tiny(identifier[0] & 0xF, rest)
+        if kind == _HUGE:
+            return self._large(rest)
+        start = int.from_bytes(rest[: self._offset], "little")
+        length = int.from_bytes(rest[self._offset : self._offset + self._length], "little")
+        number = bisect.bisect(self._starts, start) - 1
+        begin = start - self._starts[number] if number >= 0 else -1
+        if kind != _MANAGED or begin < 0 or begin + length > len(self._data[number]):
+            raise self._blocks.damaged("an object of a heap that cannot be found")
+        self._blocks.spend(length)
+        return self._data[number][begin : begin + length]
+
+    def _tiny(self, length: int, rest: bytes) -> bytes:
+        if self._identifier - 1 > 16:  # then the length takes twelve bits
+            length, rest = length << 8 | rest[0], rest[1:]
+        return rest[: length + 1]
+
+    def _large(self, rest: bytes) -> bytes:
+        if self._huge is None:
+            self._huge = dict(self._huge_places())
+        key = int.from_bytes(rest, "little")
+        if len(rest) >= PAIR.size:  # the identifier has room for the place itself
+            address, length = PAIR.unpack_from(rest)
+        elif key in self._huge:
+            address, length = self._huge[key]
+        else:
+            raise self._blocks.damaged("an object of a heap that cannot be found")
+        where = self._blocks.window.source.path
+        limits.ATTRIBUTE_BYTES.check(length, where, "an attribute's size")
+        return self._blocks.at(address, length)
+
+    def _huge_places(self) -> Iterator[tuple[int, tuple[int, int]]]:
+        if self._huge_tree == UNDEFINED:
+            return
+        records = Records(self._blocks, self._huge_tree)
+        if records.kind != 1 or records.size != _HUGE_RECORD.size:
+            return  # they are not looked up by number
+        for record in records:
+            address, length, key = _HUGE_RECORD.unpack(record)
+            yield key, (address, length)
+
+    def _read(self, address: int, rows: int, start: int) -> None:
+        """Read the blocks below one, in the order of their places in the heap."""
+        self._blocks.visit(address)
+        head = 5 + WORD.size + self._offset
+        if not rows:
+            self._direct_block(address, self._start, start)
+            return
+        if rows > 64:
+            raise self._blocks.damaged("a heap that does not fit together (FHIB)")
+        size = head + rows * self._columns * WORD.size + _SUM.size
+        data = self._blocks.signed(address, size, b"FHIB")
+        self._check_head(data, start)
+        for index, (child,) in enumerate(WORD.iter_unpack(data[head:])):
+            row = index // self._columns
+            size = self._start << max(0, row - 1)
+            if child != UNDEFINED and size <= self._direct:
+                self._blocks.visit(child)
+                self._direct_block(child, size, start)
+            elif child != UNDEFINED:
+                first = self._start * self._columns
+                self._read(child, size.bit_length() - first.bit_length() + 1, start)
+            start += size
+
+    def _direct_block(self, address: int, size: int, start: int) -> None:
+        data = self._blocks.at(address, size)
+        at = 5 + WORD.size + self._offset
+        if not data.startswith(b"FHDB\0"):
+            raise self._blocks.damaged("no FHDB where one should be")
+        self._check_head(data, start)
+        if self._flags & _HAS_SUMS:
+            (stored,) = _SUM.unpack_from(data, at)
+            if checksum(data[:at] + bytes(_SUM.size) + data[at + _SUM.size :]) != stored:
+                raise self._blocks.damaged("the checksum of a structure is wrong (FHDB)")
+        self._starts.append(start)
+        self._data.append(data)
+
+    def _check_head(self, data: bytes, start: int) -> None:
+        heap, place = data[5:13], data[13 : 13 + self._offset]
+        if heap != WORD.pack(self._address) or int.from_bytes(place, "little") != start:
+            raise self._blocks.damaged("a block of another heap")
+
+
+#: Kinds of messages.
+DATASPACE, LINKS, DATATYPE, LINK, EXTERNAL, LAYOUT, FILTERS = 1, 2, 3, 6, 7, 8, 11
+ATTRIBUTE, SHARED_TABLE, SYMBOLS, DRIVER, ATTRIBUTES, CACHE = 12, 15, 17, 20, 21, 24
+
+Attribute = tuple[str, str | list[str]]
+
+
+# --- datatypes (IV.A.2.d) -------------------------------------------------------------------------
+
+#: A datatype's class: the lower half of its first byte; the upper one is its version.
+_NUMBERS = (0, 1)
+_FIXED_TEXT, _BIT_FIELD, _OPAQUE, _RECORD, _ENUM, _VARIABLE = 3, 4, 5, 6, 8, 9
+_VERSIONS = (1, 2, 3, 4, 5)
+_NAMES_OF_CLASSES = {
+    2: "times", _RECORD: "records", 7: "references", _VARIABLE: "lists", 10: "arrays",
+    11: "complex numbers of HDF5 2",
+}  # fmt: skip
+_SIZE = struct.Struct("<4xI")
+
+
+class Type(NamedTuple):
+    """A dataset's type. `unread`: names the type of its elements if it is not read here."""
+
+    dtype: DType
+    is_text: bool = False
+    unread: str | None = None
+
+
+def _number(kind: str, size: int, order: str) -> bytes:
+    """Return the message of a number, of version 1, as HDF5 writes it."""
+    is_big = order == ">"
+    if kind in "iu":
+        flags = bytes((is_big | (8 if kind == "i" else 0), 0, 0))
+        return b"\x10" + flags + struct.pack("<IHH", size, 0, 8 * size)
+    exponent, mantissa = {2: (5, 10), 4: (8, 23), 8: (11, 52)}[size]
+    bits, bias = 8 * size, (1 << exponent - 1) - 1
+    # The mantissa's first bit is implied; the sign is the first bit of all.
+    flags = bytes((0x20 | is_big, bits - 1, 0))
+    fields = (size, 0, bits, mantissa, exponent, 0, mantissa, bias)
+    return b"\x11" + flags + struct.pack("<IHHBBBBI", *fields)
+
+
+def _complex(version: int, size: int, order: str) -> bytes:
+    """Return the message of a complex number as h5py writes it: a record of `r` and `i`."""
+    part = _number("f", size // 2, order)
+    result = bytes((version << 4 | _RECORD, 2, 0, 0)) + struct.pack("<I", size)
+    for name, offset in ((b"r", 0), (b"i", size // 2)):
+        if version == 1:
+            result += name.ljust(8, b"\0") + struct.pack("<I28x", offset) + part
+        elif version == 2:
+            result += name.ljust(8, b"\0") + struct.pack("<I", offset) + part
+        else:
+            result += name + b"\0" + bytes((offset,)) + part
+    return result
+
+
+@cache
+def _known() -> dict[bytes, DType]:
+    """Return the messages of the numbers that are read, without the version of single ones."""
+    result = {}
+    for order in "<>":
+        for kind, sizes in (("f", (2, 4, 8)), ("i", (1, 2, 4, 8)), ("u", (1, 2, 4, 8))):
+            for size in sizes:
+                message = _number(kind, size, order)
+                result[bytes((message[0] & 0xF,)) + message[1:]] = np.dtype(f"{order}{kind}{size}")
+        for size in (8, 16):
+            for version in _VERSIONS:
+                result[_complex(version, size, order)] = np.dtype(f"{order}c{size}")
+    return result
+
+
+@cache
+def _lengths() -> tuple[int, ...]:
+    return tuple(sorted({len(message) for message in _known()}))
+
+
+@lru_cache(64)  # a file has one or two
+def number(data: bytes) -> DType | None:
+    """Return the dtype of a number's message, which may be padded; None if it is another type.
+
+    None also for a format of bits that NumPy does not have.
+    """
+    known = _known()
+    single = bytes((data[0] & 0xF,)) + data[1:] if data[0] & 0xF in _NUMBERS else data
+    for length in _lengths():
+        dtype = known.get(single[:length])
+        if dtype is not None:
+            return dtype
+    return None
+
+
+def _enumerated(data: bytes) -> DType | None:
+    """Return the dtype of an enumeration: h5py writes booleans as one of integers of 8 bits."""
+    count, base = data[1] | data[2] << 8, data[8:]
+    dtype = number(base)
+    if dtype is None or dtype.kind not in "iu":
+        return None
+    padded = data[0] >> 4 < 3
+    names = b"FALSE\0\0\0TRUE\0\0\0\0" if padded else b"FALSE\0TRUE\0"
+    is_flag = count == 2 and dtype.itemsize == 1 and base[12:].startswith(names + b"\0\1")
+    return np.dtype("?") if is_flag else dtype
+
+
+def type_of(data: bytes) -> Type | None:
+    """Return what a datatype message says; None for numbers of a format that NumPy does not have.
+
+    An opaque type is `V` and its size; so is a type that is not read.
+    """
+    kind, version = data[0] & 0xF, data[0] >> 4
+    (size,) = _SIZE.unpack_from(data)
+    if version not in _VERSIONS or not size:
+        return None
+    dtype = _enumerated(data) if kind == _ENUM else number(data)
+    if dtype is not None:
+        return Type(dtype) if dtype.itemsize == size else None
+    if kind in (*_NUMBERS, _BIT_FIELD, _ENUM):
+        return None
+    if kind == _FIXED_TEXT:
+        return Type(np.dtype(f"S{size}"))
+    if kind == _VARIABLE and data[1] & 0xF == 1:
+        return Type(np.dtype(object), is_text=True) if size == REFERENCE.size else None
+    what = None if kind == _OPAQUE else _NAMES_OF_CLASSES.get(kind, "elements of an unknown type")
+    return Type(np.dtype(f"V{size}"), unread=what)
+
+
+# --- shapes (IV.A.2.b) ----------------------------------------------------------------------------
+
+_SPACE = struct.Struct("<4B")
+
+
+def space(blocks: Blocks, data: bytes) -> tuple[Shape, Shape] | None:
+    """Return a shape and the largest that it may grow to; None for a space of nothing.
+
+    Raises:
+        CorruptFile: it is not a shape.
+    """
+    version, rank, flags, kind = _SPACE.unpack_from(data)
+    if version == 2 and kind == 2:
+        return None
+    start = 8 if version == 1 else 4
+    if version not in (1, 2) or start + 8 * rank > len(data):
+        raise blocks.damaged("a shape of an unknown form")
+    shape = struct.unpack_from(f"<{rank}Q", data, start)
+    if not flags & 1:
+        return shape, shape
+    return shape, struct.unpack_from(f"<{rank}Q", data, start + 8 * rank)
+
+
+# --- attributes (IV.A.2.m) ------------------------------------------------------------------------
+
+_ATTRIBUTE = struct.Struct("<BBHHH")
+
+
+def attributes(blocks: Blocks, texts: Texts, messages: list[bytes]) -> Iterator[Attribute]:
+    """Yield the text attributes among some attribute messages, and those that hold nothing."""
+    names = set()
+    for data in messages:
+        name, datatype, extent, value = _parts(blocks, data)
+        if name in names:
+            raise blocks.damaged("an attribute appears twice")
+        names.add(name)
+        shapes = space(blocks, extent)
+        if shapes is None:
+            continue
+        shape, kind = shapes[0], datatype[0] & 0xF
+        (size,) = _SIZE.unpack_from(datatype)
+        count = math.prod(shape)
+        limits.ATTRIBUTE_BYTES.check(size * count, blocks.window.source.path, "an attribute's size")
+        if size * count > len(value):
+            raise blocks.damaged("an attribute is longer than its place")
+        if kind == _FIXED_TEXT:
+            items = [value[at : at + size].rstrip(b"\0") for at in range(0, size * count, size)]
+        elif kind == _VARIABLE and size == REFERENCE.size and datatype[1] & 0xF == 1:
+            references = REFERENCE.iter_unpack(value[: size * count])
+            items = [texts.text(each).partition(b"\0")[0] for each in references]
+        elif count:
+            continue  # numbers, references: nothing that Keras reads back
+        else:
+            items = []
+        decoded = [as_text(item) for item in items]
+        yield as_text(name), decoded if shape else decoded[0]
+
+
+def _parts(blocks: Blocks, data: bytes) -> tuple[bytes, bytes, bytes, bytes]:
+    """Return an attribute's name, datatype, dataspace and value."""
+    version, flags, *sizes = _ATTRIBUTE.unpack_from(data)
+    if version not in (1, 2, 3):
+        raise blocks.damaged("an attribute of an unknown form")
+    if flags and version > 1:
+        raise blocks.unread("a named type")
+    position = _ATTRIBUTE.size + (version == 3)
+    parts = []
+    for size in sizes:
+        if position + size > len(data):
+            raise blocks.damaged("an attribute is longer than its place")
+        parts.append(data[position : position + size])
+        position += -(-size // 8) * 8 if version == 1 else size
+    name, datatype, extent = parts
+    if not name.endswith(b"\0") or b"\0" in name[:-1] or len(datatype) < 8:
+        raise blocks.damaged("an attribute without a name or a type")
+    return name[:-1], datatype, extent, data[position:]
+
+
+def as_text(name: bytes) -> str:
+    """Decode a name; a byte that is not part of UTF-8 becomes `\\x` and its number."""
+    return name.decode("utf-8", "backslashreplace")
+
+
+# --- filters (IV.A.2.l) ---------------------------------------------------------------------------
+
+_FILTER, _PLUG_IN = struct.Struct("<HH"), 256
+
+
+def filters(blocks: Blocks, data: bytes) -> list[tuple[int, int]]:
+    """Return the filters of a dataset, in the order in which they were applied.
+
+    Each is its number, and its first parameter or 0.
+    """
+    version, count = data[:2]
+    if version not in (1, 2):
+        raise blocks.damaged("filters of an unknown form")
+    position, result = 8 if version == 1 else 2, []
+    for _ in range(count):
+        code, length = _FILTER.unpack_from(data, position)
+        if version == 2 and code < _PLUG_IN:  # HDF5's own have no name
+            position, length = position - 2, 0
+        _, values = _FILTER.unpack_from(data, position + 4)
+        position += 8 + (-(-length // 8) * 8 if version == 1 else length)
+        value = int.from_bytes(data[position : position + 4], "little") if values else 0
+        result.append((code, value))
+        position += 4 * (values + values % 2 if version == 1 else values)
+    return result
+
+
+# --- links (IV.A.2.c, IV.A.2.g), and where many links or attributes are (IV.A.2.v) ----------------
+
+_HARD = 0
+
+
+def link(blocks: Blocks, data: bytes) -> Entry:
+    """Return what a link message says."""
+    version, flags, position = data[0], data[1], 2
+    kind = data[position] if flags & 8 else _HARD
+    position += bool(flags & 8) + (8 if flags & 4 else 0) + bool(flags & 16)
+    width = 1 << (flags & 3)
+    length = int.from_bytes(data[position : position + width], "little")
+    position += width
+    name = data[position : position + length]
+    if version != 1 or len(name) != length or not name:
+        raise blocks.damaged("a link of an unknown form")
+    if kind != _HARD:
+        return Entry(name, None, None)
+    return Entry(name, WORD.unpack_from(data, position + length)[0], None)
+
+
+def elsewhere(data: bytes, numbered: int) -> tuple[int, int]:
+    """Return the addresses of the heap that holds many links or attributes, and of their tree.
+
+    Args:
+        numbered: the bytes of the largest number given so far, if they are counted.
+    """
+    start = 2 + (numbered if data[1] & 1 else 0)
+    heap, tree = struct.unpack_from("<QQ", data, start)
+    return heap, tree

@@ -1,0 +1,239 @@
+"""The messages of an ONNX model that are written here, and their bytes.
+
+Importing the onnx library takes longer than all else that a small conversion does, so what is
+written is made here: a protocol buffer is its fields one after another
+(https://protobuf.dev/programming-guides/encoding; field numbers and number types: onnx/onnx.proto).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from lstmconvert.files.wire import encoded as varint
+from lstmconvert.tensors.dtypes import Array, little_endian
+
+#: NumPy name -> number of the enumeration.
+NUMBERS: dict[str, int] = {
+    "float32": 1,
+    "uint8": 2,
+    "int8": 3,
+    "uint16": 4,
+    "int16": 5,
+    "int32": 6,
+    "int64": 7,
+    "bool": 9,
+    "float16": 10,
+    "float64": 11,
+    "uint32": 12,
+    "uint64": 13,
+    "complex64": 14,
+    "bfloat16": 16,
+    "float8_e4m3fn": 17,
+    "float8_e5m2": 19,
+}
+NAMES: dict[int, str] = {number: name for name, number in NUMBERS.items()}
+
+#: Whole numbers of four bits, two in a byte, the lower half first, and what they are read as.
+PACKED: dict[int, str] = {21: "uint8", 22: "int8"}
+
+#: Opsets that can be asked for: LSTM-14 is the oldest whose batch-major neighbours (Squeeze and
+#: Unsqueeze with axes as inputs, bfloat16 Concat) are all there.
+OLDEST = 14
+#: LSTM-22 differs from LSTM-14 in nothing but that it takes bfloat16.
+BFLOAT16_SINCE = 22
+
+#: Opset -> the version of the file format that came with it (onnx/helper.py, VERSION_TABLE).
+_IR_VERSIONS = {14: 7, 15: 8, 16: 8, 17: 8, 18: 8, 19: 9, 20: 9, 21: 10, 22: 10}
+#: The newest of them.
+TABLED = max(_IR_VERSIONS)
+
+
+def ir_version(opset: int) -> int:
+    """Return the oldest version of the file format that has an opset."""
+    known = _IR_VERSIONS.get(opset)
+    if known is not None:
+        return known
+    from onnx import helper
+
+    return int(helper.find_min_ir_version_for([helper.make_opsetid("", opset)], True))
+
+
+def newest() -> int:
+    """Return the newest opset that the installed onnx knows."""
+    import onnx
+
+    return onnx.defs.onnx_opset_version()
+
+
+#: One axis of a declared shape: a number, a name for a size that is known when the graph runs, or
+#: None where nothing is known of it.
+Axis = int | str | None
+
+_VARINT, _LENGTH, _FIXED32 = 0, 2, 5
+#: AttributeProto.AttributeType.
+_FLOAT, _INT, _STRING, _TENSOR, _GRAPH, _FLOATS, _INTS, _STRINGS = range(1, 9)
+
+
+class Node:
+    """One node: operator, inputs, outputs, name, attributes."""
+
+    __slots__ = ("attributes", "inputs", "name", "operator", "outputs")
+
+    def __init__(
+        self,
+        operator: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        name: str,
+        attributes: Mapping[str, object],
+    ) -> None:
+        self.operator, self.name, self.attributes = operator, name, dict(attributes)
+        self.inputs, self.outputs = list(inputs), list(outputs)
+
+
+class Declared(NamedTuple):
+    """The name, dtype (NumPy's name of it) and axes of an input, an output or a value; of a value
+    of unknown rank, the axes are None."""
+
+    name: str
+    dtype: str
+    axes: Sequence[Axis] | None
+
+
+class Body(NamedTuple):
+    """A graph: of the model, or inside a Scan. `constants`: small initializers by name."""
+
+    name: str
+    nodes: Sequence[Node]
+    inputs: Sequence[Declared]
+    outputs: Sequence[Declared]
+    constants: Mapping[str, Array] = {}
+    values: Sequence[Declared] = ()
+
+
+def integer(number: int, value: int) -> bytes:
+    """Return a field that holds an integer."""
+    return varint(number << 3 | _VARINT) + varint(value)
+
+
+def head(number: int, length: int) -> bytes:
+    """Return what comes before `length` bytes of a text, a message or raw data."""
+    return varint(number << 3 | _LENGTH) + varint(length)
+
+
+def framed(number: int, payload: bytes) -> bytes:
+    """Return a field that holds bytes."""
+    return head(number, len(payload)) + payload
+
+
+def text(number: int, value: str) -> bytes:
+    """Return a field that holds a text."""
+    return framed(number, value.encode())
+
+
+def _real(number: int, value: float) -> bytes:
+    return varint(number << 3 | _FIXED32) + struct.pack("<f", value)
+
+
+def tensor_head(name: str, shape: Sequence[int], dtype: str) -> bytes:
+    """Return a TensorProto without its numbers."""
+    dims = b"".join(integer(1, size) for size in shape)
+    return dims + integer(2, NUMBERS[dtype]) + (text(8, name) if name else b"")
+
+
+def tensor(name: str, array: Array) -> bytes:
+    """Return a TensorProto."""
+    raw = little_endian(array).tobytes()
+    return tensor_head(name, array.shape, array.dtype.name) + framed(9, raw)
+
+
+def external(entries: Mapping[str, object]) -> bytes:
+    """Return what a TensorProto says of numbers that lie in another file."""
+    return b"".join(
+        framed(13, text(1, key) + text(2, str(value))) for key, value in entries.items()
+    ) + integer(14, 1)
+
+
+def attribute(name: str, value: object) -> bytes:
+    """Return an AttributeProto.
+
+    Raises:
+        TypeError: there is no such attribute.
+    """
+    return text(1, name) + _valued(value)
+
+
+def _valued(value: object) -> bytes:
+    if isinstance(value, (bool, int)):
+        return integer(3, value) + integer(20, _INT)
+    if isinstance(value, float):
+        return _real(2, value) + integer(20, _FLOAT)
+    if isinstance(value, str):
+        return text(4, value) + integer(20, _STRING)
+    if isinstance(value, np.ndarray):
+        return framed(5, tensor("", value)) + integer(20, _TENSOR)
+    if isinstance(value, Body):
+        return framed(6, graph(value)) + integer(20, _GRAPH)
+    if isinstance(value, (list, tuple)):
+        kinds = {type(item) for item in value}
+        if kinds <= {int}:
+            return b"".join(integer(8, item) for item in value) + integer(20, _INTS)
+        if kinds <= {float}:
+            return b"".join(_real(7, item) for item in value) + integer(20, _FLOATS)
+        if kinds == {str}:
+            return b"".join(text(9, item) for item in value) + integer(20, _STRINGS)
+    raise TypeError(f"no attribute of ONNX: {value!r}")
+
+
+def node(value: Node) -> bytes:
+    """Return a NodeProto."""
+    parts = [text(1, name) for name in value.inputs]
+    parts += [text(2, name) for name in value.outputs]
+    parts += [text(3, value.name), text(4, value.operator)]
+    parts += [framed(5, attribute(key, value.attributes[key])) for key in sorted(value.attributes)]
+    return b"".join(parts)
+
+
+def declared(value: Declared) -> bytes:
+    """Return a ValueInfoProto."""
+    shape = b""
+    if value.axes is not None:
+        shape = framed(2, b"".join(framed(1, _axis(axis)) for axis in value.axes))
+    kind = integer(1, NUMBERS[value.dtype]) + shape
+    return text(1, value.name) + framed(2, framed(1, kind))
+
+
+def _axis(axis: Axis) -> bytes:
+    if axis is None:
+        return b""
+    return text(2, axis) if isinstance(axis, str) else integer(1, axis)
+
+
+def graph(value: Body) -> bytes:
+    """Return a GraphProto."""
+    parts = [framed(1, node(item)) for item in value.nodes]
+    parts.append(text(2, value.name))
+    parts += [framed(5, tensor(name, array)) for name, array in value.constants.items()]
+    for number, items in ((11, value.inputs), (12, value.outputs), (13, value.values)):
+        parts += [framed(number, declared(item)) for item in items]
+    return b"".join(parts)
+
+
+def model(ir_version: int, producer: tuple[str, str], opset: int) -> bytes:
+    """Return a ModelProto without its graph, which is appended to it."""
+    producer_name, version = producer
+    return (
+        integer(1, ir_version)
+        + text(2, producer_name)
+        + text(3, version)
+        + framed(8, text(1, "") + integer(2, opset))
+    )
+
+
+def metadata(texts: Mapping[str, str]) -> bytes:
+    """Return a ModelProto of nothing but metadata: appended to a model, it is part of it."""
+    return b"".join(framed(14, text(1, key) + text(2, texts[key])) for key in sorted(texts))

@@ -1,0 +1,1660 @@
+"""Functions between layers: Keras 3's operations, which TensorFlow's are turned into by the tree.
+
+An operation drops the masks of what it is given.
+"""
+
+from __future__ import annotations
+
+import math
+import string
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from lstmconvert.errors import CorruptFile
+from lstmconvert.files.jsontext import Json
+from lstmconvert.keras.modern.parts import Part
+from lstmconvert.model.activations import Activation
+from lstmconvert.onnx.messages import NUMBERS, Axis
+from lstmconvert.onnx.whole import activations, basic, convolution, merging, preprocessing
+from lstmconvert.onnx.whole.normalization import axis_of, unit_length
+from lstmconvert.onnx.whole.site import Site
+from lstmconvert.onnx.whole.writer import BEFORE, END, FLOATS, Shape, Value
+from lstmconvert.tensors.dtypes import dtype_of
+
+#: keras.config.epsilon().
+_EPSILON = 1e-7
+_INTEGERS = ("bool", "uint8", "int8", "int16", "int32", "int64")
+
+
+def write(site: Site, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+    """Write one call of an operation.
+
+    Raises:
+        UnsupportedByTarget: no operators of ONNX are known for it, or for an argument.
+    """
+    name = site.part.class_name
+    function = CLASSES.get(name)
+    if function is None:
+        raise site.refused(name, why=f"no operators of ONNX are known for the operation {name}")
+    items, names = list(arguments), _NAMES.get(name, ())
+    for key, value in keywords.items():
+        if value is None:
+            continue
+        if key not in names:
+            raise site.refused(key, value, why=f"the operation {name} is called with {key}")
+        place = names.index(key)
+        items.extend([None] * (place + 1 - len(items)))
+        items[place] = value
+    site.arguments = items
+    return function(site, items)
+
+
+def is_operation(part: Part) -> bool:
+    """Whether a part is a bare operation, in a config that does not say its module: Keras 3's in
+    an .h5. A layer of the same name says whether it is trainable."""
+    whole = part.node.whole
+    return (
+        part.node.class_name in CLASSES
+        and part.layer is None
+        and "module" not in whole
+        and "trainable" not in part.node.config
+        and any(isinstance(call, dict) for call in whole.get("inbound_nodes") or [])
+    )
+
+
+# ---- arguments -----------------------------------------------------------------------------------
+
+
+def _value(site: Site, item: Any) -> Value:
+    """Return a value, which a constant of the config is made."""
+    if isinstance(item, Value):
+        return item
+    if item is None:
+        raise site.refused("inputs", "an argument that is missing")
+    constant = _constant(site, item)
+    dtype = "bool" if isinstance(constant, bool) else _dtype_of_constant(constant)
+    return Value(_placed(site, constant, dtype), dtype, np.shape(constant))
+
+
+def _dtype_of_constant(constant: Any) -> str:
+    if isinstance(constant, np.ndarray):
+        return str(constant.dtype.name)
+    return "int32" if isinstance(constant, int) else "float32"
+
+
+def _float(site: Site, item: Any) -> Value:
+    """Return a value of real numbers: Keras makes float32 of integers."""
+    value = _value(site, item)
+    site.compute = value.dtype if value.dtype in FLOATS else "float32"
+    if site.compute == "bfloat16":
+        site.compute = "float32"
+    return site.writer.cast(value, site.compute)
+
+
+def _constant(site: Site, item: Json) -> Any:
+    """Return a constant of the config as numbers."""
+    if isinstance(item, dict) and isinstance(item.get("config"), dict):
+        config = item["config"]
+        kind = item.get("class_name")
+        if kind in ("__tensor__", "__numpy__"):
+            return np.asarray(config.get("value"), dtype_of(str(config.get("dtype", "float32"))))
+        raise site.refused("inputs", kind)
+    if isinstance(item, (bool, int, float)):
+        return item
+    try:
+        array = np.asarray(item)
+    except ValueError:
+        raise site.refused("inputs", item) from None
+    if array.dtype.kind not in "bif":
+        raise site.refused("inputs", item)
+    # Lists of Python's numbers are of Keras's float type, or int32.
+    return array.astype(np.float32 if array.dtype.kind == "f" else np.int32)
+
+
+def _together(site: Site, items: Sequence[Any]) -> tuple[list[str], list[Value], str]:
+    """Return values and constants in one dtype, as Keras promotes them: their names, the values
+    that there are, and the dtype."""
+    values = [item for item in items if isinstance(item, Value)]
+    dtype = _common_dtype(site, items)
+    names = [
+        site.writer.form(site.writer.cast(item, dtype))
+        if isinstance(item, Value)
+        else _placed(site, _constant(site, item), dtype)
+        for item in items
+    ]
+    return names, values, dtype
+
+
+def _common_dtype(site: Site, items: Sequence[Any]) -> str:
+    """Return the dtype that Keras promotes values and constants to."""
+    values = [item for item in items if isinstance(item, Value)]
+    if not values:
+        raise site.refused("inputs", "constants alone")
+    dtype = values[0].dtype
+    for value in values[1:]:
+        dtype = _promoted(dtype, value.dtype)
+    for item in items:
+        if not isinstance(item, Value):
+            dtype = _promoted_by_constant(dtype, _constant(site, item))
+    return dtype
+
+
+def _placed(site: Site, constant: Any, dtype: str) -> str:
+    array = np.asarray(constant, dtype_of(dtype))
+    if array.ndim == 0:
+        return site.writer.number(array.item(), dtype)
+    return site.constant(array, "constant")
+
+
+def _promoted(first: str, second: str) -> str:
+    """Return the dtype of what two values make (keras/src/backend/common/dtypes.py)."""
+    if first == second:
+        return first
+    floats = [dtype for dtype in (first, second) if dtype in FLOATS]
+    if len(floats) == 2:
+        if "float64" in floats:
+            return "float64"
+        return "float32"
+    if floats:
+        return floats[0]
+    return max((first, second), key=_INTEGERS.index)
+
+
+def _promoted_by_constant(dtype: str, constant: Any) -> str:
+    if isinstance(constant, np.ndarray):
+        return _promoted(dtype, constant.dtype.name)
+    if isinstance(constant, float) and dtype not in FLOATS:
+        return "float32"
+    if isinstance(constant, int) and not isinstance(constant, bool) and dtype == "bool":
+        return "int32"
+    return dtype
+
+
+def _shapes(site: Site, items: Sequence[Any]) -> list[Shape]:
+    return [
+        item.shape if isinstance(item, Value) else np.shape(_constant(site, item))
+        for item in items
+    ]
+
+
+def _broadcast(shapes: Sequence[Shape]) -> Shape:
+    rank = max(len(shape) for shape in shapes)
+    return merging.broadcast([(*[1] * (rank - len(shape)), *shape) for shape in shapes])
+
+
+# ---- element by element --------------------------------------------------------------------------
+
+
+def _binary(operator: str, *, result: str = "", real: bool = False) -> Callable[..., Value]:
+    def run(site: Site, items: list[Any]) -> Value:
+        if len(items) != 2:
+            raise site.refused("inputs", f"{len(items)} arguments")
+        if real:
+            items = [_float(site, item) if isinstance(item, Value) else item for item in items]
+        names, _, dtype = _together(site, items)
+        wide = "float32" if dtype == "bfloat16" else dtype
+        if wide != dtype:
+            names = [site.op("Cast", [name], "wide", to=NUMBERS[wide]) for name in names]
+        if dtype == "bool" and operator in ("Add", "Mul"):
+            raise site.refused("inputs", "bool")
+        made = Value(
+            site.op(operator, names), result or wide, _broadcast(_shapes(site, items))
+        )
+        return made if result else site.writer.cast(made, dtype)
+
+    return run
+
+
+def _divided(site: Site, items: list[Any]) -> Value:
+    return _binary("Div", real=True)(site, items)
+
+
+def _logical(operator: str) -> Callable[..., Value]:
+    def run(site: Site, items: list[Any]) -> Value:
+        values = [site.writer.cast(_value(site, item), "bool") for item in items]
+        names = [site.writer.form(value) for value in values]
+        made = site.op(operator, names)
+        return Value(made, "bool", _broadcast([value.shape for value in values]))
+
+    return run
+
+
+def _not_equal(site: Site, items: list[Any]) -> Value:
+    equal = _binary("Equal", result="bool")(site, items)
+    return Value(site.op("Not", [site.writer.form(equal)]), "bool", equal.shape)
+
+
+def _unary(operator: str) -> Callable[..., Value]:
+    def run(site: Site, items: list[Any]) -> Value:
+        value = _float(site, items[0])
+        return site.map(value, lambda name, _: site.op(operator, [name]))
+
+    return run
+
+
+def _any_type(operator: str) -> Callable[..., Value]:
+    """An operator that takes whole numbers too."""
+
+    def run(site: Site, items: list[Any]) -> Value:
+        value = _value(site, items[0])
+        if value.dtype not in _INTEGERS:
+            return _unary(operator)(site, items)
+        return site.map(value, lambda name, _: site.op(operator, [name]))
+
+    return run
+
+
+def _function(function: Activation) -> Callable[..., Value]:
+    return lambda site, items: activations.apply(site, _float(site, items[0]), function)
+
+
+def _square(site: Site, items: list[Any]) -> Value:
+    value = _value(site, items[0])
+    return site.map(value, lambda name, _: site.op("Mul", [name, name], "square"))
+
+
+def _rsqrt(site: Site, items: list[Any]) -> Value:
+    value = _float(site, items[0])
+    return site.map(
+        value, lambda name, _: site.op("Reciprocal", [site.op("Sqrt", [name])], "rsqrt")
+    )
+
+
+def _exact(function: Callable[[Site, str], str]) -> Callable[..., Value]:
+    return lambda site, items: site.map(
+        _float(site, items[0]), lambda name, _: function(site, name)
+    )
+
+
+def _gelu(site: Site, items: list[Any]) -> Value:
+    is_near = bool(site.config.get("approximate", True))
+    return site.map(
+        _float(site, items[0]), lambda name, _: activations.gelu(site, name, approximate=is_near)
+    )
+
+
+def _leaky(site: Site, items: list[Any]) -> Value:
+    slope = site.real("negative_slope", 0.2)
+    return site.map(
+        _float(site, items[0]), lambda name, _: activations.leaky(site, name, slope)
+    )
+
+
+def _with_alpha(name: str, default: float) -> Callable[..., Value]:
+    return lambda site, items: activations.apply(
+        site,
+        _float(site, items[0]),
+        Activation(name, {"alpha": site.real("alpha", default)}),
+    )
+
+
+def _rows(name: str) -> Callable[..., Value]:
+    def run(site: Site, items: list[Any]) -> Value:
+        value = _float(site, items[0])
+        axis = axis_of(site, site.config.get("axis", -1), value.rank)
+        return activations.rows(site, value, name, axis)
+
+    return run
+
+
+def _clip(site: Site, items: list[Any]) -> Value:
+    value = _value(site, items[0])
+    low, high = (site.option(key) for key in ("x_min", "x_max"))
+    dtype = value.dtype
+    if any(isinstance(bound, float) for bound in (low, high)):
+        value = _float(site, value)
+        dtype = value.dtype
+    bounds = ["" if bound is None else site.writer.number(bound, dtype) for bound in (low, high)]
+    return site.map(value, lambda name, _: site.op("Clip", [name, *bounds]))
+
+
+def _cast(site: Site, items: list[Any]) -> Value:
+    dtype = site.option("dtype")
+    if dtype not in NUMBERS:
+        raise site.refused("dtype", dtype)
+    value = _value(site, items[0])
+    if value.dtype == dtype:
+        return value.again()
+    return site.map(value, lambda name, _: site.op("Cast", [name], to=NUMBERS[dtype]), dtype=dtype)
+
+
+def _like(number: int) -> Callable[..., Value]:
+    """ZerosLike and OnesLike: bool is what masks ask for."""
+
+    def run(site: Site, items: list[Any]) -> Value:
+        value = _value(site, items[0])
+        dtype = site.config.get("dtype") or (items[1] if len(items) > 1 else None) or value.dtype
+        if dtype not in NUMBERS:
+            raise site.refused("dtype", dtype)
+        shape = site.op("Shape", [site.writer.form(value)])
+        made = site.op("Expand", [site.writer.number(number, dtype), shape])
+        return Value(made, dtype, value.shape)
+
+    return run
+
+
+def _where(site: Site, items: list[Any]) -> Value:
+    if len(items) != 3:
+        raise site.refused("inputs", f"{len(items)} arguments")
+    condition = site.writer.cast(_value(site, items[0]), "bool")
+    names, values, dtype = _together(site, items[1:])
+    made = site.op("Where", [site.writer.form(condition), *names])
+    return Value(made, dtype, _broadcast([condition.shape, *(v.shape for v in values)]))
+
+
+# ---- element by element: what takes several operators --------------------------------------------
+
+
+def _scaled(factor: float) -> Callable[[Site, str], str]:
+    return lambda site, name: site.op("Mul", [name, site.number(factor)], "scaled")
+
+
+def _log_of(base: float) -> Callable[[Site, str], str]:
+    """The logarithm to another base, as Keras computes it on TensorFlow: a ratio of two."""
+    return lambda site, name: site.op(
+        "Div", [site.op("Log", [name]), site.number(math.log(base))], "log"
+    )
+
+
+def _exp2(site: Site, name: str) -> str:
+    return site.op("Pow", [site.number(2.0), name], "exp2")
+
+
+def _cube_root(site: Site, name: str) -> str:
+    root = site.op("Pow", [site.op("Abs", [name]), site.number(1 / 3)], "root")
+    return site.op("Mul", [site.op("Sign", [name]), root], "cbrt")
+
+
+def _erfc(site: Site, name: str) -> str:
+    return site.op("Sub", [site.number(1.0), site.op("Erf", [name])], "erfc")
+
+
+def _truncated(site: Site, name: str) -> str:
+    """Toward zero."""
+    is_below = site.op("Less", [name, site.number(0.0)])
+    return site.op("Where", [is_below, site.op("Ceil", [name]), site.op("Floor", [name])], "trunc")
+
+
+def _with_constants(name: str, *keys: str) -> Callable[..., Value]:
+    """An activation whose constants are keywords of the operation."""
+
+    def run(site: Site, items: list[Any]) -> Value:
+        constants = {key: site.real(key, 0.0) for key in keys if site.option(key) is not None}
+        return activations.apply(site, _float(site, items[0]), Activation(name, constants))
+
+    return run
+
+
+def _glu(site: Site, items: list[Any]) -> Value:
+    value = _float(site, items[0])
+    if axis_of(site, site.config.get("axis", -1), value.rank) != value.rank - 1:
+        raise site.refused("axis", site.config.get("axis"))
+    return basic.glu(site, value)
+
+
+def _threshold(site: Site, items: list[Any]) -> Value:
+    limit, default = site.real("threshold", 0.0), site.real("default_value", 0.0)
+
+    def write(name: str, _: Any) -> str:
+        is_above = site.op("Greater", [name, site.number(limit)])
+        return site.op("Where", [is_above, name, site.number(default)], "threshold")
+
+    return site.map(_float(site, items[0]), write)
+
+
+def _is_nan(site: Site, items: list[Any]) -> Value:
+    value = _float(site, items[0])
+    return site.map(value, lambda name, _: site.op("IsNaN", [name]), dtype="bool")
+
+
+def _is_infinite(**signs: int) -> Callable[..., Value]:
+    def run(site: Site, items: list[Any]) -> Value:
+        value = _float(site, items[0])
+        return site.map(value, lambda name, _: _infinite(site, name, **signs), dtype="bool")
+
+    return run
+
+
+def _infinite(site: Site, name: str, **signs: Any) -> str:
+    if site.compute == "float16":  # which the operator takes from opset 20 on
+        name = site.to(name, "float32")
+    return site.op("IsInf", [name], **signs)
+
+
+def _is_finite(site: Site, items: list[Any]) -> Value:
+    def write(name: str, _: Any) -> str:
+        either = site.op("Or", [site.op("IsNaN", [name]), _infinite(site, name)])
+        return site.op("Not", [either], "is_finite")
+
+    return site.map(_float(site, items[0]), write, dtype="bool")
+
+
+def _nan_to_num(site: Site, items: list[Any]) -> Value:
+    """Finite numbers in the place of NaN and the infinities: the largest ones by default."""
+    value = _float(site, items[0])
+    top = float(np.finfo(dtype_of(site.compute)).max)
+    numbers = [site.real("nan", 0.0), site.real("posinf", top), site.real("neginf", -top)]
+    nan, above, below = (site.number(number) for number in numbers)
+
+    def write(name: str, _: Any) -> str:
+        high = _infinite(site, name, detect_negative=0)
+        low = _infinite(site, name, detect_positive=0)
+        made = site.op("Where", [site.op("IsNaN", [name]), nan, name], "without_nan")
+        made = site.op("Where", [high, above, made], "below_infinity")
+        return site.op("Where", [low, below, made], "finite")
+
+    return site.map(value, write)
+
+
+def _real_pair(site: Site, items: Sequence[Any]) -> tuple[str, str, Shape, str]:
+    """Return two values of real numbers in one dtype: their names, the shape that both are
+    broadcast to, and the dtype, which is computed in from here on."""
+    pair = [_float(site, item) if isinstance(item, Value) else item for item in items]
+    names, _, dtype = _together(site, pair)
+    if dtype == "bfloat16" or len(names) != 2:
+        raise site.refused("inputs", dtype)
+    site.compute = dtype
+    return names[0], names[1], _broadcast(_shapes(site, pair)), dtype
+
+
+def _of_pair(steps: Callable[[Site, str, str], str]) -> Callable[..., Value]:
+    def run(site: Site, items: list[Any]) -> Value:
+        first, second, shape, dtype = _real_pair(site, items)
+        return Value(steps(site, first, second), dtype, shape)
+
+    return run
+
+
+def _log_add_exp(site: Site, first: str, second: str) -> str:
+    top = site.op("Max", [first, second])
+    far = site.op("Abs", [site.op("Sub", [first, second])], "distance")
+    return site.op("Add", [top, activations.log1p(site, site.op("Exp", [site.op("Neg", [far])]))])
+
+
+def _hypotenuse(site: Site, first: str, second: str) -> str:
+    squares = [site.op("Mul", [name, name], "square") for name in (first, second)]
+    return site.op("Sqrt", [site.op("Add", squares)], "hypot")
+
+
+def _divided_or_zero(site: Site, first: str, second: str) -> str:
+    zero = site.number(0.0)
+    is_zero = site.op("Equal", [second, zero])
+    return site.op("Where", [is_zero, zero, site.op("Div", [first, second])], "divide_no_nan")
+
+
+def _angle(site: Site, first: str, second: str) -> str:
+    """The angle of the point (second, first), from -pi to pi."""
+    zero, half_turn = site.number(0.0), site.number(math.pi)
+    angle = site.op("Atan", [site.op("Div", [first, second])])
+    is_below = site.op("Less", [first, zero], "is_below")
+    turn = site.op("Where", [is_below, site.op("Neg", [half_turn]), half_turn], "turn")
+    is_left = site.op("Less", [second, zero], "is_left")
+    angle = site.op("Where", [is_left, site.op("Add", [angle, turn]), angle], "turned")
+    # Straight up or down the quotient is infinite, whose angle is right; 0 / 0 is no number.
+    is_both = site.op("And", [site.op("Equal", [first, zero]), site.op("Equal", [second, zero])])
+    return site.op("Where", [is_both, zero, angle], "angle")
+
+
+def _remainder(site: Site, items: list[Any]) -> Value:
+    """The rest with the sign of the divisor, as Python's and TensorFlow's."""
+    if _common_dtype(site, items) in _INTEGERS:
+        return _binary("Mod")(site, items)
+    first, second, shape, dtype = _real_pair(site, items)
+    return Value(_rest(site, first, second), dtype, shape)
+
+
+def _rest(site: Site, first: str, second: str) -> str:
+    zero = site.number(0.0)
+    rest = site.op("Mod", [first, second], fmod=1)
+    differs = site.op(
+        "Xor", [site.op("Less", [rest, zero]), site.op("Less", [second, zero])], "other_sign"
+    )
+    is_zero = site.op("Equal", [rest, zero])
+    is_off = site.op("And", [differs, site.op("Not", [is_zero])], "is_off")
+    return site.op("Where", [is_off, site.op("Add", [rest, second]), rest], "rest")
+
+
+def _floor_divided(site: Site, items: list[Any]) -> Value:
+    """The quotient, rounded down."""
+    if _common_dtype(site, items) in _INTEGERS:
+        names, _, dtype = _together(site, items)
+        shapes = _shapes(site, items)
+        rest = site.op("Mod", names)
+        made = site.op("Div", [site.op("Sub", [names[0], rest]), names[1]], "floor_divide")
+        return Value(made, dtype, _broadcast(shapes))
+    first, second, shape, dtype = _real_pair(site, items)
+    return Value(site.op("Floor", [site.op("Div", [first, second])]), dtype, shape)
+
+
+# ---- products ------------------------------------------------------------------------------------
+
+
+def _matmul(site: Site, items: list[Any]) -> Value:
+    """Matrices, batches of them, and vectors."""
+    first, second = _alike(site, items)
+    if min(first.rank, second.rank) < 1:
+        raise site.refused("inputs", "a number")
+    made = site.op("MatMul", [site.writer.form(value) for value in (first, second)])
+    outer: Shape = ()
+    if max(first.rank, second.rank) > 2:
+        outer = _broadcast([first.shape[:-2], second.shape[:-2]])
+    rows = first.shape[-2:-1] if first.rank > 1 else ()
+    columns = second.shape[-1:] if second.rank > 1 else ()
+    return Value(made, first.dtype, (*outer, *rows, *columns))
+
+
+def _alike(site: Site, items: Sequence[Any]) -> list[Value]:
+    """Return values of real numbers in one dtype, the one that is computed in from here on."""
+    values = [_float(site, item) for item in items]
+    dtype = values[0].dtype
+    for value in values[1:]:
+        dtype = _promoted(dtype, value.dtype)
+    site.compute = dtype
+    return [site.writer.cast(value, dtype) for value in values]
+
+
+def _einsum(site: Site, items: list[Any]) -> Value:
+    equation = site.option("subscripts")
+    values = _alike(site, items)
+    if not isinstance(equation, str):
+        raise site.refused("subscripts", equation)
+    joined, _, kept = equation.replace(" ", "").partition("->")
+    if "->" not in equation:  # every letter that stands once, in the order of the alphabet
+        kept = "".join(x for x in sorted(set(joined)) if x.isalpha() and joined.count(x) == 1)
+        kept = "..." + kept if "..." in joined else kept
+    terms = joined.split(",")
+    if len(terms) != len(values):
+        raise CorruptFile("not a term for each value", where=site.label, found=equation[:40])
+    # The axes of an Ellipsis get letters of their own, from the last one on.
+    free = [x for x in string.ascii_letters if x not in equation]
+    counts = [value.rank + 3 - len(term) if "..." in term else 0
+              for term, value in zip(terms, values, strict=True)]  # fmt: skip
+    letters = "".join(free[: max(counts, default=0)])
+    terms = [term.replace("...", letters[len(letters) - count :] if count > 0 else "")
+             for term, count in zip(terms, counts, strict=True)]  # fmt: skip
+    return _summed(site, values, terms, kept.replace("...", letters))
+
+
+def _summed(site: Site, values: Sequence[Value], terms: Sequence[str], kept: str) -> Value:
+    """Return sums of products of values whose axes have letters."""
+    sizes: dict[str, Axis] = {}
+    for term, value in zip(terms, values, strict=True):
+        if len(term) != value.rank:
+            raise CorruptFile("not a letter for each axis", where=site.label, found=term)
+        for letter, size in zip(term, value.shape, strict=True):
+            if sizes.get(letter) is None:
+                sizes[letter] = size
+    names = [site.writer.form(value) for value in values]
+    made = site.op("Einsum", names, equation=f"{','.join(terms)}->{kept}")
+    return Value(made, values[0].dtype, tuple(sizes[letter] for letter in kept))
+
+
+def _contracted(
+    site: Site, items: Sequence[Any], left: Sequence[int], right: Sequence[int]
+) -> Value:
+    """Return the sums of products over axes of two values: the other axes of the first, then
+    those of the second."""
+    first, second = _alike(site, items)
+    letters = string.ascii_letters
+    one_term = list(letters[: first.rank])
+    other_term = list(letters[first.rank : first.rank + second.rank])
+    for at, other in zip(left, right, strict=True):
+        other_term[other] = one_term[at]
+    summed = {one_term[at] for at in left}
+    kept = "".join(x for x in (*one_term, *other_term) if x not in summed)
+    return _summed(site, [first, second], ["".join(one_term), "".join(other_term)], kept)
+
+
+def _dot(site: Site, items: list[Any]) -> Value:
+    """As NumPy's dot: the last axis of the first with the last but one of the second."""
+    first, second = (_value(site, item) for item in items)
+    if not first.rank or not second.rank:
+        return _binary("Mul", real=True)(site, items)
+    return _contracted(site, items, [first.rank - 1], [max(second.rank - 2, 0)])
+
+
+def _inner(site: Site, items: list[Any]) -> Value:
+    first, second = (_value(site, item) for item in items)
+    return _contracted(site, items, [first.rank - 1], [second.rank - 1])
+
+
+def _outer(site: Site, items: list[Any]) -> Value:
+    flat = [_ravel(site, [item]) for item in items]
+    return _contracted(site, flat, [], [])
+
+
+def _cross(site: Site, items: list[Any]) -> Value:
+    """The product of vectors of three numbers, along one axis."""
+    first, second = _alike(site, items)
+    stated = {site.config.get(key, -1) for key in ("axisa", "axisb", "axisc")}
+    axis = site.config.get("axis")
+    axis = stated.pop() if axis is None and len(stated) == 1 else axis
+    at = axis_of(site, axis, first.rank)
+    if first.rank != second.rank or first.shape[at] != 3 or second.shape[at] != 3:
+        raise site.refused("inputs", "other than two vectors of three numbers")
+
+    def picked(value: Value, *places: int) -> str:
+        ints = site.ints(*places)
+        return site.op("Gather", [site.writer.form(value), ints], "turned", axis=at)
+
+    left = site.op("Mul", [picked(first, 1, 2, 0), picked(second, 2, 0, 1)])
+    right = site.op("Mul", [picked(first, 2, 0, 1), picked(second, 1, 2, 0)])
+    made = site.op("Sub", [left, right], "cross")
+    return Value(made, first.dtype, _broadcast([first.shape, second.shape]))
+
+
+def _determinant(site: Site, items: list[Any]) -> Value:
+    value = _float(site, items[0])
+    return Value(site.op("Det", [site.writer.form(value)]), value.dtype, value.shape[:-2])
+
+
+def _tensordot(site: Site, items: list[Any]) -> Value:
+    first, second = (_value(site, item) for item in items)
+    axes = site.option("axes", 2)
+    if isinstance(axes, int):
+        left, right = list(range(first.rank - axes, first.rank)), list(range(axes))
+    elif isinstance(axes, list) and len(axes) == 2:
+        sides = [axis if isinstance(axis, list) else [axis] for axis in axes]
+        left, right = (
+            [axis_of(site, axis, value.rank) for axis in side]
+            for side, value in zip(sides, (first, second), strict=True)
+        )
+    else:
+        raise site.refused("axes", axes)
+    if len(left) != len(right):
+        raise CorruptFile("not as many axes of each", where=site.label, found=str(axes)[:40])
+    return _contracted(site, items, left, right)
+
+
+def _attended(site: Site, items: list[Any]) -> Value:
+    """DotProductAttention: queries, keys and values of (batch, time, heads, size)."""
+    bias, mask, scale = (items[at] if at < len(items) else None for at in (3, 4, 5))
+    if site.option("attn_logits_soft_cap"):
+        raise site.refused("attn_logits_soft_cap", site.option("attn_logits_soft_cap"))
+    query, key, value = _alike(site, items[:3])
+    if query.rank != 4 or site.compute not in ("float32", "float64"):
+        raise site.refused("inputs", f"{query.dtype} of {query.rank} axes")
+    size = query.static(-1)
+    if scale is None and size is None:
+        raise site.refused("scale", None)
+    factor = 1 / math.sqrt(size or 1) if scale is None else _constant(site, scale)
+    scores = _summed(site, [query, key], ["btnh", "bsnh"], "bnts")
+    name = site.op("Mul", [site.writer.form(scores), site.number(float(factor))], "scaled")
+    if bias is not None:
+        name = site.op("Add", [name, site.writer.form(_float(site, bias))], "biased")
+    # Keras puts this in the place of a score (keras/src/backend/tensorflow/nn.py, `_apply_masks`).
+    low = site.number(0.7 * float(np.finfo(dtype_of(site.compute)).min))
+    if mask is not None:
+        counts = site.writer.form(site.writer.cast(_value(site, mask), "bool"))
+        name = site.op("Where", [counts, name, low], "masked")
+    if site.flag("is_causal", False):
+        ones = site.op("Equal", [name, name])  # False for NaN alone
+        ones = site.op("Or", [ones, site.op("Not", [ones])], "all")
+        lower = site.op("Trilu", [site.to(ones, "int32")], "causal", upper=0)
+        name = site.op("Where", [site.to(lower, "bool"), name, low], "causally_masked")
+    shares = Value(site.op("Softmax", [name], axis=-1), site.compute, scores.shape)
+    return _summed(site, [shares, value], ["bnts", "bsnh"], "btnh")
+
+
+# ---- reductions ----------------------------------------------------------------------------------
+
+
+def _axes(site: Site, value: Value) -> list[int]:
+    axis_option = site.config.get("axis")
+    if axis_option is None:
+        return list(range(value.rank))
+    listed = axis_option if isinstance(axis_option, list) else [axis_option]
+    return sorted(axis_of(site, axis, value.rank) for axis in listed)
+
+
+def _along(site: Site, value: Value) -> tuple[Value, int]:
+    """Return a value and the axis of the operation; without one, all numbers are along one."""
+    if site.config.get("axis") is None:
+        return _ravel(site, [value]), 0
+    return value, axis_of(site, site.config.get("axis"), value.rank)
+
+
+def _reduced(shape: Shape, axes: Sequence[int], *, keep: bool) -> Shape:
+    return tuple(
+        1 if axis in axes else size
+        for axis, size in enumerate(shape)
+        if keep or axis not in axes
+    )
+
+
+def _reduction(operator: str, *, real: bool = False) -> Callable[..., Value]:
+    def run(site: Site, items: list[Any]) -> Value:
+        value = _float(site, items[0]) if real else _value(site, items[0])
+        if value.dtype == "bool":
+            raise site.refused("inputs", "bool")
+        return _reduce(site, operator, value)
+
+    return run
+
+
+def _reduce(site: Site, operator: str, value: Value) -> Value:
+    axes, keep = _axes(site, value), site.flag("keepdims", False)
+    made = site.reduce(operator, site.writer.form(value), axes, keep=keep)
+    return Value(made, value.dtype, _reduced(value.shape, axes, keep=keep))
+
+
+def _any_of(operator: str) -> Callable[..., Value]:
+    """Any and All: the largest or the least of ones and zeros."""
+
+    def run(site: Site, items: list[Any]) -> Value:
+        flags = site.writer.cast(_value(site, items[0]), "bool")
+        numbers = site.writer.cast(flags, "int32")
+        return site.writer.cast(_reduce(site, operator, numbers), "bool")
+
+    return run
+
+
+def _variance(*, root: bool) -> Callable[..., Value]:
+    def run(site: Site, items: list[Any]) -> Value:
+        value = _float(site, items[0])
+        axes, keep = _axes(site, value), site.flag("keepdims", False)
+        name = site.writer.form(value)
+        mean = site.reduce("ReduceMean", name, axes, "mean", keep=True)
+        centred = site.op("Sub", [name, mean], "centred")
+        squared = site.op("Mul", [centred, centred], "squared")
+        made = site.reduce("ReduceMean", squared, axes, "variance", keep=keep)
+        made = site.op("Sqrt", [made]) if root else made
+        return Value(made, value.dtype, _reduced(value.shape, axes, keep=keep))
+
+    return run
+
+
+def _log_sum_exp(site: Site, items: list[Any]) -> Value:
+    """The logarithm of the sum of exponentials, with the largest taken out before."""
+    value = _float(site, items[0])
+    axes, keep = _axes(site, value), site.flag("keepdims", False)
+    name, zero = site.writer.form(value), site.number(0.0)
+    top = site.reduce("ReduceMax", name, axes, "largest", keep=True)
+    top = site.op("Where", [_infinite(site, top), zero, top], "finite_largest")
+    powers = site.op("Exp", [site.op("Sub", [name, top])])
+    total = site.op("Log", [site.reduce("ReduceSum", powers, axes, keep=True)])
+    made = site.op("Add", [total, top], "logsumexp")
+    if not keep:
+        made = site.op("Squeeze", [made, site.ints(*axes)])
+    return Value(made, value.dtype, _reduced(value.shape, axes, keep=keep))
+
+
+def _norm(site: Site, items: list[Any]) -> Value:
+    """The length of vectors. Of matrices the one that is the root of the sum of squares."""
+    value, order = _float(site, items[0]), site.option("ord")
+    axes, keep = _axes(site, value), site.flag("keepdims", False)
+    is_vector = len(axes) == 1 or site.option("axis") is None
+    name = site.writer.form(value)
+    if order in (None, "fro", "euclidean") or (order == 2 and is_vector):
+        squares = site.op("Mul", [name, name], "squares")
+        total = site.reduce("ReduceSum", squares, axes, keep=keep)
+        made = site.op("Sqrt", [total], "norm")
+    elif is_vector and len(axes) == 1 and order in (1, "inf", float("inf")):
+        operator = "ReduceSum" if order == 1 else "ReduceMax"
+        made = site.reduce(operator, site.op("Abs", [name]), axes, "norm", keep=keep)
+    else:
+        raise site.refused("ord", order)
+    return Value(made, value.dtype, _reduced(value.shape, axes, keep=keep))
+
+
+def _average(site: Site, items: list[Any]) -> Value:
+    """The mean, or that of a sum with weights: of the value's shape, or along the axis."""
+    value = _float(site, items[0])
+    axes = _axes(site, value)
+    if len(items) < 2 or items[1] is None:
+        return _reduce(site, "ReduceMean", value)
+    value, weights = _alike(site, [value, items[1]])
+    if weights.rank == 1 and len(axes) == 1 and value.rank > 1:
+        shape = [1] * value.rank
+        shape[axes[0]] = -1
+        made = site.op("Reshape", [site.writer.form(weights), site.ints(*shape)], "weights")
+        sizes: list[Axis] = [1] * value.rank
+        sizes[axes[0]] = weights.shape[0]
+        weights = Value(made, value.dtype, tuple(sizes))
+    if weights.rank != value.rank:
+        raise site.refused("weights", f"of {weights.rank} axes")
+    names = [site.writer.form(weights), site.writer.form(value)]
+    total = site.reduce("ReduceSum", site.op("Mul", names), axes, "total")
+    count = site.reduce("ReduceSum", names[0], axes, "weight")
+    return Value(
+        site.op("Div", [total, count]), value.dtype, _reduced(value.shape, axes, keep=False)
+    )
+
+
+def _pool(site: Site, items: list[Any]) -> Value:
+    site.arguments = [_float(site, items[0])]
+    return convolution.pooling(site)
+
+
+def _adaptive_pool(site: Site, items: list[Any]) -> Value:
+    site.arguments = [_float(site, items[0])]
+    return convolution.adaptive_pooling(site)
+
+
+def _resize(site: Site, items: list[Any]) -> Value:
+    """Resize: what the layer Resizing does."""
+    size = site.option("size")
+    if not isinstance(size, list) or len(size) != 2:
+        raise site.refused("size", size)
+    site.config.update(height=size[0], width=size[1])
+    site.arguments = [_value(site, items[0])]
+    return preprocessing.resizing(site)
+
+
+def _flipped(axis: int) -> Callable[..., Value]:
+    def run(site: Site, items: list[Any]) -> Value:
+        site.config["axis"] = axis
+        return _flip(site, items)
+
+    return run
+
+
+def _grayscale(site: Site, items: list[Any]) -> Value:
+    """The weighted sum of red, green and blue (keras/src/backend/tensorflow/image.py)."""
+    value = _float(site, items[0])
+    first = site.option("data_format", "channels_last") == "channels_first"
+    weights = site.constant(
+        np.asarray([0.2989, 0.587, 0.114], dtype_of(site.compute)), "shares"
+    )
+    axis = value.rank - 3 if first else value.rank - 1
+    if value.shape[axis] != 3:
+        raise site.refused("inputs", f"{value.shape[axis]} channels")
+    term = list(string.ascii_letters[: value.rank])
+    made = site.op(
+        "Einsum",
+        [site.writer.form(value), weights],
+        "gray",
+        equation=f"{''.join(term)},{term[axis]}->{''.join(x for x in term if x != term[axis])}",
+    )
+    shape = (*value.shape[:axis], 1, *value.shape[axis + 1 :])
+    return Value(site.op("Unsqueeze", [made, site.ints(axis)], "channel"), value.dtype, shape)
+
+
+def _count_nonzero(site: Site, items: list[Any]) -> Value:
+    flags = site.writer.cast(_value(site, items[0]), "bool")
+    return _reduce(site, "ReduceSum", site.writer.cast(flags, "int32"))
+
+
+def _range_of(site: Site, items: list[Any]) -> Value:
+    """Ptp: from the least to the largest."""
+    value = _value(site, items[0])
+    ends = [_reduce(site, operator, value) for operator in ("ReduceMax", "ReduceMin")]
+    made = site.op("Sub", [site.writer.form(end) for end in ends], "ptp")
+    return Value(made, value.dtype, ends[0].shape)
+
+
+def _moments(site: Site, items: list[Any]) -> list[Value]:
+    site.config.setdefault("axis", site.option("axes"))
+    mean = _reduction("ReduceMean", real=True)(site, items)
+    return [mean, _variance(root=False)(site, items)]
+
+
+def _median(site: Site, items: list[Any]) -> Value:
+    """The middle along one axis, or the mean of the two middles."""
+    value = _float(site, items[0])
+    axis, keep = axis_of(site, site.config.get("axis"), value.rank), site.flag("keepdims", False)
+    size = value.static(axis)
+    if size is None:
+        raise site.refused("axis", site.config.get("axis"))
+    ordered = _ordered(site, value, axis)[0]
+    middles = site.ints(*([size // 2] if size % 2 else [size // 2 - 1, size // 2]))
+    picked = site.op("Gather", [ordered, middles], "middles", axis=axis)
+    made = site.reduce("ReduceMean", picked, [axis], "median", keep=keep)
+    return Value(made, value.dtype, _reduced(value.shape, [axis], keep=keep))
+
+
+# ---- orders --------------------------------------------------------------------------------------
+
+
+def _length(site: Site, value: Value, axis: int) -> str:
+    """Return the length of an axis as (1,)."""
+    size = value.static(axis)
+    if size is not None:
+        return site.ints(size)
+    shape = site.op("Shape", [site.writer.form(value)])
+    return site.op("Gather", [shape, site.ints(axis)], "length", axis=0)
+
+
+def _ordered(site: Site, value: Value, axis: int) -> list[str]:
+    """Return the numbers along an axis from the least on, and their places."""
+    inputs = [site.writer.form(value), _length(site, value, axis)]
+    return site.ops("TopK", inputs, 2, "sorted", axis=axis, largest=0)
+
+
+def _sort(place: int) -> Callable[..., Value]:
+    def run(site: Site, items: list[Any]) -> Value:
+        value = _value(site, items[0])
+        if value.dtype in ("bool", "bfloat16") or site.config.get("axis", -1) is None:
+            raise site.refused("inputs", value.dtype)
+        axis = axis_of(site, site.config.get("axis", -1), value.rank)
+        made = _ordered(site, value, axis)[place]
+        if place == 0:
+            return Value(made, value.dtype, value.shape)
+        return site.writer.cast(Value(made, "int64", value.shape), "int32")
+
+    return run
+
+
+def _top(site: Site, items: list[Any]) -> list[Value]:
+    value, count = _value(site, items[0]), site.integer("k")
+    names = site.ops("TopK", [site.writer.form(value), site.ints(count)], 2, "top")
+    shape = (*value.shape[:-1], count)
+    places = Value(names[1], "int64", shape)
+    return [Value(names[0], value.dtype, shape), site.writer.cast(places, "int32")]
+
+
+def _digitize(site: Site, items: list[Any]) -> Value:
+    """The number of bounds that are not above: they are in order."""
+    value, bounds = _alike(site, items)
+    if bounds.rank != 1:
+        raise site.refused("inputs", "bounds that are no list")
+    column = site.op("Unsqueeze", [site.writer.form(value), site.ints(-1)], "column")
+    reached = site.op("GreaterOrEqual", [column, site.writer.form(bounds)], "reached")
+    made = site.reduce("ReduceSum", site.to(reached, "int32"), [value.rank], "count")
+    return Value(made, "int32", value.shape)
+
+
+# ---- places --------------------------------------------------------------------------------------
+
+
+def _indices(site: Site, item: Any) -> Value:
+    value = _value(site, item)
+    return value if value.dtype == "int64" else site.writer.cast(value, "int32")
+
+
+def _take(site: Site, items: list[Any]) -> Value:
+    value, axis = _along(site, _value(site, items[0]))
+    places = _indices(site, items[1])
+    made = site.op("Gather", [site.writer.form(value), site.writer.form(places)], axis=axis)
+    shape = (*value.shape[:axis], *places.shape, *value.shape[axis + 1 :])
+    return Value(made, value.dtype, shape)
+
+
+def _take_along(site: Site, items: list[Any]) -> Value:
+    value, places = _value(site, items[0]), _indices(site, items[1])
+    if site.config.get("axis") is None or value.rank != places.rank:
+        raise site.refused("axis", site.config.get("axis"))
+    axis = axis_of(site, site.config.get("axis"), value.rank)
+    for at, (size, other) in enumerate(zip(value.shape, places.shape, strict=True)):
+        if at != axis and size != other:
+            raise site.refused("inputs", "indices of another shape")
+    names = [site.writer.form(value), site.writer.form(places)]
+    return Value(site.op("GatherElements", names, axis=axis), value.dtype, places.shape)
+
+
+def _hot(site: Site, value: Value, count: int) -> Value:
+    """Return one at each number's place on a new last axis; none where there is no such place."""
+    places = site.constant(np.arange(count, dtype=dtype_of(value.dtype)), "places")
+    column = site.op("Unsqueeze", [site.writer.form(value), site.ints(-1)], "column")
+    made = site.op("Equal", [column, places], "one_hot")
+    return Value(made, "bool", (*value.shape, count))
+
+
+def _hot_dtype(site: Site) -> str:
+    if site.option("sparse"):
+        raise site.refused("sparse", True)
+    dtype = site.option("dtype", "float32")
+    if dtype not in NUMBERS:
+        raise site.refused("dtype", dtype)
+    return str(dtype)
+
+
+def _one_hot(site: Site, items: list[Any]) -> Value:
+    value, dtype = _indices(site, items[0]), _hot_dtype(site)
+    axis = axis_of(site, site.config.get("axis", -1), value.rank + 1)
+    hot = site.writer.cast(_hot(site, value, site.integer("num_classes")), dtype)
+    return _moved(site, hot, [hot.rank - 1], [axis])
+
+
+def _multi_hot(site: Site, items: list[Any]) -> Value:
+    """Whether each number is there, along the second axis."""
+    value, dtype = _indices(site, items[0]), _hot_dtype(site)
+    if site.config.get("axis", -1) not in (-1, value.rank):
+        raise site.refused("axis", site.config.get("axis"))
+    hot = site.writer.cast(_hot(site, value, site.integer("num_classes")), "int32")
+    axis = 1 if value.rank > 1 else 0
+    made = site.reduce("ReduceMax", site.writer.form(hot), [axis], "multi_hot")
+    shape = (*hot.shape[:axis], *hot.shape[axis + 1 :])
+    return site.writer.cast(Value(made, "int32", shape), dtype)
+
+
+def _place(operator: str) -> Callable[..., Value]:
+    def run(site: Site, items: list[Any]) -> Value:
+        value, axis = _along(site, _float(site, items[0]))
+        keep = site.flag("keepdims", False)
+        made = site.op(operator, [site.writer.form(value)], axis=axis, keepdims=int(keep))
+        indices = Value(made, "int64", _reduced(value.shape, [axis], keep=keep))
+        return site.writer.cast(indices, "int32")
+
+    return run
+
+
+def _cumsum(site: Site, items: list[Any]) -> Value:
+    value, axis = _along(site, _value(site, items[0]))
+    made = site.op("CumSum", [site.writer.form(value), site.writer.place(axis)])
+    return Value(made, value.dtype, value.shape)
+
+
+# ---- shapes --------------------------------------------------------------------------------------
+
+
+def _get_item(site: Site, items: list[Any]) -> Value:
+    """x[…]: numbers, slices, new axes and an Ellipsis."""
+    value = _value(site, items[0])
+    spec = items[1] if isinstance(items[1], list) else [items[1]]
+    entries = _full(site, spec, value.rank)
+    axis, cuts, picked, grown = 0, list[tuple[int, int, int, int]](), list[int](), list[int]()
+    shape: list[Axis] = []
+    kept: list[Axis] = []
+    for entry in entries:
+        if entry is None:
+            grown.append(len(shape))
+            shape.append(1)
+            continue
+        size = value.shape[axis]
+        if isinstance(entry, int):
+            picked.append(axis)
+            cuts.append((axis, entry, entry + 1 if entry != -1 else END, 1))
+        else:
+            start, stop, step = entry
+            if (start, stop, step) != (None, None, None):
+                cuts.append((axis, *_bounds(start, stop, step)))
+            shape.append(_cut(size, entry))
+            kept.append(shape[-1])
+        axis += 1
+    name = site.writer.form(value)
+    if len(cuts) == 1 and picked:
+        name = site.op("Gather", [name, site.writer.place(cuts[0][1])], "picked", axis=picked[0])
+    elif cuts:
+        columns = list(zip(*cuts, strict=True))
+        axes, starts, ends, steps = (site.ints(*column) for column in columns)
+        name = site.op("Slice", [name, starts, ends, axes, steps])
+        if picked:
+            name = site.op("Squeeze", [name, site.ints(*picked)], "picked")
+    if grown:
+        name = site.op("Unsqueeze", [name, site.ints(*grown)])
+    if name == site.writer.form(value):
+        return value.again()
+    return Value(name, value.dtype, tuple(shape))
+
+
+def _full(site: Site, spec: Sequence[Json], rank: int) -> list[Any]:
+    """Return one entry for each axis: a number, None for a new one, or (start, stop, step)."""
+    entries: list[Any] = []
+    for item in spec:
+        kind = item.get("class_name") if isinstance(item, dict) else None
+        if item is None or (isinstance(item, int) and not isinstance(item, bool)):
+            entries.append(item)
+        elif kind == "__slice__":
+            config = item["config"]
+            entry = tuple(config.get(key) for key in ("start", "stop", "step"))
+            if not all(part is None or isinstance(part, int) for part in entry):
+                raise site.refused("slice", entry)
+            entries.append(entry)
+        elif kind == "__ellipsis__" or item == "...":
+            entries.append("…")
+        else:
+            raise site.refused("index", item)
+    taken = sum(entry is not None and entry != "…" for entry in entries)
+    if taken > rank or entries.count("…") > 1:
+        raise CorruptFile("more indices than axes", where=site.label)
+    whole = (None, None, None)
+    at = entries.index("…") if "…" in entries else len(entries)
+    return [*entries[:at], *[whole] * (rank - taken), *entries[at + 1 :]]
+
+
+def _bounds(start: int | None, stop: int | None, step: int | None) -> tuple[int, int, int]:
+    step = 1 if step is None else step
+    if step > 0:
+        return start or 0, END if stop is None else stop, step
+    return -1 if start is None else start, BEFORE if stop is None else stop, step
+
+
+def _cut(size: Axis, entry: tuple[int | None, int | None, int | None]) -> Axis:
+    if entry == (None, None, None):
+        return size
+    return len(range(*slice(*entry).indices(size))) if isinstance(size, int) else None
+
+
+def _reshape(site: Site, items: list[Any]) -> Value:
+    value, target = _value(site, items[0]), site.option("newshape")
+    if not isinstance(target, list) or target.count(None) + target.count(-1) > 1:
+        raise site.refused("newshape", target)
+    sizes = [-1 if size is None else size for size in target]
+    if not all(isinstance(size, int) and size for size in sizes):
+        raise site.refused("newshape", target)
+    made = site.op("Reshape", [site.writer.form(value), site.ints(*sizes)])
+    return Value(made, value.dtype, _inferred(value.shape, sizes))
+
+
+def _inferred(shape: Shape, sizes: Sequence[int]) -> Shape:
+    """Return a shape whose -1 is the rest, where that is known: the batch axis, for one."""
+    unknown = [size for size in shape if not isinstance(size, int)]
+    known = math.prod(size for size in shape if isinstance(size, int))
+    rest = math.prod(size for size in sizes if size != -1)
+    left: Axis = None
+    if not unknown and rest:
+        left = known // rest
+    elif len(unknown) == 1 and known == rest:
+        left = unknown[0]
+    return tuple(left if size == -1 else size for size in sizes)
+
+
+def _transpose(site: Site, items: list[Any]) -> Value:
+    value = _value(site, items[0])
+    axes_option = site.option("axes") or list(reversed(range(value.rank)))
+    order = [axis_of(site, axis, value.rank) for axis in axes_option]
+    return _reordered(site, value, order)
+
+
+def _reordered(site: Site, value: Value, order: Sequence[int]) -> Value:
+    if sorted(order) != list(range(value.rank)):
+        raise CorruptFile("not an order of axes", where=site.label, found=str(order))
+    name, stored = site.writer.native(value)
+    result = Value("", value.dtype, tuple(value.shape[axis] for axis in order))
+    result.forms[tuple(list(order).index(axis) for axis in stored)] = name
+    return result
+
+
+def _swapped(site: Site, items: list[Any]) -> Value:
+    value = _value(site, items[0])
+    first, second = (axis_of(site, site.option(key), value.rank) for key in ("axis1", "axis2"))
+    order = list(range(value.rank))
+    order[first], order[second] = second, first
+    return _reordered(site, value, order)
+
+
+def _squeeze(site: Site, items: list[Any]) -> Value:
+    value = _value(site, items[0])
+    if site.config.get("axis") is None:
+        if any(size is None or isinstance(size, str) for size in value.shape[1:]):
+            raise site.refused("axis", None)
+        axes = [axis for axis, size in enumerate(value.shape) if size == 1]
+    else:
+        axes = _axes(site, value)
+    made = site.op("Squeeze", [site.writer.form(value), site.ints(*axes)])
+    return Value(made, value.dtype, _reduced(value.shape, axes, keep=False))
+
+
+def _expand_dims(site: Site, items: list[Any]) -> Value:
+    value = _value(site, items[0])
+    axis_option = site.option("axis")
+    listed = axis_option if isinstance(axis_option, list) else [axis_option]
+    rank = value.rank + len(listed)
+    axes = sorted(axis_of(site, axis, rank) for axis in listed)
+    made = site.op("Unsqueeze", [site.writer.form(value), site.ints(*axes)])
+    sizes = iter(value.shape)
+    return Value(
+        made, value.dtype, tuple(1 if axis in axes else next(sizes) for axis in range(rank))
+    )
+
+
+def _listed(site: Site, items: list[Any]) -> tuple[list[Value], str]:
+    given = items[0] if len(items) == 1 and isinstance(items[0], list) else items
+    values = [_value(site, item) for item in given]
+    dtype = values[0].dtype
+    for value in values[1:]:
+        dtype = _promoted(dtype, value.dtype)
+    return [site.writer.cast(value, dtype) for value in values], dtype
+
+
+def _concatenate(site: Site, items: list[Any]) -> Value:
+    values, dtype = _listed(site, items)
+    axis = axis_of(site, site.config.get("axis", -1), values[0].rank)
+    made = site.op("Concat", [site.writer.form(value) for value in values], axis=axis)
+    shape = list(merging.broadcast([(*v.shape[:axis], 1, *v.shape[axis + 1 :]) for v in values]))
+    sizes = [value.shape[axis] for value in values]
+    whole = [size for size in sizes if isinstance(size, int)]
+    shape[axis] = sum(whole) if len(whole) == len(sizes) else None
+    return Value(made, dtype, tuple(shape))
+
+
+def _stack(site: Site, items: list[Any]) -> Value:
+    values, dtype = _listed(site, items)
+    axis = axis_of(site, site.config.get("axis", 0), values[0].rank + 1)
+    rows = [site.op("Unsqueeze", [site.writer.form(v), site.ints(axis)]) for v in values]
+    shape = list(values[0].shape)
+    shape.insert(axis, len(values))
+    return Value(site.op("Concat", rows, axis=axis), dtype, tuple(shape))
+
+
+def _split(site: Site, items: list[Any]) -> list[Value]:
+    value = _value(site, items[0])
+    axis = axis_of(site, site.config.get("axis", 0), value.rank)
+    cuts, size = site.option("indices_or_sections"), value.static(axis)
+    if size is None:
+        raise site.refused("axis", site.config.get("axis"))
+    if isinstance(cuts, int):
+        if cuts < 1 or size % cuts:
+            raise CorruptFile("an axis that cannot be split so", where=site.label, found=cuts)
+        sizes = [size // cuts] * cuts
+    elif isinstance(cuts, list) and all(isinstance(index, int) for index in cuts):
+        sizes = [after - before for before, after in pairwise([0, *cuts, size])]
+    else:
+        raise site.refused("indices_or_sections", cuts)
+    if min(sizes) < 0:
+        raise CorruptFile("an axis that cannot be split so", where=site.label, found=str(cuts))
+    inputs = [site.writer.form(value), site.ints(*sizes)]
+    names = site.ops("Split", inputs, len(sizes), axis=axis)
+    return [
+        Value(name, value.dtype, (*value.shape[:axis], part, *value.shape[axis + 1 :]))
+        for name, part in zip(names, sizes, strict=True)
+    ]
+
+
+def _tile(site: Site, items: list[Any]) -> Value:
+    value, repeats_option = _value(site, items[0]), site.option("repeats")
+    repeats = repeats_option if isinstance(repeats_option, list) else [repeats_option]
+    if len(repeats) != value.rank or not all(isinstance(count, int) for count in repeats):
+        raise site.refused("repeats", repeats_option)
+    made = site.op("Tile", [site.writer.form(value), site.ints(*repeats)])
+    return Value(made, value.dtype, _times(value.shape, repeats))
+
+
+def _times(shape: Shape, counts: Sequence[int]) -> Shape:
+    return tuple(
+        size * count if isinstance(size, int) else size if count == 1 else None
+        for size, count in zip(shape, counts, strict=True)
+    )
+
+
+def _repeat(site: Site, items: list[Any]) -> Value:
+    """Repeat: each element along an axis, one after another."""
+    value, axis = _along(site, _value(site, items[0]))
+    counts, size = site.option("repeats"), value.static(axis)
+    if isinstance(counts, list) and len(counts) == 1:
+        counts = counts[0]
+    if isinstance(counts, int):
+        count = site.writer.place(counts)
+        length = site.op("Squeeze", [_length(site, value, axis)], "length_as_number")
+        total = site.op("Mul", [length, count], "longer")
+        each = site.op("Range", [site.writer.place(0), total, site.writer.place(1)], "each")
+        places = site.op("Div", [each, count], "places")
+        size = None if size is None else size * counts
+    elif isinstance(counts, list) and len(counts) == size and all(
+        type(count) is int and count >= 0 for count in counts
+    ):
+        places = site.constant(np.repeat(np.arange(size), counts), "places")
+        size = sum(counts)
+    else:
+        raise site.refused("repeats", counts)
+    made = site.op("Gather", [site.writer.form(value), places], axis=axis)
+    return Value(made, value.dtype, (*value.shape[:axis], size, *value.shape[axis + 1 :]))
+
+
+def _flip(site: Site, items: list[Any]) -> Value:
+    value = _value(site, items[0])
+    axes = _axes(site, value)
+    count = len(axes)
+    ints = [site.ints(*[-1] * count), site.ints(*[BEFORE] * count), site.ints(*axes)]
+    made = site.op("Slice", [site.writer.form(value), *ints, site.ints(*[-1] * count)])
+    return Value(made, value.dtype, value.shape)
+
+
+def _pad(site: Site, items: list[Any]) -> Value:
+    value, widths = _value(site, items[0]), site.option("pad_width")
+    mode = site.word("mode", "constant", "constant", "reflect")
+    if isinstance(widths, int):
+        widths = [[widths, widths]] * value.rank
+    if not isinstance(widths, list) or len(widths) != value.rank:
+        raise site.refused("pad_width", widths)
+    pairs = [pair if isinstance(pair, list) else [pair, pair] for pair in widths]
+    if not all(isinstance(size, int) and size >= 0 for pair in pairs for size in pair):
+        raise site.refused("pad_width", widths)
+    pads = site.ints(*(pair[0] for pair in pairs), *(pair[1] for pair in pairs))
+    made = site.op("Pad", [site.writer.form(value), pads], mode=mode)
+    shape = tuple(
+        size + sum(pair) if isinstance(size, int) else size if not any(pair) else None
+        for size, pair in zip(value.shape, pairs, strict=True)
+    )
+    return Value(made, value.dtype, shape)
+
+
+def _ravel(site: Site, items: list[Any]) -> Value:
+    value = _value(site, items[0])
+    made = site.op("Reshape", [site.writer.form(value), site.ints(-1)], "flat")
+    return Value(made, value.dtype, _inferred(value.shape, [-1]))
+
+
+def _move_axis(site: Site, items: list[Any]) -> Value:
+    value = _value(site, items[0])
+    sides = []
+    for key in ("source", "destination"):
+        axes = site.option(key)
+        listed = axes if isinstance(axes, list) else [axes]
+        sides.append([axis_of(site, axis, value.rank) for axis in listed])
+    return _moved(site, value, *sides)
+
+
+def _moved(site: Site, value: Value, source: Sequence[int], target: Sequence[int]) -> Value:
+    order = [axis for axis in range(value.rank) if axis not in source]
+    for to, axis in sorted(zip(target, source, strict=True)):
+        order.insert(to, axis)
+    return _reordered(site, value, order)
+
+
+def _roll(site: Site, items: list[Any]) -> Value:
+    """Each step moves on, and the last ones come first."""
+    value = _value(site, items[0])
+    shifts, axes = site.option("shift"), site.option("axis")
+    if axes is None:
+        raise site.refused("axis", None)
+    pairs = zip(
+        shifts if isinstance(shifts, list) else [shifts],
+        axes if isinstance(axes, list) else [axes],
+        strict=True,
+    )
+    for shift, axis in pairs:
+        if isinstance(shift, bool) or not isinstance(shift, int):
+            raise site.refused("shift", shift)
+        at = axis_of(site, axis, value.rank)
+        length = site.op("Squeeze", [_length(site, value, at)], "steps")
+        places = site.op("Range", [site.writer.place(0), length, site.writer.place(1)], "places")
+        before = site.op("Sub", [places, site.writer.place(shift)], "before")
+        before = site.op("Mod", [before, length], "before_in_turn")
+        made = site.op("Gather", [site.writer.form(value), before], "rolled", axis=at)
+        value = Value(made, value.dtype, value.shape)
+    return value
+
+
+def _difference(site: Site, items: list[Any]) -> Value:
+    """Diff: each step less the one before."""
+    value, axis_option = _value(site, items[0]), site.config.get("axis", -1)
+    axis = axis_of(site, axis_option, value.rank)
+    for _ in range(site.integer("n", 1)):
+        name, size = site.writer.form(value), value.shape[axis]
+        later = site.op("Slice", [name, site.ints(1), site.ints(END), site.ints(axis)], "later")
+        earlier = site.op("Slice", [name, site.ints(0), site.ints(-1), site.ints(axis)], "earlier")
+        shape = list(value.shape)
+        shape[axis] = size - 1 if isinstance(size, int) else None
+        value = Value(site.op("Sub", [later, earlier], "diff"), value.dtype, tuple(shape))
+    return value
+
+
+def _unstack(site: Site, items: list[Any]) -> list[Value]:
+    value = _value(site, items[0])
+    axis = axis_of(site, site.config.get("axis", 0), value.rank)
+    count = site.option("num") or value.static(axis)
+    if not isinstance(count, int):
+        raise site.refused("axis", site.config.get("axis", 0))
+    shape = (*value.shape[:axis], *value.shape[axis + 1 :])
+    name = site.writer.form(value)
+    return [
+        Value(site.op("Gather", [name, site.writer.place(i)], "row", axis=axis), value.dtype, shape)
+        for i in range(count)
+    ]
+
+
+def _joined_along(axis: int) -> Callable[..., Value]:
+    """Hstack and Vstack, of values that have the axis."""
+
+    def run(site: Site, items: list[Any]) -> Value:
+        values, _ = _listed(site, items)
+        if min(value.rank for value in values) <= axis:
+            raise site.refused("inputs", "vectors")
+        site.config["axis"] = axis
+        return _concatenate(site, items)
+
+    return run
+
+
+def _triangle(*, upper: bool) -> Callable[..., Value]:
+    def run(site: Site, items: list[Any]) -> Value:
+        value = _value(site, items[0])
+        diagonal = site.writer.place(site.integer("k", 0, low=BEFORE))
+        made = site.op("Trilu", [site.writer.form(value), diagonal], upper=int(upper))
+        return Value(made, value.dtype, value.shape)
+
+    return run
+
+
+def _diagonal(site: Site, items: list[Any]) -> Value:
+    """The main diagonal of two axes, as a new last one."""
+    value = _float(site, items[0])
+    if site.option("offset", 0) != 0:
+        raise site.refused("offset", site.option("offset"))
+    first, second = (
+        axis_of(site, site.config.get(key, default), value.rank)
+        for key, default in (("axis1", 0), ("axis2", 1))
+    )
+    term = list(string.ascii_letters[: value.rank])
+    term[second] = term[first]
+    kept = [x for i, x in enumerate(term) if i not in (first, second)]
+    return _summed(site, [value], ["".join(term)], "".join([*kept, term[first]]))
+
+
+def _trace(site: Site, items: list[Any]) -> Value:
+    diagonal = _diagonal(site, items)
+    made = site.reduce("ReduceSum", site.writer.form(diagonal), [diagonal.rank - 1], "trace")
+    return Value(made, diagonal.dtype, diagonal.shape[:-1])
+
+
+def _broadcast_to(site: Site, items: list[Any]) -> Value:
+    value, shape = _value(site, items[0]), site.option("shape")
+    if not isinstance(shape, list) or not all(isinstance(size, int) for size in shape):
+        raise site.refused("shape", shape)
+    made = site.op("Expand", [site.writer.form(value), site.ints(*shape)], "broadcast")
+    return Value(made, value.dtype, tuple(shape))
+
+
+def _full_like(site: Site, items: list[Any]) -> Value:
+    value = _value(site, items[0])
+    filling = _value(site, items[1])
+    dtype = site.option("dtype", value.dtype)
+    if dtype not in NUMBERS or filling.rank:
+        raise site.refused("dtype", dtype)
+    filling = site.writer.cast(filling, str(dtype))
+    shape = site.op("Shape", [site.writer.form(value)])
+    return Value(site.op("Expand", [site.writer.form(filling), shape]), str(dtype), value.shape)
+
+
+def _slice(site: Site, items: list[Any]) -> Value:
+    """Slice: a part of a known size, from a known start."""
+    value, starts, sizes = _value(site, items[0]), items[1], site.option("shape")
+    for numbers in (starts, sizes):
+        if not isinstance(numbers, list) or not all(type(number) is int for number in numbers):
+            raise site.refused("shape", numbers)
+    ends = [start + size for start, size in zip(starts, sizes, strict=True)]
+    ints = [site.ints(*starts), site.ints(*ends), site.ints(*range(value.rank))]
+    return Value(site.op("Slice", [site.writer.form(value), *ints]), value.dtype, tuple(sizes))
+
+
+def _normalize(site: Site, items: list[Any]) -> Value:
+    value = _float(site, items[0])
+    if site.option("order", 2) != 2:
+        raise site.refused("order", site.option("order"))
+    epsilon = site.real("epsilon", _EPSILON)
+    axes = [axis_of(site, site.config.get("axis", -1), value.rank)]
+    return unit_length(site, value, axes, epsilon if site.is_modern else epsilon * epsilon)
+
+
+def _identity(site: Site, items: list[Any]) -> Value:
+    return _value(site, items[0]).again()
+
+
+def _as_tensor(site: Site, items: list[Any]) -> Value:
+    """ConvertToTensor, which Keras 3 puts where it makes a mask."""
+    if site.option("dtype") is None:
+        return _identity(site, items)
+    return _cast(site, items)
+
+
+def _power(site: Site, items: list[Any]) -> Value:
+    return _binary("Pow")(site, items)
+
+
+Function = Callable[[Site, list[Any]], Any]
+
+#: Class of Keras 3 (keras/src/ops) -> what writes it.
+CLASSES: Mapping[str, Function] = {
+    "Add": _binary("Add"),
+    "Subtract": _binary("Sub"),
+    "Multiply": _binary("Mul"),
+    "Divide": _divided,
+    "TrueDivide": _divided,
+    "Power": _power,
+    "Maximum": _binary("Max"),
+    "Minimum": _binary("Min"),
+    "Equal": _binary("Equal", result="bool"),
+    "NotEqual": _not_equal,
+    "Greater": _binary("Greater", result="bool"),
+    "GreaterEqual": _binary("GreaterOrEqual", result="bool"),
+    "Less": _binary("Less", result="bool"),
+    "LessEqual": _binary("LessOrEqual", result="bool"),
+    "LogicalAnd": _logical("And"),
+    "LogicalOr": _logical("Or"),
+    "LogicalNot": _logical("Not"),
+    "Matmul": _matmul,
+    "Einsum": _einsum,
+    "Absolute": _any_type("Abs"),
+    "Abs": _any_type("Abs"),
+    "Negative": _any_type("Neg"),
+    "Sign": _any_type("Sign"),
+    "Square": _square,
+    **{name: _unary(operator) for name, operator in {
+        "Cos": "Cos", "Exp": "Exp", "Floor": "Floor", "Ceil": "Ceil", "Log": "Log",
+        "Reciprocal": "Reciprocal", "Sin": "Sin", "Sqrt": "Sqrt", "Tanh": "Tanh",
+        "Sigmoid": "Sigmoid", "Erf": "Erf", "Round": "Round",
+    }.items()},
+    "Rsqrt": _rsqrt,
+    "Expm1": _exact(activations.expm1),
+    "Log1p": _exact(activations.log1p),
+    **{name: _function(Activation(function)) for name, function in {
+        "Relu": "relu", "Softplus": "softplus", "Softsign": "softsign", "Silu": "silu",
+        "Selu": "selu", "LogSigmoid": "log_sigmoid", "HardSilu": "hard_silu",
+        "HardTanh": "hard_tanh", "Mish": "mish", "TanhShrink": "tanh_shrink",
+        "SparsePlus": "sparse_plus", "SparseSigmoid": "sparse_sigmoid",
+    }.items()},
+    "Relu6": _function(Activation("relu", {"max_value": 6.0})),
+    "HardSigmoid": _function(Activation("hard_sigmoid", {"alpha": 1 / 6, "beta": 0.5})),
+    "Elu": _with_alpha("elu", 1.0),
+    "Celu": _with_alpha("celu", 1.0),
+    "Gelu": _gelu,
+    "LeakyRelu": _leaky,
+    "Softmax": _rows("softmax"),
+    "LogSoftmax": _rows("log_softmax"),
+    "Clip": _clip,
+    "Cast": _cast,
+    "ZerosLike": _like(0),
+    "OnesLike": _like(1),
+    "Where": _where,
+    "Sum": _reduction("ReduceSum"),
+    "Mean": _reduction("ReduceMean", real=True),
+    "Max": _reduction("ReduceMax"),
+    "Min": _reduction("ReduceMin"),
+    "Amax": _reduction("ReduceMax"),
+    "Amin": _reduction("ReduceMin"),
+    "Prod": _reduction("ReduceProd"),
+    "Var": _variance(root=False),
+    "Std": _variance(root=True),
+    "Any": _any_of("ReduceMax"),
+    "All": _any_of("ReduceMin"),
+    "Logsumexp": _log_sum_exp,
+    "Norm": _norm,
+    "Average": _average,
+    "Median": _median,
+    "Moments": _moments,
+    "CountNonzero": _count_nonzero,
+    "Ptp": _range_of,
+    "Sort": _sort(0),
+    "Argsort": _sort(1),
+    "TopK": _top,
+    "Digitize": _digitize,
+    "Take": _take,
+    "TakeAlongAxis": _take_along,
+    "OneHot": _one_hot,
+    "MultiHot": _multi_hot,
+    "Ravel": _ravel,
+    "Moveaxis": _move_axis,
+    "Roll": _roll,
+    "Diff": _difference,
+    "Unstack": _unstack,
+    "Hstack": _joined_along(1),
+    "Vstack": _joined_along(0),
+    "Dstack": _joined_along(2),
+    "Tril": _triangle(upper=False),
+    "Triu": _triangle(upper=True),
+    "Diagonal": _diagonal,
+    "Trace": _trace,
+    "BroadcastTo": _broadcast_to,
+    "FullLike": _full_like,
+    "EmptyLike": _like(0),
+    "Slice": _slice,
+    "Dot": _dot,
+    "Inner": _inner,
+    "Outer": _outer,
+    "Tensordot": _tensordot,
+    "DotProductAttention": _attended,
+    "Mod": _remainder,
+    "FloorDivide": _floor_divided,
+    "LogicalXor": _logical("Xor"),
+    "Logaddexp": _of_pair(_log_add_exp),
+    "Hypot": _of_pair(_hypotenuse),
+    "DivideNoNan": _of_pair(_divided_or_zero),
+    "Isnan": _is_nan,
+    "Isinf": _is_infinite(),
+    "Isposinf": _is_infinite(detect_negative=0),
+    "Isneginf": _is_infinite(detect_positive=0),
+    "Isfinite": _is_finite,
+    "NanToNum": _nan_to_num,
+    **{name: _unary(operator) for name, operator in {
+        "Tan": "Tan", "Arcsin": "Asin", "Arccos": "Acos", "Arctan": "Atan", "Sinh": "Sinh",
+        "Cosh": "Cosh", "Arcsinh": "Asinh", "Arccosh": "Acosh", "Arctanh": "Atanh",
+        "Fabs": "Abs",
+    }.items()},
+    **{name: _exact(steps) for name, steps in {
+        "Log2": _log_of(2.0), "Log10": _log_of(10.0), "Exp2": _exp2, "Cbrt": _cube_root,
+        "Erfc": _erfc, "Trunc": _truncated, "Deg2rad": _scaled(math.pi / 180),
+        "Rad2deg": _scaled(180 / math.pi),
+    }.items()},
+    "Glu": _glu,
+    "Threshold": _threshold,
+    "SoftShrink": _with_constants("soft_shrink", "threshold"),
+    "HardShrink": _with_constants("hard_shrink", "threshold"),
+    "Squareplus": _with_constants("squareplus", "b"),
+    "Sparsemax": _rows("sparsemax"),
+    "AdaptiveMaxPool": _adaptive_pool,
+    "AdaptiveAveragePool": _adaptive_pool,
+    "Resize": _resize,
+    "Flipud": _flipped(0),
+    "Fliplr": _flipped(1),
+    "Cross": _cross,
+    "Det": _determinant,
+    "Arctan2": _of_pair(_angle),
+    "Fmod": _of_pair(lambda site, first, second: site.op("Mod", [first, second], fmod=1)),
+    "MaxPool": _pool,
+    "AveragePool": _pool,
+    "RGBToGrayscale": _grayscale,
+    "Argmax": _place("ArgMax"),
+    "Argmin": _place("ArgMin"),
+    "Cumsum": _cumsum,
+    "GetItem": _get_item,
+    "Reshape": _reshape,
+    "Transpose": _transpose,
+    "Swapaxes": _swapped,
+    "Squeeze": _squeeze,
+    "ExpandDims": _expand_dims,
+    "Concatenate": _concatenate,
+    "Stack": _stack,
+    "Split": _split,
+    "Tile": _tile,
+    "Repeat": _repeat,
+    "Flip": _flip,
+    "Pad": _pad,
+    "Normalize": _normalize,
+    "Identity": _identity,
+    "ConvertToTensor": _as_tensor,
+    "StopGradient": _identity,
+    "Copy": _identity,
+}  # fmt: skip
+#: Operation -> the names of the arguments of its call, where a config may give some by name.
+_NAMES: Mapping[str, tuple[str, ...]] = {
+    "DotProductAttention": ("query", "key", "value", "bias", "mask", "scale"),
+    "Average": ("x", "weights"),
+    "Where": ("condition", "x1", "x2"),
+    "Take": ("x", "indices"),
+    "TakeAlongAxis": ("x", "indices"),
+}

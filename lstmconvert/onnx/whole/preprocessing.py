@@ -1,0 +1,363 @@
+"""Layers that prepare what a model is given: images of another size, numbers as categories.
+
+What these layers do to images in training alone is nothing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from lstmconvert.errors import CorruptFile
+from lstmconvert.files.jsontext import Json
+from lstmconvert.onnx.messages import NUMBERS
+from lstmconvert.onnx.whole.shaping import is_channels_first, resampled
+from lstmconvert.onnx.whole.site import Site
+from lstmconvert.onnx.whole.writer import FLOATS, Order, Shape, Value
+from lstmconvert.tensors.dtypes import dtype_of
+
+#: Image layers that cast whole numbers to the dtype that they compute in also where they change
+#: nothing, by Keras 3.15's answers with training=False; the others give back what they are given.
+CASTING = frozenset(
+    {
+        *("AugMix", "CutMix", "RandAugment", "RandomElasticTransform", "RandomErasing"),
+        *("RandomFlip", "RandomGaussianBlur", "RandomPerspective", "RandomRotation"),
+        *("RandomSharpness", "RandomShear", "RandomTranslation", "RandomZoom"),
+    }
+)
+#: Image layers that do something in training alone.
+IDLE = CASTING | frozenset(
+    {
+        *("MixUp", "RandomBrightness", "RandomColorDegeneration", "RandomColorJitter"),
+        *("RandomContrast", "RandomGrayscale", "RandomHue", "RandomInvert"),
+        *("RandomPosterization", "RandomSaturation"),
+        *("RandomHeight", "RandomWidth"),  # of Keras 2
+    }
+)
+
+
+# ---- images --------------------------------------------------------------------------------------
+
+
+def idle(site: Site) -> Value:
+    """Return an image as it is given. tf_keras casts it in each of these layers."""
+    value: Value = site.arguments[0]
+    if value.dtype in FLOATS or site.part.class_name in CASTING or not site.is_modern:
+        value = site.writer.cast(value, site.policy)
+    return value.again()
+
+
+def _axes(site: Site, value: Value) -> tuple[int, int]:
+    """Return the axes of the rows and of the columns of an image, or of a batch of them."""
+    if value.rank not in (3, 4):
+        raise CorruptFile("not an image", where=site.label, found=f"{value.rank} axes")
+    last = value.rank - 1 if is_channels_first(site) else value.rank - 2
+    return last - 1, last
+
+
+def _sizes(site: Site, value: Value, option: str) -> tuple[int, int]:
+    """Return the height and width of an image.
+
+    Raises:
+        UnsupportedByTarget: they are not known, and the option depends on them.
+    """
+    height, width = (value.static(axis) for axis in _axes(site, value))
+    if height is None or width is None:
+        raise site.refused(option, f"{site.option(option)} of an image whose size is not known")
+    return height, width
+
+
+def _target(site: Site) -> tuple[int, int]:
+    return site.integer("height"), site.integer("width")
+
+
+def _cut(site: Site, value: Value, starts: Sequence[int], sizes: Sequence[int]) -> Value:
+    """Return a part of an image."""
+    axes = _axes(site, value)
+    ends = [start + size for start, size in zip(starts, sizes, strict=True)]
+    name, order = site.writer.native(value)
+    places = [order.index(axis) for axis in axes]
+    made = site.op("Slice", [name, site.ints(*starts), site.ints(*ends), site.ints(*places)],
+                   "cropped")  # fmt: skip
+    shape = list(value.shape)
+    for axis, size in zip(axes, sizes, strict=True):
+        shape[axis] = size
+    return Value(made, value.dtype, tuple(shape), order)
+
+
+def _like_target(site: Site, value: Value, option: str) -> tuple[list[int], list[int]]:
+    """Return the sizes of the largest part of an image that has the sides' ratio of the target, and
+    those of the least frame around it (keras/src/backend/tensorflow/image.py, `resize`)."""
+    (height, width), (rows, columns) = _sizes(site, value, option), _target(site)
+    tall = int(np.float32(width * rows) / np.float32(columns))
+    wide = int(np.float32(height * columns) / np.float32(rows))
+    inside = [max(min(height, tall), 1), max(min(width, wide), 1)]
+    return inside, [max(height, tall), max(width, wide)]
+
+
+def _cropped(site: Site, value: Value, option: str) -> Value:
+    inside, _ = _like_target(site, value, option)
+    starts = [(size - part) // 2
+              for size, part in zip(_sizes(site, value, option), inside, strict=True)]  # fmt: skip
+    return _cut(site, value, starts, inside)
+
+
+def _framed(site: Site, value: Value) -> Value:
+    """Return an image in a frame of one number: as wide before as behind, as Keras makes it."""
+    if site.word("fill_mode", "constant", "constant") and site.compute not in FLOATS:
+        raise site.refused("pad_to_aspect_ratio", site.compute)
+    option, axes = "pad_to_aspect_ratio", _axes(site, value)
+    _, around = _like_target(site, value, option)
+    widths = [(wide - size) // 2
+              for size, wide in zip(_sizes(site, value, option), around, strict=True)]  # fmt: skip
+    if all(widths):
+        raise site.refused(option, "a frame on all sides")
+    pads = [widths[axes.index(axis)] if axis in axes else 0 for axis in range(value.rank)]
+    inputs = [site.writer.form(value), site.ints(*pads, *pads),
+              site.number(site.real("fill_value", 0.0))]  # fmt: skip
+    shape = list(value.shape)
+    for axis, width, size in zip(axes, widths, _sizes(site, value, option), strict=True):
+        shape[axis] = size + 2 * width
+    return Value(site.op("Pad", inputs, "framed"), value.dtype, tuple(shape))
+
+
+def resizing(site: Site) -> Value:
+    """Resizing: an image of whole numbers stays one, rounded."""
+    value: Value = site.arguments[0]
+    given = value.dtype
+    if site.flag("antialias", False):
+        raise site.refused("antialias", True)
+    if given in FLOATS or not site.is_modern:
+        value = site.given(value)
+    elif given not in NUMBERS or given == "bool":
+        raise site.refused("inputs", given)
+    else:
+        value = site.writer.cast(value, "float32")
+        site.compute = "float32"
+    if site.flag("crop_to_aspect_ratio", False):
+        value = _cropped(site, value, "crop_to_aspect_ratio")
+    elif site.flag("pad_to_aspect_ratio", False):
+        value = _framed(site, value)
+    how = str(site.option("interpolation", "bilinear")).lower()
+    result = _resized(site, value, how)
+    if given in FLOATS or not site.is_modern:
+        return result
+    info = np.iinfo(dtype_of(given))
+
+    def rounded(name: str, _: Order) -> str:
+        name = site.op("Round", [name])
+        return site.op("Clip", [name, site.number(float(info.min)), site.number(float(info.max))])
+
+    return site.writer.cast(site.map(result, rounded), given)
+
+
+def _resized(site: Site, value: Value, how: str) -> Value:
+    """Return an image of the height and width of the config, whatever its ratio is."""
+    rows, columns = _target(site)
+    axes = _axes(site, value)
+    if tuple(value.shape[axis] for axis in axes) == (rows, columns):
+        return value
+    if value.rank != 4:
+        raise site.refused("inputs", "an image without a batch")
+    if how in ("bicubic", "lanczos3", "lanczos5"):
+        return resampled(site, value, how, (rows, columns))
+    if how not in ("nearest", "bilinear"):
+        raise site.refused("interpolation", how)
+    name = site.writer.form(value)
+    sizes: Shape = tuple(
+        (rows, columns)[axes.index(axis)] if axis in axes else size
+        for axis, size in enumerate(value.shape)
+    )
+    shape = site.op("Shape", [name], "shape")
+    batch = site.op("Slice", [shape, site.ints(0), site.ints(1)], "batch")
+    rest = site.ints(*(size for size in sizes[1:] if isinstance(size, int)))
+    if not all(isinstance(size, int) for size in sizes[1:]):
+        raise site.refused("inputs", "an image of an unknown number of channels")
+    target = site.op("Concat", [batch, rest], "new_shape", axis=0)
+    # TensorFlow takes the nearest pixel by floor((place + 0.5) · scale).
+    nearest = {"mode": "nearest", "nearest_mode": "round_prefer_ceil"}
+    mode = nearest if how == "nearest" else {"mode": "linear"}
+    made = site.op(
+        "Resize", [name, "", "", target], coordinate_transformation_mode="half_pixel", **mode
+    )
+    return Value(made, value.dtype, sizes)
+
+
+def center_crop(site: Site) -> Value:
+    """CenterCrop: the middle of an image; of one that is too small the largest part with the same
+    ratio, resized."""
+    value = site.given(site.arguments[0])
+    (rows, columns), axes = _target(site), _axes(site, value)
+    sizes = [value.static(axis) for axis in axes]
+    if None in sizes and not site.is_modern:
+        raise site.refused("height", "an image whose size is not known")
+    if None in sizes:
+        return _middle(site, value, axes, (rows, columns))
+    height, width = (int(str(size)) for size in sizes)
+    if height >= rows and width >= columns:
+        starts = [(height - rows) // 2, (width - columns) // 2]
+        return _cut(site, value, starts, (rows, columns))
+    return _resized(site, _cropped(site, value, "height"), "bilinear")
+
+
+def _middle(site: Site, value: Value, axes: Sequence[int], target: Sequence[int]) -> Value:
+    name = site.writer.form(value)
+    shape = site.op("Shape", [name], "shape")
+    sizes = site.op("Gather", [shape, site.ints(*axes)], "sizes", axis=0)
+    wanted = site.ints(*target)
+    starts = site.op("Div", [site.op("Sub", [sizes, wanted]), site.ints(2)], "starts")
+    ends = site.op("Add", [starts, wanted], "ends")
+    made = site.op("Slice", [name, starts, ends, site.ints(*axes)], "cropped")
+    result = list(value.shape)
+    for axis, size in zip(axes, target, strict=True):
+        result[axis] = size
+    return Value(made, value.dtype, tuple(result))
+
+
+def random_crop(site: Site) -> Value:
+    """RandomCrop: nothing in Keras 3; in Keras 2 what CenterCrop does to small images."""
+    if site.is_modern:
+        return idle(site)
+    value = site.given(site.arguments[0])
+    return _resized(site, _cropped(site, value, "height"), "bilinear")
+
+
+# ---- categories ----------------------------------------------------------------------------------
+
+
+def _encoded(site: Site, places: Value, depth: int, dtype: str, mode: str = "") -> Value:
+    """Return places as Keras encodes them (keras/src/utils/numerical_utils.py,
+    `encode_categorical_inputs`).
+
+    Args:
+        site: the layer.
+        places: whole numbers, (batch, …).
+        depth: how many places there are.
+        dtype: of the result.
+        mode: `int`, `one_hot`, `multi_hot` or `count`; the layer's own if it is empty.
+    """
+    mode = mode or site.word("output_mode", "multi_hot", *_MODES, *_OLD_MODES)
+    mode = _OLD_MODES.get(mode, mode)
+    if site.option("sparse"):
+        raise site.refused("sparse", True)
+    if mode == "int":
+        return site.writer.cast(places, dtype)
+    name, shape = site.writer.form(places), places.shape
+    if mode == "one_hot" and places.rank > 1 and shape[-1] == 1:
+        name = site.op("Squeeze", [name, site.ints(places.rank - 1)], "places")
+        shape = shape[:-1]
+    if mode != "one_hot" and places.rank < 2:
+        raise site.refused("output_mode", f"{mode} of a batch of numbers")
+    column = site.op("Unsqueeze", [name, site.ints(-1)], "column")
+    all_places = site.constant(np.arange(depth, dtype=dtype_of(places.dtype)), "categories")
+    is_there = Value(site.op("Equal", [column, all_places], "is_there"), "bool", (*shape, depth))
+    if mode == "one_hot":
+        return site.writer.cast(is_there, dtype)
+    operator = "ReduceMax" if mode == "multi_hot" else "ReduceSum"
+    numbers = site.writer.form(site.writer.cast(is_there, "float32"))
+    weights = site.keywords.get("count_weights")
+    if weights is not None:
+        given = site.writer.form(site.writer.cast(weights, "float32"))
+        numbers = site.op("Mul", [numbers, site.op("Unsqueeze", [given, site.ints(-1)])])
+    made = site.reduce(operator, numbers, [1], mode)
+    return site.writer.cast(Value(made, "float32", (shape[0], *shape[2:], depth)), dtype)
+
+
+_MODES = ("int", "one_hot", "multi_hot", "count")
+_OLD_MODES: Mapping[str, str] = {"binary": "multi_hot"}
+
+
+def category_encoding(site: Site) -> Value:
+    """CategoryEncoding: whole numbers as ones at their places."""
+    value: Value = site.arguments[0]
+    places = value if value.dtype in ("int32", "int64") else site.writer.cast(value, "int32")
+    return _encoded(site, places, site.integer("num_tokens"), site.policy)
+
+
+def discretization(site: Site) -> Value:
+    """Discretization: the number of bounds that are not above a number."""
+    bounds = _numbers(site, "bin_boundaries")
+    value = site.writer.cast(site.arguments[0], "float32")
+    column = site.op("Unsqueeze", [site.writer.form(value), site.ints(-1)], "column")
+    limits = site.constant(np.asarray(bounds, np.float32), "bin_boundaries")
+    reached = site.op("GreaterOrEqual", [column, limits], "reached")
+    made = site.op("Cast", [reached], "reached_as_number", to=NUMBERS["int32"])
+    count = site.reduce("ReduceSum", made, [value.rank], "bin")
+    mode = site.word("output_mode", "int", *_MODES)
+    whole = "int32" if site.is_modern else "int64"
+    dtype = whole if mode == "int" else site.policy
+    return _encoded(site, Value(count, "int32", value.shape), len(bounds) + 1, dtype, mode)
+
+
+def _numbers(site: Site, key: str) -> list[float]:
+    """Return a keyword that is a list of numbers.
+
+    Raises:
+        UnsupportedByTarget: the config has none.
+        CorruptFile: it is another thing.
+    """
+    value: Json = site.option(key)
+    if value is None:
+        raise site.refused(key, why=f"the config does not have the {key}")
+    is_list = isinstance(value, list) and all(
+        isinstance(item, (int, float)) and not isinstance(item, bool) for item in value
+    )
+    if not is_list or not isinstance(value, list):
+        raise CorruptFile("not a list of numbers", where=f"{site.label}.{key}",
+                          found=str(value)[:40])  # fmt: skip
+    return [item for item in value if isinstance(item, (int, float))]
+
+
+def integer_lookup(site: Site) -> Value:
+    """IntegerLookup: the place of a whole number in a list; one that is not there is at the first
+    places, by its rest."""
+    mode = site.word("output_mode", "int", *_MODES, *_OLD_MODES)
+    mask_token, outside = site.option("mask_token"), site.integer("num_oov_indices", 1, low=0)
+    if outside > 1 and site.option("oov_method", "floormod") != "floormod":
+        raise site.refused("oov_method", site.option("oov_method"))
+    first = int(mask_token is not None and mode == "int")
+    listed = [int(number) for number in _vocabulary(site)]
+    special = [mask_token] * first + [site.option("oov_token", -1)] * outside
+    tokens = listed[len(special) :] if listed[: len(special)] == special else listed
+    value = site.writer.cast(site.arguments[0], "int64")
+    known = site.constant(np.asarray([*special, *tokens], np.int64), "vocabulary")
+    if site.flag("invert", False):
+        made = site.op("Gather", [known, site.writer.form(value)], "token")
+        return Value(made, "int64", value.shape)
+    name, depth = site.writer.form(value), len(special) + len(tokens)
+    column = site.op("Unsqueeze", [name, site.ints(-1)], "column")
+    keys = site.constant(np.asarray(tokens, np.int64), "tokens")
+    is_token = site.op("Equal", [column, keys], "is_token")
+    numbers = site.op("Cast", [is_token], "is_token_as_number", to=NUMBERS["int32"])
+    at = site.op("ArgMax", [numbers], "place", axis=-1, keepdims=0)
+    at = site.op("Add", [at, site.writer.place(len(special))], "place_behind_special")
+    is_known = site.reduce("ReduceMax", numbers, [value.rank], "is_known")
+    is_known = site.op("Cast", [is_known], "is_known_as_bool", to=NUMBERS["bool"])
+    # Keras stops at a number that is not in the list if it has no place for it: an Embedding does
+    # so here.
+    elsewhere = site.writer.place(first if outside else depth)
+    if outside > 1:
+        rest = site.op("Mod", [name, site.writer.place(outside)], "rest")
+        elsewhere = site.op("Add", [rest, elsewhere], "outside")
+    places = site.op("Where", [is_known, at, elsewhere], "index")
+    if first:
+        is_mask = site.op("Equal", [name, site.writer.place(int(str(mask_token)))], "is_mask")
+        places = site.op("Where", [is_mask, site.writer.place(0), places], "index_or_mask")
+    if site.flag("pad_to_max_tokens", False):
+        depth = site.integer("max_tokens")
+    dtype = "int64" if mode == "int" or site.is_modern else site.policy
+    return _encoded(site, Value(places, "int64", value.shape), depth, dtype, mode)
+
+
+def _vocabulary(site: Site) -> list[float]:
+    """Return the list of the config, or that of the file that a .keras has of the layer."""
+    if site.option("vocabulary") is not None:
+        return _numbers(site, "vocabulary")
+    text = site.asset("vocabulary.txt")
+    if text is None:
+        raise site.refused("vocabulary", why="the file does not have the layer's vocabulary")
+    try:
+        return [int(line) for line in text.split("\n")]
+    except ValueError:
+        raise CorruptFile("not a list of whole numbers", where=site.label) from None

@@ -1,0 +1,156 @@
+"""The checksums in our metadata: one of each tensor, and a seal over their descriptions.
+
+    "checksums": {"lstm.forget_gate.kernel": "1f0a33c2", …}
+    "seal": "90d47c01"
+
+Each is a CRC-32C in eight hexadecimal digits. A tensor's is that of its elements in C order,
+little-endian, as they lie in the file. The seal is that of the metadata object's own text, with
+zeros for the seal, followed by the canonical JSON list of `[name, dtype, shape]` of every tensor,
+sorted by name. So a changed bit is found wherever it is: in a number, in an option, or in the
+header that says how a number is to be read.
+
+A file of format version 2 has both. One of version 1 has neither: it was written before there were
+any, or is in a container or a layout that has none.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from json.encoder import encode_basestring
+from pathlib import Path
+
+from lstmconvert.errors import CorruptFile
+from lstmconvert.files.jsontext import JsonObject, canonical, parse_object
+from lstmconvert.limits import MIB
+from lstmconvert.tensors.checksums import crc32c
+from lstmconvert.tensors.dtypes import name_of
+from lstmconvert.tensors.streaming import Sums
+from lstmconvert.tensors.tensor import Tensor, verified
+
+#: The version without checksums, and the one with them.
+WITHOUT, WITH = 1, 2
+CHECKSUMS, SEAL = "checksums", "seal"
+_DIGITS = re.compile("[0-9a-f]{8}")
+_NO_SEAL = "0" * 8
+_HINT = (
+    "the file is damaged, or another program changed it: copy or download it again, or see "
+    "lstmconvert guide integrity"
+)
+
+
+class Sealing:
+    """Puts the checksums of a file's tensors into its metadata text, which is made before them.
+
+    Args:
+        tensors: the tensors of the file.
+        sums: their checksums, as far as they are written.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], sums: Sums) -> None:
+        self._tensors, self._sums = tensors, sums
+        # Nobody can have written these into the file: no number is drawn twice.
+        self._checksums, self._seal = os.urandom(32).hex(), os.urandom(32).hex()
+
+    def stand_ins(self) -> JsonObject:
+        """Return the entries of the metadata object, to be replaced in its text by `sealed`."""
+        return {CHECKSUMS: self._checksums, SEAL: self._seal}
+
+    def sealed(self, text: str) -> str:
+        """Return the text with the checksums: always of the same length, whatever they are.
+
+        While no tensor is written there are none, and no seal: zeros stand there.
+        """
+        names = sorted(self._tensors)
+        entries = [f'{encode_basestring(name)}:"{self._sums[name]:08x}"' for name in names]
+        start, text = text.split(f'"{self._checksums}"')
+        middle, end = text.split(self._seal)
+        before, seal = [start, f"{{{','.join(entries)}}}", middle], _NO_SEAL
+        if self._sums.is_begun or not self._tensors:
+            seal = f"{_seal(before, end, self._tensors):08x}"
+        return "".join([*before, seal, end])
+
+
+def _seal(before: Sequence[str], after: str, tensors: Mapping[str, Tensor]) -> int:
+    """Return the seal of a text, of which the parts before and after the seal are given."""
+    heads = [[name, name_of(t.dtype), list(t.shape)] for name, t in sorted(tensors.items())]
+    crc = 0
+    for text in (*before, _NO_SEAL, after, canonical(heads)):
+        for at in range(0, len(text), MIB):  # the text of many layers is not copied as a whole
+            crc = crc32c(text[at : at + MIB].encode(), crc)
+    return crc
+
+
+class Described:
+    """A metadata text, parsed, and the checksums that it holds.
+
+    Args:
+        text: the metadata text of a file.
+        path: the file.
+        place: the text's name in the file, for errors.
+
+    Raises:
+        CorruptFile: it is no JSON object, of no known version, or without what its version has.
+    """
+
+    def __init__(self, text: str, path: Path, place: str) -> None:
+        self._text, self._path, self._where = text, path, f"{path}: {place}"
+        self.value = parse_object(text, self._where)
+        version = self.value.get("version")
+        if type(version) is not int or version not in (WITHOUT, WITH):
+            raise CorruptFile(
+                "not a per-gate file: format version",
+                where=path,
+                found=str(version)[:40],
+                expected=f"{WITHOUT} or {WITH}",
+            )
+        if (version == WITH) != (CHECKSUMS in self.value) or (
+            (CHECKSUMS in self.value) != (SEAL in self.value)
+        ):
+            raise self._damaged(f"version {version} with, or without, {CHECKSUMS} and {SEAL}")
+        #: Name -> CRC-32C of the tensors; None if the file keeps no checksums.
+        self.checksums = self._read() if version == WITH else None
+
+    def _read(self) -> dict[str, int]:
+        checksums, seal = self.value[CHECKSUMS], self.value[SEAL]
+        texts = [*checksums.values(), seal] if isinstance(checksums, dict) else [None]
+        if not all(isinstance(text, str) and _DIGITS.fullmatch(text) for text in texts):
+            raise self._damaged("a checksum that is not eight hexadecimal digits")
+        return {name: int(text, 16) for name, text in checksums.items()}
+
+    def check_seal(self, tensors: Mapping[str, Tensor]) -> None:
+        """Raise `CorruptFile` unless the text is as it was written, and the tensors' names, dtypes
+        and shapes are.
+
+        Args:
+            tensors: those that have a checksum.
+        """
+        if self.checksums is None:
+            return
+        start, entry, end = self._text.rpartition(f'"{SEAL}":"{self.value[SEAL]}"')
+        before = [start, f'"{SEAL}":"']
+        if not entry or _seal(before, f'"{end}', tensors) != int(self.value[SEAL], 16):
+            raise self._damaged("the seal over the metadata and the tensors' shapes is wrong")
+
+    def verified(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return the tensors of the file, each with its checksum.
+
+        Raises:
+            CorruptFile: a tensor has no checksum, or a checksum no tensor; the seal is wrong.
+        """
+        if self.checksums is None:
+            return tensors
+        if lost := sorted(self.checksums.keys() ^ tensors.keys()):
+            raise self._damaged("a tensor without a checksum, or the reverse", lost[0])
+        self.check_seal(tensors)
+        return {name: self.with_checksum(tensor, name) for name, tensor in tensors.items()}
+
+    def with_checksum(self, tensor: Tensor, name: str) -> Tensor:
+        """Return a tensor of the file with its checksum, if it has one."""
+        if self.checksums is None or name not in self.checksums:
+            return tensor
+        return verified(tensor, self.checksums[name], name, self._path, _HINT)
+
+    def _damaged(self, message: str, found: str | None = None) -> CorruptFile:
+        return CorruptFile(message, where=self._where, found=found and found[:80], hint=_HINT)

@@ -1,0 +1,470 @@
+"""A graph of plain operations, as data: what several formats have in common.
+
+A value is named by a `Ref`, a node makes one value. Leading axes (batch, time) mean nothing here:
+what counts is the last axis, the features. So a node that only moves leading axes about hands on
+what it is given, and the kinds are few:
+
+    matmul                    a · b; attribute `turned`: b is stored (units, inputs)
+    add sub mul div max min pow
+    exp sigmoid tanh …        functions of one variable: `UNARY`, and `function` with an Activation
+    clip                      attributes `low`, `high`
+    slice                     columns `start` to `stop` of the axis `axis`; `stop` None: to its end
+    concat                    along the axis `axis`
+    transpose                 attribute `order`, None: all axes turned round
+    reshape                   attribute `shape`
+    identity                  hands on its value
+    expand                    an axis of length 1 more, or less
+    take                      one entry of a leading axis: attributes `axis`, `index`
+    move                      any other node that keeps the features of its first input; attribute
+                              `time`: `scan` where a loop takes one step of it after the other,
+                              `scan_back` from its end, `reverse` where it turns the steps round;
+                              `counter`: the value that says which step it takes; `axes`, also of
+                              `take`: how many axes more its value has than its input
+    stack                     steps joined along a new leading axis
+    fill                      one number everywhere: attribute `value`
+    other                     anything else: attribute `what`
+
+A slice of a leading axis hands on its features, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lstmconvert.records import dataclass, field
+from lstmconvert.tensors.tensor import ArrayTensor, Tensor
+from lstmconvert.tensors.views import (
+    Reshaped,
+    columns,
+    concatenated,
+    rows,
+    side_by_side,
+    transposed,
+)
+
+Ref = Hashable
+
+#: Kinds that hand on the features of their first input.
+PASSING = frozenset({"identity", "expand", "take", "move"})
+BINARY = frozenset({"add", "sub", "mul", "div", "max", "min", "pow"})
+UNARY = frozenset(
+    {"exp", "sigmoid", "tanh", "neg", "reciprocal", "abs", "sqrt", "function", "clip", "log"}
+)
+#: How many nodes are followed from a value back to where it comes from.
+_LONGEST = 64
+#: How many values are asked for one size, at most.
+_MOST_ASKED = 2000
+#: How many sums an index is made of, at most: the number of steps, less one, less the counter.
+_DEEPEST_INDEX = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """An operation that makes one value: its `kind`, its `inputs`, its `attributes`."""
+
+    kind: str
+    inputs: tuple[Ref, ...]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return an attribute."""
+        return self.attributes.get(name, default)
+
+
+class Carried(NamedTuple):
+    """A value that a loop carries: what it is in the next step, and at the start."""
+
+    following: Ref
+    start: Ref | None
+
+
+@dataclass(slots=True)
+class _Caches:
+    constants: dict[Ref, Tensor | None] = field(default_factory=dict)
+    widths: dict[Ref, int | None] = field(default_factory=dict)
+    ranks: dict[Ref, int | None] = field(default_factory=dict)
+    open: set[Ref] = field(default_factory=set)
+    asked: int = 0
+    is_open_met: bool = False
+
+
+@dataclass
+class Flow:
+    """A graph with its loops.
+
+    Fields: `nodes`: value -> the node that makes it; `constants`: value -> its tensor; `carried`:
+    a value in the body of a loop -> how it goes on; `stacked`: a value in the body of a loop -> the
+    values outside that hold it for each step; `finals`: the value that a loop hands on last, in its
+    body -> the same outside; `names`: what the file calls the node of a value; `outputs` of the
+    graph; `known_ranks`, `known_widths`: of values, where the file says them.
+    """
+
+    nodes: dict[Ref, Node] = field(default_factory=dict)
+    constants: dict[Ref, Tensor] = field(default_factory=dict)
+    carried: dict[Ref, Carried] = field(default_factory=dict)
+    stacked: dict[Ref, list[Ref]] = field(default_factory=dict)
+    finals: dict[Ref, list[Ref]] = field(default_factory=dict)
+    names: dict[Ref, str] = field(default_factory=dict)
+    outputs: set[Ref] = field(default_factory=set)
+    known_ranks: dict[Ref, int] = field(default_factory=dict)
+    known_widths: dict[Ref, int] = field(default_factory=dict)
+    _caches: _Caches = field(default_factory=_Caches)
+
+    def forget(self) -> None:
+        """Forget what was not known of values while the graph was not whole."""
+        self._caches = _Caches()
+
+    @cached_property
+    def consumers(self) -> Mapping[Ref, list[Ref]]:
+        """Value -> the values that are made of it."""
+        takers: dict[Ref, list[Ref]] = {}
+        for ref, node in self.nodes.items():
+            for source in dict.fromkeys(node.inputs):
+                takers.setdefault(source, []).append(ref)
+        return takers
+
+    def join_steps(self) -> None:
+        """Now that the graph is whole, join the steps that loops make.
+
+        Where a loop carries many steps and adds one to them (a node of kind `other` whose `what`
+        is `append`), the steps outside are that one, of every step; `at_one_place`: of the last.
+        """
+        self.forget()
+        for ref, (following, _) in list(self.carried.items()):
+            node = self.nodes.get(self.origin(following))
+            if node is None or node.get("what") != "append" or len(node.inputs) != 2:
+                continue
+            if self.origin(node.inputs[0]) == ref:
+                outers = self.finals.pop(following, [])
+                if not node.get("at_one_place"):
+                    self.stacked.setdefault(node.inputs[1], []).extend(outers)
+                for outer in outers:
+                    self.nodes[outer] = Node("move", (node.inputs[1],), {"axes": 1})
+
+    @cached_property
+    def _live(self) -> set[Ref]:
+        return self.before(self.outputs)
+
+    def uses(self, ref: Ref) -> list[Ref]:
+        """Return the values that are made of a value, and that an output depends on."""
+        return [after for after in self.consumers.get(ref, []) if after in self._live]
+
+    def is_used(self, ref: Ref) -> bool:
+        """Whether an output is a value, or depends on it."""
+        return ref in self.outputs or bool(self.uses(ref))
+
+    def behind(self, refs: Iterable[Ref]) -> set[Ref]:
+        """Return what depends on values, in this step or another; themselves, too."""
+        takers: dict[Ref, list[Ref]] = {}
+        for ref, (following, start) in self.carried.items():
+            takers.setdefault(following, []).append(ref)
+            takers.setdefault(start, []).append(ref)
+        waiting = list(refs)
+        seen = set(waiting)
+        while waiting:
+            ref = waiting.pop()
+            new = {*self.consumers.get(ref, []), *takers.get(ref, [])} - seen
+            seen |= new
+            waiting += new
+        return seen
+
+    def before(self, refs: Iterable[Ref]) -> set[Ref]:
+        """Return what values depend on, in this step or another; themselves, too."""
+        waiting = list(refs)
+        seen = set(waiting)
+        while waiting:
+            ref = waiting.pop()
+            node, carried = self.nodes.get(ref), self.carried.get(ref)
+            sources = list(node.inputs) if node is not None else []
+            if carried is not None:
+                sources += [carried.following, *([carried.start] if carried.start else [])]
+            new = set(sources) - seen
+            seen |= new
+            waiting += new
+        return seen
+
+    # -- where a value comes from ------------------------------------------------------------------
+
+    def passes(self, ref: Ref) -> bool:
+        """Whether the node of a value hands on the features of its first input."""
+        node = self.nodes.get(ref)
+        if node is None or not node.inputs:
+            return False
+        if node.kind in PASSING:
+            return True
+        if node.kind == "slice":
+            rank = self.rank(ref)
+            return rank is not None and not self.is_last(ref)
+        if node.kind == "reshape":
+            shape = node.get("shape")
+            return bool(shape) and shape[-1] == self.width(node.inputs[0])
+        if node.kind == "transpose":
+            order = node.get("order")
+            return bool(order) and order[-1] == len(order) - 1
+        return False
+
+    def path(self, ref: Ref) -> list[Ref]:
+        """Return the values from a value back to where its features come from, that one last."""
+        values = [ref]
+        while self.passes(values[-1]) and len(values) < _LONGEST:
+            values.append(self.nodes[values[-1]].inputs[0])
+        return values
+
+    def origin(self, ref: Ref) -> Ref:
+        """Return where the features of a value come from."""
+        return self.path(ref)[-1]
+
+    # -- constants ---------------------------------------------------------------------------------
+
+    def constant(self, ref: Ref) -> Tensor | None:
+        """Return the tensor of a value that depends on constants alone; None of any other.
+
+        Values are arranged, cut and joined, and nothing is computed: the bits stay.
+        """
+        known = self._caches.constants
+        waiting = [ref]
+        while waiting:
+            at = waiting[-1]
+            if at in known:
+                waiting.pop()
+                continue
+            node = self.nodes.get(at)
+            if at in self.constants or node is None or node.kind not in _ARRANGED:
+                known[at] = self.constants.get(at)
+                continue
+            missing = [source for source in node.inputs if source not in known]
+            if missing and len(waiting) < _LONGEST:
+                waiting += missing
+                continue
+            parts = [known.get(source) for source in node.inputs]
+            tensors = [part for part in parts if part is not None]
+            is_whole = bool(tensors) and len(tensors) == len(parts)
+            known[at] = _arranged(node, tensors) if is_whole else None
+        return known[ref]
+
+    def leaves(self, ref: Ref) -> set[Ref]:
+        """Return the constants of the file that a constant is arranged of."""
+        waiting, seen = [ref], {ref}
+        while waiting:
+            node = self.nodes.get(waiting.pop())
+            new = set(node.inputs if node is not None else ()) - seen
+            seen |= new
+            waiting += new
+        return seen & self.constants.keys()
+
+    def scalar(self, ref: Ref) -> float | None:
+        """Return the value of a constant that is one number."""
+        tensor = self.constant(ref)
+        if tensor is None or tensor.size != 1 or tensor.dtype.kind not in "fiuV":
+            return None
+        return float(tensor.read().reshape(()))
+
+    # -- sizes -------------------------------------------------------------------------------------
+
+    def width(self, ref: Ref, deep: int = 0) -> int | None:
+        """Return the length of a value's last axis, where the graph tells it."""
+        return self._told(self._caches.widths, self.known_widths, self._width, ref, deep)
+
+    def _told(
+        self,
+        cache: dict[Ref, int | None],
+        stated: Mapping[Ref, int],
+        compute: Callable[[Ref, int], int | None],
+        ref: Ref,
+        deep: int,
+    ) -> int | None:
+        """Return a size of a value: stated, known from before, or computed from its inputs.
+
+        In a loop a value may depend on itself. What is not known only because of that is asked
+        again, a limited number of times.
+        """
+        if ref in stated:
+            return stated[ref]
+        if not self._caches.open:
+            self._caches.asked = 0
+        if ref in cache:
+            if ref in self._caches.open:
+                self._caches.is_open_met = True
+            return cache[ref]
+        self._caches.asked += 1
+        if deep >= _LONGEST or self._caches.asked > _MOST_ASKED:
+            return None
+        before, self._caches.is_open_met = self._caches.is_open_met, False
+        cache[ref] = None
+        self._caches.open.add(ref)
+        result = compute(ref, deep + 1)
+        self._caches.open.discard(ref)
+        if result is None and self._caches.is_open_met:
+            del cache[ref]
+        else:
+            cache[ref] = result
+        self._caches.is_open_met = self._caches.is_open_met or before
+        return result
+
+    def _width(self, ref: Ref, deep: int) -> int | None:
+        tensor = self.constant(ref)
+        if tensor is not None:
+            return tensor.shape[-1] if tensor.shape else None
+        node = self.nodes.get(ref)
+        if node is None:
+            carried = self.carried.get(ref)
+            return self.width(carried.following, deep) if carried is not None else None
+        match node.kind:
+            case "matmul":
+                weights = self.constant(node.inputs[1])
+                if weights is None or len(weights.shape) != 2:
+                    return None
+                return weights.shape[0 if node.get("turned") else 1]
+            case "slice" if self.rank(ref) is None and node.get("axis") != -1:
+                return None
+            case "slice" if self.is_last(ref):
+                whole = self.width(node.inputs[0], deep)
+                stop = node.get("stop")
+                start = node.get("start")
+                if whole is not None:
+                    return len(range(whole)[start:stop])
+                return stop - start if stop is not None and 0 <= start < stop else None
+            case "concat" if self.is_last(ref):
+                parts = [self.width(source, deep) for source in node.inputs]
+                return sum(filter(None, parts)) if None not in parts else None
+            case "reshape":
+                shape = node.get("shape")
+                return shape[-1] if shape and shape[-1] > 0 else None
+        if node.kind in BINARY:
+            parts = [self.width(source, deep) for source in node.inputs]
+            return max((part for part in parts if part is not None), default=None)
+        is_same = node.kind in UNARY or self.passes(ref) or node.kind in ("slice", "concat")
+        return self.width(node.inputs[0], deep) if is_same and node.inputs else None
+
+    def rank(self, ref: Ref, deep: int = 0) -> int | None:
+        """Return the number of a value's axes, where the graph tells it."""
+        return self._told(self._caches.ranks, self.known_ranks, self._rank, ref, deep)
+
+    def _rank(self, ref: Ref, deep: int) -> int | None:
+        tensor = self.constant(ref)
+        if tensor is not None:
+            return len(tensor.shape)
+        node = self.nodes.get(ref)
+        if node is None:
+            carried = self.carried.get(ref)
+            return self.rank(carried.following, deep) if carried is not None else None
+        if node.kind in ("reshape", "transpose"):
+            sizes = node.get("shape" if node.kind == "reshape" else "order")
+            return len(sizes) if sizes else None
+        if node.kind in BINARY:
+            parts = [self.rank(source, deep) for source in node.inputs]
+            return max((part for part in parts if part is not None), default=None)
+        if node.kind in ("move", "take"):
+            rank = self.rank(node.inputs[0], deep)
+            change = node.get("axes")
+            return rank + change if rank is not None and change is not None else None
+        if node.kind in UNARY or node.kind in ("slice", "concat", "identity", "matmul"):
+            parts = [self.rank(source, deep) for source in node.inputs]
+            return next((part for part in parts if part is not None), None)
+        return None
+
+    def counts(self, ref: Ref, deep: int = 0) -> str | None:
+        """Return how a value counts the steps of a loop: `scan` from 0 on, `scan_back` down to 0;
+        None if it does not, or it cannot be told.
+
+        Args:
+            ref: an index: a value that a loop carries, or a number less it.
+            deep: how many sums it is inside of.
+        """
+        ref = self.origin(ref)
+        node = self.nodes.get(ref)
+        if deep > _DEEPEST_INDEX:
+            return None
+        if node is not None and node.kind == "sub":
+            return "scan_back" if self.counts(node.inputs[1], deep + 1) == "scan" else None
+        if node is not None and node.kind == "add":
+            listed = [self.counts(source, deep + 1) for source in node.inputs]
+            return "scan_back" if "scan_back" in listed else None
+        carried = self.carried.get(ref)
+        if carried is None:
+            return None
+        following = self.nodes.get(self.origin(carried.following))
+        if following is None or carried.start is None or following.kind not in ("add", "sub"):
+            return None
+        first, second = following.inputs
+        pairs = [(first, second), (second, first)][: 1 if following.kind == "sub" else 2]
+        for counter, amount in pairs:
+            step = self.scalar(amount)
+            if self.origin(counter) != ref or step is None:
+                continue
+            step = step if following.kind == "add" else -step
+            if step == 1 and self.scalar(carried.start) == 0:
+                return "scan"
+            if step == -1:
+                return "scan_back"
+        return None
+
+    def is_last(self, ref: Ref) -> bool:
+        """Whether the axis of a slice or of a concat is the last."""
+        node = self.nodes[ref]
+        axis = node.get("axis")
+        if axis == -1:
+            return True
+        rank = self.rank(ref)
+        return axis is not None and rank is not None and axis % rank == rank - 1
+
+
+_ARRANGED = frozenset({"transpose", "slice", "concat", "reshape", "identity", "expand", "take"})
+
+
+def _arranged(node: Node, parts: list[Tensor]) -> Tensor | None:
+    """Return what a node makes of constants."""
+    tensor = parts[0]
+    rank = len(tensor.shape)
+    axis = node.get("axis")
+    if axis is not None and rank:
+        axis %= rank
+    match node.kind:
+        case "identity":
+            return tensor
+        case "transpose" if rank == 2 and node.get("order") in (None, (1, 0)):
+            return transposed(tensor)
+        case "transpose" if node.get("order") == tuple(range(rank)) or rank < 2:
+            return tensor
+        case "slice" if rank in (1, 2) and axis is not None:
+            length = tensor.shape[axis]
+            chosen = range(length)[node.get("start") : node.get("stop")]
+            if not len(chosen):
+                return None
+            if axis == rank - 1:
+                return columns(tensor, chosen.start, chosen.stop)
+            return rows(tensor, chosen.start, chosen.stop)
+        case "concat" if all(len(part.shape) == rank for part in parts) and rank:
+            if axis == rank - 1:
+                return side_by_side(parts)
+            return concatenated(parts) if rank == 2 else None
+        case "expand":
+            shape = node.get("shape")
+            return Reshaped(tensor, shape) if shape is not None else tensor
+        case "reshape":
+            shape = _completed(node.get("shape"), tensor.size)
+            return Reshaped(tensor, shape) if shape is not None else None
+        case "take" if rank and node.get("index") is not None and axis is not None:
+            index = node.get("index")
+            if not -tensor.shape[axis] <= index < tensor.shape[axis]:
+                return None
+            return ArrayTensor(np.ascontiguousarray(np.take(tensor.read(), index, axis)))
+    return None
+
+
+def _completed(shape: tuple[int, ...] | None, size: int) -> tuple[int, ...] | None:
+    """Return a shape with its one unknown axis filled in."""
+    if shape is None or sum(length < 0 for length in shape) > 1:
+        return None
+    known = 1
+    for length in shape:
+        known *= length if length >= 0 else 1
+    if -1 not in shape:
+        return shape if known == size else None
+    if known == 0 or size % known:
+        return None
+    return tuple(length if length >= 0 else size // known for length in shape)

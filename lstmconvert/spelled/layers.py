@@ -1,0 +1,392 @@
+"""From the cells of a graph to layers: how they run over time, and what is taken of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from lstmconvert.model import naming, wellformed
+from lstmconvert.model.layer import Direction, LSTMLayer
+from lstmconvert.model.options import UNKNOWN, DirectionOptions, Unknown
+from lstmconvert.records import dataclass
+from lstmconvert.reference import run
+from lstmconvert.spelled.cells import Finder, Spelled, step_of
+from lstmconvert.spelled.flow import Flow, Ref
+from lstmconvert.spelled.proof import UnprovenError, evaluate
+from lstmconvert.tensors.dtypes import Array
+
+#: Parts of a name that say how a graph is written, and nothing of the layer.
+_SAYS_NOTHING = re.compile(
+    r"(_\d+|while(_\d+)?(_body\w*)?|loop\w*|body|scan\w*|node_\w*|(stateful)?partitionedcall(_\d+)?"
+    r"|add(_\d+)?|add_?\w{0,3}|output_0|\w*lstm_cell(_\d+)?|\w*lstmcell(_\d+)?|cell(_\d+)?)",
+    re.IGNORECASE,
+)
+_CLOSE = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What was recovered of a graph.
+
+    Fields: `layers`; `weights`: of each the constants that its weights are cut out of; `notes`,
+    for the user; `refused`: what looked like a cell, and why it is none.
+    """
+
+    layers: tuple[LSTMLayer, ...]
+    weights: tuple[frozenset[Ref], ...]
+    notes: tuple[str, ...]
+    refused: tuple[str, ...] = ()
+
+
+def recovered(flow: Flow) -> Recovered:
+    """Return the LSTM layers of a graph, each proved by computing a step both ways."""
+    finder = Finder(flow)
+    cells = finder.cells()
+    chains: list[list[Spelled]] = []
+    single = []
+    for chain in _chains(cells):
+        if chain[0].previous is None or len(chain) > 1 or _Runs(flow, finder, chain).is_second():
+            chains.append(chain)
+        else:
+            single.append(f"{chain[0].match.name or 'a cell'}: no other step has its weights")
+    chains = _in_order(flow, chains)
+    names = naming.layer_names(_name(chain[0]) for chain in chains)
+    notes: list[str] = []
+    layers = tuple(
+        _Runs(flow, finder, chain).layer(name, notes)
+        for name, chain in zip(names, chains, strict=True)
+    )
+    if layers:
+        listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        notes.insert(
+            0,
+            "the graph has no LSTM operator: its cells are recovered from plain operations, and a "
+            f"step of each was computed both ways: {listed}",
+        )
+    unknown = _unknown_states(flow, {cell.match.carry for cell in cells})
+    if layers and unknown:
+        notes.append(
+            "states that a loop carries and that are sums of two products, as of a GRU, or of an "
+            f"LSTM with a function that is not known, are left out: {', '.join(unknown[:8])}"
+        )
+    weights = tuple(
+        frozenset(leaf for cell in chain for ref in cell.weights for leaf in flow.leaves(ref))
+        for chain in chains
+    )
+    refused = tuple(dict.fromkeys([*finder.refused, *single]))
+    return Recovered(layers, weights, tuple(notes), refused)
+
+
+def _chains(cells: Sequence[Spelled]) -> list[list[Spelled]]:
+    """Return the cells of each layer: of a loop one, of an unrolled graph one a step, in order."""
+    by_carry = {cell.match.carry: cell for cell in cells}
+    following: dict[Ref, Spelled] = {}
+    starts: list[Spelled] = []
+    for cell in cells:
+        before = by_carry.get(cell.previous) if cell.previous is not None else None
+        if before is not None and before.key == cell.key and before.match.carry not in following:
+            following[before.match.carry] = cell
+        else:
+            starts.append(cell)
+    chains = []
+    for cell in starts:
+        chain = [cell]
+        while (later := following.get(chain[-1].match.carry)) is not None:
+            chain.append(later)
+        chains.append(chain)
+    return chains
+
+
+def _unknown_states(flow: Flow, known: set[Ref]) -> list[str]:
+    """Return the names of the states of loops that look like a gated cell's and are not known."""
+    names = []
+    for carried in flow.carried.values():
+        ref = flow.origin(carried.following)
+        node = flow.nodes.get(ref)
+        if node is None or node.kind != "add" or known & set(flow.path(carried.following)):
+            continue
+        products = [flow.nodes.get(flow.origin(source)) for source in node.inputs]
+        if all(product is not None and product.kind == "mul" for product in products):
+            names.append(flow.names.get(ref) or "a state without a name")
+    return list(dict.fromkeys(names))
+
+
+def _in_order(flow: Flow, chains: list[list[Spelled]]) -> list[list[Spelled]]:
+    """Return layers, each behind those whose outputs it depends on; else as in the file."""
+    carries = [chain[0].match.carry for chain in chains]
+    before = [flow.before(chain[0].xs) for chain in chains]
+    depths = [sum(carry in refs for carry in carries) for refs in before]
+    return [chains[place] for place in sorted(range(len(chains)), key=lambda p: depths[p])]
+
+
+def _name(cell: Spelled) -> str:
+    parts = [part for part in re.split(r"/|::", cell.match.name) if part not in ("", ".", "..")]
+    telling = [part for part in parts if not _SAYS_NOTHING.fullmatch(part)]
+    half = len(telling) // 2
+    if telling[:half] == telling[half:]:  # a function's nodes often repeat where it is called
+        telling = telling[:half]
+    text = "/".join(telling)
+    return text if text and text.isprintable() else "lstm"
+
+
+class _Runs:
+    """How the cells of one layer run.
+
+    Args:
+        flow, finder: the graph.
+        chain: its cells: of a loop one.
+    """
+
+    def __init__(self, flow: Flow, finder: Finder, chain: list[Spelled]) -> None:
+        self._flow, self._finder, self._chain = flow, finder, chain
+        self._first = chain[0]
+        self._is_loop = chain[0].previous is None
+
+    def layer(self, name: str, notes: list[str]) -> LSTMLayer:
+        """Return the layer; add what the user should know."""
+        sequences = self._returns_sequences()
+        cell = self._first.cell
+        backwards = self._backwards()
+        layer = LSTMLayer(
+            name=name,
+            path=self._first.match.name or name,
+            class_name="LSTM",
+            forward=Direction(
+                cells=(cell,),
+                options=DirectionOptions(
+                    return_sequences=sequences,
+                    return_state=self._returns_state(),
+                    go_backwards=backwards,
+                    stateful=False,
+                    unroll=not self._is_loop,
+                    time_major=False,
+                    zero_output_for_mask=False,
+                    policy=cell.dtype.name,
+                ),
+                class_name="LSTM",
+            ),
+        )
+        layer = self._started(layer, name, notes)
+        if len(self._first.xs) > 1:
+            notes.append(
+                f"{name}: its input is {len(self._first.xs)} values of the graph side by side"
+            )
+        if isinstance(backwards, Unknown):
+            notes.append(
+                f"{name}: the graph does not show whether the steps are taken from the end: "
+                f"--set {name}.go_backwards=true or false"
+            )
+        wellformed.check_layer(layer, name)
+        return layer
+
+    # -- in which order ----------------------------------------------------------------------------
+
+    def _backwards(self) -> bool | Unknown:
+        """Whether the steps are taken from the end of the sequence."""
+        if self._is_loop:
+            return self._direction(self._marks(self._first))
+        places = [self._place(cell) for cell in self._chain]
+        known = [place for place in places if place is not None]
+        if len(known) != len(places):
+            return UNKNOWN
+        if len(known) < 2:
+            return self._against_first(known[0])
+        steps = {later - earlier for earlier, later in pairwise(known)}
+        if steps not in ({1}, {-1}):
+            return UNKNOWN
+        turned = self._marks(self._first).count("reverse") % 2 == 1
+        return (steps == {-1}) != turned
+
+    def _against_first(self, place: int) -> bool | Unknown:
+        """Of two steps, the second: the first takes the step before or behind it."""
+        return False if place == 1 else True if place in (0, -2) else UNKNOWN
+
+    def _direction(self, marks: list[str]) -> bool | Unknown:
+        scans = [mark for mark in marks if mark in ("scan", "scan_back")]
+        if len(scans) != 1:
+            return UNKNOWN
+        if "unknown" in marks:
+            return UNKNOWN
+        return (scans[0] == "scan_back") != (marks.count("reverse") % 2 == 1)
+
+    def _marks(self, cell: Spelled) -> list[str]:
+        """Return what is done to the steps of the input on its way."""
+        marks = []
+        for ref in cell.paths[cell.xs[0]]:
+            node = self._flow.nodes.get(ref)
+            if node is not None and node.get("time") is not None:
+                marks.append(node.get("time"))
+            if node is not None and node.get("counter") is not None:
+                marks.append(self._flow.counts(node.get("counter")) or "unknown")
+        return marks
+
+    def _place(self, cell: Spelled) -> int | None:
+        """Return which step of the input a cell of an unrolled graph takes."""
+        places = []
+        for ref in cell.paths[cell.xs[0]]:
+            node = self._flow.nodes.get(ref)
+            if node is not None and node.kind == "take":
+                places.append(node.get("index"))
+            elif node is not None and node.kind == "slice":
+                places.append(node.get("start"))
+        return places[0] if len(places) == 1 else None
+
+    # -- what is taken of it -----------------------------------------------------------------------
+
+    def _returns_sequences(self) -> bool | Unknown:
+        flow = self._flow
+        if self._is_loop:
+            cell = self._first
+            kept = [
+                outer
+                for inner, outers in flow.stacked.items()
+                if cell.output in flow.path(inner) or cell.match.hidden in flow.path(inner)
+                for outer in outers
+            ]
+            if any(self._takes_steps(outer) for outer in kept):
+                return True
+            return False if kept else self._is_taken_inside()
+        pairs = [(cell.h, cell) for cell in self._chain]
+        if self._is_zero(self._first.h):  # it is before the first step
+            pairs = pairs[1:]
+        listed = [self._is_taken(output, later) for output, later in pairs]
+        return listed[0] if listed and len(set(listed)) == 1 else UNKNOWN
+
+    def _is_taken_inside(self) -> bool | Unknown:
+        """Whether the output of a step goes to another layer of the same loop; unknown where it
+        goes to something that a loop carries, and what that is is not known."""
+        flow, cell = self._flow, self._first
+        outside = {outer for outers in flow.finals.values() for outer in outers}
+        others = {
+            carried.following
+            for ref, carried in flow.carried.items()
+            # What is the output itself is the last one, when the loop ends; so is a list of one.
+            if ref != cell.h
+            and cell.output not in flow.path(carried.following)
+            and not self._is_list(carried.following)
+        } - {cell.match.carry}
+        waiting, seen = [cell.output], {cell.output}
+        while waiting:
+            for after in flow.consumers.get(waiting.pop(), []):
+                if after not in seen | outside:
+                    seen.add(after)
+                    waiting.append(after)
+        if seen & self._finder.matches.keys() - {cell.match.carry}:
+            return True
+        return UNKNOWN if seen & others else False
+
+    def _is_list(self, ref: Ref) -> bool:
+        node = self._flow.nodes.get(self._flow.origin(ref))
+        return node is not None and node.get("what") == "append"
+
+    def _is_taken(self, output: Ref, later: Spelled) -> bool:
+        """Whether the output of a step goes elsewhere than to the next step."""
+        flow, inside = self._flow, later.inside
+        waiting, seen = [output], {output}
+        while waiting:
+            at = waiting.pop()
+            if at in flow.outputs:
+                return True
+            for after in flow.uses(at):
+                if after in inside:
+                    if after not in seen:
+                        seen.add(after)
+                        waiting.append(after)
+                elif flow.nodes[after].kind != "matmul" or at not in inside:
+                    return True
+        return False
+
+    def _takes_steps(self, ref: Ref) -> bool:
+        """Whether more is taken of all steps than the last one."""
+        flow = self._flow
+        waiting, seen = [ref], {ref}
+        while waiting:
+            at = waiting.pop()
+            if at in flow.outputs:
+                return True
+            for after in flow.uses(at):
+                node = flow.nodes[after]
+                is_index = node.kind == "take" and node.get("index") == -1
+                is_cut = node.kind == "slice" and node.get("start") == -1
+                if (is_index or is_cut) and flow.passes(after):
+                    continue
+                if node.kind in ("transpose", "identity") and flow.passes(after):
+                    if after not in seen:
+                        seen.add(after)
+                        waiting.append(after)
+                    continue
+                if node.get("what") != "Shape":
+                    return True
+        return False
+
+    def _returns_state(self) -> bool:
+        carry = self._chain[-1].match.carry
+        flow = self._flow
+        if self._is_loop:
+            kept = [
+                outer
+                for inner, outers in flow.finals.items()
+                if carry in flow.path(inner)
+                for outer in outers
+            ]
+            return any(flow.is_used(outer) for outer in kept)
+        return carry in flow.outputs or any(
+            after in flow.outputs for after in flow.uses(carry)
+        )
+
+    # -- where it starts ---------------------------------------------------------------------------
+
+    def _started(self, layer: LSTMLayer, name: str, notes: list[str]) -> LSTMLayer:
+        """Note what the state is at the start, where it is not zero."""
+        if self._is_loop:
+            refs = (self._first.h, self._flow.origin(self._first.match.state))
+            starts = [self._flow.carried[ref].start for ref in refs]
+            is_zero = all(start is not None and self._is_zero(start) for start in starts)
+        else:
+            is_zero = self._starts_from_zero()
+        if is_zero:
+            return layer
+        notes.append(
+            f"{name}: its states do not start from zero, or the graph does not show it: give them "
+            "when you call the layer (initial_state)"
+        )
+        return layer
+
+    def _is_zero(self, ref: Ref) -> bool:
+        try:
+            value = evaluate(self._flow, (ref,), {})[ref]
+        except UnprovenError:
+            return False
+        return not np.any(value)
+
+    def is_second(self) -> bool:
+        """Whether the step before the first cell is one with the same weights, from zero."""
+        return self._starts_from_zero()
+
+    def _starts_from_zero(self) -> bool:
+        """Whether the first step of an unrolled graph, which may be written otherwise, is a step
+        from zero."""
+        flow, second = self._flow, self._first
+        if second.previous is not None and self._is_zero(second.previous):
+            return self._is_zero(second.h)
+        rng = np.random.default_rng(5)
+        given: dict[Ref, Array] = {}
+        inputs = []
+        for source in second.xs:
+            width = second.match.gates[next(iter(second.match.gates))].of(source)[0].kernel.shape[0]
+            given[source] = rng.normal(size=(1, width))
+            inputs.append(given[source])
+        wanted = (second.previous, second.h)
+        try:
+            known = evaluate(flow, wanted, given)
+        except UnprovenError:
+            return False
+        x = np.concatenate(inputs, axis=-1)[:, None]
+        h, c = run(step_of(second.cell), x, dtype="float64").states
+        return all(
+            np.all(np.abs(known[ref] - mine) <= _CLOSE * (1 + np.abs(mine)))
+            for ref, mine in ((second.h, h), (second.previous, c))
+        )

@@ -1,0 +1,573 @@
+"""The cells of TensorFlow 1 in a checkpoint, by the names of their variables.
+
+    rnn/basic_lstm_cell/kernel                        (input_dim + recurrent_dim, 4 * units), bias
+    rnn/multi_rnn_cell/cell_0/lstm_cell/kernel        a stack
+    bidirectional_rnn/fw/lstm_cell/kernel, …/bw/…     two directions
+    …/w_i_diag, w_f_diag, w_o_diag                    peepholes (units,)
+    …/projection/kernel, …/projection/bias            (units, projected)
+    …/input/gamma, …/input/beta, …                    LayerNormBasicLSTMCell
+    RNN/MultiRNNCell/Cell0/BasicLSTMCell/Linear/Matrix    the same in TensorFlow 0.x
+    BiRNN_FW/LSTMCell/W_0, BiRNN/FW/LSTMCell/W_0
+
+A cell is a scope of variables, spelled as its version of TensorFlow did:
+
+    kernel, bias, w_i_diag, projection/kernel           1.2 on
+    weights, biases, projection/weights                 1.0 and 1.1
+    W_0, W_1 (rows), B, W_I_diag, W_P_0                 LSTMCell of 0.x
+    Linear/Matrix, Linear/Bias                          BasicLSTMCell of 0.x
+
+(tensorflow/contrib/rnn/python/tools/checkpoint_convert.py maps the old names to the new.) The scope
+may have any name, and a Dense layer has arrays of the same shapes. So what a scope is goes by the
+name that TensorFlow gives a cell by itself; else by arrays that only an LSTM has; else by the place
+where `dynamic_rnn`, `MultiRNNCell` and `bidirectional_dynamic_rnn` make a cell's variables, if the
+shapes allow no other cell. The user decides the rest.
+
+One matrix holds the input's rows, then the state's; its gates are in the order i c f o
+(tensorflow/python/ops/rnn_cell_impl.py, `BasicLSTMCell.call`: i, j, f, o). A forget bias is added
+at run time and stored nowhere, nor are the activation and the clip of the cell state.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import Enum
+from itertools import chain, pairwise
+
+from lstmconvert.errors import CorruptFile
+from lstmconvert.model import wellformed
+from lstmconvert.model.activations import SIGMOID, TANH
+from lstmconvert.model.gates import Gate, by_letters, split
+from lstmconvert.model.layer import Cell, Direction, LSTMLayer, weights_of
+from lstmconvert.model.naming import layer_names
+from lstmconvert.model.options import UNKNOWN, CellOptions, DirectionOptions, Unknown
+from lstmconvert.records import dataclass, field, replace
+from lstmconvert.tensorflow.formats.bundle import Partitioned, Piece
+from lstmconvert.tensorflow.tf1graph import CellFacts
+from lstmconvert.tensors.tensor import Tensor
+from lstmconvert.tensors.views import rows
+
+GATE_COUNT = 4
+_WITH_PEEPHOLE = (Gate.INPUT, Gate.FORGET, Gate.OUTPUT)
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """How a version named a cell's variables.
+
+    Fields: `kernel`, `bias`, `projection`, `projection_bias`; `diagonal`, with `{}` for the gate.
+    """
+
+    kernel: str
+    bias: str
+    projection: str
+    projection_bias: str
+    diagonal: str = "w_{}_diag"
+
+    @property
+    def peepholes(self) -> dict[str, Gate]:
+        """Variable -> gate."""
+        letters = {gate.letter: gate for gate in _WITH_PEEPHOLE}
+        if self.diagonal[0].isupper():
+            letters = {letter.upper(): gate for letter, gate in letters.items()}
+        return {self.diagonal.format(letter): gate for letter, gate in letters.items()}
+
+
+SPELLINGS = (
+    Spelling("kernel", "bias", "projection/kernel", "projection/bias"),
+    Spelling("weights", "biases", "projection/weights", "projection/biases"),
+    Spelling("W_0", "B", "W_P_0", "", "W_{}_diag"),
+    Spelling("Linear/Matrix", "Linear/Bias", "", ""),
+)
+_LAYER_NORMS = ("input/gamma", "state/gamma")
+_SHARD = re.compile(r"(W|W_P)_0")
+
+#: Names that TensorFlow gives its LSTM cells by itself: lstm_cell_1, BasicLSTMCell, …
+_LSTM = re.compile(r"\w*lstm\w*cell\d*")
+#: Its cells of that name that compute something else.
+_OTHER_LSTM = re.compile(
+    r"\w*(coupledinputforgetgate|phased|grid|timefreq|conv|weightnorm|group|glstm)\w*"
+)
+#: What else may be where a cell's variables are: other cells, wrappers of cells, layers.
+_NO_LSTM = re.compile(
+    r"(basicrnn|gru|grublock|ugrnn|nas|intersectionrnn|indrnn|attention)\w*cell\w*|nasrnn"
+    r"|\w*projection\w*|\w*wrapper|gates|candidate|\w*attention\w*|\w*dense\d*|\w*linear\d*"
+    r"|\w*conv\w*|\w*layer\d*|fullyconnected\d*|fc\d*|\w*out(put)?\d*|\w*softmax\w*|\w*logits\w*"
+)
+#: A user's name that says it: lstm, my_lstm_2, lstm_fw.
+_SAYS_LSTM = re.compile(r"\w*lstm(fw|bw|forward|backward)?\d*")
+#: Scopes that run a cell.
+_RUNNERS = re.compile(
+    r"(\w+_)?rnn(_\d+)?|cell_?\d+|(\w+_)?(fw|bw)|attention_wrapper(_\d+)?", re.IGNORECASE
+)
+
+
+class Evidence(Enum):
+    """How a scope is known to be a cell."""
+
+    NAME = "its name"
+    SHAPES = "its arrays and their place"
+    OPEN = "nothing: it may be another cell, or a Dense layer"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """A scope that has the arrays of a cell.
+
+    Fields: `path`; `kernel` (input_dim + recurrent_dim, 4 * units); `bias`, `projection`, if it has
+    them; `spelling`; `keys` of the variables that these are; `evidence`.
+    """
+
+    path: str
+    kernel: Tensor
+    bias: Tensor | None
+    projection: Tensor | None
+    spelling: Spelling
+    keys: frozenset[str]
+    evidence: Evidence = field(default=Evidence.NAME)
+
+    @property
+    def units(self) -> int:
+        """The width of the cell state, if it is a cell."""
+        return self.kernel.shape[1] // GATE_COUNT
+
+    @property
+    def inputs(self) -> int:
+        """The width of the input, if it is a cell."""
+        state = self.projection.shape[-1] if self.projection is not None else self.units
+        return self.kernel.shape[0] - state
+
+    @property
+    def fits(self) -> bool:
+        """Whether the shapes are those of an LSTM cell."""
+        bias, columns = self.bias, self.kernel.shape[1]
+        of_projection = self.projection is None or self.projection.shape[:1] == (self.units,)
+        return (
+            columns > 0
+            and columns % GATE_COUNT == 0
+            and self.inputs > 0
+            and of_projection
+            and (bias is None or bias.shape == (columns,))
+        )
+
+
+def scopes(tensors: Mapping[str, Tensor], where: object) -> Iterator[Scope]:
+    """Yield every scope that is a cell, or may be one, sorted by path.
+
+    Raises:
+        CorruptFile: the shards of a kernel are of several dtypes.
+    """
+    scopes_by_path: dict[str, Scope] = {}
+    for key in sorted(tensors):
+        for spelling in SPELLINGS:
+            path = key.removesuffix(f"/{spelling.kernel}")
+            if path == key or path in scopes_by_path:
+                continue
+            scope = _scope(tensors, path, spelling, where)
+            if scope is not None:
+                scopes_by_path[path] = scope
+    yield from (scopes_by_path[path] for path in sorted(scopes_by_path))
+
+
+def _scope(
+    tensors: Mapping[str, Tensor], path: str, spelling: Spelling, where: object
+) -> Scope | None:
+    bias = tensors.get(f"{path}/{spelling.bias}")
+    has_norms = any(f"{path}/{norm}" in tensors for norm in _LAYER_NORMS)
+    if f"{path}/recurrent_kernel" in tensors or (bias is None and not has_norms):
+        return None
+    joined = _joined(tensors, f"{path}/{spelling.kernel}", where)
+    if joined is None:
+        return None
+    (kernel, keys), projection = joined, None
+    if spelling.projection and f"{path}/{spelling.projection}" in tensors:
+        joined = _joined(tensors, f"{path}/{spelling.projection}", where)
+        if joined is None:
+            return None
+        projection, keys = joined[0], keys | joined[1]
+    without_evidence = Scope(path, kernel, bias, projection, spelling, frozenset(keys))
+    evidence = _evidence(without_evidence, tensors)
+    return None if evidence is None else replace(without_evidence, evidence=evidence)
+
+
+def _joined(
+    tensors: Mapping[str, Tensor], key: str, where: object
+) -> tuple[Tensor, set[str]] | None:
+    """Return a matrix, and its keys: all of its rows, where 0.x cut it into shards. None if it is
+    none, or its shards are not parts of one."""
+    scope, _, leaf = key.rpartition("/")
+    match = _SHARD.fullmatch(leaf)
+    if match is None or f"{scope}/{match[1]}_1" not in tensors:
+        return (tensors[key], {key}) if len(tensors[key].shape) == 2 else None
+    keys: list[str] = []
+    while f"{scope}/{match[1]}_{len(keys)}" in tensors:
+        keys.append(f"{scope}/{match[1]}_{len(keys)}")
+    shards = [tensors[shard_key] for shard_key in keys]
+    if any(len(shard.shape) != 2 or shard.shape[1:] != shards[0].shape[1:] for shard in shards):
+        return None
+    whole = (sum(shard.shape[0] for shard in shards), shards[0].shape[1])
+    pieces, row = [], 0
+    for shard in shards:
+        pieces.append(Piece((row, 0), shard, whole))
+        row += shard.shape[0]
+    dtype = shards[0].dtype
+    return Partitioned(whole, dtype, tuple(pieces), f"{where}: {key}"), set(keys)
+
+
+def _evidence(scope: Scope, tensors: Mapping[str, Tensor]) -> Evidence | None:
+    plain = scope.path.rpartition("/")[2].replace("_", "").lower()
+    if _LSTM.fullmatch(plain):
+        return None if _OTHER_LSTM.fullmatch(plain) else Evidence.NAME
+    if not scope.fits or _NO_LSTM.fullmatch(plain):
+        return None
+    has_diagonals = any(f"{scope.path}/{leaf}" in tensors for leaf in scope.spelling.peepholes)
+    if has_diagonals or scope.projection is not None or scope.bias is None:
+        return Evidence.SHAPES
+    # A BasicRNNCell has (input_dim + units, units) there: more rows than columns.
+    is_alone = scope.kernel.shape[0] <= scope.kernel.shape[1]
+    if _SAYS_LSTM.fullmatch(plain) or (is_alone and is_run(scope.path)):
+        return Evidence.SHAPES
+    return Evidence.OPEN
+
+
+def is_run(path: str) -> bool:
+    """Whether a scope is where a cell's would."""
+    outer = path.rpartition("/")[0]
+    return _RUNNERS.fullmatch(outer.rpartition("/")[2]) is not None
+
+
+# -- from cells to layers ----------------------------------------------------------------------
+
+
+ORDER = by_letters("icfo")
+_NOT_STORED = (
+    "without its graph (the .meta file), a checkpoint of TensorFlow 1 says neither forget_bias "
+    "(its default is 1.0), nor activation (tanh), nor cell_clip (none; LSTMBlockCell 3.0): unknown "
+    "until --set forget_bias=1.0 and so on"
+)
+_SHOWN = 8
+_TAKE_THEM = "if it is an LSTM cell, say so: --from tf1 (and name the layers with --layer)"
+
+_STACK = re.compile(
+    r"(?:(?P<outer>.*)/)?multi_?rnn_?cell(?:_\d+)?/cell_?(?P<index>\d{1,6})(?:/rnn)?",
+    re.DOTALL | re.IGNORECASE,
+)
+_HALF = re.compile(
+    r"(?:(?P<outer>.*)/)?(?:(?P<joined>BiRNN)_)?(?P<half>fw|bw)", re.DOTALL | re.IGNORECASE
+)
+_NORMS = {"input": Gate.INPUT, "transform": Gate.CELL, "forget": Gate.FORGET, "output": Gate.OUTPUT}
+#: The CPU twin of cuDNN's LSTM: its checkpoints have no forget bias, and these functions.
+_CUDNN = "cudnncompatiblelstmcell"
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What the variables of a checkpoint are.
+
+    Fields: `layers`, sorted by name; `used`: the keys of their variables; `guessed`: scopes that
+    are cells by their arrays and place, whatever their name; `open`: scopes that may be;
+    `repeated`: scopes that several layers of a stack run on.
+    """
+
+    layers: tuple[LSTMLayer, ...]
+    used: frozenset[str]
+    guessed: tuple[str, ...] = ()
+    open: tuple[str, ...] = ()
+    repeated: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    outer: str
+    half: str
+    index: int
+
+
+#: Half -> number in its stack -> cell.
+_Halves = Mapping[str, Mapping[int, Cell]]
+
+
+def read(
+    tensors: Mapping[str, Tensor],
+    where: object,
+    *,
+    takes_open: bool = False,
+    facts: Mapping[str, CellFacts] | None = None,
+) -> Read:
+    """Return the LSTM layers among a checkpoint's variables.
+
+    Args:
+        tensors: the variables, by name.
+        where: for errors.
+        takes_open: whether what has a cell's arrays is one, whatever its name and place.
+        facts: what the graph says about the cells, by the name of the kernel; None without a graph.
+
+    Raises:
+        CorruptFile: the arrays of a cell do not fit each other.
+    """
+    candidates = list(scopes(tensors, where))
+    chained = _chained(candidates)
+    known: list[Scope] = []
+    unknown: list[str] = []
+    guessed: list[str] = []
+    for scope in candidates:
+        if scope.evidence is Evidence.OPEN and not takes_open and scope.path not in chained:
+            unknown.append(scope.path)
+            continue
+        known.append(scope)
+        if scope.evidence is not Evidence.NAME and not takes_open:
+            guessed.append(scope.path)
+    used: set[str] = set()
+    cells: dict[str, Cell] = {}
+    repeats: dict[str, int] = {}
+    for scope in known:
+        told = next((facts[key] for key in scope.keys if key in facts), None) if facts else None
+        cells[scope.path] = _cell(tensors, scope, where, used, told)
+        if told is not None and told.layers > 1 and scope.inputs == _outputs(scope):
+            repeats[scope.path] = told.layers
+    return Read(
+        _layers(cells, repeats),
+        frozenset(used),
+        tuple(guessed),
+        tuple(unknown),
+        tuple(f"{path}, {count} times" for path, count in repeats.items()),
+    )
+
+
+def notes(cells_read: Read) -> tuple[str, ...]:
+    """Return notes for the user on the cells."""
+    cells = [cell for layer in cells_read.layers for _, _, cell in layer.cells()]
+    result = []
+    if any(cell.options.forget_bias is UNKNOWN for cell in cells):
+        result.append(_NOT_STORED)
+    if cells_read.repeated:
+        shared = "layers of one stack share their weights, which are written for each"
+        result.append(f"{shared}: {_listed(cells_read.repeated)}")
+    if cells_read.guessed:
+        taken = "taken for LSTM cells by arrays and place, not by name"
+        result.append(f"{taken}: {_listed(cells_read.guessed)}")
+    near = [path for path in cells_read.open if is_run(path)]
+    if near:
+        kept = "kept among the other tensors, though it has the arrays of an LSTM cell"
+        result.append(f"{kept}: {_listed(near)}; {_TAKE_THEM}")
+    return tuple(result)
+
+
+def open_hint(cells_read: Read) -> str | None:
+    """Return what to do where nothing is surely a cell, if something may be."""
+    if not cells_read.open:
+        return None
+    paths = _listed(cells_read.open)
+    return f"the arrays of an LSTM cell, or of a Dense layer: {paths}; {_TAKE_THEM}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _chained(candidates: list[Scope]) -> set[str]:
+    """Return the scopes that their neighbours show to be LSTM cells, as they fit no other cell of
+    the same arrays: each cell of a stack as wide as the next one's input, and two halves of other
+    widths, or one of them a cell for sure, with one input."""
+    stacks: dict[tuple[str, str], dict[int, Scope]] = {}
+    for scope in candidates:
+        outer = scope.path.rpartition("/")[0]
+        if scope.fits:
+            place = _place(outer)
+            stacks.setdefault((place.outer, place.half), {})[place.index] = scope
+    chained: set[str] = set()
+    for (outer, half), stack in stacks.items():
+        cells = [stack[index] for index in sorted(stack)]
+        if len(cells) > 1 and _is_chain([(scope.inputs, _outputs(scope)) for scope in cells]):
+            chained |= {scope.path for scope in cells}
+        other = stacks.get((outer, "backward" if half == "forward" else "forward"), {})
+        for index in stack.keys() & other.keys():
+            cell, neighbour = stack[index], other[index]
+            is_sure = neighbour.evidence is not Evidence.OPEN or cell.units != neighbour.units
+            if is_sure and cell.inputs == neighbour.inputs:
+                chained.add(cell.path)
+    return chained
+
+
+def _outputs(scope: Scope) -> int:
+    return scope.kernel.shape[0] - scope.inputs
+
+
+def _is_chain(sizes: list[tuple[int, int]]) -> bool:
+    return all(before == after for (_, before), (after, _) in pairwise(sizes))
+
+
+def _layers(cells: Mapping[str, Cell], repeats: Mapping[str, int]) -> tuple[LSTMLayer, ...]:
+    by_outer: dict[str, dict[str, dict[int, Cell]]] = {}
+    for path, place in _places(cells).items():
+        half = by_outer.setdefault(place.outer, {}).setdefault(place.half, {})
+        for index in range(repeats.get(path, 1)):
+            half[place.index + index] = cells[path]
+    whole = dict(chain.from_iterable(_separated(path, halves) for path, halves in by_outer.items()))
+    names = layer_names(whole)
+    return tuple(
+        _layer(name, path, halves)
+        for name, (path, halves) in zip(names, whole.items(), strict=True)
+    )
+
+
+def _places(paths: Iterable[str]) -> dict[str, _Place]:
+    """Return where each cell is: cells side by side in one scope are layers of their own."""
+    places = {path: _place(path.rpartition("/")[0] or path) for path in paths}
+    counts = Counter(places.values())
+    return {
+        path: place if counts[place] == 1 else _below(place, path.rpartition("/")[2])
+        for path, place in places.items()
+    }
+
+
+def _below(place: _Place, name: str) -> _Place:
+    return _Place(f"{place.outer}/{name}", place.half, place.index)
+
+
+def _separated(path: str, halves: _Halves) -> Iterator[tuple[str, _Halves]]:
+    """Yield the layers at a place. Where something else is between the cells of a stack, or is
+    joined to their inputs, each is a layer of its own, and so is a backward half alone."""
+    if not all(map(_is_stack, halves.values())):
+        for index in sorted({index for cells in halves.values() for index in cells}):
+            at_index = {half: {0: cells[index]} for half, cells in halves.items() if index in cells}
+            yield from _separated(f"{path}/cell_{index}", at_index)
+    elif "forward" not in halves:
+        yield f"{path}/bw", {"forward": halves["backward"]}
+    else:
+        yield path, halves
+
+
+def _is_stack(cells: Mapping[int, Cell]) -> bool:
+    sizes = [(cells[index].input_dim, cells[index].recurrent_dim) for index in sorted(cells)]
+    return sorted(cells) == list(range(min(cells), min(cells) + len(cells))) and _is_chain(sizes)
+
+
+def _place(scope: str) -> _Place:
+    index, half = 0, "forward"
+    stack = _STACK.fullmatch(scope)
+    if stack is not None:
+        scope, index = stack["outer"] or "multi_rnn_cell", int(stack["index"])
+    sided = _HALF.fullmatch(scope)
+    if sided is not None:
+        half = "forward" if sided["half"].lower() == "fw" else "backward"
+        scope = "/".join(filter(None, (sided["outer"], sided["joined"]))) or "bidirectional_rnn"
+    return _Place(scope, half, index)
+
+
+def _layer(name: str, path: str, halves: _Halves) -> LSTMLayer:
+    directions = {
+        half: Direction(
+            cells=tuple(cells[index] for index in sorted(cells)),
+            options=DirectionOptions(
+                # `bidirectional_dynamic_rnn` reverses the input of the one half.
+                go_backwards=half == "backward" if len(halves) > 1 else UNKNOWN,
+                time_major=UNKNOWN,
+            ),
+        )
+        for half, cells in halves.items()
+    }
+    stacked = any(len(direction.cells) > 1 for direction in directions.values())
+    layer = LSTMLayer(
+        name=name,
+        path=path,
+        class_name="Bidirectional" if len(halves) > 1 else "RNN" if stacked else "LSTM",
+        forward=directions["forward"],
+        backward=directions.get("backward"),
+    )
+    wellformed.check_layer(layer, path)
+    return layer
+
+
+def _cell(
+    tensors: Mapping[str, Tensor],
+    scope: Scope,
+    where: object,
+    used: set[str],
+    told: CellFacts | None,
+) -> Cell:
+    """Return a cell, and add the keys of its variables to `used`."""
+    kernel, bias = scope.kernel, scope.bias
+    if not scope.fits:
+        raise CorruptFile(
+            "not the arrays of one LSTM cell",
+            where=f"{where}: {scope.path}",
+            found=f"kernel {kernel.shape}, bias {bias.shape if bias is not None else 'none'}",
+            expected="kernel (input_dim + recurrent_dim, 4*units), bias (4*units,)",
+        )
+    fused: dict[str, Tensor] = {
+        "kernel": rows(kernel, 0, scope.inputs),
+        "recurrent_kernel": rows(kernel, scope.inputs, kernel.shape[0]),
+    }
+    used |= scope.keys
+    if bias is not None:
+        fused["bias"] = bias
+        used.add(f"{scope.path}/{scope.spelling.bias}")
+    cut = {part: split(tensor, ORDER) for part, tensor in fused.items()}
+    gates = {gate: {part: cut[part][gate] for part in cut} for gate in ORDER}
+    _add_gate_parts(gates, tensors, scope, used)
+    cell = Cell(
+        gates=weights_of(gates),
+        options=_options(scope.path, bias is not None, scope.projection is not None, told),
+        parts=dict(_parts(tensors, scope, used)),
+    )
+    below = f"{scope.path}/"
+    arrays = {key: tensor for key, tensor in tensors.items() if key in used and below in key}
+    wellformed.check_cell(cell, f"{where}: {scope.path}", arrays=arrays)
+    return cell
+
+
+def _options(
+    scope: str, use_bias: bool, projects: bool, told: CellFacts | None
+) -> CellOptions:
+    if scope.rpartition("/")[2].replace("_", "").lower().startswith(_CUDNN):
+        return CellOptions(activation=TANH, recurrent_activation=SIGMOID, use_bias=use_bias)
+    told = told or CellFacts()
+    output = told.output_activation
+    return CellOptions(
+        # A cell has one function; where the graph shows half of it, none is known.
+        activation=UNKNOWN if isinstance(output, Unknown) else told.activation,
+        recurrent_activation=SIGMOID,  # every cell of TensorFlow 1 has it built in
+        output_activation=None if isinstance(output, Unknown) else output,
+        use_bias=use_bias,
+        forget_bias=told.forget_bias,
+        cell_clip=told.cell_clip,
+        projection_clip=told.projection_clip if projects else None,
+    )
+
+
+def _parts(
+    tensors: Mapping[str, Tensor], scope: Scope, used: set[str]
+) -> Iterator[tuple[str, Tensor]]:
+    if scope.projection is not None:
+        yield "projection", scope.projection
+    names = {
+        "projection_bias": scope.spelling.projection_bias,
+        "state_norm": "state/gamma",
+        "state_norm_bias": "state/beta",
+    }
+    for part, name in names.items():
+        key = f"{scope.path}/{name}"
+        if name and key in tensors:
+            used.add(key)
+            yield part, tensors[key]
+
+
+def _add_gate_parts(
+    gates: Mapping[Gate, dict[str, Tensor]],
+    tensors: Mapping[str, Tensor],
+    scope: Scope,
+    used: set[str],
+) -> None:
+    wanted = [(gate, "peephole", name) for name, gate in scope.spelling.peepholes.items()]
+    for name, gate in _NORMS.items():
+        wanted.append((gate, "layer_norm", f"{name}/gamma"))
+        wanted.append((gate, "layer_norm_bias", f"{name}/beta"))
+    for gate, part, name in wanted:
+        key = f"{scope.path}/{name}"
+        if key not in tensors:
+            continue
+        used.add(key)
+        gates[gate][part] = tensors[key]

@@ -1,0 +1,175 @@
+"""Moving tensors through a few megabytes of memory, each source byte read once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import IO, TypeGuard
+
+import numpy as np
+
+from lstmconvert.limits import BUFFER_BYTES, KIB
+from lstmconvert.tensors import progress
+from lstmconvert.tensors.checksums import crc32c
+from lstmconvert.tensors.dtypes import Array, little_endian
+from lstmconvert.tensors.tensor import ArrayTensor, Bytes, Columns, Tensor, write_whole
+from lstmconvert.tensors.views import PANEL, Transposed, transposed
+
+#: Takes a tensor's key, a byte offset in it, and a piece of it: little-endian, each row's elements
+#: side by side; the rows need not be contiguous.
+Sink = Callable[[str, int, Array], None]
+#: Arrays of up to this many bytes cost more calls than bytes: they are read at once, and written
+#: together, as many as fit into a buffer.
+SMALL = 64 * KIB
+
+
+def pour(tensors: Mapping[str, Tensor], sink: Sink) -> None:
+    """Hand every byte of every tensor to `sink`, in pieces of a few megabytes.
+
+    Column ranges of one base are cut from the same slab of rows, so that the four gates of a fused
+    kernel cost one pass over it; and where they are turned, from the whole of it.
+    """
+    groups: dict[int, dict[str, Columns]] = {}
+    turned: dict[int, dict[str, Columns]] = {}
+    for key, tensor in tensors.items():
+        if isinstance(tensor, Columns):
+            groups.setdefault(id(tensor.base), {})[key] = tensor
+        elif isinstance(tensor, Transposed) and _fits(tensor.base):
+            turned.setdefault(id(tensor.base.base), {})[key] = tensor.base
+        else:
+            _pour_one(key, tensor, sink)
+    for group in groups.values():
+        _pour_columns(group, sink)
+    for group in turned.values():
+        _pour_turned(group, sink)
+
+
+def _fits(tensor: Tensor) -> TypeGuard[Columns]:
+    """Whether a tensor is columns of one that may be in memory."""
+    return isinstance(tensor, Columns) and tensor.base.nbytes <= PANEL
+
+
+def _pour_turned(group: Mapping[str, Columns], sink: Sink) -> None:
+    base = next(iter(group.values())).base
+    whole = ArrayTensor(base.read()) if len(group) > 1 else base
+    for key, view in group.items():
+        _pour_one(key, transposed(Columns(whole, view.start, view.stop)), sink)
+
+
+def _pour_one(key: str, tensor: Tensor, sink: Sink) -> None:
+    offset = 0
+    for block in tensor.blocks():
+        sink(key, offset, block)
+        offset += block.nbytes
+
+
+def _pour_columns(group: Mapping[str, Columns], sink: Sink) -> None:
+    base = next(iter(group.values())).base
+    if base.nbytes <= SMALL:
+        slab = base.rows(0, base.matrix_shape[0])
+        for key, view in group.items():
+            sink(key, 0, slab[:, view.start : view.stop])
+        progress.advance(slab.nbytes)
+        return
+    for start, stop in base.slabs():
+        slab = base.rows(start, stop)
+        for key, view in group.items():
+            offset = start * view.matrix_shape[1] * view.dtype.itemsize
+            sink(key, offset, slab[:, view.start : view.stop])
+        progress.advance(slab.nbytes)
+
+
+class Sums:
+    """The CRC-32C of each tensor of a file, computed while its bytes are written."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, int] = {}
+
+    def add(self, name: str, data: Bytes | bytes) -> None:
+        """Continue the checksum of a tensor with its next bytes."""
+        self._sums[name] = crc32c(data, self._sums.get(name, 0))
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether anything was written."""
+        return bool(self._sums)
+
+    def __getitem__(self, name: str) -> int:
+        """Return the checksum of what was written of a tensor: 0 of nothing."""
+        return self._sums.get(name, 0)
+
+
+def pour_into(
+    descriptor: int, tensors: Mapping[str, Tensor], offsets: Mapping[str, int], sums: Sums
+) -> None:
+    """Write tensors into an open file.
+
+    Args:
+        descriptor: of the file.
+        tensors: name -> tensor.
+        offsets: name -> the byte at which the tensor begins in the file.
+        sums: takes the checksum of each.
+    """
+
+    waiting: list[tuple[int, bytes]] = []
+    waits = 0
+
+    def sink(name: str, offset: int, piece: Array) -> None:
+        nonlocal waits
+        if piece.nbytes > SMALL:
+            data = _bytes_of(piece)
+            sums.add(name, data)
+            write_whole(descriptor, data.data, offsets[name] + offset)
+            return
+        few = piece.tobytes()
+        sums.add(name, few)
+        waiting.append((offsets[name] + offset, few))
+        waits += len(few)
+        if waits > BUFFER_BYTES:
+            _write_together(descriptor, waiting)
+            waits = 0
+
+    pour(tensors, sink)
+    _write_together(descriptor, waiting)
+
+
+def _write_together(descriptor: int, waiting: list[tuple[int, bytes]]) -> None:
+    """Write pieces, each at its offset of an open file, and forget them."""
+    waiting.sort()
+    begin, end, run = 0, 0, list[bytes]()
+    for offset, data in waiting:
+        if offset != end and run:
+            write_whole(descriptor, b"".join(run), begin)
+            run = []
+        if not run:
+            begin = offset
+        run.append(data)
+        end = offset + len(data)
+    if run:
+        write_whole(descriptor, b"".join(run), begin)
+    waiting.clear()
+
+
+def write_at(descriptor: int, offset: int, piece: Array) -> None:
+    """Write a piece's bytes at an offset of an open file."""
+    write_whole(descriptor, _bytes_of(piece).data, offset)
+
+
+def write_to(
+    file: IO[bytes], tensor: Tensor, seen: Callable[[Bytes], None] = lambda _: None
+) -> None:
+    """Write a tensor's bytes where an open file stands, in pieces of a few megabytes.
+
+    Args:
+        file: the file.
+        tensor: the tensor.
+        seen: is shown each piece, for a checksum.
+    """
+    for block in tensor.blocks():
+        data = _bytes_of(block)
+        seen(data)
+        file.write(data.data)
+
+
+def _bytes_of(piece: Array) -> Bytes:
+    """Return a piece's bytes, without a copy where they lie side by side."""
+    return little_endian(piece).reshape(-1).view(np.uint8)

@@ -1,0 +1,130 @@
+"""The safetensors reader against the library: both read the same, and refuse the same."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from support.growth import check_linear
+
+from lstmconvert.errors import CorruptFile, LimitExceeded, SourceError
+from lstmconvert.files import safetensors
+from lstmconvert.files.opening import open_source
+from lstmconvert.tensors.dtypes import SAFETENSORS
+
+F32 = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+
+
+def written(path: Path, header: Any, data: bytes = bytes(8)) -> Path:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    return path
+
+
+def is_theirs(path: Path) -> bool:
+    """Whether the library reads a file."""
+    try:
+        with safe_open(path, "np") as file:
+            list(file.keys())
+    except SafetensorError:
+        return False
+    return True
+
+
+FINE = [
+    {}, {"a": F32}, {"a": F32, "__metadata__": {"x": "y"}}, {"a": F32, "__metadata__": None},
+    {"a": F32, "__metadata__": {}}, {"a": {**F32, "shape": [2, 1]}},
+    {"a": {"dtype": "F32", "shape": [], "data_offsets": [4, 8]},
+     "b": {"dtype": "I32", "shape": [1], "data_offsets": [0, 4]}},
+    {"a": F32, "b": {"dtype": "F32", "shape": [0], "data_offsets": [8, 8]}},
+    {"a": {"dtype": "BOOL", "shape": [8], "data_offsets": [0, 8]}},
+    {"a": {**F32, "more": 1}},
+]  # fmt: skip
+REFUSED = [
+    {"a": {**F32, "shape": [3]}}, {"a": {**F32, "data_offsets": [0, 4]}},
+    {"a": {**F32, "shape": 2}},
+    {"a": {**F32, "data_offsets": [4, 12]}}, {"a": {**F32, "data_offsets": [0, 8, 8]}},
+    {"a": {**F32, "data_offsets": [8, 0]}}, {"a": {**F32, "shape": [-2]}}, {"a": {"dtype": "F32"}},
+    {"a": {**F32, "shape": [2.0]}}, {"a": {**F32, "shape": [True, 2]}}, {"a": 1}, {"a": None},
+    {"a": {**F32, "dtype": "F33"}}, {"a": {**F32, "dtype": ["F32"]}}, {"a": {**F32, "dtype": None}},
+    {"a": {**F32, "data_offsets": "08"}}, {"a": {**F32, "shape": ["2"]}},
+    {"a": F32, "b": F32}, {"a": F32, "__metadata__": {"x": 1}}, {"a": F32, "__metadata__": []},
+    {"a": {**F32, "shape": [1 << 63, 4]}}, {"a": {**F32, "shape": [1 << 64]}},
+    {"a": {**F32, "shape": [1 << 62, 1 << 62, 0], "data_offsets": [0, 0]}},
+    {"a": {"dtype": "F32", "shape": [0], "data_offsets": [4, 4]}, "b": F32},
+    b"[]", b"", b" {}", b'{"a": ', b"\xff{}", b'"', b"null",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("header", FINE)
+def test_what_the_library_reads_is_read(header: Any, tmp_path: Path) -> None:
+    path = written(tmp_path / "a.safetensors", header, bytes(range(8)) if header else b"")
+    assert is_theirs(path)
+    tensors, metadata = safetensors.read(open_source(path))
+    with safe_open(path, "np") as file:
+        assert metadata == (file.metadata() or {})
+        assert tensors.keys() == set(file.keys())
+        for name, tensor in tensors.items():
+            theirs = file.get_tensor(name)
+            assert (tensor.shape, tensor.dtype) == (theirs.shape, theirs.dtype)
+            assert tensor.read().tobytes() == theirs.tobytes()
+
+
+@pytest.mark.parametrize("header", REFUSED)
+def test_what_the_library_refuses_is_refused(header: Any, tmp_path: Path) -> None:
+    path = written(tmp_path / "a.safetensors", header)
+    assert not is_theirs(path)
+    with pytest.raises((CorruptFile, LimitExceeded)):
+        safetensors.read(open_source(path))
+
+
+def test_a_name_twice_is_refused(tmp_path: Path) -> None:
+    """The library takes the later one."""
+    entry = json.dumps(F32)
+    path = written(tmp_path / "a.safetensors", f'{{"a": {entry}, "a": {entry}}}'.encode())
+    assert is_theirs(path)
+    with pytest.raises(CorruptFile, match="appears twice"):
+        safetensors.read(open_source(path))
+
+
+@pytest.mark.parametrize("size", [0, 7, 8, 9, 40, 70])
+def test_a_file_that_is_cut(size: int, tmp_path: Path) -> None:
+    path = written(tmp_path / "a.safetensors", {"a": F32})
+    path.write_bytes(path.read_bytes()[:size])
+    assert not is_theirs(path)
+    with pytest.raises(SourceError):
+        safetensors.read(open_source(path))
+
+
+def test_every_dtype(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    kinds = [name for name in SAFETENSORS if not name.startswith(("float8", "bfloat"))]
+    save_file({name: np.ones(3, name) for name in kinds}, path)
+    tensors, _ = safetensors.read(open_source(path))
+    assert {name: tensor.dtype.name for name, tensor in tensors.items()} == {x: x for x in kinds}
+
+
+def test_a_file_that_has_another_name_by_now(tmp_path: Path) -> None:
+    """What is checked is what was opened."""
+    path = written(tmp_path / "a.safetensors", {"a": F32})
+    source = open_source(path)
+    written(tmp_path / "b.safetensors", b"[]").replace(path)
+    assert safetensors.read(source)[0].keys() == {"a"}
+
+
+def test_growth_by_count(tmp_path: Path) -> None:
+    empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+
+    def reading(count: int) -> Callable[[], Any]:
+        header = dict.fromkeys(map(str, range(count)), empty)
+        path = written(tmp_path / "a.safetensors", header, b"")
+        return lambda: safetensors.read(open_source(path))
+
+    check_linear(reading)

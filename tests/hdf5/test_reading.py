@@ -1,0 +1,374 @@
+"""HDF5 read without its library: what h5py sees in a file, or a refusal that says what is wrong."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from support import hdf5later
+from support.cli import FIXTURES
+from support.corpus import CORPUS
+
+from lstmconvert.errors import CorruptFile, LSTMConvertError
+from lstmconvert.files.opening import Window, open_source
+from lstmconvert.files.zipmembers import ZipMembers
+from lstmconvert.hdf5 import reading
+from lstmconvert.hdf5.reading import Tree
+from lstmconvert.hdf5.structures import SIGNATURE, checksum
+
+
+def window(path: Path) -> Window | None:
+    """Where HDF5 lies in a file, if it does."""
+    if not path.is_file() or not path.stat().st_size:
+        return None
+    start = path.read_bytes()[:8]
+    if start == SIGNATURE:
+        return Window(open_source(path))
+    if start[:4] == b"PK\x03\x04":
+        try:
+            return ZipMembers(open_source(path)).open("model.weights.h5")
+        except (CorruptFile, KeyError):
+            return None
+    return None
+
+
+def read(path: Path) -> Tree:
+    return reading.read_tree(open_source(path))
+
+
+def facts(tree: Tree) -> Any:
+    """All that a tree says, and every number."""
+    tensors = {k: (v.shape, v.dtype, v.read().tobytes()) for k, v in tree.tensors.items()}
+    attributes = {key: dict(value) for key, value in tree.attributes.items() if value}
+    return tensors, attributes, tree.groups
+
+
+def by_h5py(file: h5py.File) -> Any:
+    """The same, as h5py sees it."""
+    tensors: dict[str, Any] = {}
+    attributes: dict[str, Any] = {}
+    groups = {""}
+
+    def visit(name: str, item: Any) -> None:
+        name = name.strip("/")
+        if isinstance(item, h5py.Dataset):
+            value = np.asarray(item[()])
+            value = value.astype(value.dtype.newbyteorder("<"))
+            tensors[name] = value.shape, value.dtype, value.tobytes()
+            return
+        groups.add(name)
+        if texts := dict(filter(None, (text_of(key, item.attrs) for key in item.attrs))):
+            attributes[name] = texts
+
+    visit("", file)
+    file.visititems(visit)
+    return tensors, attributes, groups
+
+
+def text_of(key: str, attributes: Any) -> tuple[str, Any] | None:
+    """An attribute of texts, or of nothing; None for others."""
+    value, kind = attributes[key], attributes.get_id(key).dtype
+    if isinstance(value, h5py.Empty):
+        return None
+    if isinstance(value, np.ndarray) and not value.size:
+        return key, []
+    if h5py.check_string_dtype(kind) is None:
+        return None
+    if not isinstance(value, np.ndarray):
+        return key, value if isinstance(value, str) else value.decode()
+    return key, [one if isinstance(one, str) else one.decode() for one in value.ravel()]
+
+
+@pytest.mark.parametrize(
+    ("root", "least"), [(FIXTURES, 60), pytest.param(CORPUS, 25, marks=pytest.mark.corpus)]
+)
+def test_every_real_file_is_read_as_h5py_reads_it(root: Path, least: int) -> None:
+    count = 0
+    for path in sorted(root.rglob("*")):
+        if path.suffix not in (".h5", ".hdf5", ".keras"):
+            continue
+        where = window(path)
+        if where is None or where.size > 100_000_000:
+            continue
+        ours = facts(reading.read_tree(where.source, where.offset, where.size))
+        with h5py.File(where) as file:
+            tensors, attributes, groups = by_h5py(file)
+        for name, (shape, dtype, data) in tensors.items():
+            mine = ours[0].pop(name)
+            assert (mine[0], mine[2]) == (shape, data), (path, name)
+            assert mine[1] == dtype or mine[1].name == "bfloat16", (path, name)
+        assert (ours[0], ours[1], ours[2]) == ({}, attributes, groups), path
+        count += 1
+    assert count > least
+
+
+def written(path: Path, write: Callable[[h5py.File], None], **options: Any) -> None:
+    with h5py.File(path, "w", **options) as file:
+        write(file)
+
+
+def _crowd(file: h5py.File) -> None:
+    for number in range(700):  # three levels of a group's tree
+        file.create_group(f"layer_{number}").attrs["name"] = f"Schicht {number} ü"
+    file["layer_1"].create_dataset("w", data=np.arange(3.0, dtype="f4"))
+
+
+def _texts(file: h5py.File) -> None:
+    file.attrs["model_config"] = "{" + "x" * 70_000 + "}"
+    file.attrs["fixed"] = np.array([b"one", b"three\0"], "S8")
+    file.attrs["many"] = ["b", "a", "", "ü"]
+    file.attrs["none"] = np.zeros(0)
+    file.attrs["empty"] = h5py.Empty("f4")
+    file.attrs["number"] = 3
+    file.attrs["scalar"] = np.bytes_(b"bytes")
+
+
+def _notes(file: h5py.File) -> None:
+    _texts(file)
+    for number in range(20):  # more than a header holds, in a later format
+        file.attrs[f"note{number}"] = f"of {number}"
+    file.create_dataset("w", data=np.zeros((64, 64)), chunks=(3, 5), compression="gzip")
+
+
+def _numbers(file: h5py.File) -> None:
+    for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"):
+        file.create_dataset(f"a/{kind}", data=np.arange(6).reshape(3, 2).astype(kind))
+        file.create_dataset(f"b/{kind}", data=np.array(1, kind))
+    file["a/f4"].attrs["a note"] = "of no meaning"
+
+
+def _shapes(file: h5py.File) -> None:
+    file.create_dataset("growing", data=np.ones((2, 3)), maxshape=(None, 3))
+    file.create_dataset("none", (0, 3), "f4")
+    file.create_dataset("reversed", data=np.arange(3, dtype=">f4"))
+    file.create_dataset("flags", data=np.array([True, False]))
+    file.create_dataset("complex", data=np.array([1 + 2j, -0.0j], "c8"))
+    file.create_dataset("texts", data=np.array([b"a", b"bc"], "S3"))
+    file.create_dataset("choice", dtype=h5py.enum_dtype({"A": 1, "B": 5}, "i4"), data=[1, 5])
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_layout(h5py.h5d.COMPACT)
+    space = h5py.h5s.create_simple((5,))
+    h5py.Dataset(h5py.h5d.create(file.id, b"compact", h5py.h5t.IEEE_F64LE, space, plist))[...] = 3.5
+
+
+def _large(file: h5py.File) -> None:
+    """Attributes and links in each place where they may lie: header, block of a heap, apart."""
+    group = file.create_group("layers")
+    for number in range(2000):
+        group.create_group(f"a name of some length, number {number}")
+    for number in range(100):
+        group.attrs[f"note{number}"] = "?" * number
+    if file.libver[0] != "earliest":  # which allows large ones
+        group.attrs["large"] = np.array([b"x" * 100_000], "S100000")
+        group.attrs["middle"] = np.array([b"y" * 5000], "S5000")
+
+
+WAYS: list[dict[str, Any]] = [
+    {}, {"libver": "v108"}, {"libver": "v110"}, {"libver": "latest"}, {"userblock_size": 1024},
+    {"libver": "latest", "userblock_size": 512, "track_order": True},
+    {"track_order": True}, {"fs_strategy": "page", "fs_persist": True},
+    {"libver": "latest", "fs_strategy": "fsm", "fs_persist": True},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", WAYS)
+@pytest.mark.parametrize("write", [_crowd, _texts, _notes, _numbers, _shapes, _large])
+def test_what_h5py_writes(
+    tmp_path: Path, write: Callable[[h5py.File], None], options: dict[str, Any]
+) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w", **options) as file:
+        write(file)
+    with h5py.File(path) as file:
+        expected = by_h5py(file)
+    assert facts(read(path)) == expected
+
+
+def test_the_order_is_that_of_the_names(tmp_path: Path) -> None:
+    for number, options in enumerate(WAYS):
+        path = tmp_path / f"{number}.h5"
+        with h5py.File(path, "w", **options) as file:
+            for name in "bca":
+                file.create_dataset(name, data=np.zeros(2))
+                file.attrs[name] = name
+        tree = read(path)
+        assert [*tree.tensors] == [*tree.attributes[""]] == ["a", "b", "c"]
+
+
+def _soft(file: h5py.File) -> None:
+    file.create_dataset("w", data=np.zeros(3))
+    file["again"] = h5py.SoftLink("/w")
+
+
+def _external(file: h5py.File) -> None:
+    file["again"] = h5py.ExternalLink("elsewhere.h5", "/w")
+
+
+def _many_links(file: h5py.File) -> None:
+    for number in range(100):
+        file[f"{number}"] = h5py.SoftLink("/w")
+
+
+def _twice(file: h5py.File) -> None:
+    file.create_dataset("w", data=np.zeros(3))
+    file["again"] = file["w"]
+
+
+def _named(file: h5py.File) -> None:
+    file["type"] = np.dtype("f4")
+
+
+def _of_named_type(file: h5py.File) -> None:
+    file["type"] = np.dtype("f4")
+    file.create_dataset("a", (3,), dtype=file["type"])[...] = 1
+    del file["type"]
+
+
+def _stored_elsewhere(file: h5py.File) -> None:
+    file.create_dataset("w", (3,), "f4", external=[("elsewhere", 0, 12)])
+
+
+def _virtual(file: h5py.File) -> None:
+    layout = h5py.VirtualLayout((3,), "f4")
+    layout[...] = h5py.VirtualSource("elsewhere.h5", "w", (3,))
+    file.create_virtual_dataset("w", layout)
+
+
+def _foreign(file: h5py.File) -> None:
+    file.create_dataset("w", data=np.zeros((4, 4)), compression="lzf")
+
+
+def _nothing(file: h5py.File) -> None:
+    file.create_dataset("w", (4, 4), "f4")
+
+
+def _odd_numbers(file: h5py.File) -> None:
+    kind = h5py.h5t.IEEE_F32LE.copy()
+    kind.set_ebias(100)
+    h5py.h5d.create(file.id, b"w", kind, h5py.h5s.create_simple((3,)))
+
+
+REFUSED = [
+    (_soft, "a soft or external link"), (_external, "a soft or external link"),
+    (_many_links, "a soft or external link"), (_twice, "is in two places"),
+    (_named, "named type"), (_of_named_type, "named type"),
+    (_stored_elsewhere, "external storage"), (_virtual, "a virtual dataset"),
+    (_foreign, "a foreign compression filter"), (_nothing, "no stored data"),
+    (_odd_numbers, "numbers in a format of their own"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", WAYS)
+@pytest.mark.parametrize(("write", "words"), REFUSED)
+def test_what_is_refused(
+    tmp_path: Path, write: Callable[[h5py.File], None], words: str, options: dict[str, Any]
+) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w", **options) as file:
+        write(file)
+    with pytest.raises(CorruptFile, match=words):
+        read(path)
+
+
+def test_a_flipped_bit_in_a_later_format_is_found(tmp_path: Path) -> None:
+    """Its structures have checksums. The numbers have none, nor have texts of any length."""
+    whole = hdf5later.write(FIXTURES / "keras-3.6.0" / "seed95.weights.h5", tmp_path / "v.h5")
+    valid, data = facts(read(whole)), whole.read_bytes()
+    dice, path, refused = np.random.default_rng(3), tmp_path / "a.h5", 0
+    for at in dice.integers(0, len(data), 300):
+        mutant = bytearray(data)
+        mutant[at] ^= 1 << int(dice.integers(8))
+        path.write_bytes(mutant)
+        try:
+            found = facts(read(path))
+        except LSTMConvertError:
+            refused += 1
+            continue
+        assert found[2] == valid[2]
+        assert {k: [*v] for k, v in found[1].items()} == {k: [*v] for k, v in valid[1].items()}
+        assert {k: v[:2] for k, v in found[0].items()} == {k: v[:2] for k, v in valid[0].items()}
+    assert refused > 60
+
+
+def test_the_checksum_is_hdf5s() -> None:
+    for length in (0, 1, 11, 12, 13, 24, 25, 1000):
+        data = bytes(range(256)) * 4
+        theirs = hdf5later.checksum(data[:length]) if length else 0xDEADBEEF
+        assert checksum(data[:length]) == theirs
+
+
+def test_one_text_for_many_attributes_is_refused(tmp_path: Path) -> None:
+    """Else a small file would be gigabytes of text."""
+
+    def write(file: h5py.File) -> None:
+        file.attrs["name"] = "x" * 50_000
+        for number in range(100):
+            file.create_group(f"g{number}").attrs["name"] = "y" * 77
+
+    path = tmp_path / "a.h5"
+    written(path, write)
+    data = bytearray(path.read_bytes())
+    at = data.find(struct.pack("<I", 50_000))
+    large, small = data[at : at + 16], struct.pack("<I", 77)
+    assert data.count(small) >= 100
+    at = data.find(small)
+    while at >= 0:
+        data[at : at + 16] = large
+        at = data.find(small, at + 16)
+    path.write_bytes(data)
+    with pytest.raises(CorruptFile, match="share one place"):
+        read(path)
+
+
+def test_a_text_longer_than_its_place_is_refused(tmp_path: Path) -> None:
+    """The library makes room for it: gigabytes, and half a minute."""
+    path = tmp_path / "a.h5"
+    written(path, lambda file: file.attrs.__setitem__("name", "y" * 77))
+    data = path.read_bytes()
+    assert data.count(struct.pack("<I", 77)) > 0
+    at = data.find(struct.pack("<I", 77))
+    path.write_bytes(data[:at] + struct.pack("<I", 77 | 1 << 30) + data[at + 4 :])
+    with pytest.raises(CorruptFile, match="longer than"):
+        read(path)
+
+
+@pytest.mark.parametrize("at", [16, 18])
+def test_nodes_that_end_behind_the_file(at: int, tmp_path: Path) -> None:
+    """The superblock says how many names fit into a node, of which few may be used."""
+    path = tmp_path / "a.h5"
+    written(path, _numbers)
+    data = bytearray(path.read_bytes())
+    data[at : at + 2] = struct.pack("<H", 30_000)
+    path.write_bytes(data)
+    with pytest.raises(CorruptFile, match="past the end"):
+        read(path)
+
+
+@pytest.mark.parametrize("options", [{}, {"libver": "latest"}])
+def test_a_file_that_is_cut(options: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    written(path, _numbers, **options)
+    data = path.read_bytes()
+    for length in (len(data) - 1, len(data) // 2, 100, 50, 9, 8):
+        path.write_bytes(data[:length])
+        with pytest.raises(CorruptFile):
+            read(path)
+
+
+def test_the_library_is_not_imported(tmp_path: Path) -> None:
+    text = (
+        "import sys, lstmconvert; m = lstmconvert.load(sys.argv[1]); "
+        "m['lstm'].forget_gate.kernel; print('h5py' in sys.modules)"
+    )
+    fixture = FIXTURES / "keras-3.15.1" / "seed95.keras"
+    later = hdf5later.write(FIXTURES / "keras-3.6.0" / "seed95.weights.h5", tmp_path / "a.h5")
+    for path in (fixture, later):
+        run = subprocess.run([sys.executable, "-c", text, path], capture_output=True, check=True)
+        assert run.stdout.strip() == b"False"

@@ -1,0 +1,135 @@
+"""Layers before and between others that prepare numbers: images, categories, equations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.whole_tools import FLOAT32, beside_lstm, compared, distances, randomized
+
+import lstmconvert as lc
+from lstmconvert.tensors.dtypes import Array
+
+pytestmark = pytest.mark.engines
+ERAS = ("keras", "tf_keras")
+
+
+def _filled(*makes: Callable[[int, int], Array]) -> Callable[[int, int], list[Array]]:
+    """Return what makes the inputs of a model with an LSTM beside its layers."""
+    rng = np.random.default_rng(1)
+    return lambda batch, length: [
+        *(make(batch, length) for make in makes),
+        rng.normal(size=(batch, length, 2)).astype(np.float32),
+    ]
+
+
+def _pixels(dtype: str) -> Callable[[int, int], Array]:
+    rng = np.random.default_rng(0)
+    return lambda batch, _: rng.integers(0, 256, (batch, 9, 7, 3)).astype(dtype)
+
+
+@pytest.mark.parametrize("name", ERAS)
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+def test_images(name: str, dtype: str, tmp_path: Path) -> None:
+    keras = pytest.importorskip(name)
+    m = keras.layers
+    x = keras.Input((9, 7, 3), dtype=dtype)
+    outputs = [
+        *(m.Resizing(5, 12, interpolation=how)(x) for how in ("nearest", "bilinear", "bicubic")),
+        m.Resizing(6, 4, crop_to_aspect_ratio=True)(x),
+        m.CenterCrop(4, 5)(x),
+        m.CenterCrop(12, 5)(x),
+        m.RandomCrop(4, 5)(m.Rescaling(1 / 255)(x)),
+        m.RandomRotation(0.1)(m.RandomFlip()(x)),
+        m.RandomContrast(0.1)(m.RandomZoom(0.1)(x)),
+    ]
+    if name == "keras" and dtype == "float32":
+        outputs.append(m.Resizing(4, 12, pad_to_aspect_ratio=True, fill_value=2.0)(x))
+    model = beside_lstm(keras, [x], outputs)
+    apart = distances(model, tmp_path / "model.onnx", inputs=_filled(_pixels(dtype)))
+    # A whole number that is nearly in the middle of two is rounded to one or the other.
+    is_rounded = dtype == "uint8" and name == "keras"
+    assert max(apart.values()) < (1 / 200 if is_rounded else FLOAT32)
+
+
+@pytest.mark.parametrize("name", ERAS)
+def test_categories(name: str, tmp_path: Path) -> None:
+    keras = pytest.importorskip(name)
+    m, listed = keras.layers, [10, 12, 15]
+    x, y = keras.Input((None,), dtype="int64"), keras.Input((1,), dtype="int64")
+    z = keras.Input((None,))
+    adapted = m.IntegerLookup()
+    adapted.adapt(np.array([10, 10, 12, 15, 12, 12]))
+    outputs = [
+        m.Embedding(5, 3)(m.IntegerLookup(vocabulary=listed, mask_token=11)(x)),
+        m.IntegerLookup(vocabulary=listed, num_oov_indices=3)(x),
+        m.IntegerLookup(vocabulary=listed, output_mode="multi_hot")(x),
+        m.IntegerLookup(
+            vocabulary=listed, output_mode="count", pad_to_max_tokens=True, max_tokens=9
+        )(x),
+        m.CategoryEncoding(17, output_mode="count")(x),
+        m.CategoryEncoding(17, output_mode="multi_hot")(x),
+        m.CategoryEncoding(17, output_mode="one_hot")(y),
+        m.Discretization([-1.0, 0.0, 0.5])(z),
+        m.Discretization([-1.0, 0.0, 0.5], output_mode="count")(z),
+    ]
+    if name == "keras":  # tf_keras keeps what it has adapted in a table that no .h5 holds
+        outputs.append(adapted(x))
+    model = randomized(beside_lstm(keras, [x, y, z], outputs))
+    rng = np.random.default_rng(0)
+    inputs = _filled(
+        lambda batch, length: rng.integers(10, 17, (batch, length)),
+        lambda batch, _: rng.integers(10, 17, (batch, 1)),
+        lambda batch, length: rng.normal(size=(batch, length)).astype(np.float32),
+    )
+    assert compared(model, tmp_path / "model.onnx", inputs=inputs) < FLOAT32
+
+
+@pytest.mark.parametrize("name", ERAS)
+def test_equations(name: str, tmp_path: Path) -> None:
+    keras = pytest.importorskip(name)
+    m = keras.layers
+    x = keras.Input((3, 4))
+    rows = [
+        ("abc,cd->abd", (None, 5), "d", None),
+        ("...x,xy->...y", 5, "y", "relu"),
+        ("abc,bcd->abd", (3, 5), "bd", None),
+        ("abc,bd->adc", (5, 4), "d", None),
+        ("abc,cd->abd", (None, 2), None, None),
+    ]
+    outputs = [
+        m.EinsumDense(equation, output_shape=shape, bias_axes=axes, activation=function)(x)
+        for equation, shape, axes, function in rows
+    ]
+    model = randomized(beside_lstm(keras, [x], outputs))
+    assert compared(model, tmp_path / "model.onnx") < FLOAT32
+    if name == "keras":
+        back = lc.convert(tmp_path / "model.onnx", tmp_path / "back.keras")
+        assert back is not None
+
+
+def test_adaptive_pooling_and_images_of_any_size(tmp_path: Path) -> None:
+    keras = pytest.importorskip("keras")
+    m = keras.layers
+    x, y = keras.Input((9, 7, 3)), keras.Input((None, 8, 3))
+    outputs = [
+        m.AdaptiveAveragePooling2D((4, 3))(x),
+        m.AdaptiveMaxPooling2D(2)(x),
+        m.AdaptiveMaxPooling2D((3, 3), data_format="channels_first")(x),
+        m.CenterCrop(4, 5)(y),
+        m.Resizing(5, 5)(y),
+    ]
+    model = beside_lstm(keras, [x, y], outputs)
+    assert compared(model, tmp_path / "model.onnx") < FLOAT32
+
+
+def test_what_needs_the_size_of_an_image_is_refused(tmp_path: Path) -> None:
+    keras = pytest.importorskip("keras")
+    x = keras.Input((None, None, 3))
+    model = beside_lstm(keras, [x], [keras.layers.Resizing(4, 4, crop_to_aspect_ratio=True)(x)])
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(lc.UnsupportedByTarget, match="size is not known") as caught:
+        lc.convert(tmp_path / "model.keras", tmp_path / "model.onnx", whole=True)
+    assert caught.value.option == "crop_to_aspect_ratio"

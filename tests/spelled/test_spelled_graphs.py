@@ -1,0 +1,93 @@
+"""LSTMs without an operator in frozen graphs of TensorFlow: Keras's layers, unrolled and in loops.
+
+TensorFlow makes the graphs; its own outputs and weights are what ours are compared with.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lstmconvert as lc
+from lstmconvert import reference
+
+pytestmark = [pytest.mark.engines, pytest.mark.filterwarnings("ignore")]
+
+STEPS, WIDTH = 4, 3
+X = np.random.default_rng(2).normal(size=(2, STEPS, WIDTH)).astype("f4")
+
+
+def frozen(layers: list[Any], keras: Any, path: Path, *, lowered: bool) -> tuple[Any, list[Any]]:
+    """Write the frozen graph of a model; return what it gives for `X`, and its weights.
+
+    `lowered`: loops are nodes of the graph, as in TensorFlow 1; else they are functions.
+    """
+    import tensorflow as tf
+    from tensorflow.python.framework import convert_to_constants as convert
+
+    model = keras.Sequential([keras.Input((STEPS, WIDTH)), *layers])
+    rng = np.random.default_rng(4)
+    model.set_weights([rng.uniform(-0.8, 0.8, w.shape).astype("f4") for w in model.get_weights()])
+    signature = tf.TensorSpec((None, STEPS, WIDTH), tf.float32)
+    function = tf.function(lambda x: model(x)).get_concrete_function(signature)
+    constant = convert.convert_variables_to_constants_v2(function, lower_control_flow=lowered)
+    path.write_bytes(constant.graph.as_graph_def().SerializeToString())
+    return np.asarray(model(X)), model.get_weights()
+
+
+STACK: tuple[dict[str, Any], ...] = (
+    {"activation": "relu", "return_sequences": True},
+    {"recurrent_activation": "hard_sigmoid", "go_backwards": True, "use_bias": False},
+)
+MODELS: dict[str, tuple[str, tuple[dict[str, Any], ...], bool]] = {
+    "tf_keras, loops": ("tf_keras", STACK, True),
+    "tf_keras, functions": ("tf_keras", ({"return_sequences": True},), False),
+    "tf_keras, unrolled": ("tf_keras", ({"unroll": True, "return_sequences": True},), False),
+    "Keras 3, loops": ("keras", STACK, True),
+    "Keras 3, functions": ("keras", STACK, False),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_keras_layers(name: str, tmp_path: Path) -> None:
+    import importlib
+
+    engine, options, lowered = MODELS[name]
+    keras = importlib.import_module(engine)
+    layers = [keras.layers.LSTM(2 + k, **given) for k, given in enumerate(options)]
+    y, weights = frozen(layers, keras, tmp_path / "x.pb", lowered=lowered)
+    model = lc.load(tmp_path / "x.pb")
+    value: Any = X
+    mine = []
+    for layer in model.layers:
+        (value,) = reference.run(layer, value).outputs
+        mine += [layer.cell.fused(part).read() for part in layer.cell.gate_parts]
+    np.testing.assert_allclose(value, y, rtol=0, atol=1e-6)
+    for ours, theirs in zip(mine, weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    backwards = [layer.forward.options.go_backwards for layer in model.layers]
+    assert backwards == [bool(given.get("go_backwards")) for given in options]
+    assert not any("kernel" in name or "MatMul" in name for name in model.other)
+
+
+def test_what_is_recovered_goes_everywhere(tmp_path: Path) -> None:
+    """To a Keras file, which Keras opens and runs."""
+    import keras
+
+    layers = [keras.layers.LSTM(2, activation="relu", return_sequences=True)]
+    y, _ = frozen(layers, keras, tmp_path / "x.pb", lowered=False)
+    lc.convert(tmp_path / "x.pb", tmp_path / "x.keras")
+    again = keras.models.load_model(tmp_path / "x.keras")
+    np.testing.assert_allclose(np.asarray(again(X)), y, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["GRU", "SimpleRNN"])
+def test_other_cells_are_none(kind: str, tmp_path: Path) -> None:
+    import tf_keras
+
+    frozen([getattr(tf_keras.layers, kind)(2)], tf_keras, tmp_path / "x.pb", lowered=True)
+    with pytest.raises(lc.NoLSTM):
+        lc.load(tmp_path / "x.pb")

@@ -1,0 +1,418 @@
+"""LSTMs without an operator in ONNX: of PyTorch's exporters, of tf2onnx, and in many spellings.
+
+Weights are compared bit for bit with those that the graph was made of, outputs with ONNX Runtime's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.spelled_graphs import STEPS, UNITS, WIDTH, Graph, State, affine, mixed
+
+import lstmconvert as lc
+from lstmconvert import reference
+from lstmconvert.model.gates import Gate
+
+pytestmark = [pytest.mark.engines, pytest.mark.filterwarnings("ignore")]
+
+
+def answer(path: Path, x: Any) -> Any:
+    """Return what ONNX Runtime makes of an input."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: x})[0]
+
+
+def stored(layer: lc.LSTMLayer) -> set[bytes]:
+    """Return the bytes of each column of a layer's weights, and of each number of its vectors."""
+    columns = set()
+    for _, _, cell in layer.cells():
+        for _, tensor in cell.tensors():
+            array = tensor.read()
+            columns |= {column.tobytes() for column in np.atleast_2d(array).T}
+    return columns
+
+
+# -- PyTorch ---------------------------------------------------------------------------------------
+
+HIDDEN, INPUTS = 3, 4
+
+
+def of_torch(kind: str) -> Any:
+    import torch
+
+    class Unrolled(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = torch.nn.LSTMCell(INPUTS, HIDDEN)
+
+        def forward(self, x: Any) -> Any:
+            h = c = torch.zeros(2, HIDDEN)
+            steps = []
+            for time in range(x.shape[1]):
+                h, c = self.cell(x[:, time], (h, c))
+                steps.append(h)
+            return torch.stack(steps, 1)
+
+    class ByHand(torch.nn.Module):
+        """Gates f i o g, one matrix, the state before the input."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.joined = torch.nn.Linear(INPUTS + HIDDEN, 4 * HIDDEN)
+
+        def forward(self, x: Any) -> Any:
+            h = c = torch.zeros(2, HIDDEN)
+            for time in reversed(range(x.shape[1])):
+                f, i, o, g = self.joined(torch.cat([h, x[:, time]], 1)).chunk(4, 1)
+                c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+                h = torch.sigmoid(o) * torch.tanh(c)
+            return h
+
+    class Scanned(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wx = torch.nn.Linear(INPUTS, 4 * HIDDEN)
+            self.wh = torch.nn.Linear(HIDDEN, 4 * HIDDEN)
+
+        def forward(self, x: Any) -> Any:
+            from torch._higher_order_ops.scan import scan
+
+            def step(carry: Any, now: Any) -> Any:
+                h, c = carry
+                i, f, g, o = (self.wx(now) + self.wh(h)).chunk(4, 1)
+                c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+                h = torch.sigmoid(o) * torch.tanh(c)
+                return [h, c], h.clone()
+
+            start = [torch.zeros(2, HIDDEN), torch.zeros(2, HIDDEN)]
+            return scan(step, start, x.transpose(0, 1).contiguous(), dim=0)[1].transpose(0, 1)
+
+    torch.manual_seed(0)
+    return {"unrolled": Unrolled, "by hand": ByHand, "scan": Scanned}[kind]()
+
+
+@pytest.mark.parametrize(
+    ("kind", "dynamo"),
+    [
+        ("unrolled", False),
+        ("by hand", False),
+        pytest.param("scan", True, marks=pytest.mark.slow),
+    ],
+)
+def test_pytorchs_exporters(kind: str, dynamo: bool, tmp_path: Path) -> None:
+    import torch
+
+    module, x = of_torch(kind), np.random.default_rng(1).normal(size=(2, 5, INPUTS)).astype("f4")
+    path = tmp_path / "x.onnx"
+    torch.onnx.export(module, (torch.from_numpy(x),), str(path), dynamo=dynamo, verbose=False)
+    (layer,) = lc.load(path).layers
+    (ours,) = reference.run(layer, x).outputs
+    np.testing.assert_allclose(ours, answer(path, x), rtol=0, atol=1e-6)
+    if kind == "by hand":
+        assert layer.forward.options.go_backwards is True
+        assert layer.forward.options.return_sequences is False
+        joined = module.joined.weight.detach().numpy()
+        np.testing.assert_array_equal(layer.forget_gate.kernel, joined[:HIDDEN, HIDDEN:].T)
+        np.testing.assert_array_equal(layer.cell_gate.recurrent_kernel, joined[9:, :HIDDEN].T)
+    else:
+        lc.convert(path, tmp_path / "x.safetensors", layout="torch")
+        again = lc.load(tmp_path / "x.safetensors")
+        assert stored(again.layers[0]) == stored(layer)
+        wanted = [tensor.detach().numpy() for tensor in module.state_dict().values()]
+        rows = {row.tobytes() for array in wanted for row in np.atleast_2d(array.T).T}
+        assert stored(layer) == rows
+
+
+# -- tf2onnx: loops --------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"activation": "softplus", "go_backwards": True, "implementation": 1}, None),
+        (
+            {
+                "activation": "softsign",
+                "recurrent_activation": "hard_sigmoid",
+                "return_sequences": True,
+            },
+            {"activation": "softplus"},
+        ),
+    ],
+)
+def test_loops_of_tf2onnx(first: Any, second: Any, tmp_path: Path) -> None:
+    """Its converter leaves the loop of a Keras layer whose functions it does not know."""
+    import onnx
+    import tensorflow as tf
+    import tf2onnx
+    import tf_keras
+
+    rng = np.random.default_rng(4)
+    sizes = [options for options in (first, second) if options is not None]
+    layers = [tf_keras.layers.LSTM(UNITS + k, **options) for k, options in enumerate(sizes)]
+    model = tf_keras.Sequential([tf_keras.Input((STEPS, WIDTH)), *layers])
+    model.set_weights([rng.uniform(-0.8, 0.8, w.shape).astype("f4") for w in model.get_weights()])
+    signature = [tf.TensorSpec((2, STEPS, WIDTH), tf.float32)]
+    function = tf.function(lambda x: model(x), input_signature=signature)
+    proto, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=17)
+    onnx.save(proto, tmp_path / "x.onnx")
+    assert {node.op_type for node in proto.graph.node}.isdisjoint({"LSTM"})
+    x = rng.normal(size=(2, STEPS, WIDTH)).astype("f4")
+    value: Any = x
+    for layer, theirs in zip(lc.load(tmp_path / "x.onnx").layers, layers, strict=True):
+        (value,) = reference.run(layer, value).outputs
+        for part, weights in zip(
+            ("kernel", "recurrent_kernel", "bias"), theirs.get_weights(), strict=True
+        ):
+            np.testing.assert_array_equal(layer.cell.fused(part).read(), weights)
+    np.testing.assert_allclose(value, model(x).numpy(), rtol=0, atol=1e-6)
+
+
+# -- many spellings --------------------------------------------------------------------------------
+
+
+def logistic(graph: Graph, z: str) -> str:
+    """As JAX writes it."""
+    one = graph.constant(1.0)
+    return graph("Div", one, graph("Add", graph("Exp", graph("Neg", z)), one))
+
+
+def halved(graph: Graph, z: str) -> str:
+    half = graph.constant(0.5)
+    inner = graph("Tanh", graph("Mul", z, half))
+    return graph("Add", graph("Mul", inner, half), half)
+
+
+def per_gate(graph: Graph, x: str, state: State) -> State:
+    h, c = state
+    i, f, g, o = (affine(graph, name, UNITS, x, h) for name in "ifgo")
+    new = mixed(graph, logistic(graph, f), c, logistic(graph, i), graph("Tanh", g))
+    return graph("Mul", graph("Tanh", new), logistic(graph, o)), new
+
+
+def joint_sigmoid(graph: Graph, x: str, state: State) -> State:
+    """One sigmoid for three gates, before they are cut apart; a number added to the forget gate."""
+    h, c = state
+    z = affine(graph, "z", 4 * UNITS, x, h)
+    ends = [graph.constant([k * UNITS], "i8") for k in (0, 3, 4)]
+    axis = graph.constant([1], "i8")
+    three = graph("Sigmoid", graph("Slice", z, ends[0], ends[1], axis))
+    g = graph("Slice", z, ends[1], ends[2], axis)
+    f, i, o = graph.split(three, 3)
+    new = mixed(graph, i, graph("Tanh", g), f, c)
+    return graph("Mul", o, graph("Tanh", new)), new
+
+
+def forget_bias(graph: Graph, x: str, state: State) -> State:
+    h, c = state
+    i, g, f, o = graph.split(affine(graph, "z", 4 * UNITS, x, h), 4)
+    f = graph("Sigmoid", graph("Add", f, graph.constant(0.7)))
+    new = mixed(graph, c, f, halved(graph, i), graph("Softsign", g))
+    return graph("Mul", graph("Softsign", new), halved(graph, o)), new
+
+
+def peepholes(graph: Graph, x: str, state: State) -> State:
+    h, c = state
+    i, g, f, o = graph.split(affine(graph, "z", 4 * UNITS, x, h), 4)
+    i = graph("Add", i, graph("Mul", c, graph.weight(UNITS, name="pi")))
+    f = graph("Add", graph("Mul", graph.weight(UNITS, name="pf"), c), f)
+    new = mixed(graph, graph("Sigmoid", f), c, graph("Sigmoid", i), graph("Tanh", g))
+    low, high = graph.constant(-0.3), graph.constant(0.3)
+    new = graph("Max", graph("Min", new, high), low)
+    o = graph("Add", o, graph("Mul", new, graph.weight(UNITS, name="po")))
+    return graph("Mul", graph("Tanh", new), graph("Sigmoid", o)), new
+
+
+def projected(graph: Graph, x: str, state: State) -> State:
+    h, c = state
+    i, g, f, o = graph.split(affine(graph, "z", 4 * UNITS, x, h), 4)
+    new = mixed(graph, graph("Sigmoid", f), c, graph("Sigmoid", i), graph("Tanh", g))
+    out = graph("Mul", graph("Tanh", new), graph("Sigmoid", o))
+    return graph("MatMul", out, graph.weight(UNITS, UNITS, name="p")), new
+
+
+def coupled(graph: Graph, x: str, state: State) -> State:
+    h, c = state
+    f, g, o = graph.split(affine(graph, "z", 3 * UNITS, x, h), 3)
+    f = graph("Sigmoid", f)
+    new = mixed(graph, f, c, graph("Sub", graph.constant(1.0), f), graph("Tanh", g))
+    return graph("Mul", graph("Tanh", new), graph("Sigmoid", o)), new
+
+
+def identity_output(graph: Graph, x: str, state: State) -> State:
+    h, c = state
+    i, g, f, o = graph.split(affine(graph, "z", 4 * UNITS, x, h), 4)
+    new = mixed(graph, graph("Sigmoid", f), c, graph("Sigmoid", i), graph("Tanh", g))
+    return graph("Mul", new, graph("Sigmoid", o)), new
+
+
+SPELLINGS: dict[str, Callable[[Graph, str, State], State]] = {
+    "one product a gate, 1 / (1 + exp(-z))": per_gate,
+    "one sigmoid for three gates": joint_sigmoid,
+    "a number added, tanh for a sigmoid": forget_bias,
+    "peepholes and a clip": peepholes,
+    "a projection": projected,
+    "coupled gates": coupled,
+    "no function on the way out": identity_output,
+}
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+@pytest.mark.parametrize("back", [False, True])
+def test_spellings(name: str, back: bool, tmp_path: Path) -> None:
+    graph, path = Graph(3), tmp_path / "x.onnx"
+    state: State = (graph.zeros(), graph.zeros())
+    outputs = []
+    for time in reversed(range(STEPS)) if back else range(STEPS):
+        state = SPELLINGS[name](graph, graph.step_of(time), state)
+        outputs.append(graph("Unsqueeze", state[0], graph.constant([1], "i8")))
+    output = graph("Concat", *outputs, axis=1)
+    path.write_bytes(graph.model(output).SerializeToString())
+    model = lc.load(path)
+    (layer,) = model.layers
+    assert layer.forward.options.go_backwards is back
+    x = np.random.default_rng(2).normal(size=(2, STEPS, WIDTH)).astype("f4")
+    (ours,) = reference.run(layer, x).outputs
+    np.testing.assert_allclose(ours, answer(path, x), rtol=0, atol=1e-6)
+    weights = [array for key, array in graph.weights.items() if not key[1:].isdecimal()]
+    numbers = np.sort(np.concatenate([array.ravel() for array in weights]))
+    mine = [tensor.read().ravel() for _, tensor in layer.cell.tensors()]
+    np.testing.assert_array_equal(np.sort(np.concatenate(mine)), numbers)
+    assert not {key for key in model.other if not key[1:].isdecimal()}
+    assert (layer.cell.options.forget_bias == pytest.approx(0.7)) is ("number" in name)
+
+
+def test_a_state_that_does_not_start_from_zero_is_told(tmp_path: Path) -> None:
+    graph = Graph(3)
+    state: State = (graph.weight(2, UNITS), graph.weight(2, UNITS))
+    for time in range(STEPS):
+        state = per_gate(graph, graph.step_of(time), state)
+    (tmp_path / "x.onnx").write_bytes(graph.model(state[0]).SerializeToString())
+    model = lc.load(tmp_path / "x.onnx")
+    assert any("initial_state" in note for note in model.notes)
+    assert model.layers[0].forward.options.return_sequences is False
+
+
+def test_steps_of_other_weights_are_no_layer(tmp_path: Path) -> None:
+    """Cells that feed one another, each with weights of its own: a stack, run once."""
+    graph = Graph(3)
+    state: State = (graph.zeros(), graph.zeros())
+    for name in "abc":
+        z = affine(graph, name, 4 * UNITS, graph.step_of(0), state[0])
+        i, f, g, o = graph.split(z, 4)
+        new = mixed(graph, graph("Sigmoid", f), state[1], graph("Sigmoid", i), graph("Tanh", g))
+        state = graph("Mul", graph("Tanh", new), graph("Sigmoid", o)), new
+    (tmp_path / "x.onnx").write_bytes(graph.model(state[0]).SerializeToString())
+    with pytest.raises(lc.NoLSTM) as caught:
+        lc.load(tmp_path / "x.onnx")
+    assert "no other step has its weights" in str(caught.value.hint)
+
+
+def test_nothing_is_believed_without_a_proof(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cell that was put together wrongly computes something else, and is refused."""
+    from lstmconvert.spelled import cells
+
+    graph = Graph(3)
+    state: State = (graph.zeros(), graph.zeros())
+    for time in range(STEPS):
+        state = per_gate(graph, graph.step_of(time), state)
+    (tmp_path / "x.onnx").write_bytes(graph.model(state[0]).SerializeToString())
+
+    right = cells.weights_of
+
+    def wrong(parts: Any) -> Any:
+        exchanged = {Gate.INPUT: parts[Gate.OUTPUT], Gate.OUTPUT: parts[Gate.INPUT]}
+        return right({**parts, **exchanged})
+
+    monkeypatch.setattr(cells, "weights_of", wrong)
+    with pytest.raises(lc.NoLSTM) as caught:
+        lc.load(tmp_path / "x.onnx")
+    assert "computes something else than an LSTM's" in str(caught.value.hint)
+
+
+def test_a_loop_as_jax2onnx_writes_it(tmp_path: Path) -> None:
+    """jax2onnx 0.17 hands weights through the loop, by Identity, and writes beta=0 without a C."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(6)
+    weights = {
+        "wx": rng.uniform(-0.9, 0.9, (WIDTH, 4 * UNITS)).astype("f4"),
+        "wh": rng.uniform(-0.9, 0.9, (UNITS, 4 * UNITS)).astype("f4"),
+        "b": rng.uniform(-0.9, 0.9, 4 * UNITS).astype("f4"),
+    }
+    node, names = helper.make_node, ["iter", "go", "wx_", "wh_", "b_", "c", "h", "xs"]
+    body = helper.make_graph(
+        [
+            node("Gather", ["xs", "iter"], ["x_t"], axis=0),
+            node("Gemm", ["x_t", "wx_"], ["zx"], beta=0.0),
+            node("Gemm", ["h", "wh_", "b_"], ["zh"]),
+            node("Add", ["zx", "zh"], ["z"]),
+            node("Split", ["z"], ["i", "f", "g", "o"], axis=1, num_outputs=4),
+            *(node("Sigmoid", [gate], [f"s{gate}"]) for gate in "ifo"),
+            node("Tanh", ["g"], ["tg"]),
+            node("Mul", ["sf", "c"], ["kept"]),
+            node("Mul", ["si", "tg"], ["added"]),
+            node("Add", ["kept", "added"], ["c1"]),
+            node("Tanh", ["c1"], ["tc"]),
+            node("Mul", ["so", "tc"], ["h1"]),
+            *(node("Identity", [name], [f"{name}out"]) for name in ("go", *names[2:5], "xs")),
+            node("Cast", ["c1"], ["c2"], to=TensorProto.FLOAT),
+            node("Cast", ["h1"], ["h2"], to=TensorProto.FLOAT),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("iter", TensorProto.INT64, ()),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, ()),
+            *(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names[2:]),
+        ],
+        [
+            helper.make_tensor_value_info("goout", TensorProto.BOOL, ()),
+            *(
+                helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+                for name in ("wx_out", "wh_out", "b_out", "c2", "h2", "xsout", "h2")
+            ),
+        ],
+    )
+    zero = numpy_helper.from_array(np.zeros(1, "f4"))
+    graph = helper.make_graph(
+        [
+            node("ConstantOfShape", ["sizes"], ["start"], value=zero),
+            node("Transpose", ["x"], ["xt"], perm=[1, 0, 2]),
+            node(
+                "Loop",
+                ["steps", "yes", "wx", "wh", "b", "start", "start", "xt"],
+                [*(f"last{k}" for k in range(6)), "ys"],
+                body=body,
+            ),
+            node("Transpose", ["ys"], ["y"], perm=[1, 0, 2]),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (2, STEPS, WIDTH))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [
+            *(numpy_helper.from_array(array, name) for name, array in weights.items()),
+            numpy_helper.from_array(np.array([2, UNITS]), "sizes"),
+            numpy_helper.from_array(np.array(STEPS), "steps"),
+            numpy_helper.from_array(np.array(True), "yes"),
+        ],
+    )
+    opset = helper.make_opsetid("", 20)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=9), tmp_path / "x.onnx")
+    (layer,) = lc.load(tmp_path / "x.onnx").layers
+    x = rng.normal(size=(2, STEPS, WIDTH)).astype("f4")
+    (ours,) = reference.run(layer, x).outputs
+    np.testing.assert_allclose(ours, answer(tmp_path / "x.onnx", x), rtol=0, atol=1e-6)
+    for part, name in (("kernel", "wx"), ("recurrent_kernel", "wh"), ("bias", "b")):
+        np.testing.assert_array_equal(layer.cell.fused(part).read(), weights[name])

@@ -1,0 +1,1 @@
+"""What the tests share: fixtures, writers of odd files, oracles."""

@@ -1,0 +1,107 @@
+"""Keras models that are chains of layers, and what Keras answers to a sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lstmconvert.tensors.dtypes import Array
+
+STEPS = 200
+#: Saturated gates: weights that large take the sigmoid and tanh to their ends. The recurrent ones
+#: stay as they are: a state that decides over the next one is chaos, and float32 says nothing then.
+LARGE = 30.0
+
+
+def _layers(keras: Any) -> Mapping[str, Callable[[], list[Any]]]:
+    k = keras.layers
+
+    def lstm(units: int, **options: Any) -> Any:
+        return k.LSTM(units, **{"return_sequences": True, **options})
+
+    return {
+        "amplifier": lambda: [lstm(6), k.Dense(1, name="head")],
+        "dropout": lambda: [
+            lstm(4), k.Dropout(0.3), lstm(3, use_bias=False), k.Dense(2, "tanh"), k.Identity(),
+        ],
+        "convolution": lambda: [
+            k.Conv1D(4, 3, dilation_rate=2, padding="causal", activation="relu"),
+            k.BatchNormalization(),
+            k.PReLU(shared_axes=[1]),
+            lstm(3),
+            k.TimeDistributed(k.Dense(2, "sigmoid"), name="head"),
+        ],
+        "activations": lambda: [
+            lstm(5), k.Dense(4), k.Activation("tanh"), k.Dense(3, "elu"), k.ReLU(),
+        ],
+        "gru": lambda: [k.GRU(4, return_sequences=True), lstm(3), k.Dense(3, "softmax")],
+        "normalized": lambda: [
+            k.BatchNormalization(),
+            lstm(3),
+            k.PReLU(shared_axes=[1]),
+            k.BatchNormalization(scale=False),
+            k.TimeDistributed(k.Dense(2, "sigmoid"), name="head"),
+            k.LeakyReLU(0.1),
+        ],
+        "layered": lambda: [
+            k.LayerNormalization(), lstm(3), k.LayerNormalization(scale=False), k.Dense(4),
+            k.LayerNormalization(center=False, scale=False),
+        ],
+        "functions": lambda: [
+            lstm(5), k.Dense(4, "selu"), k.Dense(3, "silu"), k.Dense(3, "hard_sigmoid"),
+            k.Dense(3), k.ReLU(max_value=0.5), k.LeakyReLU(0.1), k.ELU(0.5), k.Softmax(),
+        ],
+        "folded behind": lambda: [
+            k.Conv1D(4, 3, padding="causal", use_bias=False, name="conv1d"),
+            k.BatchNormalization(), k.ReLU(), lstm(3), k.TimeDistributed(k.Dense(2), name="head"),
+            k.BatchNormalization(center=False),
+        ],
+        "folded ahead": lambda: [
+            k.BatchNormalization(), lstm(4, use_bias=False, name="lstm"), k.BatchNormalization(),
+            k.Conv1D(4, 3, groups=2, activation="tanh", name="conv1d"),
+            k.BatchNormalization(scale=False), k.Dense(2, use_bias=False, name="head"),
+        ],
+        "folded into cells": lambda: [
+            k.BatchNormalization(), k.Bidirectional(lstm(3), name="bidirectional"),
+            k.BatchNormalization(), k.GRU(2, return_sequences=True, name="gru"),
+        ],
+        "same": lambda: [
+            k.Conv1D(3, 4, padding="same", use_bias=False), lstm(4),
+            k.Conv1D(4, 3, dilation_rate=2, groups=2), k.LSTM(2), k.Dense(1, "tanh"),
+        ],
+        "both": lambda: [k.Bidirectional(lstm(3)), k.Conv1D(2, 2, groups=2, padding="same")],
+        "both-last": lambda: [k.Bidirectional(k.LSTM(3)), k.Dense(2)],
+        "backwards": lambda: [lstm(3, go_backwards=True), k.LSTM(2, go_backwards=True)],
+        "last": lambda: [lstm(5, return_sequences=False), k.Dense(2, use_bias=False)],
+    }  # fmt: skip
+
+
+NAMES = ("amplifier", "dropout", "convolution", "activations", "gru", "last")
+
+
+def model(keras: Any, name: str, *, inputs: int = 2, scale: float = 1.0) -> Any:
+    """Return a built model with random weights, those of LSTMs but the recurrent times `scale`."""
+    made = keras.Sequential([keras.layers.Input((None, inputs)), *_layers(keras)[name]()])
+    rng = np.random.default_rng(7)
+    weights = []
+    for variable in made.weights:
+        numbers = rng.normal(size=variable.shape) * 0.5
+        if "variance" in variable.path:
+            numbers = rng.uniform(0.5, 2.0, variable.shape)
+        elif "lstm" in variable.path and "recurrent" not in variable.path:
+            numbers = numbers * scale
+        weights.append(numbers.astype(np.float32))
+    made.set_weights(weights)
+    return made
+
+
+def saved(keras: Any, folder: Path, name: str, **how: Any) -> tuple[Path, Array, Array]:
+    """Save a model, and return its file, an input (1, steps, inputs), and what Keras answers."""
+    made = model(keras, name, **how)
+    path = folder / f"{name}.keras"
+    made.save(path)
+    x = np.random.default_rng(8).normal(size=(1, STEPS, made.input_shape[-1])).astype(np.float32)
+    return path, x, np.asarray(made(x))
