@@ -140,6 +140,8 @@ RATIO_FLOOR = Limit("ratio_floor_bytes", 64 * MIB, "below it an expansion does n
 
 #: Bytes held at a time while tensors are streamed from file to file: what a core's cache holds.
 BUFFER_BYTES = MIB
+#: Bytes read at a time to be summed or hashed and forgotten: what the cache next to a core holds.
+HOT_BYTES = 256 * KIB
 
 
 #: A model's protocol buffers have at most one message in this number of bytes.

@@ -481,7 +481,8 @@ def _write(
         known = {second.name: SourceFile(second.temporary)}
     with writing.flushing(temporary):
         written = module.read(Opened(temporary, known)).tensors
-        writing.check_written(tensors if meant is None else meant, written, destination)
+        meant = tensors if meant is None else meant
+        writing.check_written(meant, written, destination, sums)
     if seal is not None:
         seal()
 

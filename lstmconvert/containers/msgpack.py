@@ -311,6 +311,7 @@ def write(path: Path, content: Writing) -> None:
 
         def sink(name: str, offset: int, piece: Array) -> None:
             data = np.ascontiguousarray(piece).reshape(-1).view(np.uint8)
+            content.sums.add(name, data)
             for run, begin in runs[name]:
                 low = max(run.start, offset)
                 high = min(run.start + run.size, offset + data.nbytes)

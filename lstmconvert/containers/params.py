@@ -11,6 +11,7 @@ a place at the end of the file.
 from __future__ import annotations
 
 import struct
+from functools import partial
 from math import prod
 from pathlib import Path
 
@@ -143,7 +144,7 @@ def write(path: Path, content: Writing) -> None:
             rank, kind = len(tensor.shape), _DTYPES[tensor.dtype.name]
             file.write(struct.pack(f"<Iii{rank}q", _V2, 0, rank, *tensor.shape))
             file.write(struct.pack("<iii", *_CPU, kind))
-            write_to(file, tensor)
+            write_to(file, tensor, partial(content.sums.add, name))
         file.write(struct.pack("<Q", len(tensors)))
         for name in tensors:
             raw = name.encode()

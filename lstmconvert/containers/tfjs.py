@@ -216,7 +216,7 @@ def write(path: Path, content: Writing) -> None:
     with open(second.temporary, "wb") as file:
         for name, tensor in content.tensors.items():
             weights.append(_entry(name, tensor))
-            write_to(file, tensor)
+            write_to(file, tensor, partial(content.sums.add, name))
     text = content.metadata()[metadata.KEY]
     value: JsonObject = {
         "format": "layers-model",

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from lstmconvert import limits
 from lstmconvert.errors import CorruptFile, NotAModel, SourceError
+from lstmconvert.limits import HOT_BYTES
 from lstmconvert.tensors.tensor import SourceFile
 
-_CHUNK = 1 << 20
 _LFS = b"version https://git-lfs.github.com/spec/"
 
 
@@ -96,10 +96,13 @@ def whole_text(source: SourceFile) -> bytes:
     return bytes(source.read_at(0, source.size))
 
 
-def pieces(source: SourceFile, start: int, stop: int) -> Iterator[bytearray]:
-    """Read the bytes from `start` to `stop`, a megabyte at a time."""
-    for offset in range(start, stop, _CHUNK):
-        yield source.read_at(offset, min(_CHUNK, stop - offset))
+def pieces(source: SourceFile, start: int, stop: int) -> Iterator[memoryview]:
+    """Read the bytes from `start` to `stop`, in pieces, each of which is gone with the next."""
+    buffer = memoryview(bytearray(min(HOT_BYTES, max(0, stop - start))))
+    for offset in range(start, stop, HOT_BYTES):
+        piece = buffer[: stop - offset]
+        source.read_into(piece, offset)
+        yield piece
 
 
 def digest_of_file(source: SourceFile) -> str:

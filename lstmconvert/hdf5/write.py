@@ -12,7 +12,7 @@ from h5py import h5d, h5p, h5s, h5t
 
 from lstmconvert.errors import UnsupportedByTarget
 from lstmconvert.files.zipmembers import Part
-from lstmconvert.tensors.streaming import pour, write_at
+from lstmconvert.tensors.streaming import Sums, pour_into
 from lstmconvert.tensors.tensor import Tensor
 
 #: Keras cuts longer attributes (keras/src/legacy/saving/legacy_h5_format.py).
@@ -23,7 +23,10 @@ GroupAttributes = Mapping[str, Mapping[str, str | Sequence[str]]]
 
 
 def write(
-    target: Path | Part, tensors: Mapping[str, Tensor], attributes: GroupAttributes
+    target: Path | Part,
+    tensors: Mapping[str, Tensor],
+    attributes: GroupAttributes,
+    sums: Sums,
 ) -> None:
     """Write a new HDF5 file, the same bytes for the same input.
 
@@ -31,6 +34,7 @@ def write(
         target: the file to write, or an empty end of one that is open.
         tensors: full path -> tensor.
         attributes: the groups to make, empty ones too, and their attributes.
+        sums: takes the checksum of each tensor.
 
     Raises:
         UnsupportedByTarget: a dtype or a text that Keras's HDF5 files do not hold.
@@ -46,8 +50,7 @@ def write(
             for name, tensor in tensors.items():
                 offsets[name] = begin + _allocate(file, name, tensor)
         opened.flush()
-        descriptor = opened.fileno()
-        pour(tensors, lambda name, at, piece: write_at(descriptor, offsets[name] + at, piece))
+        pour_into(opened.fileno(), tensors, offsets, sums)
 
 
 def _check_texts(names: Iterable[str], attributes: GroupAttributes) -> None:

@@ -382,7 +382,9 @@ class _File:
             parts = replace(parts, placed=self._data(data[0]))
         parts.write(temporary, self._metadata, self._sums)
         if not data:
-            _read_back(parts, temporary, self._path)
+            with writing.flushing(temporary):
+                written = initializers(SourceFile(temporary))
+                writing.check_written(parts.weights, written, self._path, self._sums)
 
     def _data(self, path: Path) -> dict[str, Placed]:
         """Write the data file, and return where in it the numbers of each tensor lie."""
@@ -390,8 +392,9 @@ class _File:
         whole = {"format": "np"} if self._content.fused else None
         weights = self._parts.weights
         seal = safetensors.write(path, weights, lambda: whole or self._texts(), self._sums)
-        written = safetensors.read(SourceFile(path))[0]
-        writing.check_written(weights, written, self._path.with_name(name))
+        with writing.flushing(path):
+            written = safetensors.read(SourceFile(path))[0]
+            writing.check_written(weights, written, self._path.with_name(name), self._sums)
         seal()
         return _placed(written, name)
 
@@ -403,10 +406,6 @@ def _placed(written: Mapping[str, Tensor], name: str) -> dict[str, Placed]:
         for key, tensor in written.items()
         if isinstance(tensor, FileTensor)
     }
-
-
-def _read_back(parts: Parts, temporary: Path, path: Path) -> None:
-    writing.check_written(parts.weights, initializers(SourceFile(temporary)), path)
 
 
 def _model(opset: int) -> bytes:

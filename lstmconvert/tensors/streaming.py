@@ -82,11 +82,18 @@ class Sums:
     """The CRC-32C of each tensor of a file, computed while its bytes are written."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, int] = {}
+        #: Name -> the checksum, and of how many bytes it is.
+        self._sums: dict[str, tuple[int, int]] = {}
 
     def add(self, name: str, data: Bytes | bytes) -> None:
         """Continue the checksum of a tensor with its next bytes."""
-        self._sums[name] = crc32c(data, self._sums.get(name, 0))
+        crc, size = self._sums.get(name, _NOTHING)
+        self._sums[name] = crc32c(data, crc), size + len(data)
+
+    def of(self, name: str, size: int) -> int | None:
+        """Return the checksum of a tensor of so many bytes; None unless all of them passed."""
+        crc, passed = self._sums.get(name, _NOTHING)
+        return crc if passed == size else None
 
     @property
     def is_begun(self) -> bool:
@@ -95,7 +102,11 @@ class Sums:
 
     def __getitem__(self, name: str) -> int:
         """Return the checksum of what was written of a tensor: 0 of nothing."""
-        return self._sums.get(name, 0)
+        return self._sums.get(name, _NOTHING)[0]
+
+
+#: The checksum of nothing, and its length.
+_NOTHING = 0, 0
 
 
 def pour_into(

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from lstmconvert.errors import CorruptFile, SourceError
-from lstmconvert.limits import BUFFER_BYTES, KIB
+from lstmconvert.limits import BUFFER_BYTES, HOT_BYTES, KIB
 from lstmconvert.tensors import progress
 from lstmconvert.tensors.checksums import Check, at_the_end, crc32c, running
 from lstmconvert.tensors.dtypes import Array, DType, little_endian
@@ -121,6 +121,13 @@ class Tensor(ABC):
             if low < high:
                 result[low - start : high - start] = self.rows(low, high)[:, first:last]
         return result
+
+    def checksum(self) -> int:
+        """Return the CRC-32C of the elements in C order, little-endian."""
+        crc = 0
+        for block in self.blocks():
+            crc = crc32c(little_endian(block).reshape(-1).view(np.uint8), crc)
+        return crc
 
     def columns(self, start: int, stop: int) -> Array:
         """Read columns `start` to `stop` of the matrix view: `(rows, stop - start)`."""
@@ -413,6 +420,18 @@ class FileTensor(Tensor):
         for start in range(0, self.size, step):
             yield self.elements(start, min(start + step, self.size))
 
+    def checksum(self) -> int:
+        if not self.is_little_endian:
+            return super().checksum()
+        crc, size, step = 0, self.size, HOT_BYTES // self.dtype.itemsize
+        buffer = np.empty(min(size, step), self.dtype).view(np.uint8)
+        for start in range(0, size, step):
+            piece = buffer[: (min(start + step, size) - start) * self.dtype.itemsize]
+            self._fill(piece, start)
+            crc = crc32c(piece, crc)
+            progress.advance(piece.nbytes)
+        return crc
+
     def window(self, start: int, stop: int, first: int, last: int) -> Array:
         width, run = self.matrix_shape[1], last - first
         if run == width:
@@ -544,10 +563,7 @@ class Verified(Tensor):
         return self.base.window(start, stop, first, last)
 
     def _compare(self) -> None:
-        crc = 0
-        for block in self.base.blocks():
-            crc = crc32c(little_endian(block).reshape(-1).view(np.uint8), crc)
-        _check_crc(crc, self._crc, self._where, self._hint)
+        _check_crc(self.base.checksum(), self._crc, self._where, self._hint)
 
 
 def verified(tensor: Tensor, crc: int, name: str, path: Path, hint: str) -> Tensor:

@@ -320,6 +320,42 @@ def test_a_file_that_is_written_to_while_it_is_converted(
     assert os.listdir(tmp_path) == [path.name]
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.safetensors", {}),
+        ("a.safetensors", {"layout": "torch"}),
+        ("a.npz", {}),
+        ("a.onnx", {}),
+        ("a.onnx", {"fused": True}),
+        ("a.h5", {}),
+        ("a.keras", {}),
+        ("a.msgpack", {}),
+        ("a.params", {"layout": "mxnet"}),
+    ],
+)
+def test_a_byte_that_is_not_on_the_disk_as_it_was_written(
+    name: str, options: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is read back is compared with the checksum of what was written, or with the source."""
+    path = FIXTURES / "seed95.keras"
+    layer = next(iter(lc.load(path).values()))
+    number = layer.forget_gate.recurrent_kernel.tobytes()[:4]
+    real = writing.flushing
+
+    def damaged(temporary: Path) -> Any:
+        data = bytearray(temporary.read_bytes())
+        assert data.count(number) == 1
+        data[data.index(number)] ^= 1
+        temporary.write_bytes(data)
+        return real(temporary)
+
+    monkeypatch.setattr(writing, "flushing", damaged)
+    with pytest.raises(lc.LSTMConvertError, match=r"differs from the intended|bad CRC-32"):
+        lc.convert(path, tmp_path / name, lstm_only=True, **options)
+    assert not os.listdir(tmp_path)
+
+
 @pytest.mark.parametrize("is_fresh", [True, False])
 def test_within_one_tick_of_the_clock(
     is_fresh: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

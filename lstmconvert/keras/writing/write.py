@@ -27,6 +27,7 @@ from lstmconvert.model.activations import HARD_SIGMOID_KERAS2
 from lstmconvert.model.model import Model, Structure
 from lstmconvert.model.options import UNKNOWN
 from lstmconvert.records import dataclass, field, replace
+from lstmconvert.tensors.streaming import Sums
 from lstmconvert.tensors.tensor import SourceFile, Tensor
 
 #: The metadata of archives that we generate: no clock, and a version whose configs 3.3 opens.
@@ -137,10 +138,11 @@ def draft(model: Model, path: Path, container: str, how: Options) -> Draft:
 
     def write_file(temporaries: Sequence[Path]) -> None:
         (temporary,) = temporaries
-        _write(content, temporary, kind)
-        written = _read_back(temporary, kind)
+        sums = Sums()
+        _write(content, temporary, kind, sums)
         with writing.flushing(temporary):
-            writing.check_written({**content.tensors, **content.assets}, written, path)
+            written = _read_back(temporary, kind)
+            writing.check_written({**content.tensors, **content.assets}, written, path, sums)
 
     return Draft(
         layers=content.layers,
@@ -246,13 +248,13 @@ def _config(content: FileContent) -> str:
     return content.config or str(content.attributes.get("", {}).get("model_config", ""))
 
 
-def _write(content: FileContent, path: Path, kind: _Kind) -> None:
+def _write(content: FileContent, path: Path, kind: _Kind, sums: Sums) -> None:
     if not kind.is_archive:
-        write.write(path, content.tensors, content.attributes)
+        write.write(path, content.tensors, content.attributes, sums)
         return
     tensors = content.tensors
     size = sum(tensor.nbytes + _TREE_BYTES for tensor in tensors.values())
-    weights = partial(write.write, tensors=tensors, attributes=content.attributes)
+    weights = partial(write.write, tensors=tensors, attributes=content.attributes, sums=sums)
     archive.write(path, content.config, content.metadata, weights, size, content.assets)
 
 
