@@ -13,6 +13,9 @@ from support import corpus
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+# TensorFlow decides by the processor whether it computes with oneDNN, and has no dilated transposed
+# convolution without it: the oracle is the same on every machine.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 #: The frameworks that take seconds to import. A test that imports one is marked `engines`.
 ENGINES = frozenset(

@@ -72,12 +72,12 @@ def blob(number: int) -> Any:
 
 def message(number: int, kind: type[Any]) -> Any:
     """Declare an embedded message; None if it is absent."""
-    return _field(Rule(number, LENGTH, lambda parser, value: parser.parse(kind, value)), None)
+    return _field(Rule(number, LENGTH, lambda parser, value: parser.embed(kind, value)), None)
 
 
 def messages(number: int, kind: type[Any]) -> Any:
     """Declare a repeated embedded message: a tuple."""
-    return _field(Rule(number, LENGTH, lambda parser, value: parser.parse(kind, value), True), ())
+    return _field(Rule(number, LENGTH, lambda parser, value: parser.embed(kind, value), True), ())
 
 
 def _field(rule: Rule, default: Any) -> Any:
@@ -135,12 +135,13 @@ class Parser:
         self._count += 1
         if self._count > self._limit:
             limits.PROTOBUF_MESSAGES.check(self._count, self.where, "the number of messages")
-        self._bytes += len(data)
         if self._count & 0xFFF == 0:
             limits.check_density(self._count, self._bytes, self.where)
         rules = _rules(cast(Hashable, kind))
         values: dict[str, Any] = {}
         for number, wire, payload in self.fields(data):
+            # What was read so far, not all there is: a dense file is refused at its start.
+            self._bytes += 2 if wire == VARINT else 2 + len(payload)
             if number not in rules:
                 continue
             name, rule = rules[number]
@@ -153,6 +154,11 @@ class Parser:
             else:
                 values[name] = rule.convert(self, payload)
         return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+    def embed(self, kind: type[M], data: Buffer) -> M:
+        """Read a message that is a field of another, whose bytes were counted with that field."""
+        self._bytes -= len(data)
+        return self.parse(kind, data)
 
     def fields(self, data: Buffer | Stretch) -> Iterator[tuple[int, int, Any]]:
         """Yield number, wire type and payload of each field: an integer, or a view of bytes."""
