@@ -291,6 +291,7 @@ def _save(
             *(_unchecked(model, target, how) if checked_by else ()),
         ),
         opens=draft.opens,
+        custom_objects=draft.custom_objects,
         left_out=left_out(whole, tuple(model), draft),
         written=not how.dry_run,
         files=tuple(paths),

@@ -51,6 +51,9 @@ class SaveOptions(TypedDict, total=False):
     rescale_hard_sigmoid: bool
     era: str | None
     for_keras: str | None
+    keep_custom: bool
+    weights_of: Sequence[str]
+    replace: Sequence[str]
     fused: bool
     chain: bool
     opset: int | None
@@ -95,6 +98,12 @@ class Options:
             goes back, else Keras 3.
         for_keras: for Keras's files, the release of Keras 3 that opens what is written, as `3.3`;
             where Keras 2's hard_sigmoid needs a later one, weights are rescaled (rounds).
+        keep_custom: for Keras's files, write layers of the user's own classes as they stand.
+        weights_of: `CLASS=attribute,attribute` texts: under which attributes a class of the user's
+            own holds the layers whose weights these are, in the order of its weights.
+        replace: `LAYER=FILE.json` texts, where the file holds the config of a layer of Keras that
+            takes the layer's place and weights, and `LAYER=EXPRESSION` texts, as
+            `squeeze=ops.squeeze(x, -1)`, for a Lambda.
         fused: for ONNX, write W, R and B instead of one tensor a gate.
         chain: for ONNX, connect layers that feed one another.
         opset: for ONNX, the version of the operators.
@@ -121,6 +130,9 @@ class Options:
     rescale_hard_sigmoid: bool = False
     era: str | None = None
     for_keras: str | None = None
+    keep_custom: bool = False
+    weights_of: Sequence[str] = ()
+    replace: Sequence[str] = ()
     fused: bool = False
     chain: bool = False
     opset: int | None = None
@@ -293,6 +305,15 @@ def _some(names: list[str]) -> str:
     return ", ".join([*names[:_SHOWN], *more])
 
 
+def _to_be_given(names: Sequence[str]) -> str:
+    """Say how the user's own classes are given to Keras."""
+    listed = ", ".join(f'"{name}": {name.rpartition(">")[2]}' for name in names)
+    return (
+        "open it with keras.models.load_model(…, custom_objects={" + listed + "}), with these "
+        "classes as written for Keras 3"
+    )
+
+
 class LeftOut(NamedTuple):
     """A layer of the source, or an asset file, that a destination does not hold.
 
@@ -336,6 +357,7 @@ class Result:
     whether it holds at least all of the model's weights; `extent`: that in words, after the number
     of the layers; `losses`: what is lost, declared; `warnings`: what the user should know;
     `opens`: the first release of Keras 3 that opens the file, and why; None of any other file;
+    `custom_objects`: the names of the user's own classes, as Keras is to be given them;
     `left_out`: the layers and assets of the source that the destination does not hold (what only
     training needs is not counted); `written`: whether it was; `files`: those that were written, the
     destination first, and after it the files that belong to it; `url`: where they were sent, if
@@ -354,6 +376,7 @@ class Result:
     losses: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     opens: Opens | None = None
+    custom_objects: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     written: bool = True
     files: tuple[Path, ...] = ()
@@ -379,6 +402,7 @@ class Result:
             "losses": list(self.losses),
             "warnings": list(self.warnings),
             "opens": None if self.opens is None else self.opens.to_json(),
+            "custom_objects": list(self.custom_objects),
             "left_out": [each._asdict() for each in self.left_out],
             "written": self.written,
             "rounded": None if self.rounded is None else self.rounded._asdict(),
@@ -391,10 +415,13 @@ class Result:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is told in addition to the warnings, a line each: what was left out, and from which
-        release of Keras 3 on the file opens."""
-        opens = () if self.opens is None else (self.opens.text,)
-        return (self.omission, *opens) if self.left_out else opens
+        """What is told in addition to the warnings, a line each: what was left out, from which
+        release of Keras 3 on the file opens, and what that Keras has to be given."""
+        return (
+            *((self.omission,) if self.left_out else ()),
+            *(() if self.opens is None else (self.opens.text,)),
+            *((_to_be_given(self.custom_objects),) if self.custom_objects else ()),
+        )
 
     @property
     def summary(self) -> str:
@@ -465,11 +492,11 @@ class Draft:
     """What a file will hold, before anything is written.
 
     Fields: `layers`, `tensors`, `whole_model`, `all_weights`, `extent`, `losses`, `warnings`,
-    `opens`, `rounded`: as in `Result`; `others`: the paths of the model's other tensors and assets
-    that it will hold; `without`: the names of the LSTM layers that it cannot hold; `write`: writes
-    a temporary file for the destination and one for each file beside it, in this order, reads them
-    back and compares; `more_files`: returns the files that will be next to the destination.
-    Neither is called on a dry run.
+    `opens`, `custom_objects`, `rounded`: as in `Result`; `others`: the paths of the model's other
+    tensors and assets that it will hold; `without`: the names of the LSTM layers that it cannot
+    hold; `write`: writes a temporary file for the destination and one for each file beside it, in
+    this order, reads them back and compares; `more_files`: returns the files that will be next to
+    the destination. Neither is called on a dry run.
     """
 
     layers: tuple[str, ...]
@@ -485,3 +512,4 @@ class Draft:
     warnings: tuple[str, ...] = ()
     rounded: Rounded | None = None
     opens: Opens | None = None
+    custom_objects: tuple[str, ...] = ()

@@ -174,6 +174,8 @@ _CONTRADICTIONS = {
         *("lstm_only", "layers", "config", "dtype", "stacks", "bare", "whole"),
         *("with_other", "rescale_hard_sigmoid", "for_keras"),
     ),
+    "keep_custom": ("lstm_only", "layers", "into"),
+    "replace": ("lstm_only", "layers", "into"),
     "whole": ("lstm_only", "layers", "chain", "state_inputs", "length_input", "with_other"),
 }
 

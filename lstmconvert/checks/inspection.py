@@ -123,6 +123,16 @@ def order_text(order: FileOrder) -> str:
     return f"this file joins the gates {how}as {', '.join(order.gates)} along its {order.axis}"
 
 
+def _lambdas(model: Model) -> list[str]:
+    """Return what the config says of each Lambda."""
+    text = model.texts.get("model_config", "")
+    if "Lambda" not in text:
+        return []
+    from lstmconvert.keras.configs import lambdas  # rarely needed: start-up is faster without
+
+    return [each.text for each in lambdas.of(text)]
+
+
 VERSION = 1
 
 
@@ -388,7 +398,7 @@ class Inspection(Printed):
                 (file_order(model, cell) for layer in model.layers for _, _, cell in layer.cells()),
                 None,
             ),
-            notes=model.notes,
+            notes=(*model.notes, *_lambdas(model)),
             losses=model.losses,
             opens=_opens(model),
         )

@@ -308,6 +308,27 @@ _CONVERSION: tuple[Callable[[F], F], ...] = (
         help="For Keras destinations: the release of Keras 3 that is to open the file, as 3.3. "
         "Where Keras 2's hard_sigmoid needs a later one, the weights are rescaled.",
     ),
+    click.option(
+        "--keep-custom",
+        is_flag=True,
+        help="For Keras destinations: write layers of your own classes as they stand. Keras is "
+        "then given the classes by custom_objects.",
+    ),
+    click.option(
+        "--weights-of",
+        metavar="CLASS=a,b",
+        multiple=True,
+        help="For --keep-custom: the attributes under which a class of your own holds the layers "
+        "that its weights belong to, in their order. May be given more than once.",
+    ),
+    click.option(
+        "--replace",
+        metavar="LAYER=NEW",
+        multiple=True,
+        help="For whole models: put something else in a layer's place. NEW is a file (.json) with "
+        "the config of a layer of Keras, which gets the weights in their order; or, for a Lambda, "
+        "what it computes: 'ops.expand_dims(x, -1)'. May be given more than once.",
+    ),
     click.option("--force", is_flag=True, help="Replace a destination that exists."),
     click.option(
         "--allow-lossy",

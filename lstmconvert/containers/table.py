@@ -34,11 +34,14 @@ Test = Callable[["Opened"], bool]
 
 PER_GATE, KERAS = "gates", "keras"
 _ONNX_OPTIONS = frozenset({"fused", "whole", "chain", "opset", "state_inputs", "length_input"})
-_KERAS_OPTIONS = frozenset({"rescale_hard_sigmoid", "era", "for_keras"})
+_KERAS_OPTIONS = frozenset(
+    {"rescale_hard_sigmoid", "era", "for_keras", "keep_custom", "weights_of", "replace"}
+)
 #: Options of `convert` that some kinds of file take and others do not -> what they are for.
 OPTIONS = {
     **dict.fromkeys(sorted(_ONNX_OPTIONS), "ONNX destinations"),
-    **dict.fromkeys(_KERAS_OPTIONS, "Keras destinations"),
+    **dict.fromkeys(sorted(_KERAS_OPTIONS), "Keras destinations"),
+    "replace": "whole models, for Keras or ONNX",
     "prefix": "C headers",
     "weights": "C headers",
     "fold_batchnorm": "destinations that hold chains of layers",
@@ -705,7 +708,7 @@ CONTAINERS: tuple[Container, ...] = (
         layouts=(PER_GATE,),
         default=PER_GATE,
         other=True,
-        options=_ONNX_OPTIONS,
+        options=_ONNX_OPTIONS | {"replace"},
         use="a graph that runs",
         by="lstmconvert, PyTorch, Keras, tf2onnx and others",
         notes="LSTM operators of any writer, and cells of plain operators, unrolled, in a Loop or "

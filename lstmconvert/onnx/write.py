@@ -167,6 +167,8 @@ def draft(model: Model, path: Path, how: Options) -> Draft:
         UnknownOption: a layer's graph depends on an option that the source does not say.
         UsageError: no such opset.
     """
+    if how.replace and not how.whole:
+        raise UsageError("--replace is for whole models: add --whole", where=path)
     content = _whole(model, how) if how.whole else _content(model, how)
     if how.check:
         content = _checked(content, how)

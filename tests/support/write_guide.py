@@ -27,7 +27,7 @@ from lstmconvert.checks.formats import LayoutFacts, formats
 from lstmconvert.cli.main import COMMANDS, program
 from lstmconvert.containers import table
 from lstmconvert.keras.configs.nodes import CELL_CLASSES, MODELS, RECURRENT
-from lstmconvert.keras.modern import operations
+from lstmconvert.keras.modern import expressions, operations
 from lstmconvert.keras.modern.classes import CLASSES, REFUSED
 from lstmconvert.layouts.neighbourrows import TABLE
 from support.documents import PAGES, ROOT, Page
@@ -105,6 +105,14 @@ def functions() -> str:
     return "\n".join([first, "", *reasons, "", raw, "", today]) + "\n"
 
 
+def of_expressions() -> str:
+    """The functions that an expression for a Lambda may call."""
+    listed = []
+    for name, function in sorted(expressions.FUNCTIONS.items()):
+        listed.append(f"`{name}({', '.join((*function.tensors, *function.others))})`")
+    return ", ".join(listed) + ".\n"
+
+
 def layouts() -> str:
     """A table of all layouts, and a section for each."""
     every = formats().layouts
@@ -180,6 +188,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "unread": unread,
     "classes": classes,
     "functions": functions,
+    "expressions": of_expressions,
     "layouts": layouts,
     "commands": commands,
     "beside": beside,

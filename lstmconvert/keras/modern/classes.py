@@ -409,6 +409,15 @@ IN_A_CELL: Mapping[str, str] = {
     "GRU": "GRUCell",
     "CuDNNGRU": "GRUCell",
     "SimpleRNN": "SimpleRNNCell",
+    "LSTM": "LSTMCell",
+}
+#: Classes whose arrays the neutral model has, as rows for where it has not: an LSTM that the user
+#: puts in another layer's place.
+PLAIN: Mapping[str, Row] = {
+    "LSTM": _row(
+        f"{_CELL} {_RNN} recurrent_activation unit_forget_bias", _KERNEL, _RECURRENT, _BIAS,
+        objects=_THREE, dropped=_OLD_CELL, neutral=_NOT_TIME_MAJOR,
+    )
 }
 #: The weights of each part of a MultiHeadAttention: an EinsumDense.
 PART_WEIGHTS: tuple[Weight, ...] = (_KERNEL, _BIAS)

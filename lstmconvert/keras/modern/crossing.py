@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from lstmconvert.errors import CorruptFile, UnsupportedByTarget
+from lstmconvert.errors import CorruptFile, UnsupportedByTarget, UsageError
 from lstmconvert.files.jsontext import Json, JsonObject, canonical, parse_object
 from lstmconvert.keras.configs import spelling
 from lstmconvert.keras.configs.nodes import CELL_CLASSES, RECURRENT, Node, node
 from lstmconvert.keras.configs.sketch import STACKED, layer_groups
-from lstmconvert.keras.modern import emission, graph, masking
+from lstmconvert.keras.modern import custom, emission, graph, masking
 from lstmconvert.keras.modern.classes import CLASSES, IN_A_CELL, LOOKUPS, PART_WEIGHTS
 from lstmconvert.keras.modern.emission import Emitter
 from lstmconvert.keras.modern.parts import (
@@ -26,14 +26,15 @@ from lstmconvert.keras.modern.parts import (
     no_row,
     unsupported,
 )
-from lstmconvert.keras.modern.weights import Source, legacy_store, v3_store
+from lstmconvert.keras.modern.replacing import Replacements
+from lstmconvert.keras.modern.weights import Source, legacy_store, lstm_paths, v3_store
 from lstmconvert.keras.reading.read import Config, parse_config
 from lstmconvert.keras.stores.v3store import CONTAINERS
 from lstmconvert.keras.writing import emit
 from lstmconvert.keras.writing.fit import KerasFitter
 from lstmconvert.model.layer import LSTMLayer
 from lstmconvert.model.model import OBJECTS, Model, Structure
-from lstmconvert.records import dataclass
+from lstmconvert.records import dataclass, field
 from lstmconvert.tensors.dtypes import FLOATS
 from lstmconvert.tensors.tensor import Tensor
 
@@ -53,7 +54,8 @@ class Whole:
 
     Fields: `tensors`: full path below the weights' group -> tensor; `names`: v3 group -> `name`
     attribute; `weights`: legacy layer -> weight names; `config`: the model's config as a text;
-    `losses` and `warnings`, to tell the user.
+    `losses` and `warnings`, to tell the user; `custom_objects`: the registered names of classes of
+    the user's own in it.
     """
 
     tensors: Mapping[str, Tensor]
@@ -62,6 +64,7 @@ class Whole:
     config: str
     losses: tuple[str, ...]
     warnings: tuple[str, ...]
+    custom_objects: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,12 +73,17 @@ class How:
 
     Fields: `store`: `ARCHIVE`, `WEIGHTS` (the same store, no config) or `LEGACY`;
     `rescale_hard_sigmoid`: whether Keras 2's is folded into the weights; `recast`: whether the LSTM
-    layers have another dtype than their config says.
+    layers have another dtype than their config says; `keep_custom`: whether classes of the user's
+    own are kept; `attributes`: of these, as `custom.attributes` returns them; `put`: what takes the
+    place of a layer.
     """
 
     store: str
     rescale_hard_sigmoid: bool = False
     recast: bool = False
+    keep_custom: bool = False
+    attributes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    put: Replacements | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +121,7 @@ def tree(model: Model, stored: Mapping[str, Tensor], leave: Leave) -> Tree | Non
         return None
     structure, config = known
     era = config.era.name
+    check_put(leave.put, config.root, era)
     root = parts_of(model, structure, era, config.root, leave)
     graphs: Mapping[Part, graph.CallGraph] = {}
     if not leave.refusals:
@@ -166,13 +175,18 @@ def rebuilt(model: Model, stored: Mapping[str, Tensor], how: How) -> Whole | Non
     text = model.texts["model_config"]
     era = config.era.name
     fit = _Fit(how.rescale_hard_sigmoid, knows=how.store != WEIGHTS)
-    root = parts_of(model, structure, era, config.root)
+    check_put(how.put, config.root, era)
+    leave = Leave(keep_custom=how.keep_custom, put=how.put)
+    root = parts_of(model, structure, era, config.root, leave)
     held = _vocabularies(root, model.assets) if era != "keras3" else frozenset()
     if how.store == LEGACY and model.assets.keys() - held:
         raise unsupported("an .h5 holds no asset files", "model", min(model.assets.keys() - held))
-    source = Source(structure, stored, model.layers, model.source.container)
+    where = model.source.container
+    source = Source(structure, stored, model.layers, where, how.attributes)
     source.fill(root, era)
     notes: dict[str, None] = {}
+    customs = [part for part in root.walk() if part.custom]
+    _check_customs(customs, model.layers, how)
     written = ""
     if era != "keras3":
         graphs = graph.read_all(root)
@@ -202,11 +216,69 @@ def rebuilt(model: Model, stored: Mapping[str, Tensor], how: How) -> Whole | Non
         warnings=(
             *_foreign(source.foreign),
             *_own_classes(root, how.store),
+            *custom.notes(customs),
+            *_put_there(root),
             *(() if how.store == WEIGHTS else fit.fitter.notes),
             *notes,
             *_warnings(model, era, how.store),
         ),
+        custom_objects=tuple(dict.fromkeys(part.custom for part in customs)) if written else (),
     )
+
+
+def check_put(put: Replacements | None, root: Node, era: str) -> None:
+    """Raise `UsageError` where something is to take the place of a layer that is not there, or of
+    one of Keras 3."""
+    if put is None:
+        return
+    if era == "keras3":
+        raise UsageError(
+            "--replace is for models of an older Keras: the config of a file of Keras 3 is kept",
+            where=root.name,
+            hint="change the layer in Keras itself, which opens the file",
+        )
+    names: dict[str, None] = {}
+    waiting: list[Json] = [root.whole]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            if isinstance(value.get("class_name"), str) and (name := node(value, "").name):
+                names[name] = None
+            waiting.extend(reversed(list(value.values())))
+        elif isinstance(value, list):
+            waiting.extend(reversed(value))
+    put.check(names)
+
+
+def _check_customs(customs: Sequence[Part], layers: Sequence[LSTMLayer], how: How) -> None:
+    """Refuse what the user says of classes of their own that are not there, and a cast of LSTMs
+    that are in one."""
+    classes = {part.class_name for part in customs}
+    for name in how.attributes:
+        if name not in classes:
+            raise UsageError(
+                "--weights-of: no layer that is kept is of this class",
+                found=name,
+                expected=", ".join(sorted(classes)) or "a class of your own, with --keep-custom",
+            )
+    inside = lstm_paths(layers)
+    for part in customs:
+        if how.recast and any(path in inside for paths in part.paths for path in paths):
+            what = "an LSTM in a class of your own keeps its dtype"
+            raise unsupported(what, part.name, "dtype")
+
+
+def _put_there(root: Part) -> Iterator[str]:
+    """Yield a note on each layer that the user put in another's place."""
+    def tops(part: Part) -> Iterator[Part]:
+        if part.replaced:
+            yield part
+        else:
+            for _, child in part.children:
+                yield from tops(child)
+
+    for part in tops(root):
+        yield f"{part.name}: {part.class_name} takes its place, with its weights, as you asked"
 
 
 def _stored(

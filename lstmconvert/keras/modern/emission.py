@@ -70,6 +70,8 @@ class Emitter:
             return part.operation
         if part.layer is not None:
             return self._spelling.layer_config(self._fitted(part.layer), part.name)
+        if part.custom:
+            return kept_class(part)
         if part.class_name == "Sequential" and part.is_model:
             starts = _starts_with_input(part)
             return self._sequential(part, None if starts else stated_shape(part))
@@ -151,7 +153,8 @@ class Emitter:
         if spelling.kind_of(key) is not None:
             written = spelling.spelled(key, value, part.name)
         elif key in ("activation", "recurrent_activation"):
-            meant = values.activation(value, self._era, part.name)
+            era = "keras3" if part.replaced else self._era
+            meant = values.activation(value, era, part.name)
             stated = _stated_dtype(value, part.name)
             written = spelling.activation(meant, dtype, self._spelling.library, stated)
         if written is None and value is not None:
@@ -170,6 +173,20 @@ class Emitter:
         if part.class_name == "StackedRNNCells":
             return {"cells": [self._emit(cell) for _, cell in inner]}
         return {}
+
+
+def kept_class(part: Part) -> JsonObject:
+    """Return a layer of the user's own class as Keras 3 serializes it, its config as it stands: but
+    for the shape of an input, which a layer of Keras 3 does not take, and a dtype that Keras 2
+    states as an object. No module is named, so that Keras imports nothing for it."""
+    config = {key: value for key, value in part.config.items() if key != "batch_input_shape"}
+    if "name" in config:
+        config["name"] = part.name
+    policy = spelling.policy(config.get("dtype"), part.name)
+    if policy is not None:
+        config["dtype"] = policy
+    written = spelling.serialized("", part.class_name, config)
+    return {**written, "module": None, "registered_name": part.custom}
 
 
 #: Class -> today's keyword -> what tf_keras calls it; None: it has none, and it changes no number
@@ -396,7 +413,9 @@ def kept_config(
         anew: whether the configs of the LSTM layers no longer hold.
     """
     value = parse_object(text, "model_config")
-    is_own = any(part.node.own_class or _is_nested(part) for part in root.walk())
+    is_own = any(
+        part.node.own_class or part.custom or _is_nested(part) for part in root.walk()
+    )
     left_out: dict[str, None] = {}
     plain = _without_custom(value, left_out)
     notes.update(left_out)
@@ -432,6 +451,9 @@ def _stamped(value: JsonObject, part: Part, fitted: Fitted, anew: bool) -> JsonO
     if part.node.own_class:
         written = spelling.serialized_model(part.class_name, {})
         value = {**value, **written, "config": value["config"]}
+    if part.custom:
+        written = kept_class(part)
+        return {**value, **written, "config": value["config"]}
     if "module" not in value:
         module = _module_of(part)
         registered = part.class_name if module.startswith("keras.src.ops") else None

@@ -15,9 +15,10 @@ from lstmconvert.errors import CorruptFile
 from lstmconvert.files.jsontext import Json, JsonObject
 from lstmconvert.keras.configs import spelling
 from lstmconvert.keras.configs.nodes import node, snake_case
-from lstmconvert.keras.modern import operations
+from lstmconvert.keras.modern import expressions, operations
 from lstmconvert.keras.modern.classes import CLASSES, RECURRENT
 from lstmconvert.keras.modern.parts import Part, unsupported
+from lstmconvert.keras.modern.replacing import Expression
 from lstmconvert.records import dataclass, field
 
 #: Arguments that a call may have in addition to its inputs.
@@ -111,8 +112,17 @@ def read_all(root: Part) -> dict[Part, CallGraph]:
     Raises:
         CorruptFile, UnsupportedByTarget: as `read`.
     """
-    models = (part for part in root.walk() if part.is_model and part.class_name == "Functional")
-    return {part: read(part) for part in models}
+    result: dict[Part, CallGraph] = {}
+    for part in root.walk():
+        if not part.is_model:
+            continue
+        if part.class_name == "Sequential" and any(each.expression for _, each in part.children):
+            from lstmconvert.keras.modern import masking  # which knows graphs, and is rarely needed
+
+            masking.make_functional(part)
+        if part.class_name == "Functional":
+            result[part] = read(part)
+    return result
 
 
 def read_keras3(model: Part) -> CallGraph:
@@ -316,14 +326,26 @@ class _CallReader:
         if len(listed) != 1:
             raise unsupported("a function that is called more than once", part.name, "inputs")
         given = self._given(part, listed[0])
-        symbol = operations.symbol(given)
-        result = operations.read(given) if symbol is None else symbol
+        if part.expression is not None:
+            result: Any = self._expressed(part.expression, given)
+        else:
+            symbol = operations.symbol(given)
+            result = operations.read(given) if symbol is None else symbol
         name = part.node.name
         self._results[name] = result
         if isinstance(result, operations.Applied):
             self._leading[name] = operations.leads(result, self._leads)
             self._dtypes[name] = operations.dtype_of(result, self._dtype)
             self._place(result, part, part.name, name)
+
+    def _expressed(self, expression: Expression, given: operations.Given) -> operations.Applied:
+        """Return what the user says a Lambda computes."""
+        for size in operations.sizes_in((given.first,)):
+            raise given.refused("inputs", size, "it is called with the shape of a tensor")
+        for key, value in given.keywords.items():
+            if value is not None and key != "training":
+                raise given.refused(key, value, f"it is called with {key}")
+        return expressions.written(expression, given.part.name, given.first)
 
     def _given(self, part: Part, stated: Json) -> operations.Given:
         if isinstance(stated, list) and stated and isinstance(stated[0], str):
@@ -345,7 +367,9 @@ class _CallReader:
             if isinstance(entry[-1], dict):
                 keywords.update(entry[-1])
         keywords = {key: self._structure(value) for key, value in keywords.items()}
-        if part.class_name == "TensorFlowOpLayer":
+        if part.expression is not None:
+            function, value = "", first[0] if len(first) == 1 else first
+        elif part.class_name == "TensorFlowOpLayer":
             function, value, keywords = operations.of_operator(part, first)
         else:
             function = operations.plain_name(operations.function_of(part))
@@ -451,7 +475,7 @@ class _CallReader:
         for key, value in keywords.items():
             if value is None or (key == "training" and part.is_model):
                 continue
-            if key not in _KEYWORDS:
+            if key not in _KEYWORDS and not part.custom:
                 raise unsupported(f"it is called with {key}", part.name, key, value)
             result[key] = self._structure(value)
             for size in operations.sizes_in(result[key]):

@@ -212,7 +212,7 @@ class Flow:
             inner = part.children[0][1]
             if inner.class_name == "Embedding" and inner.config.get("mask_zero") is True:
                 return (("each", scope, source),)
-        if part.opaque and first is not None:
+        if (part.opaque or part.custom) and first is not None:
             return (("behind", name, first),)
         return (first if name in PASSING and name not in self.rules.stopping else None,)
 
@@ -367,8 +367,46 @@ def _child(model: Part, name: str) -> Part:
     return next(child for _, child in model.children if child.name == name)
 
 
+def make_functional(model: Part) -> None:
+    """Make a Sequential the functional model of the same calls, as Keras 2 writes them, since an
+    operation can be in no other.
+
+    Raises:
+        UnsupportedByTarget: the config does not say the shape of the input.
+    """
+    if not _give_input(model):
+        raise unsupported(
+            "the config does not say the shape of the input", model.name, "input_shape"
+        )
+    names = [child.node.name or child.name for _, child in model.children]
+    layers: list[Json] = [{"class_name": "InputLayer", "config": {"name": names[0]}}]
+    for (_, child), before in zip(model.children[1:], names, strict=False):
+        entry: JsonObject = {"class_name": child.node.class_name, "config": {}}
+        name = child.node.name or child.name
+        layers.append({**entry, "name": name, "inbound_nodes": [[[before, 0, 0, {}]]]})
+    config: JsonObject = {
+        **model.config,
+        "layers": layers,
+        "input_layers": [[names[0], 0, 0]],
+        "output_layers": [[names[-1], 0, 0]],
+    }
+    whole: JsonObject = {"class_name": "Functional", "config": config}
+    model.node, model.config = node({**model.node.whole, **whole}, model.name), config
+    model.class_name = "Functional"
+
+
 def open_sequential(model: Part, graphs: dict[Part, CallGraph]) -> bool:
     """Make a functional model of a Sequential; False if the shape of its input is not known."""
+    if not _give_input(model):
+        return False
+    graphs[model] = chain(model)
+    model.class_name = "Functional"
+    return True
+
+
+def _give_input(model: Part) -> bool:
+    """Put a layer for the input before those of a Sequential, if none is there; False if its shape
+    is not known."""
     if model.children[0][1].class_name != "InputLayer":
         shape = input_shape_of(model)
         if shape is None:
@@ -380,8 +418,6 @@ def open_sequential(model: Part, graphs: dict[Part, CallGraph]) -> bool:
         item = node({"class_name": "InputLayer", "config": config}, name)
         start = Part(item, name, "InputLayer", item.config, None, "", True)
         model.children.insert(0, ("layers", start))
-    graphs[model] = chain(model)
-    model.class_name = "Functional"
     return True
 
 

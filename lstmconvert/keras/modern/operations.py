@@ -453,12 +453,12 @@ def _get_item(given: Given) -> Applied:
     given.taken.add("slice_spec")
     spec = given.keywords.get("slice_spec")
     listed = spec if isinstance(spec, list) else [spec]
-    return _picked(given.tensor(), [_index(given, item) for item in listed])
+    return picked(given.tensor(), [_index(given, item) for item in listed])
 
 
-def _picked(tensor: Any, key: list[Json]) -> Applied:
-    """Return a tensor at an index. A whole axis backwards is an operation of its own: PyTorch has
-    no steps below 0."""
+def picked(tensor: Any, key: list[Json]) -> Applied:
+    """Return a tensor at an index, as Keras 3 writes it. A whole axis backwards is an operation of
+    its own: PyTorch has no steps below 0."""
     spec: list[Json] = []
     axis: int | None = 0
     for item in key:
@@ -508,7 +508,7 @@ def _sliced(given: Given) -> Applied:
 
 
 def _strided(given: Given) -> Applied:
-    return _picked(given.tensor(), _strided_key(given))
+    return picked(given.tensor(), _strided_key(given))
 
 
 def _strided_key(given: Given) -> list[Json]:

@@ -22,10 +22,12 @@ from lstmconvert.keras.modern.classes import (
     INPUT_KEYWORDS,
     LOOKUPS,
     PART_WEIGHTS,
+    PLAIN,
     REFUSED,
     Row,
     Weight,
 )
+from lstmconvert.keras.modern.replacing import Expression, Replacements
 from lstmconvert.keras.writing import layerstore
 from lstmconvert.model.layer import LSTMLayer
 from lstmconvert.model.naming import unique
@@ -33,6 +35,8 @@ from lstmconvert.records import dataclass, field
 from lstmconvert.tensors.tensor import Tensor
 
 TARGET = "Keras 3"
+#: What to do with classes of the user's own.
+KEEP = "--keep-custom writes it as it stands, and --replace puts another in its place"
 _INITIAL_STATE = '"initial_state"'
 #: Keras 3 joins the masks of a Concatenate by an operation, which takes this name when the model is
 #: loaded (keras/src/layers/merging/concatenate.py, `compute_mask`); two of one name it refuses.
@@ -49,7 +53,10 @@ class Part:
     in the order in which Keras tracks them; `layer`: the neutral layer, of a part that holds
     LSTMs; `weights`, the `arrays` that they are, and of each the full `paths` in the source
     that it is made of; `operation`: as Keras 3 serializes it, of a
-    function between layers.
+    function between layers; `custom`: the registered name of a class of the user's own that is kept
+    as it stands, and `places`: where in the part's group its arrays are; `is_listed`: whether these
+    are in the order in which an `.h5` lists them; `replaced`: whether the user put it in another
+    layer's place; `expression`: what it computes, if the user says so.
     """
 
     node: Node
@@ -66,6 +73,11 @@ class Part:
     paths: list[tuple[str, ...]] = field(default_factory=list)
     opaque: bool = False
     operation: JsonObject | None = None
+    custom: str = ""
+    places: list[str] = field(default_factory=list)
+    is_listed: bool = True
+    replaced: bool = False
+    expression: Expression | None = None
 
     @property
     def is_function(self) -> bool:
@@ -101,7 +113,10 @@ def no_row(name: str, class_name: str) -> UnsupportedByTarget:
     """Return the error for a layer whose class is not a row of the table."""
     why = REFUSED.get(class_name)
     what = f"the class {class_name} is not among those that cross{f': {why}' if why else ''}"
-    return unsupported(what, name, class_name)
+    error = unsupported(what, name, class_name)
+    if why is None:
+        error.hint = f"if it is your own, {KEEP}; {error.hint}"
+    return error
 
 
 @dataclass(slots=True)
@@ -112,11 +127,16 @@ class Leave:
     is a list, a layer that cannot cross is put there, and an opaque part in its place;
     `any_keyword`: whether a keyword that Keras 3 does not have stays as it is; `anew`: whether a
     config of Keras 3 is spelled anew too, with no keyword but those of the table; `classes` without
-    weights that it takes, though they are no rows of the table.
+    weights that it takes, though they are no rows of the table; `keep_custom`: whether a class of
+    the user's own is kept as it stands; `put`: what takes the place of a layer; `plain_lstm`:
+    whether an LSTM is a layer like any other, whose arrays are not read.
     """
 
     keywords: Mapping[str, frozenset[str]] = field(default_factory=dict)
     classes: frozenset[str] = frozenset()
+    keep_custom: bool = False
+    put: Replacements | None = None
+    plain_lstm: bool = False
     refusals: list[UnsupportedByTarget] | None = None
     any_keyword: bool = False
     anew: bool = False
@@ -160,11 +180,17 @@ class Builder:
 
     def _build(self, item: Node, group: str, name: str) -> Part:
         name = name.replace("/", "_")  # Keras 3 allows none in a name
+        if self._leave.put is not None and (new := self._leave.put.of(item.name)) is not None:
+            return self._replaced(item, group, name, new)
         if item.custom:
-            raise unsupported("a class of the user's own cannot cross", name, item.class_name)
+            if self._leave.keep_custom:
+                return _kept(item, group, name)
+            raise _of_the_user(name, item.class_name)
         _check_extras(item, name)
         if group in self._layers:
             return self._recurrent(item, group, name)
+        if item.class_name in PLAIN and self._leave.plain_lstm:
+            return self._plain(item, PLAIN[item.class_name], group, name)
         if item.class_name in RECURRENT:
             raise unsupported("an LSTM whose weights another layer holds", name, item.class_name)
         if item.is_model:
@@ -176,6 +202,10 @@ class Builder:
         row = CLASSES.get(item.class_name)
         if row is None or (self._era != "keras3" and item.class_name in REFUSED):
             return self._unknown(item, group, name)
+        return self._plain(item, row, group, name)
+
+    def _plain(self, item: Node, row: Row, group: str, name: str) -> Part:
+        """Return a layer whose class is a row of the table."""
         is_kept = self._era == "keras3" and not self._leave.anew
         config = item.config if is_kept else self._modern(item, row, name)
         if self._has_masks and _CONCATENATE.fullmatch(name):
@@ -188,12 +218,51 @@ class Builder:
 
     def _unknown(self, item: Node, group: str, name: str) -> Part:
         if item.class_name in code.CLASSES:
-            raise code.refused(name, code.CLASSES[item.class_name], "another Keras")
+            error = code.refused(name, code.CLASSES[item.class_name], "another Keras")
+            if item.class_name == "Lambda":
+                how = f"--replace {name}='…' says what it computes, as x[:, -1]"
+                error.hint = f"{how}; {error.hint}"
+            raise error
         if item.class_name in self._leave.classes:
             return Part(item, name, item.class_name, item.config, Row(), group, True)
+        # A bare operation of Keras 3 in an .h5 has no class that names its package either.
+        is_layer = self._era != "keras3" or "trainable" in item.config
+        if self._leave.keep_custom and item.class_name not in REFUSED and is_layer:
+            return _kept(item, group, name)
         if self._era != "keras3":
             raise no_row(name, item.class_name)
         return Part(item, name, item.class_name, item.config, None, group, True, opaque=True)
+
+    def _replaced(self, item: Node, group: str, name: str, new: Expression | JsonObject) -> Part:
+        """Return what the user puts in a layer's place."""
+        if isinstance(new, Expression):
+            if item.class_name != "Lambda":
+                raise _in_the_place("an expression is for a Lambda", name, item.class_name)
+            if item.config.get("mask") is not None:
+                what = "a Lambda that makes a mask by code of its own"
+                raise _in_the_place(what, name, item.class_name)
+            kept = {key: item.config[key] for key in _OF_INPUT & item.config.keys()}
+            made = node({"class_name": _FUNCTION, "config": {**kept, "name": item.name}}, name)
+            return Part(made, name, _FUNCTION, made.config, None, group, True, expression=new)
+        if item.is_model or group in self._layers:
+            raise _in_the_place("a config is for a layer of no LSTM", name, item.class_name)
+        config: JsonObject = {**new["config"], "name": item.name}
+        for key in INPUT_KEYWORDS & item.config.keys():
+            config[key] = item.config[key]
+        put = node({**new, "config": config}, name)
+        if put.custom or put.is_model or put.class_name in FUNCTIONS:
+            raise _in_the_place("the config is not that of a layer of Keras", name, put.class_name)
+        builder = Builder({}, "keras3", self._container, (), Leave(anew=True, plain_lstm=True))
+        part = builder.build(put, group, name)
+        for below in part.walk():
+            if below.opaque:
+                raise no_row(name, below.class_name)
+            below.replaced = True
+        return part
+
+    def build(self, item: Node, group: str, name: str) -> Part:
+        """Return one layer, with what is inside it."""
+        return self._build(item, group, name)
 
     def _recurrent(self, item: Node, group: str, name: str) -> Part:
         layer = self._layers[group]
@@ -262,7 +331,7 @@ class Builder:
             part.children.append(("cells", self._build(cell, group, cell.name or leaf)))
 
     def _add_cell(self, part: Part, name: str) -> None:
-        cell_name, row = snake_case(IN_A_CELL[name]), CLASSES[name]
+        cell_name, row = snake_case(IN_A_CELL[name]), part.row or Row()
         group = part.group if name.startswith("CuDNN") else _join(part.group, "cell")
         cell = Part(
             part.node, cell_name, IN_A_CELL[name], part.config, None, group, part.trainable
@@ -277,6 +346,32 @@ class Builder:
         dense = Part(part.node, attribute, "EinsumDense", part.config, None, group, True)
         dense.weights = _existing(part, PART_WEIGHTS)
         part.children.append((attribute, dense))
+
+
+#: The class of a function between layers in which an expression is written.
+_FUNCTION = "TFOpLambda"
+#: Keywords of a layer that say what the model is fed with, where it is the first one.
+_OF_INPUT = INPUT_KEYWORDS | {"dtype"}
+
+
+def _kept(item: Node, group: str, name: str) -> Part:
+    """Return a layer of a class of the user's own, as it stands."""
+    registered = item.whole.get("registered_name")
+    custom = registered if isinstance(registered, str) else str(item.whole["class_name"])
+    trainable = _trainable(item)
+    return Part(item, name, item.class_name, item.config, None, group, trainable, custom=custom)
+
+
+def _of_the_user(name: str, class_name: str) -> UnsupportedByTarget:
+    error = unsupported("a class of the user's own cannot cross", name, class_name)
+    error.hint = f"{KEEP}; {error.hint}"
+    return error
+
+
+def _in_the_place(what: str, name: str, class_name: str) -> UnsupportedByTarget:
+    error = unsupported(f"--replace: {what}", name, class_name)
+    error.hint = None
+    return error
 
 
 def _check_extras(item: Node, name: str) -> None:

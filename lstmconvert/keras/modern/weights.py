@@ -18,12 +18,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lstmconvert.errors import CorruptFile, UnsupportedByTarget
+from lstmconvert.errors import CorruptFile, UnsupportedByTarget, UsageError
 from lstmconvert.keras.configs.nodes import counted
-from lstmconvert.keras.modern import emission
+from lstmconvert.keras.configs.sketch import natural
+from lstmconvert.keras.modern import custom, emission
 from lstmconvert.keras.modern.classes import CLASSES, CONVOLUTIONS, SIZES, Weight
 from lstmconvert.keras.modern.parts import Part, no_row, unsupported
 from lstmconvert.keras.stores.legacy import TOP_LEVEL
+from lstmconvert.keras.stores.v3store import CONTAINERS
 from lstmconvert.keras.writing import layerstore
 from lstmconvert.model.layer import LSTMLayer, OpaqueCell
 from lstmconvert.model.model import OBJECTS, Structure
@@ -75,6 +77,7 @@ class Source:
         stored: full path -> tensor.
         layers: the neutral layers.
         where: for errors.
+        attributes: of classes of the user's own, as `custom.attributes` returns them.
     """
 
     def __init__(
@@ -83,8 +86,10 @@ class Source:
         stored: Mapping[str, Tensor],
         layers: Sequence[LSTMLayer],
         where: str,
+        attributes: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self._structure, self._stored, self._where = structure, stored, where
+        self._attributes, self._era = attributes or {}, ""
         self._lstms = lstm_paths(layers)
         self._used = set(self._lstms)
         #: Arrays of the file that are not part of the model: what no layer of a legacy store lists.
@@ -97,12 +102,14 @@ class Source:
             CorruptFile: config and store contradict each other.
             UnsupportedByTarget: weights that belong to no layer of the config.
         """
+        self._era = era
         if self._structure.kind in ("v3", OBJECTS):
-            for part in root.walk():
-                self._fill_part(part)
+            self._fill_tree(root)
         else:
             self._fill_legacy(root, era)
         for part in root.walk():
+            if part.replaced:
+                check_shapes(part)
             check_size(part, self._where)
         self._check_all_used(root)
 
@@ -170,6 +177,85 @@ class Source:
             for name in names
         }
 
+    def _fill_tree(self, part: Part) -> None:
+        if part.custom:
+            self._fill_custom(part)
+        elif part.replaced:
+            self._fill_replaced(part)
+        else:
+            self._fill_part(part)
+            for _, child in part.children:
+                self._fill_tree(child)
+
+    def _below(self, part: Part) -> dict[str, str]:
+        """Return the arrays in a part's group of a store that is no legacy one: path there -> full
+        path; in the order of the numbers that they have."""
+        group = f"{part.group}/"
+        is_v3 = self._structure.kind == "v3"
+        named = {path: path for path in self._stored} if is_v3 else self._structure.names
+        inside = {key.removeprefix(group): path for key, path in named.items()
+                  if key.startswith(group) and path in self._stored}
+        return {key: inside[key] for key in sorted(inside, key=natural)}
+
+    def _fill_custom(self, part: Part) -> None:
+        """Give a layer of the user's own class its arrays, at the places that the store says."""
+        inside = self._below(part)
+        is_v3 = self._structure.kind == "v3"
+        if not is_v3 and len(inside) > 1:
+            raise unsupported(
+                "the file does not say in which order a class of your own makes its weights",
+                part.name, part.class_name, ", ".join(inside)[:300],
+            )
+        part.places = list(inside) if is_v3 else ["vars/0"][: len(inside)]
+        if self._era != "keras3":
+            part.places = custom.of_older_store(part.places, CONTAINERS)
+        part.is_listed = all(place.startswith("vars/") for place in part.places)
+        self._give(part, list(inside), list(inside.values()))
+
+    def _give(self, part: Part, roles: Sequence[str], paths: Sequence[str]) -> None:
+        """Give a layer of the user's own class arrays of these roles and full paths."""
+        part.weights = tuple(map(Weight, roles))
+        part.arrays = [self._stored[path] for path in paths]
+        part.paths = [(path,) for path in paths]
+        self._used.update(paths)
+
+    def _fill_replaced(self, part: Part) -> None:
+        """Give what the user put in a layer's place that layer's arrays, in their order."""
+        inside = self._below(part)
+        groups = {key.rpartition("vars/")[0] for key in inside}
+        if len(groups) > 1 or (self._structure.kind != "v3" and len(inside) > 1):
+            raise unsupported(
+                "--replace: the file does not say in which order the layer's weights were made",
+                part.name, part.class_name, ", ".join(inside)[:300],
+            )
+        self._put(part, list(inside.items()))
+
+    def _put(self, part: Part, listed: Sequence[tuple[str, str]]) -> None:
+        """Put arrays into a replaced layer, in order.
+
+        Args:
+            part: the layer.
+            listed: name -> full path.
+
+        Raises:
+            UsageError: the layer has another number of weights.
+        """
+        slots = keras3_order(part)
+        if len(slots) != len(listed):
+            shapes = [f"{name} {_shape_text(self._stored[path])}" for name, path in listed]
+            raise UsageError(
+                "--replace: the layer that is put there has another number of weights",
+                where=part.name,
+                found=", ".join(shapes)[:300] or "no weights",
+                expected=", ".join(map(_described, slots))[:300] or "no weights",
+            )
+        paths = {slot: path for slot, (_, path) in zip(slots, listed, strict=True)}
+        for below in part.walk():
+            given = [paths[Slot(below, index)] for index in range(len(below.weights))]
+            below.arrays = [self._stored[path] for path in given]
+            below.paths = [(path,) for path in given]
+            self._used.update(given)
+
     def _fill_part(self, part: Part) -> None:
         below = self._stored if self._structure.kind == "v3" else self._structure.names
         if part.opaque and any(path.startswith(f"{part.group}/") for path in below):
@@ -236,10 +322,17 @@ class Source:
         return bool(names) and not any(":" in name for name in names)
 
     def _fill_top(self, part: Part, group: str, era: str) -> None:
+        every = [
+            (name, _legacy_path(self._structure.root, group, name))
+            for name in self._structure.weights[group]
+        ]
+        if part.replaced:
+            self._put(part, every)
+            return
+        kept = self._fill_customs(part, group, every)
         listed: list[tuple[str, Tensor]] = []
         places: dict[int, str] = {}
-        for name in self._structure.weights[group]:
-            path = _legacy_path(self._structure.root, group, name)
+        for name, path in every:
             if path in self._used:
                 continue
             if path not in self._stored:
@@ -252,7 +345,7 @@ class Source:
         if opaque is not None and listed:
             raise no_row(opaque.name, opaque.class_name)
         listed = _joined(listed, era)
-        slots = _best(part, [name for name, _ in listed], era)
+        slots = _best(part, [name for name, _ in listed], era, kept)
         if slots is None:
             raise CorruptFile(
                 "the config and the stored weights disagree",
@@ -262,8 +355,62 @@ class Source:
             )
         arrays = {slot: tensor for slot, (_, tensor) in zip(slots, listed, strict=True)}
         for below in part.walk():
+            if below in kept:
+                continue
             below.arrays = [arrays[Slot(below, i)] for i in range(len(below.weights))]
             below.paths = [_places(tensor, places) for tensor in below.arrays]
+
+
+    def _fill_customs(
+        self, top: Part, group: str, every: Sequence[tuple[str, str]]
+    ) -> frozenset[Part]:
+        """Give the layers of the user's own classes at or below a layer what is listed for them,
+        and return them: all, where there is nothing else, or what has most of their names in it.
+
+        Raises:
+            CorruptFile: a listed weight is missing.
+            UnsupportedByTarget: names fit two such layers alike.
+        """
+        scopes = {part: names for part, names in _named_scopes(top, frozenset()) if part.custom}
+        others = any(part.weights or part.layer is not None for part in top.walk())
+        given: dict[Part, list[tuple[str, str]]] = {part: [] for part in scopes}
+        for name, path in every if scopes else ():
+            steps = set(name.strip("/").split("/")[:-1])
+            fitting = [
+                part for part in scopes
+                if not others or part is top or not steps.isdisjoint((part.name, part.node.name))
+            ]
+            best = max((len(steps & scopes[part]) for part in fitting), default=0)
+            fitting = [part for part in fitting if len(steps & scopes[part]) == best]
+            if len(fitting) > 1:
+                what = "names that fit two layers of classes of your own"
+                raise unsupported(what, top.name, fitting[0].class_name, name)
+            if path not in self._stored and fitting:
+                raise CorruptFile("a listed weight is missing", where=f"{self._where}: {path}")
+            for part in fitting:
+                given[part].append((name, path))
+        for part, listed in given.items():
+            names = custom.inside([name for name, _ in listed], {group, *scopes[part]})
+            part.places = custom.places(part, names, self._attributes.get(part.class_name))
+            self._give(part, names, [path for _, path in listed])
+        return frozenset(scopes)
+
+
+def _named_scopes(part: Part, outer: frozenset[str]) -> Iterator[tuple[Part, frozenset[str]]]:
+    """Yield a layer and those inside it, each with the names that stand before its weights' own:
+    its name, and those of what it is in."""
+    names = outer | {part.name, part.node.name}
+    yield part, names
+    for attribute, child in part.children:
+        # The forward half has the name of the layer that it was made of in a config alone
+        # (tf_keras/src/layers/rnn/bidirectional.py).
+        is_forward = attribute == "forward_layer"
+        more = {f"forward_{child.name}"} if is_forward else set()
+        yield from _named_scopes(child, names | more)
+
+
+def _shape_text(tensor: Tensor) -> str:
+    return "×".join(map(str, tensor.shape)) or "scalar"
 
 
 def _places(tensor: Tensor, places: Mapping[int, str]) -> tuple[str, ...]:
@@ -280,7 +427,9 @@ def _legacy_path(root: str, layer: str, name: str) -> str:
 
 
 def _holds(part: Part) -> bool:
-    return any(below.weights or below.layer is not None for below in part.walk())
+    return any(
+        below.weights or below.layer is not None or below.custom for below in part.walk()
+    )
 
 
 def _described(slot: Slot) -> str:
@@ -300,14 +449,17 @@ def _joined(stored: list[tuple[str, Tensor]], era: str) -> list[tuple[str, Tenso
     return result
 
 
-def _best(part: Part, names: list[str], era: str) -> list[Slot] | None:
-    """Return the order of a layer's weights that their names allow, and fit best."""
+def _best(
+    part: Part, names: list[str], era: str, kept: frozenset[Part] = frozenset()
+) -> list[Slot] | None:
+    """Return the order of a layer's weights that their names allow, and fit best; without those of
+    parts that have theirs already."""
     orders = [keras3_order, keras2_order, frozen_order]
     if era != "keras3":
         orders = [keras2_order, keras3_order]
     scored = []
     for order in orders:
-        slots = order(part)
+        slots = [slot for slot in order(part) if slot.part not in kept]
         if len(slots) == len(names) and all(map(_allows, names, slots)):
             scored.append((sum(map(_names_layer, names, slots)), slots))
     return max(scored, key=lambda item: item[0])[1] if scored else None
@@ -316,6 +468,8 @@ def _best(part: Part, names: list[str], era: str) -> list[Slot] | None:
 def _allows(name: str, slot: Slot) -> bool:
     leaf = _SUFFIX.sub("", name.rpartition("/")[2])
     weight = slot.weight
+    if slot.part.replaced:
+        return True
     role = next((r for r in _ROLES if leaf == r or leaf.endswith(f"_{r}")), None)
     return role is None or role == weight.role or role in weight.also
 
@@ -494,6 +648,49 @@ def _changed(tensor: Tensor, change: Callable[[Array], Array]) -> Tensor:
     return Computed(tensor, shape, change)
 
 
+#: Class -> how many gates a recurrent layer's arrays have side by side.
+_GATES = {"LSTMCell": 4, "GRUCell": 3, "SimpleRNNCell": 1}
+#: Class -> the rank of its kernel.
+_RANKS = {"Dense": 2, "Embedding": 2, "Conv1D": 3, "Conv2D": 4, "Conv3D": 5}
+
+
+def check_shapes(part: Part) -> None:
+    """Check the arrays of what the user put in a layer's place, as far as its class says shapes.
+
+    Raises:
+        UsageError: one has another shape than its class has.
+    """
+    for weight, tensor, expected in zip(part.weights, part.arrays, _shapes(part), strict=False):
+        fits = len(tensor.shape) == len(expected) and all(
+            wanted in (None, size) for wanted, size in zip(expected, tensor.shape, strict=True)
+        )
+        if not fits:
+            raise UsageError(
+                "--replace: a weight does not fit the layer that is put there",
+                where=f"{part.name}/{weight.role}",
+                found=_shape_text(tensor),
+                expected="×".join("any" if size is None else str(size) for size in expected),
+            )
+
+
+def _shapes(part: Part) -> list[tuple[int | None, ...]]:
+    """Return the shapes of a layer's weights, as far as its class and config say them."""
+    sizes = SIZES.get(part.class_name)
+    size = part.config.get(sizes.keyword) if sizes is not None else None
+    count = size if isinstance(size, int) else None
+    gates = _GATES.get(part.class_name)
+    if gates is not None and isinstance(units := part.config.get("units"), int):
+        count = units
+        wide = gates * count
+        rows = gates == 3 and part.config.get("reset_after", True) is not False
+        return [(None, wide), (count, wide), (2, wide) if rows else (wide,)]
+    if part.class_name in _RANKS:
+        return [((None,) * (_RANKS[part.class_name] - 1)) + (count,), (count,)]
+    if part.arrays and part.class_name in ("BatchNormalization", "LayerNormalization"):
+        return [part.arrays[0].shape[-1:]] * len(part.arrays)
+    return []
+
+
 def check_size(part: Part, where: str) -> None:
     """Raise `CorruptFile` where a layer's weights are of another size than its config says."""
     sizes = SIZES.get(part.class_name)
@@ -580,7 +777,8 @@ def v3_store(
     for group, part in _groups(root, "", "_" if is_keras2 else ""):
         names[group] = part.name
         for index, tensor in enumerate(part.arrays):
-            tensors[f"{group}/vars/{index}".strip("/")] = tensor
+            place = part.places[index] if part.custom else f"vars/{index}"
+            tensors[f"{group}/{place}".strip("/")] = tensor
         if part.layer is not None:
             for place, name, cell in layerstore.v3_cells(fitted(part.layer), group):
                 if name:
@@ -612,6 +810,7 @@ def legacy_store(
     for _, top in root.children:
         if top.name in names:
             raise unsupported("an .h5 cannot hold two layers of one name", top.name, "name")
+        _check_listed(top)
         listed: dict[str, Tensor] = {}
         for name, tensor in ordered(top, fitted):
             weight_name, count = name, 0
@@ -622,6 +821,19 @@ def legacy_store(
         names[top.name] = tuple(listed)
         tensors.update({f"{top.name}/{name}": tensor for name, tensor in listed.items()})
     return tensors, names
+
+
+def _check_listed(top: Part) -> None:
+    """Refuse a layer of an `.h5`, which lists weights in one order, where that of a class of the
+    user's own is not known."""
+    holding = [part for part in top.walk() if part.arrays or part.layer is not None]
+    for part in holding:
+        if part.custom and not (part.is_listed and len(holding) == 1):
+            raise unsupported(
+                "the order in which an .h5 lists the weights of a class of your own is not known; "
+                "a .keras says their places",
+                part.name, part.class_name,
+            )
 
 
 def _in_order(top: Part, fitted: Fitted) -> Iterator[tuple[str, Tensor]]:

@@ -19,7 +19,7 @@ from lstmconvert.hdf5 import write
 from lstmconvert.hdf5.reading import read_tree
 from lstmconvert.keras.configs import code, releases
 from lstmconvert.keras.configs.values import policy
-from lstmconvert.keras.modern import crossing
+from lstmconvert.keras.modern import crossing, custom, replacing
 from lstmconvert.keras.stores import archive, legacy, stored
 from lstmconvert.keras.writing import emit, fit, layerstore
 from lstmconvert.keras.writing.fit import KerasFitter
@@ -42,6 +42,9 @@ _KEPT_ERA = (
 )
 _NOT_RESCALED = (
     "--rescale-hard-sigmoid: nothing was rescaled, as no hard_sigmoid of Keras 2 goes to Keras 3"
+)
+_NOT_KEPT = (
+    "--keep-custom: no config is written in which a class of your own had to be kept for Keras 3"
 )
 _WEIGHTS_ONLY = "options are unknown, so the file holds weights only, without a config"
 
@@ -85,7 +88,8 @@ class FileContent:
     Fields: `tensors`: full path -> tensor; `attributes` of HDF5 groups; `config` and `metadata`,
     for an archive; `assets`; `layers`, their names; `whole`: whether it is the whole model, and
     `has_all_weights`, that without its config; `in_place`: whether every array is at its old
-    place; `era` of the config; `losses` and `warnings`, to tell the user.
+    place; `era` of the config; `custom_objects`: as in `Result`; `losses` and `warnings`, to tell
+    the user.
     """
 
     tensors: Mapping[str, Tensor]
@@ -98,6 +102,7 @@ class FileContent:
     has_all_weights: bool = False
     in_place: bool = False
     era: str = _KERAS3
+    custom_objects: tuple[str, ...] = ()
     losses: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -111,14 +116,20 @@ def draft(model: Model, path: Path, container: str, how: Options) -> Draft:
         UsageError: the optimizer's slots are asked for, and have no place in the file.
     """
     kind = _KINDS[container]
+    put = _put(how, path)
     release = _release(how, kind, path)
+    if (release is not None or how.keep_custom) and kind.has_config:
+        # Both write for Keras 3, whatever kind of file the source is.
+        how = replace(how, era=_KERAS3 if "model_config" in model.texts else how.era)
     if release is not None:
         how = replace(
             how,
-            era=_KERAS3 if kind.has_config and "model_config" in model.texts else how.era,
             rescale_hard_sigmoid=how.rescale_hard_sigmoid or _must_rescale(model, release),
         )
-    content = _content(model, how, kind)
+    content = _content(model, how, kind, put)
+    if put is not None and (left := sorted(put.by_name.keys() - put.taken)):
+        what = "--replace is for layers of a whole model with its config"
+        raise UsageError(what, where=path, found=", ".join(left))
     if release is not None:
         content = _for_release(content, release, path, is_h5=kind.store == _LEGACY)
     has_all = content.whole or content.has_all_weights
@@ -133,6 +144,8 @@ def draft(model: Model, path: Path, container: str, how: Options) -> Draft:
         )
     config = _config(content)
     is_modern = content.era == _KERAS3 and bool(config)
+    if how.keep_custom and not content.custom_objects:
+        warnings += (_NOT_KEPT,)
     if how.rescale_hard_sigmoid and not any(fit.RESCALED in text for text in content.losses):
         warnings += (_NOT_RESCALED,)
 
@@ -159,6 +172,7 @@ def draft(model: Model, path: Path, container: str, how: Options) -> Draft:
             *content.losses,
             *warnings,
         ),
+        custom_objects=content.custom_objects,
         opens=releases.opens(config, is_h5=kind.store == _LEGACY) if is_modern else None,
     )
 
@@ -177,6 +191,21 @@ def _release(how: Options, kind: _Kind, path: Path) -> Release | None:
     if not kind.has_config:
         raise _no_config(path)
     return release
+
+
+def _put(how: Options, path: Path) -> replacing.Replacements | None:
+    """Return what takes the place of layers.
+
+    Raises:
+        UsageError: that, or what is said of classes of the user's own, means nothing here.
+    """
+    for flag in ("keep_custom", "replace"):
+        if getattr(how, flag) and how.era == _KERAS2:
+            name = f"--{flag.replace('_', '-')}"
+            raise UsageError(f"{name} writes for Keras 3, not for Keras 2", where=path)
+    if how.weights_of and not how.keep_custom:
+        raise UsageError("--weights-of is for --keep-custom", where=path)
+    return replacing.read(how.replace)
 
 
 def _no_config(path: Path) -> UsageError:
@@ -269,13 +298,15 @@ def _read_back(path: Path, kind: _Kind) -> dict[str, Tensor]:
 # -- what the file will hold ------------------------------------------------------------------
 
 
-def _content(model: Model, how: Options, kind: _Kind) -> FileContent:
+def _content(
+    model: Model, how: Options, kind: _Kind, put: replacing.Replacements | None
+) -> FileContent:
     """Return what the file will hold: the whole model at its old places, or rebuilt; else its
     LSTM layers."""
     if kind.store == _LEGACY:
         _refuse_bfloat16(model)
     structure = model.source.structure
-    if structure is not None and _goes_back(model, structure, how, kind):
+    if put is None and structure is not None and _goes_back(model, structure, how, kind):
         return _in_place(model, structure, how, kind)
     if how.era == _KERAS2 and kind.has_config and model.is_complete and not _is_recast(model):
         older = crossing.for_keras2(model, stored.tensors(model), kind.container)
@@ -287,6 +318,9 @@ def _content(model: Model, how: Options, kind: _Kind) -> FileContent:
             store=kind.container,
             rescale_hard_sigmoid=how.rescale_hard_sigmoid,
             recast=_is_recast(model),
+            keep_custom=how.keep_custom,
+            attributes=custom.attributes(how.weights_of),
+            put=put,
         )
         whole = crossing.rebuilt(model, stored.tensors(model), wanted)
         if whole is not None:
@@ -406,6 +440,7 @@ def _rebuilt(
         assets=model.assets if is_archive else {},
         layers=tuple(model),
         whole=True,
+        custom_objects=whole.custom_objects,
         losses=whole.losses,
         warnings=(*whole.warnings, *notices),
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from lstmconvert.errors import UnsupportedByTarget
-from lstmconvert.keras.modern import crossing
+from lstmconvert.keras.modern import crossing, replacing
 from lstmconvert.keras.modern.parts import Leave, Part
 from lstmconvert.keras.stores import stored
 from lstmconvert.model import naming
@@ -54,8 +54,12 @@ def content(model: Model, how: Options, opset: int | None, least: int) -> Whole:
     """
     tensors = stored.tensors(model)
     refusals: list[UnsupportedByTarget] = []
+    put = replacing.read(how.replace)
     leave = Leave(
-        keywords=classes.TAKEN, classes=frozenset(classes.WITHOUT_WEIGHTS), refusals=refusals
+        keywords=classes.TAKEN,
+        classes=frozenset(classes.WITHOUT_WEIGHTS),
+        put=put,
+        refusals=refusals,
     )
     tree = crossing.tree(model, tensors, leave) if model.is_complete else None
     if tree is None:

@@ -1,0 +1,218 @@
+"""Classes of the user's own on the way to Keras 3: each judged by both Keras libraries, of which
+one writes the old file with the class, and the other opens ours with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tf_keras
+from support.own_classes import classes
+
+import lstmconvert as lc
+from lstmconvert.errors import UnsupportedByTarget, UsageError
+
+pytestmark = [pytest.mark.engines, pytest.mark.filterwarnings("ignore")]
+STEPS, WIDTH = 4, 3
+OLD, NEW = classes(tf_keras), classes(keras)
+layers = tf_keras.layers
+
+
+def _context(h: Any) -> Any:
+    return OLD["AttentionWithContext"](name="context")(h)
+
+
+def _bahdanau(h: Any) -> Any:
+    return OLD["BahdanauAttention"](2, name="look")(h, query=layers.Dense(2)(h[:, -1]))
+
+
+def _crf(h: Any) -> Any:
+    return OLD["CRF"](3, name="crf")(layers.Bidirectional(layers.LSTM(2, return_sequences=True))(h))
+
+
+def _scaled(h: Any) -> Any:
+    return OLD["ScaledLSTM"](2, scale=1.5, name="scaled")(h)
+
+
+def _cell(h: Any) -> Any:
+    return layers.RNN(OLD["MinimalCell"](2), name="rnn")(h)
+
+
+def _both_ways(h: Any) -> Any:
+    return layers.Bidirectional(layers.RNN(OLD["MinimalCell"](2)), name="both")(h)
+
+
+#: Case -> the layers, the class, and the attributes that an .h5 does not say.
+CASES: dict[str, tuple[Callable[[Any], Any], str, str]] = {
+    "context": (_context, "AttentionWithContext", ""),
+    "bahdanau": (_bahdanau, "BahdanauAttention", "W1,W2,V"),
+    "crf": (_crf, "CRF", ""),
+    "lstm": (_scaled, "ScaledLSTM", "cell"),
+    "cell": (_cell, "MinimalCell", ""),
+    "both ways": (_both_ways, "MinimalCell", ""),
+}
+
+
+def numbers(*shape: int) -> Any:
+    return np.random.default_rng(sum(shape)).normal(size=shape).astype("float32")
+
+
+X = numbers(2, STEPS, WIDTH)
+
+
+def model(case: str) -> Any:
+    inputs = tf_keras.Input((STEPS, WIDTH))
+    h = layers.LSTM(2, return_sequences=True, name="before")(inputs)
+    made = tf_keras.Model(inputs, layers.Dense(2, name="head")(CASES[case][0](h)))
+    for index, weight in enumerate(made.weights):
+        weight.assign(np.random.default_rng(index).normal(size=weight.shape))
+    return made
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path, Any]]:
+    """Case -> the old .h5 and .keras, and what the model gives."""
+    result = {}
+    for case in CASES:
+        folder = tmp_path_factory.mktemp("own")
+        made = model(case)
+        paths = folder / "old.h5", folder / "old.keras"
+        for path in paths:
+            made.save(path)
+        result[case] = (*paths, made(X).numpy())
+    return result
+
+
+def options(case: str) -> dict[str, Any]:
+    _, name, attributes = CASES[case]
+    return {"weights_of": [f"{name}={attributes}"]} if attributes else {}
+
+
+def opened(result: Any) -> Any:
+    objects = {name: NEW[name] for name in result.custom_objects}
+    return keras.models.load_model(result.destination, custom_objects=objects)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_keras_opens_it_with_the_class(case: str, written: Any, tmp_path: Path) -> None:
+    h5, archive, expected = written[case]
+    name, attributes = CASES[case][1:]
+    for source, stated in ((h5, options(case)), (archive, {})):
+        target = tmp_path / f"{source.suffix[1:]}.keras"
+        result = lc.convert(source, target, keep_custom=True, warn=False, **stated)
+        assert result.custom_objects == (name,)
+        assert any(f"custom_objects={{\"{name}\": {name}}}" in text for text in result.notes)
+        assert any(f"{name} is kept as it stands" in text for text in result.warnings)
+        # Two engines sum in another order.
+        assert np.allclose(opened(result)(X), expected, rtol=1e-4, atol=1e-5)
+    if attributes:
+        with pytest.raises(UnsupportedByTarget, match="which attributes") as caught:
+            lc.convert(h5, tmp_path / "x.keras", keep_custom=True)
+        assert f"--weights-of {name}=" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("case", ["context", "bahdanau"])
+def test_an_h5_lists_them_in_its_order(case: str, written: Any, tmp_path: Path) -> None:
+    h5, archive, expected = written[case]
+    result = lc.convert(
+        h5, tmp_path / "new.h5", keep_custom=True, warn=False, **options(case)
+    )
+    assert np.allclose(opened(result)(X), expected, rtol=1e-4, atol=1e-5)
+    if case == "bahdanau":
+        with pytest.raises(UnsupportedByTarget, match="the order in which an"):
+            lc.convert(archive, tmp_path / "x.h5", keep_custom=True)
+
+
+def test_registered_names_and_configs_stay(tmp_path: Path) -> None:
+    made = tf_keras.saving.register_keras_serializable("shop")(OLD["AttentionWithContext"])
+    inputs = tf_keras.Input((STEPS, WIDTH))
+    h = layers.LSTM(2, return_sequences=True)(inputs)
+    tf_keras.Model(inputs, made(name="seen", trainable=False)(h)).save(tmp_path / "old.h5")
+    result = lc.convert(tmp_path / "old.h5", tmp_path / "new.keras", keep_custom=True, warn=False)
+    assert result.custom_objects == ("shop>AttentionWithContext",)
+    text = lc.load(result.destination).texts["model_config"]
+    written = json.loads(text)["config"]["layers"][-1]
+    assert written["class_name"] == "AttentionWithContext"
+    assert written["registered_name"] == "shop>AttentionWithContext"
+    assert written["module"] is None
+    assert written["config"] == {"name": "seen", "trainable": False, "dtype": "float32"}
+
+
+def test_what_is_said_of_classes_that_are_not_there_is_refused(
+    written: Any, tmp_path: Path
+) -> None:
+    h5, _, _ = written["context"]
+    target = tmp_path / "new.keras"
+    with pytest.raises(UnsupportedByTarget, match="not among those that cross") as caught:
+        lc.convert(h5, target)
+    assert "--keep-custom" in str(caught.value.hint)
+    for stated, message in {
+        ("Nothing=a",): "no layer that is kept",
+        ("AttentionWithContext=a,b",): "another number of attributes",
+        ("AttentionWithContext",): "not a class and its attributes",
+        ("AttentionWithContext=a b",): "not a class and its attributes",
+    }.items():
+        with pytest.raises(UsageError, match=message):
+            lc.convert(h5, target, keep_custom=True, weights_of=stated)
+    with pytest.raises(UsageError, match="for --keep-custom"):
+        lc.convert(h5, target, weights_of=["AttentionWithContext=."])
+    with pytest.raises(UsageError, match="not for Keras 2"):
+        lc.convert(h5, target, keep_custom=True, era="keras2")
+    assert not target.exists()
+
+
+# -- another layer in its place ---------------------------------------------------------------
+
+
+def put(tmp_path: Path, class_name: str, **config: Any) -> str:
+    path = tmp_path / f"{class_name}.json"
+    path.write_text(json.dumps({"class_name": class_name, "config": config}))
+    return str(path)
+
+
+def test_a_plain_lstm_takes_the_place_of_a_subclass(written: Any, tmp_path: Path) -> None:
+    for source in written["lstm"][:2]:
+        target = tmp_path / f"{source.suffix[1:]}.keras"
+        lstm = put(tmp_path, "LSTM", units=2, activation="tanh")
+        result = lc.convert(source, target, replace=[f"scaled={lstm}"], warn=False)
+        assert any("scaled: LSTM takes its place" in text for text in result.warnings)
+        old = tf_keras.models.load_model(written["lstm"][0], custom_objects=OLD)
+        old.get_layer("scaled").scale = 1.0
+        assert np.allclose(keras.models.load_model(target)(X), old(X), rtol=1e-4, atol=1e-5)
+        assert lc.load(target)["scaled"].units == 2
+
+
+@pytest.mark.parametrize(
+    ("class_name", "config", "message", "expected"),
+    [
+        ("LSTM", {"units": 3}, "does not fit", "any×12"),
+        ("Dense", {"units": 2}, "another number of weights", "scaled/kernel, scaled/bias"),
+        ("Sequential", {"layers": []}, "not that of a layer of Keras", None),
+        ("Nothing", {}, "not among those that cross", None),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    class_name: str, config: Any, message: str, expected: str | None, written: Any, tmp_path: Path
+) -> None:
+    layer = put(tmp_path, class_name, **config)
+    with pytest.raises((UsageError, UnsupportedByTarget), match=message) as caught:
+        lc.convert(written["lstm"][0], tmp_path / "new.keras", replace=[f"scaled={layer}"])
+    assert expected is None or caught.value.expected == expected
+    assert not (tmp_path / "new.keras").exists()
+
+
+def test_a_layer_that_is_not_there_is_refused(written: Any, tmp_path: Path) -> None:
+    lstm = put(tmp_path, "LSTM", units=2)
+    for text, message in {
+        f"scalled={lstm}": "no such layer",
+        f"scaled={tmp_path / 'none.json'}": "cannot be read",
+        "scaled=ops.exp(x)": "for a Lambda",
+        "scaled": "not a layer and what replaces it",
+    }.items():
+        with pytest.raises((UsageError, UnsupportedByTarget), match=message):
+            lc.convert(written["lstm"][0], tmp_path / "new.keras", replace=[text])
