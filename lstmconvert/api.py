@@ -151,7 +151,10 @@ def converted(
     # A whole model is what these are made for: it need not have an LSTM.
     is_for_whole = target.is_keras or how.whole
     any_model = is_for_whole and not (with_lstm or how.lstm_only or how.layers)
-    writing.check_destination(destination, force=how.force, source=Path(source))
+    replaceable = target.replaceable
+    writing.check_destination(
+        destination, force=how.force, source=Path(source), replaceable=replaceable
+    )
     if how.into is not None:
         model, how = _into(source, Path(how.into), target, how)
         return model, _save(model, destination, how, Path(source), whole=model)
@@ -163,7 +166,9 @@ def converted(
         any_model=any_model,
     )
     for part in model.source.files:
-        writing.check_destination(destination, force=how.force, source=part)
+        writing.check_destination(
+            destination, force=how.force, source=part, replaceable=replaceable
+        )
     _check_unfilled(model, destination, how)
     chosen = edit.only_layers(model, how.layers) if how.layers else model
     return model, _save(chosen, destination, how, Path(source), whole=model)
@@ -232,7 +237,7 @@ def save(
     Args:
         model: the model; one layer is also taken.
         path: `.safetensors` and `.npz` (per gate, or in a framework's layout), `.json`, `.keras`,
-            `.weights.h5`, `.h5`, ….
+            `.weights.h5`, `.h5`, …; `.mlpackage` is a folder.
         warn: give each of the result's warnings as a `ConversionWarning` too.
         options: `lstmconvert.Options` explains each.
 
@@ -271,7 +276,10 @@ def _save(
         paths = [path, *draft.more_files()]
         if progress.is_watched():
             progress.expect(2 * model.nbytes)  # written, and then read back
-        with writing.replacing_all(paths, force=how.force, source=source) as temporaries:
+        replacing = writing.replacing_all(
+            paths, force=how.force, source=source, replaceable=target.replaceable
+        )
+        with replacing as temporaries:
             draft.write(temporaries)
             model.source.check()
     return Result(

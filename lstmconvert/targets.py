@@ -24,13 +24,19 @@ def file_path(path: str | Path) -> Path:
     Raises:
         DestinationError: it ends like a directory.
     """
-    if isinstance(path, str) and path.endswith(("/", os.sep)):
+    if isinstance(path, str) and path.endswith(("/", os.sep)) and not _is_folder_kind(path):
         raise DestinationError(
             "the destination is named as a directory, and a file is written",
             where=path,
             hint=f"leave out the {path[-1]} at its end",
         )
     return Path(path)
+
+
+def _is_folder_kind(path: str | Path) -> bool:
+    """Whether a name is that of a kind of model that is written as a folder."""
+    rows = [row for row in table.written() if row.as_folder]
+    return table.suffix_of(Path(path).name, rows) is not None
 
 
 def in_folder(
@@ -50,6 +56,7 @@ def in_folder(
         DestinationError: the folder does not exist, or is itself a model.
     """
     is_named_so = isinstance(destination, str) and destination.endswith(("/", os.sep))
+    is_named_so = is_named_so and not _is_folder_kind(destination)
     path = Path(destination)
     is_file = table.suffix_of(path.name, table.written()) is not None and not is_named_so
     if is_file or not (is_named_so or path.is_dir()):

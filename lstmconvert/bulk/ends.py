@@ -187,8 +187,10 @@ class Ends(contextlib.AbstractContextManager["Ends"]):
             dry: whether nothing will be written, so that no folder is made there either.
 
         Raises:
-            DestinationError: it cannot be written.
+            DestinationError: it cannot be written, or is a folder in a store.
         """
+        if self._target is not None:
+            _check_file(self._target)
         if dry or self._target is not None:
             with self.elsewhere() as path:
                 yield path
@@ -278,6 +280,18 @@ class Sending(NamedTuple):
     send: Callable[[Sequence[Path]], tuple[FileFacts, ...]]
 
 
+def _check_file(remote: stores.Remote) -> None:
+    from lstmconvert.containers import table
+
+    rows = [row for row in table.written() if row.as_folder]
+    if table.suffix_of(remote.name, rows) is not None:
+        raise DestinationError(
+            f"{rows[0].title} is a folder, and files alone are sent to a store",
+            where=remote.url,
+            hint="write it to this machine, and copy the folder with the store's own tool",
+        )
+
+
 def _exists(url: str) -> DestinationError:
     return DestinationError("the destination exists", where=url, hint="--force replaces it")
 
@@ -289,6 +303,8 @@ def _far(path: str) -> bool:
 def _is(path: Path, facts: FileFacts) -> bool:
     """Whether a file has certain bytes. Its size is looked at first."""
     try:
+        if facts.size is None:
+            return path.is_dir() and facts_of(path).sha256 == facts.sha256
         if not path.is_file() or path.stat().st_size != facts.size:
             return False
         return facts_of(path).sha256 == facts.sha256

@@ -20,6 +20,7 @@ from typing import NamedTuple
 from lstmconvert.containers import table
 from lstmconvert.containers.table import Container
 from lstmconvert.errors import SourceError
+from lstmconvert.files.writing import is_temporary
 
 #: What an index of a TensorFlow checkpoint ends with; the checkpoint is the name before it.
 _INDEX = ".index"
@@ -255,7 +256,8 @@ def _names(path: str) -> tuple[list[str] | None, list[str]]:
         with os.scandir(path) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.name)
+                    if not is_temporary(entry.name):
+                        folders.append(entry.name)
                 elif not entry.is_symlink() or not entry.is_dir():
                     files.append(entry.name)
     except OSError:

@@ -427,7 +427,10 @@ def _sent(file: Path, remote: Remote, *, force: bool) -> FileFacts:
 
 
 def facts_of(path: Path) -> FileFacts:
-    """Return the size and SHA-256 of a file of this machine."""
+    """Return the size and SHA-256 of a file of this machine, or the SHA-256 of a folder."""
+    if path.is_dir():
+        digest = opening.digest_of_files(path, opening.files_below(path))
+        return FileFacts(path.name, None, digest)
     source = opening.open_source(path)
     return FileFacts(path.name, source.size, opening.digest_of_file(source))
 

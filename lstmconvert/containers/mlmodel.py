@@ -114,7 +114,7 @@ def read(file: Opened) -> Arrays:
             notes.append(f"{name}: {told}")
     if not tensors:
         raise _nothing(model, source)
-    texts = _texts(model, source)
+    texts = texts_of(model, source)
     return Arrays(
         tensors, texts, completed=lambda layer: completed(layer, facts), notes=tuple(notes)
     )
@@ -287,7 +287,8 @@ def _meant(item: Values) -> Activation | None:
     return function if all(exact(stated[key]) == wanted[key] for key in stated) else None
 
 
-def _texts(model: Values, source: SourceFile) -> dict[str, str]:
+def texts_of(model: Values, source: SourceFile) -> dict[str, str]:
+    """Return our metadata in a model's description."""
     for entry in model.get("description", {}).get("metadata", {}).get("userDefined", ()):
         if entry.get("key") == metadata.KEY:
             text = entry.get("value", "")
@@ -454,10 +455,7 @@ def write(path: Path, content: Writing) -> None:
 
     def pieces() -> Iterator[tuple[int, bytes | Tensor]]:
         """Yield the pieces of the file with what of our metadata is known, and where each goes."""
-        described = {
-            "shortDescription": "LSTM weights, by lstmconvert",
-            "userDefined": [{"key": metadata.KEY, "value": content.texts()[metadata.KEY]}],
-        }
+        described = description(content.texts()[metadata.KEY])
         model = {
             "specificationVersion": _VERSION,
             "description": {**features, "metadata": described},
@@ -475,6 +473,14 @@ def write(path: Path, content: Writing) -> None:
             if isinstance(piece, bytes):
                 file.seek(at)
                 file.write(piece)
+
+
+def description(text: str) -> Values:
+    """Return the metadata of a model, with ours."""
+    return {
+        "shortDescription": "LSTM weights, by lstmconvert",
+        "userDefined": [{"key": metadata.KEY, "value": text}],
+    }
 
 
 class _Writer:
@@ -550,7 +556,7 @@ class _Writer:
             "params": self._params(sequence),
         }
         if self._both:
-            self._check_halves()
+            check_halves(layer, _SHARED)
             lstm |= dict(zip(_LISTS.values(), functions, strict=True))
             lstm["weightParams"] = [self._weights(f"{side}.") for side in _LISTS]
             node = self._node("out", "deep", "biDirectionalLSTM", lstm)
@@ -571,15 +577,6 @@ class _Writer:
             "cellClipThreshold": self._cell.options.cell_clip or NO_CLIP,
         }
 
-    def _check_halves(self) -> None:
-        halves = dict(self._layer.directions)
-        for option, read in _SHARED.items():
-            values = [read(half) for half in halves.values()]
-            if values[0] != values[1]:
-                raise self._refused(option, f"{values[0]} and {values[1]}", "one for both halves")
-        if halves["forward"].options.go_backwards is True:
-            raise self._refused("go_backwards", "forward half: True", "False")
-
     def _function(self, cell: Cell, option: str) -> Values:
         value: Any = getattr(cell.options, option) or cell.options.activation
         return {_FUNCTIONS[value]: {}}  # the row allows no other
@@ -592,16 +589,33 @@ class _Writer:
                 weights[key] = {_STORED[tensor.dtype.name]: tensor}
         return weights
 
-    def _refused(self, option: str, found: str, expected: str) -> UnsupportedByTarget:
-        return UnsupportedByTarget(
-            f"Core ML cannot express {option}",
-            where=self._layer.name,
-            layer=self._layer.name,
-            option=option,
-            target="coreml",
-            found=found,
-            expected=expected,
-        )
+
+def check_halves(layer: LSTMLayer, shared: Mapping[str, Callable[[Direction], object]]) -> None:
+    """Raise `UnsupportedByTarget` if two halves differ in what Core ML has once.
+
+    Args:
+        layer: the layer, which has both.
+        shared: option -> what reads it of a half.
+    """
+    for option, read in shared.items():
+        values = [read(half) for _, half in layer.directions]
+        if values[0] != values[1]:
+            found = f"{values[0]} and {values[1]}"
+            raise _refused(layer, option, found, "one for both halves")
+    if layer.forward.options.go_backwards is True:
+        raise _refused(layer, "go_backwards", "forward half: True", "False")
+
+
+def _refused(layer: LSTMLayer, option: str, found: str, expected: str) -> UnsupportedByTarget:
+    return UnsupportedByTarget(
+        f"Core ML cannot express {option}",
+        where=layer.name,
+        layer=layer.name,
+        option=option,
+        target="coreml",
+        found=found,
+        expected=expected,
+    )
 
 
 #: The fields that the two halves of a biDirectionalLSTM share.

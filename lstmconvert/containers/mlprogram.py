@@ -7,28 +7,41 @@ a file of the package (coremltools/mlmodel/src/MILBlob/Blob/StorageFormat.hpp).
 
 Names and numbers of the messages are those of coremltools/mlmodel/format/MIL.proto. Fields that
 are not here are not read. A package may also hold a neural network: then it is read as one.
+
+We write each layer as one `lstm` between two `transpose`, with an input `<layer>_x` of (1, time,
+inputs) and an output `<layer>_y` of (1, time, width), or (1, width) of a layer that gives its last
+output alone. It is the program that coremltools makes of the same arguments.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lstmconvert import limits
 from lstmconvert.containers import arrays, mlmodel, table
-from lstmconvert.containers.modules import Arrays, Asked
+from lstmconvert.containers.cheader import identifier
+from lstmconvert.containers.modules import Arrays, Asked, Writing
 from lstmconvert.containers.opened import Opened
-from lstmconvert.errors import CorruptFile, NoLSTM, NotAModel, SourceError
+from lstmconvert.containers.table import Container
+from lstmconvert.conversion import Draft, Options
+from lstmconvert.errors import CorruptFile, NoLSTM, NotAModel, SourceError, UsageError
 from lstmconvert.files import opening
+from lstmconvert.files.jsontext import Json, JsonObject, canonical, parse_object
 from lstmconvert.files.wire import Schema
 from lstmconvert.model import settings
 from lstmconvert.model.activations import HARD_SIGMOID_KERAS2, LINEAR, SIGMOID, TANH, Activation
+from lstmconvert.model.layer import Cell, Direction, LSTMLayer
 from lstmconvert.model.model import Model
 from lstmconvert.onnx.functions import exact
+from lstmconvert.pergate import metadata
+from lstmconvert.tensors.streaming import pour_into, write_to
 from lstmconvert.tensors.tensor import ArrayTensor, FileTensor, Shape, SourceFile, Tensor
 
 Values = dict[str, Any]
@@ -62,12 +75,23 @@ _BLOB, _MARK = struct.Struct("<IIQQ"), 0xDEADBEEF
 
 _SCHEMA = Schema(
     {
-        "Model": {"mlProgram": "502 Program"},
-        "Program": {"functions": "2* Function_"},
+        **{
+            kind: mlmodel.MESSAGES[kind]
+            for kind in (
+                *("ModelDescription", "Metadata", "UserDefined", "FeatureDescription"),
+                *("FeatureType", "ArrayFeatureType", "ShapeRange", "SizeRange", "Empty"),
+            )
+        },
+        "Model": {
+            "specificationVersion": "1 int32",
+            "description": "2 ModelDescription",
+            "mlProgram": "502 Program",
+        },
+        "Program": {"version": "1 int64", "functions": "2* Function_"},
         "Function_": {"key": "1 string", "value": "2 Function"},
-        "Function": {"blocks": "3* Block_"},
+        "Function": {"inputs": "1* NamedValue", "opset": "2 string", "blocks": "3* Block_"},
         "Block_": {"key": "1 string", "value": "2 Block"},
-        "Block": {"operations": "3* Operation"},
+        "Block": {"outputs": "2* string", "operations": "3* Operation"},
         "Operation": {
             "type": "1 string",
             "inputs": "2* Input",
@@ -79,20 +103,26 @@ _SCHEMA = Schema(
         "Argument": {"arguments": "1* Binding"},
         "Binding": {"name": "1 string", "value": "2 Value"},
         "Attribute": {"key": "1 string", "value": "2 Value"},
-        "NamedValue": {"name": "1 string"},
+        "NamedValue": {"name": "1 string", "type": "2 Type"},
         "Value": {"type": "2 Type", "immediate": "3 Immediate", "blob": "5 Blob"},
         "Type": {"tensor": "1 TensorType"},
-        "TensorType": {"dataType": "1 int32", "dimensions": "3* Dimension"},
-        "Dimension": {"constant": "1 Constant"},
+        "TensorType": {
+            "dataType": "1 int32",
+            "rank": "2 int64",
+            "dimensions": "3* Dimension",
+        },
+        "Dimension": {"constant": "1 Constant", "unknown": "2 Empty"},
         "Constant": {"size": "1 uint64"},
         "Immediate": {"tensor": "1 TensorValue"},
         "TensorValue": {
             "floats": "1 Bytes",
+            "ints": "2 Numbers",
             "bools": "3 Flags",
             "strings": "4 Texts",
             "bytes": "7 Bytes",
         },
         "Bytes": {"values": "1 bytes"},
+        "Numbers": {"values": "1* int32"},
         "Flags": {"values": "1* bool"},
         "Texts": {"values": "1* string"},
         "Blob": {"fileName": "1 string", "offset": "2 uint64"},
@@ -109,6 +139,30 @@ def open(file: Opened, asked: Asked) -> Model:  # noqa: A001  # what every such 
         NoLSTM: no operation of its program is an `lstm`.
         SourceError: an LSTM's weights are compressed, or its functions have no name here.
     """
+    inner, model = _opened(file)
+    program = model.get("mlProgram")
+    if program is None:
+        row = table.container("mlmodel")
+        if row is None:
+            raise AssertionError(file.path)
+        return arrays.open_model(inner, row, asked)
+    return arrays.opened(_arrays(inner, model), inner, _row(), asked)
+
+
+def read(file: Opened) -> Arrays:
+    """Read the arrays of a program's LSTMs. Raises as `open`."""
+    return _arrays(*_opened(file))
+
+
+def _row() -> Container:
+    row = table.container("mlpackage")
+    if row is None:
+        raise AssertionError
+    return row
+
+
+def _opened(file: Opened) -> tuple[Opened, Values]:
+    """Open the model in a package, and the files beside it."""
     opening.files_below(file.path)  # raises where a link leads out of it
     path = file.path / _MODEL
     if not path.is_file():
@@ -119,21 +173,29 @@ def open(file: Opened, asked: Asked) -> Model:  # noqa: A001  # what every such 
     source = inner.source
     limits.COREML_BYTES.check(source.size, path, "its size")
     data = memoryview(source.read_at(0, source.size))
-    model = _SCHEMA.decode("Model", data, path, limits.COREML_MESSAGES)
-    program = model.get("mlProgram")
-    row = table.container("mlmodel" if program is None else "mlpackage")
-    if row is None:
-        raise AssertionError(path)
-    if program is None:
-        return arrays.open_model(inner, row, asked)
-    return arrays.opened(_Program(inner, program).arrays(), inner, row, asked)
+    return inner, _SCHEMA.decode("Model", data, path, limits.COREML_MESSAGES)
+
+
+def _arrays(inner: Opened, model: Values) -> Arrays:
+    program = _Program(inner, model.get("mlProgram", {}), _names(model, inner.source))
+    return program.arrays()._replace(texts=mlmodel.texts_of(model, inner.source))
+
+
+def _names(model: Values, source: SourceFile) -> JsonObject:
+    """Return our names of the LSTMs whose operations cannot have them."""
+    for entry in model.get("description", {}).get("metadata", {}).get("userDefined", ()):
+        if entry.get("key") == _NAMES:
+            text = entry.get("value", "")
+            limits.JSON_BYTES.check(len(text), source.path, "the JSON text")
+            return parse_object(text.encode(), f"{source.path}: {_NAMES}")
+    return {}
 
 
 class _Program:
     """The operations of a program, and the constants that they name."""
 
-    def __init__(self, file: Opened, program: Values) -> None:
-        self._file, self._where = file, str(file.path)
+    def __init__(self, file: Opened, program: Values, names: JsonObject) -> None:
+        self._file, self._where, self._names = file, str(file.path), names
         self._lstms: list[Values] = []
         self._made_by: dict[str, Values] = {}
         for function in program.get("functions", ()):
@@ -156,11 +218,14 @@ class _Program:
         notes: list[str] = []
         for operation in self._lstms:
             lstm = _Operation(self, operation)
-            name = lstm.name
-            if name in facts:
+            name = str(self._names.get(lstm.name, lstm.name))
+            prefix, path = f"{name}.", name.replace(".", "/")
+            if name == mlmodel.ALONE and len(self._lstms) == 1:
+                prefix, path = "", "lstm"
+            if path in facts:
                 raise CorruptFile("two operations of one name", where=self._where, found=name)
-            tensors |= {f"{name}.{key}": tensor for key, tensor in lstm.arrays()}
-            facts[name.replace(".", "/")] = lstm.facts()
+            tensors |= {f"{prefix}{key}": tensor for key, tensor in lstm.arrays()}
+            facts[path] = lstm.facts()
             told = lstm.states()
             if told:
                 notes.append(f"{name}: {told}")
@@ -347,3 +412,298 @@ def _texts(value: Values) -> Sequence[str]:
         value.get("immediate", {}).get("tensor", {}).get("strings", {}).get("values", ())
     )
     return texts
+
+
+# -- writing ----------------------------------------------------------------------------------
+
+#: Of each dtype: its number in MIL.proto, in StorageFormat.hpp, and in FeatureTypes.proto
+#: (ArrayFeatureType.ArrayDataType); the opset, the set of operations, whose `lstm` takes it, and
+#: the version of the specification that has that opset (coremltools/__init__.py,
+#: `_OPSET`, `_SPECIFICATION_VERSION_IOS_15`, `_17`).
+_DTYPES = {
+    "float32": (11, 2, 65568, "CoreML5", 6),
+    "float16": (10, 1, 65552, "CoreML7", 8),
+}
+_BOOL, _STRING, _INT32 = 1, 2, 23
+#: The most steps: an input of a program has a bound (coremltools/converters/_converters_entry.py).
+_STEPS = 65536
+#: The file of the numbers, and how they are laid in it: what the file begins with is a count and a
+#: version, and each array has its description before it (StorageFormat.hpp).
+_BLOBS, _ALIGNED, _BLOB_VERSION = "weight.bin", 64, 2
+#: coremltools keeps arrays of fewer numbers in the program (converters/mil/backend/mil/load.py,
+#: `should_use_weight_file`).
+_FEW = 10
+#: What names of a program are (converters/mil/mil/passes, `sanitize_name_strings`), and where our
+#: names are of layers that are called otherwise.
+_NAME, _NAMES = re.compile(r"[A-Za-z_][A-Za-z0-9_]*"), "lstmconvert.names"
+_SPELLED = {ours: theirs for theirs, ours in _FUNCTIONS.items()}
+_OPTIONS = {
+    "recurrent_activation": "recurrent_activation",
+    "cell_activation": "activation",
+    "activation": "output_activation",
+}
+#: The numbers of the two items by which a package names its parts: the same in each package, as
+#: they only have to differ from one another.
+_ITEMS = {
+    "0f5d5cb8-6a3e-4f0e-9a55-1c1b2f3f0a01": ("model.mlmodel", "CoreML Model Specification"),
+    "0f5d5cb8-6a3e-4f0e-9a55-1c1b2f3f0a02": ("weights", "CoreML Model Weights"),
+}
+
+
+def draft(model: Model, destination: Path, container: str, how: Options) -> Draft:
+    """Return what a package will hold. Raises as `arrays.draft`."""
+    row = table.container(container)
+    if row is None:
+        raise AssertionError(container)
+    return arrays.draft(model, destination, row, how.layout or row.layouts[0], how)
+
+
+def write(path: Path, content: Writing) -> None:
+    """Write a package into a folder, which is empty.
+
+    Raises:
+        UnsupportedByTarget: the halves differ in an option that Core ML has once.
+        UsageError: two layers would have one name.
+    """
+    inside = path / _MODEL
+    (inside.parent / _WEIGHTS).mkdir(parents=True)
+    writer = _Writer(content.tensors)
+    for prefix, layer in content.layers:
+        writer.add(layer, prefix)
+    with (inside.parent / _WEIGHTS / _BLOBS).open("wb") as file:
+        for at, head in writer.heads():
+            file.seek(at)
+            file.write(head)
+        file.flush()
+        pour_into(file.fileno(), writer.blobs, writer.places, content.sums)
+    described = mlmodel.description(content.metadata()[metadata.KEY])
+    if writer.names:
+        described["userDefined"].append({"key": _NAMES, "value": canonical(writer.names)})
+    with inside.open("wb") as file:
+        for piece in _SCHEMA.encode("Model", writer.model(described)):
+            if isinstance(piece, bytes):
+                file.write(piece)
+            else:
+                write_to(file, piece)
+    manifest = {
+        "fileFormatVersion": "1.0.0",
+        "itemInfoEntries": {
+            key: {
+                "author": "com.apple.CoreML",
+                "description": description,
+                "name": name,
+                "path": f"com.apple.CoreML/{name}",
+            }
+            for key, (name, description) in _ITEMS.items()
+        },
+        "rootModelIdentifier": next(iter(_ITEMS)),
+    }
+    (path / "Manifest.json").write_text(f"{canonical(manifest)}\n", "utf-8")
+
+
+class _Writer:
+    """Makes the program of some layers, and lays out the file of its numbers."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._tensors = tensors
+        self._features: dict[str, list[Values]] = {"input": [], "output": []}
+        self._inputs: list[Values] = []
+        self._operations: list[Values] = []
+        self._opset, self._version = _DTYPES["float32"][3:]
+        self._end = _ALIGNED
+        #: The arrays of the file, and where each begins in it, by a name.
+        self.blobs: dict[str, Tensor] = {}
+        self.places: dict[str, int] = {}
+        #: Names of operations -> ours, where they differ.
+        self.names: dict[str, Json] = {}
+
+    def model(self, described: Values) -> Values:
+        """Return the whole model.
+
+        Args:
+            described: its metadata.
+        """
+        outputs = [feature["name"] for feature in self._features["output"]]
+        block = {"outputs": outputs, "operations": self._operations}
+        function = {
+            "inputs": self._inputs,
+            "opset": self._opset,
+            "blocks": [{"key": self._opset, "value": block}],
+        }
+        return {
+            "specificationVersion": self._version,
+            "description": {**self._features, "metadata": described},
+            "mlProgram": {"version": 1, "functions": [{"key": "main", "value": function}]},
+        }
+
+    def heads(self) -> Iterator[tuple[int, bytes]]:
+        """Yield what stands before the arrays in their file, and where it goes."""
+        yield 0, struct.pack("<II", len(self.blobs), _BLOB_VERSION).ljust(_ALIGNED, b"\0")
+        for name, tensor in self.blobs.items():
+            kind, at = _DTYPES[tensor.dtype.name][1], self.places[name]
+            head = _BLOB.pack(_MARK, kind, tensor.nbytes, at)
+            yield at - _ALIGNED, head.ljust(_ALIGNED, b"\0")
+
+    def add(self, layer: LSTMLayer, prefix: str) -> None:
+        """Add a layer.
+
+        Args:
+            layer: the layer.
+            prefix: what the names of its arrays begin with.
+        """
+        base, both = identifier(layer.name), layer.backward is not None
+        if any(feature["name"] == f"{base}_x" for feature in self._features["input"]):
+            raise UsageError("two layers would have one name", where=layer.name, found=base)
+        if both:
+            mlmodel.check_halves(layer, _SHARED)
+        ours = prefix.rstrip(".") or mlmodel.ALONE
+        name = ours if _NAME.fullmatch(ours) else base
+        if name != ours:
+            self.names[name] = ours
+        cell = layer.forward.lstm_cells[0]
+        dtype, _, feature, opset, version = _DTYPES[cell.dtype.name]
+        if version > self._version:
+            self._opset, self._version = opset, version
+        units = cell.units * (2 if both else 1)
+        is_whole = layer.forward.options.return_sequences is not False
+        x, y = f"{base}_x", f"{base}_y"
+        self._feature(x, feature, layer.input_dim)
+        self._inputs.append({"name": x, "type": _type(dtype, (1, None, layer.input_dim))})
+        turned = _type(dtype, (None, 1, layer.input_dim))
+        self._transpose(f"{base}_turned", x, turned)
+        given = self._arguments(layer, prefix, f"{base}_", is_whole)
+        outputs = (
+            (f"{base}_steps" if is_whole else f"{base}_step", (None if is_whole else 1, 1, units)),
+            (f"{base}_h" if is_whole else y, (1, units)),
+            (f"{base}_c", (1, units)),
+        )
+        self._operation(
+            "lstm",
+            name,
+            {**given, "x": f"{base}_turned"},
+            [{"name": end, "type": _type(dtype, shape)} for end, shape in outputs],
+        )
+        if is_whole:
+            self._transpose(y, f"{base}_steps", _type(dtype, (1, None, units)))
+        made = {"dataType": feature, "shape": () if is_whole else (1, units)}
+        self._features["output"].append({"name": y, "type": {"multiArrayType": made}})
+
+    def _feature(self, name: str, dtype: int, width: int) -> None:
+        ranges = [(1, 1), (1, _STEPS), (width, width)]
+        array = {
+            "dataType": dtype,
+            "shape": (1, 1, width),
+            "shapeRange": {
+                "sizeRanges": [{"lowerBound": low, "upperBound": high} for low, high in ranges]
+            },
+        }
+        self._features["input"].append({"name": name, "type": {"multiArrayType": array}})
+
+    def _transpose(self, name: str, source: str, made: Values) -> None:
+        perm = self._constant(
+            f"{name}_perm", _type(_INT32, (3,)), {"ints": {"values": [1, 0, 2]}}
+        )
+        inputs = {"perm": perm, "x": source}
+        self._operation("transpose", name, inputs, [{"name": name, "type": made}])
+
+    def _arguments(
+        self, layer: LSTMLayer, prefix: str, start: str, is_whole: bool
+    ) -> dict[str, str]:
+        """Add the constants that an operation takes, and return their names."""
+        both, cell = layer.backward is not None, layer.forward.lstm_cells[0]
+        is_back = layer.forward.options.go_backwards is True
+        direction = "bidirectional" if both else "reverse" if is_back else "forward"
+        units = cell.units * (2 if both else 1)
+        zeros = ArrayTensor(np.zeros((1, units), cell.dtype))
+        given = {name: self._array(start + name, zeros) for name in ("initial_h", "initial_c")}
+        for side in ("", "_back") if both else ("",):
+            for role in _ARRAYS:
+                tensor = self._tensors.get(f"{prefix}{role}{side}")
+                if tensor is not None:
+                    given[role + side] = self._array(start + role + side, tensor)
+        given["direction"] = self._word(f"{start}direction", direction)
+        given["output_sequence"] = self._constant(
+            f"{start}output_sequence", _type(_BOOL, ()), {"bools": {"values": [is_whole]}}
+        )
+        for theirs, ours in _OPTIONS.items():
+            function: Any = getattr(cell.options, ours) or cell.options.activation
+            given[theirs] = self._word(start + theirs, _SPELLED[function])  # the row allows these
+        if cell.options.cell_clip is not None:
+            clip = ArrayTensor(np.array(cell.options.cell_clip, cell.dtype))
+            given["clip"] = self._array(f"{start}clip", clip)
+        return given
+
+    def _array(self, name: str, tensor: Tensor) -> str:
+        number = _DTYPES[tensor.dtype.name][0]
+        made = _type(number, tensor.shape)
+        if tensor.size < _FEW:
+            kind = "floats" if tensor.dtype.name == "float32" else "bytes"
+            return self._constant(name, made, {kind: {"values": tensor}})
+        place = self._end + _ALIGNED
+        self.blobs[name], self.places[name] = tensor, place
+        blob = {"fileName": f"{_HERE}{_WEIGHTS}/{_BLOBS}", "offset": self._end}
+        self._end = -(-(place + tensor.nbytes) // _ALIGNED) * _ALIGNED
+        return self._constant(name, made, blob=blob)
+
+    def _word(self, name: str, text: str) -> str:
+        return self._constant(name, _type(_STRING, ()), {"strings": {"values": [text]}})
+
+    def _constant(
+        self, name: str, made: Values, value: Values | None = None, *, blob: Values | None = None
+    ) -> str:
+        held: Values = {"blob": blob} if blob else _immediate(value or {})
+        self._operation(
+            "const", name, {}, [{"name": name, "type": made}], {"val": {"type": made, **held}}
+        )
+        return name
+
+    def _operation(
+        self,
+        kind: str,
+        name: str,
+        inputs: Mapping[str, str],
+        outputs: list[Values],
+        attributes: Mapping[str, Values] | None = None,
+    ) -> None:
+        named = {"type": _type(_STRING, ()), **_immediate({"strings": {"values": [name]}})}
+        self._operations.append(
+            {
+                "type": kind,
+                "inputs": [
+                    {"key": key, "value": {"arguments": [{"name": value}]}}
+                    for key, value in sorted(inputs.items())
+                ],
+                "outputs": outputs,
+                "attributes": [
+                    {"key": key, "value": value}
+                    for key, value in {"name": named, **(attributes or {})}.items()
+                ],
+            }
+        )
+
+
+def _immediate(value: Values) -> Values:
+    return {"immediate": {"tensor": value}}
+
+
+def _type(dtype: int, shape: Sequence[int | None]) -> Values:
+    """Return the type of an array; a size of None is not known."""
+    sizes: list[Values] = [
+        {"unknown": {}} if size is None else {"constant": {"size": size}} for size in shape
+    ]
+    return {"tensor": {"dataType": dtype, "rank": len(shape), "dimensions": sizes}}
+
+
+def _function(option: str) -> Callable[[Direction], object]:
+    def read(half: Direction) -> object:
+        cell: Cell = half.lstm_cells[0]
+        return getattr(cell.options, option) or cell.options.activation
+
+    return read
+
+
+#: What the two halves of a bidirectional `lstm` share.
+_SHARED: Mapping[str, Callable[[Direction], object]] = {
+    "cell_clip": lambda half: half.lstm_cells[0].options.cell_clip,
+    **{option: _function(option) for option in _OPTIONS.values()},
+}

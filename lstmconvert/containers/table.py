@@ -16,6 +16,7 @@ import os
 import struct
 from collections.abc import Callable, Iterable, Set
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from lstmconvert.errors import install
@@ -80,6 +81,7 @@ class Container(NamedTuple):
             program: what they say is carried between files of one program.
         second: the suffix of a second file, where it has one.
         folder: whether names are those of a folder that is one such model.
+        as_folder: whether it is written as such a folder, not as a file.
         ambiguous: whether files of these suffixes are often something else, so that one in a folder
             that is not a model is passed over.
         options: those of `OPTIONS` that it takes, in addition to what `other` states; `check` is
@@ -111,6 +113,7 @@ class Container(NamedTuple):
     program: str = ""
     second: str | None = None
     folder: Callable[[Set[str]], bool] | None = None
+    as_folder: bool = False
     ambiguous: bool = False
     options: frozenset[str] = frozenset()
     use: str = ""
@@ -133,6 +136,16 @@ class Container(NamedTuple):
     def kind(self) -> str:
         """Its title without an article, and without its suffix."""
         return self.title.partition(" (")[0].removeprefix("a ").removeprefix("an ")
+
+    @property
+    def replaceable(self) -> Callable[[Path], bool] | None:
+        """Whether a folder may give way to a new one; None where a file is written."""
+        return self._is_model if self.as_folder else None
+
+    def _is_model(self, path: Path) -> bool:
+        from lstmconvert.containers.opened import Opened
+
+        return self.folder is not None and self.folder(Opened(path).names)
 
     @property
     def destinations(self) -> str:
@@ -524,15 +537,15 @@ CONTAINERS: tuple[Container, ...] = (
         module=".mlprogram",
         known=lambda file: file.is_folder and _package_names(file.names),
         arrays=False,
-        written=False,
         layouts=("coreml-mil",),
+        default="coreml-mil",
         fixed=True,
         document=True,
-        metadata=False,
         folder=_package_names,
-        instead="write a .mlmodel, or a .keras, which coremltools converts through TensorFlow",
-        by="coremltools",
-        notes="the `lstm` operations of an ML program, or the LSTM layers of a neural network",
+        as_folder=True,
+        by="Core ML, coremltools",
+        notes="the `lstm` operations of an ML program, which is what is written, or the LSTM "
+        "layers of a neural network; a folder",
     ),
     Container(
         name="eqx",

@@ -58,20 +58,38 @@ def create_held(path: Path, mode: int = 0o666) -> int | None:
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags, mode)
     fcntl = _fcntl()
-    if fcntl is None:
+    if fcntl is None or _locked(fcntl, path, descriptor):
         return descriptor
+    return None
+
+
+def create_held_folder(path: Path) -> int | None:
+    """Do for a folder what `create_held` does for a file."""
+    os.mkdir(path)
+    fcntl = _fcntl()
+    if fcntl is None:  # where folders cannot be opened either: nothing holds it
+        return os.open(os.devnull, os.O_RDONLY)
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    return descriptor if _locked(fcntl, path, descriptor) else None
+
+
+def _locked(fcntl: ModuleType, path: Path, descriptor: int) -> bool:
+    """Wait for the lock of what was just created, and close it if another removed it before."""
     try:
         with contextlib.suppress(OSError):  # some network file systems have no locks
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if os.path.samestat(os.stat(path), os.fstat(descriptor)):
-            return descriptor
+            return True
     except FileNotFoundError:
         pass
     except BaseException:
         os.close(descriptor)
         raise
     os.close(descriptor)
-    return None
+    return False
 
 
 @contextlib.contextmanager

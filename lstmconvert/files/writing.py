@@ -6,11 +6,12 @@ A file is written under a temporary name, and read back and compared before it t
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import stat
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -51,9 +52,17 @@ def replacing(
         yield temporary
 
 
+#: Whether a folder that is there may be replaced by a new one.
+Replaceable = Callable[[Path], bool]
+
+
 @contextlib.contextmanager
 def replacing_all(
-    destinations: Sequence[Path], *, force: bool = False, source: Path | None = None
+    destinations: Sequence[Path],
+    *,
+    force: bool = False,
+    source: Path | None = None,
+    replaceable: Replaceable | None = None,
 ) -> Iterator[list[Path]]:
     """Do what `replacing` does for files that belong together: all take their names, or none.
 
@@ -62,25 +71,29 @@ def replacing_all(
     hidden folder while the new ones take their names. If that fails they are put back at once. If
     the process is killed in that moment there is no first file, and whoever writes there next puts
     the old ones back. Raises as `replacing`.
+
+    With `replaceable` the destinations are folders, and empty ones are yielded. No file system
+    replaces a folder that is not empty, so that an old one is kept as such files are.
     """
     for destination in destinations:
-        check_destination(destination, force=force, source=source)
+        check_destination(destination, force=force, source=source, replaceable=replaceable)
     if not _swept.get():
         for destination in destinations:
             remove_stale(destination)
     temporaries: list[Path] = []
     held: list[int] = []
     try:
-        modes = [_mode(destination) for destination in destinations]
+        is_folder = replaceable is not None
+        modes = [_mode(destination, is_folder=is_folder) for destination in destinations]
         for destination, mode in zip(destinations, modes, strict=True):
-            _begin_temporary(destination, temporaries, held)
+            create = locking.create_held if replaceable is None else locking.create_held_folder
+            _begin_temporary(destination, create, temporaries, held)
             if mode is not None:
-                os.chmod(temporaries[-1], mode | stat.S_IRUSR | stat.S_IWUSR)
+                os.chmod(temporaries[-1], mode | stat.S_IRUSR | stat.S_IWUSR | _ENTER[is_folder])
         with checking_later(), written_by_us(temporaries):
             yield temporaries
         for temporary, mode in zip(temporaries, modes, strict=True):
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
+            _flush_whole(temporary)
             if mode is not None:
                 os.chmod(temporary, mode)
         if not locking.has_locks():  # then a file must be closed before it is renamed
@@ -101,10 +114,15 @@ def replacing_all(
         finally:  # an interrupt may come at any moment
             for temporary in temporaries:
                 with contextlib.suppress(OSError):
-                    temporary.unlink()
+                    _remove(temporary)
 
 
-def _begin_temporary(destination: Path, temporaries: list[Path], held: list[int]) -> None:
+def _begin_temporary(
+    destination: Path,
+    create: Callable[[Path], int | None],
+    temporaries: list[Path],
+    held: list[int],
+) -> None:
     """Create the temporary file of a destination, and hold it: its path and its descriptor are
     appended, the path first, as an interrupt may come at any moment.
 
@@ -113,19 +131,50 @@ def _begin_temporary(destination: Path, temporaries: list[Path], held: list[int]
     while True:
         end = f"{locking.host()}.{os.urandom(4).hex()}.{_SUFFIX}"
         temporaries.append(destination.with_name(f"{_stem(destination)}.{end}"))
-        descriptor = locking.create_held(temporaries[-1])
+        descriptor = create(temporaries[-1])
         if descriptor is not None:
             held.append(descriptor)
             return
         temporaries.pop()
 
 
-def _mode(destination: Path) -> int | None:
-    """Return the permissions of a file; None if it does not exist."""
+#: What the owner of a file, and of a folder, needs besides reading and writing.
+_ENTER = (0, stat.S_IXUSR)
+
+
+def _mode(destination: Path, *, is_folder: bool) -> int | None:
+    """Return the permissions of a file or folder; None if there is none of that kind."""
     try:
-        return stat.S_IMODE(destination.stat().st_mode)
+        mode = destination.stat().st_mode
     except OSError:
         return None
+    return stat.S_IMODE(mode) if stat.S_ISDIR(mode) is is_folder else None
+
+
+def _flush_whole(path: Path) -> None:
+    """Send a file to the disk, or a folder with all that is in it."""
+    if not path.is_dir():
+        with open(path, "rb+") as file:
+            os.fsync(file.fileno())
+        return
+    for part in path.iterdir():
+        _flush_whole(part)
+    with contextlib.suppress(OSError):  # some systems open no folder, and some flush none
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a link; or a folder of ours, with all that is in it."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink()
+        return
+    import shutil  # rarely needed: start-up is faster without
+
+    shutil.rmtree(path)
 
 
 def _let_go(held: list[int], temporaries: Sequence[Path]) -> None:
@@ -171,18 +220,25 @@ def _begin_flush(path: Path) -> None:
 
 
 def check_destination(
-    destination: Path, *, force: bool = False, source: Path | None = None
+    destination: Path,
+    *,
+    force: bool = False,
+    source: Path | None = None,
+    replaceable: Replaceable | None = None,
 ) -> None:
-    """Raise `DestinationError` if `destination` cannot become a new file."""
+    """Raise `DestinationError` if `destination` cannot become a new file; with `replaceable`, a new
+    folder."""
     try:
-        _check_destination(destination, force, source)
+        _check_destination(destination, force, source, replaceable)
     except (OSError, ValueError) as error:  # too long, not to be looked at, a null character
         raise DestinationError(
             f"cannot write: {getattr(error, 'strerror', None) or error}", where=destination
         ) from None
 
 
-def _check_destination(destination: Path, force: bool, source: Path | None) -> None:
+def _check_destination(
+    destination: Path, force: bool, source: Path | None, replaceable: Replaceable | None
+) -> None:
     if not destination.parent.is_dir():
         if url := url_of(destination):
             raise DestinationError(
@@ -205,13 +261,20 @@ def _check_destination(destination: Path, force: bool, source: Path | None) -> N
         is_there = True
     except (FileNotFoundError, NotADirectoryError):
         is_there = False
-    if is_there and destination.is_dir():
-        raise DestinationError("the destination is a directory", where=destination)
+    if is_there and destination.is_dir() and (replaceable is None or not replaceable(destination)):
+        raise DestinationError(
+            "the destination is a directory"
+            if replaceable is None
+            else "the destination is a folder of another kind, and is not replaced",
+            where=destination,
+        )
     if is_there and source is not None and _is_same(source, destination):
         raise DestinationError("source and destination are the same file", where=destination)
     is_folder = source is not None and os.path.isdir(source)
     if source is not None and is_folder and source.resolve() in destination.resolve().parents:
         raise DestinationError("the destination lies inside the source", where=destination)
+    if is_there and source is not None and destination.resolve() in source.resolve().parents:
+        raise DestinationError("the source lies inside the destination", where=destination)
     if is_there and not force:
         raise DestinationError(
             "the destination exists", where=destination, hint="--force replaces it"
@@ -227,7 +290,7 @@ def _is_same(source: Path, destination: Path) -> bool:
 
 def _take_names(pairs: list[tuple[Path, Path]], force: bool) -> None:
     """Give files their names, the first file last."""
-    if len(pairs) == 1:
+    if len(pairs) == 1 and not pairs[0][0].is_dir():
         _take_name(*pairs[0], force)
         return
     folder = pairs[0][1].parent
@@ -268,7 +331,7 @@ def _put_back(kept: Path) -> None:
         if entry[2] == _WAS:
             os.replace(kept / entry[0], destination)
         elif (kept / entry[0]).read_text("ascii") == _number(destination):
-            destination.unlink()
+            _remove(destination)
     _forget(kept)
 
 
@@ -280,7 +343,7 @@ def _number(path: Path) -> str:
 def _forget(kept: Path) -> None:
     with contextlib.suppress(OSError):
         for name in os.listdir(kept):
-            (kept / name).unlink()
+            _remove(kept / name)
         kept.rmdir()
 
 
@@ -306,14 +369,21 @@ def _take_name(temporary: Path, destination: Path, force: bool) -> None:
     except (OSError, AttributeError):  # a file system, or a system, without hard links
         try:
             os.rename(temporary, destination)
-        except FileExistsError:  # as Windows says
-            raise _appeared(destination) from None
+        except OSError as error:  # the first as Windows says, the others of a folder
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                raise _appeared(destination) from None
+            raise
 
 
 def _appeared(destination: Path) -> DestinationError:
     return DestinationError(
         "the destination appeared meanwhile", where=destination, hint="--force replaces it"
     )
+
+
+def is_temporary(name: str) -> bool:
+    """Whether this is the name of a folder that is being written, or that is about to give way."""
+    return name.startswith(_KEPT) or (name.startswith(".") and name.endswith(_SUFFIX))
 
 
 @contextlib.contextmanager
@@ -344,10 +414,13 @@ def _sweep(folder: Path, start: str) -> None:
             match = pattern.fullmatch(entry.name)
             path = folder / entry.name
             if match:
-                with locking.abandoned(path, match[1] == locking.host()) as is_abandoned:
+                # Without locks, the time of a folder does not tell that a file in it grows.
+                is_ours = match[1] == locking.host()
+                is_ours = is_ours and (locking.has_locks() or not entry.is_dir())
+                with locking.abandoned(path, is_ours) as is_abandoned:
                     if is_abandoned:
                         with contextlib.suppress(OSError):
-                            os.unlink(path)
+                            _remove(path)
             elif entry.name.startswith(_KEPT) and entry.is_dir(follow_symlinks=False):
                 kept.append(path)
     if kept:

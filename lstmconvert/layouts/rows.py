@@ -619,12 +619,21 @@ COREML_MIL = Row(
     bidirectional=True,
     alike=True,
     index=None,
-    # coremltools/converters/mil/mil/ops/defs/iOS15/recurrent.py: "T: fp16, fp32".
+    activation=_COREML_FUNCTIONS,
+    recurrent_activation=_COREML_FUNCTIONS,
+    # In reverse the outputs come in the order in which they are made, as Keras's do: coremltools
+    # compares them with PyTorch's on turned input (converters/mil/mil/ops/tests/iOS14/
+    # test_recurrent.py, `test_builder_to_backend_smoke_unilstm`); clip: `test_numpy_numerical`.
+    expresses=frozenset({"go_backwards", "output_activation", "cell_clip"}),
+    gives_last=True,
+    # coremltools/converters/mil/mil/ops/defs/iOS17/recurrent.py: "T: fp16, fp32".
     dtypes=("float32", "float16"),
     run=False,
-    evidence="coremltools/converters/mil/mil/ops/defs/iOS15/recurrent.py:224; coremltools "
-    "converts the arrays in the tests, and nothing is predicted",
-    hint="Arguments of mb.lstm. Its input is (time, batch, inputs).",
+    evidence="coremltools/converters/mil/mil/ops/defs/iOS15/recurrent.py:224; coremltools reads "
+    "our .mlpackage as the program that it makes itself, in the tests, and nothing is predicted: "
+    "that takes a Mac",
+    hint="Arguments of mb.lstm, whose input is (time, batch, inputs). The .mlpackage takes x (1, "
+    "time, inputs), up to 65,536 steps; in float16 from iOS 17 and macOS 14 on.",
 )
 
 # ---- Paddle, MXNet, Chainer, CNTK, Deeplearning4j ------------------------------------------------

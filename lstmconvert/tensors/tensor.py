@@ -226,7 +226,7 @@ class SourceFile:
         self._near: tuple[int, memoryview] = 0, memoryview(b"")
         #: Of a file that has just been written: offset, length and CRC of each piece that was read.
         self._looked_at: list[tuple[int, int, int]] | None = None
-        if path not in _ours and time.time() - self._status.st_mtime < _FRESH_SECONDS:
+        if not _is_among(path, _ours) and time.time() - self._status.st_mtime < _FRESH_SECONDS:
             self._looked_at = []
 
     def read_at(self, offset: int, length: int) -> bytearray:
@@ -365,8 +365,8 @@ _ours: set[Path] = set()
 
 @contextlib.contextmanager
 def written_by_us(paths: Collection[Path]) -> Iterator[None]:
-    """Take it that nobody else writes to files of these paths that are opened in the block, and
-    close them at its end."""
+    """Take it that nobody else writes to the files of these paths, or below them, that are opened
+    in the block, and close them at its end."""
     with _registering:
         _ours.update(paths)
     try:
@@ -378,11 +378,17 @@ def written_by_us(paths: Collection[Path]) -> Iterator[None]:
 
 
 def close_sources(paths: Collection[Path]) -> None:
-    """Close what was opened at some paths: Windows neither renames nor deletes an open file."""
+    """Close what was opened at some paths, or below them: Windows neither renames nor deletes an
+    open file."""
     with _registering:
-        sources = [source for source in _open if source.path in paths]
+        sources = [source for source in _open if _is_among(source.path, paths)]
     for source in sources:
         source.close()
+
+
+def _is_among(path: Path, paths: Collection[Path]) -> bool:
+    """Whether a path, or a folder that it is in, is one of several."""
+    return bool(paths) and (path in paths or any(each in paths for each in path.parents))
 
 
 class FileTensor(Tensor):
