@@ -600,8 +600,8 @@ def check_halves(layer: LSTMLayer, shared: Mapping[str, Callable[[Direction], ob
     for option, read in shared.items():
         values = [read(half) for _, half in layer.directions]
         if values[0] != values[1]:
-            found = f"{values[0]} and {values[1]}"
-            raise _refused(layer, option, found, "one for both halves")
+            both = f"{values[0]} and {values[1]}"
+            raise _refused(layer, option, both, "one for both halves")
     if layer.forward.options.go_backwards is True:
         raise _refused(layer, "go_backwards", "forward half: True", "False")
 
