@@ -152,6 +152,8 @@ class _Reader:
                 self._add(graph, place, _UNARY[kind], inputs)
             elif kind in _FUNCTIONS and len(inputs) == 1:
                 self._add(graph, place, "function", inputs, activation=_FUNCTIONS[kind])
+            elif kind in ("SELECT", "SELECT_V2") and len(inputs) == 3:
+                self._add(graph, place, "where", inputs)
             elif kind in _SAME and len(inputs) == 1:
                 self._add(graph, place, "identity", inputs)
             elif kind in _MOVING and inputs:

@@ -133,6 +133,8 @@ class _Reader:
             function, names = _FUNCTIONS[kind]
             numbers = {ours: float(stated.get(key, d)) for key, (ours, d) in names.items()}
             self._add(scope, name, "function", inputs, activation=Activation(function, numbers))
+        elif kind == "Where" and len(inputs) == 3:
+            self._add(scope, name, "where", inputs)
         elif kind in _SAME and inputs:
             self._add(scope, name, "identity", inputs[:1])
         elif kind in _MOVING and inputs:

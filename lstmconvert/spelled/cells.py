@@ -171,6 +171,15 @@ class _Projected(NamedTuple):
     weights: tuple[Ref, ...] = ()
 
 
+class Mask(NamedTuple):
+    """That a loop leaves out steps: `conditions`: the values that say so, of the state and of the
+    output; `when` they are for a step that counts; `ends`: what output and state go on as."""
+
+    conditions: tuple[Ref, ...]
+    when: bool
+    ends: tuple[Ref, Ref]
+
+
 @dataclass(frozen=True)
 class Spelled:
     """A cell of a graph, proved.
@@ -179,7 +188,8 @@ class Spelled:
     sources of the input, side by side; `previous`: the carry of the step before, in an unrolled
     graph; `output`: the value that comes back; `paths`: source -> the values from what is
     multiplied back to it; `weights`: the values of the graph that the weights are cut out of;
-    `inside`: all values between the output of the step before and what it is multiplied by.
+    `inside`: all values between the output of the step before and what it is multiplied by;
+    `mask`: that steps are left out, if they are.
     """
 
     match: Match
@@ -191,6 +201,7 @@ class Spelled:
     paths: Mapping[Ref, tuple[Ref, ...]] = field(default_factory=dict)
     weights: frozenset[Ref] = frozenset()
     inside: frozenset[Ref] = frozenset()
+    mask: Mask | None = None
 
     @cached_property
     def key(self) -> str:
@@ -570,8 +581,9 @@ class Finder:
             for source in sources:
                 again = flow.carried.get(source)
                 projected = self._output(match, again.following) if again is not None else None
-                if projected is not None:
-                    return self._proved(match, source, projected)
+                if again is not None and projected is not None:
+                    ends = again.following, carried.following
+                    return self._proved(match, source, projected, ends=ends)
             return None
         for before in by_carry.get(state, []):
             for source in sources:
@@ -670,11 +682,40 @@ class Finder:
 
     # -- proof -----------------------------------------------------------------------------------
 
+    def _mask(self, ends: tuple[Ref, Ref]) -> Mask | None:
+        """Return the mask of a step, whose output and state go on as `ends`.
+
+        Raises:
+            UnprovenError: the two have not one mask.
+        """
+        flow = self._flow
+        masks = [
+            [node for ref in flow.path(end) if (node := flow.nodes.get(ref)) and
+             node.kind == "masked"]
+            for end in ends
+        ]  # fmt: skip
+        if not any(masks):
+            return None
+        if [len(each) for each in masks] != [1, 1]:
+            raise UnprovenError("the state and the output are not masked alike")
+        (one,), (other,) = masks
+        conditions = one.inputs[2], other.inputs[2]
+        if one.get("when") is not other.get("when") or not flow.is_alike(*conditions):
+            raise UnprovenError("the state and the output have different masks")
+        return Mask(conditions, one.get("when"), ends)
+
     def _proved(
-        self, match: Match, h: Ref, projected: _Projected, previous: Ref | None = None
+        self,
+        match: Match,
+        h: Ref,
+        projected: _Projected,
+        previous: Ref | None = None,
+        ends: tuple[Ref, Ref] | None = None,
     ) -> Spelled | None:
         try:
             spelled = self._built(match, h, projected, previous)
+            if spelled is not None and ends is not None:
+                spelled = replace(spelled, mask=self._mask(ends))
             if spelled is not None:
                 self._prove(spelled)
                 self._keys.add(spelled.key)
@@ -819,6 +860,25 @@ class Finder:
                 theirs = np.broadcast_to(theirs, mine.shape)
                 if not np.all(np.abs(mine - theirs) <= _ROUNDING * (1 + np.abs(theirs))):
                     raise UnprovenError("the step computes something else than an LSTM's")
+            if spelled.mask is not None:
+                new = known[spelled.output], known[match.carry]
+                self._prove_mask(spelled.mask, given, new, (h, c))
+
+    def _prove_mask(
+        self,
+        mask: Mask,
+        given: Mapping[Ref, Array],
+        new: tuple[Array, Array],
+        old: tuple[Array, Array],
+    ) -> None:
+        """Compute where a step that counts, and one that does not, goes on: the new and the old."""
+        for counts, wanted in ((True, new), (False, old)):
+            is_so = np.array(mask.when if counts else not mask.when)
+            conditions = dict.fromkeys(mask.conditions, is_so)
+            known = evaluate(self._flow, mask.ends, {**given, **conditions})
+            for end, value in zip(mask.ends, wanted, strict=True):
+                if not np.array_equal(known[end], np.broadcast_to(value, known[end].shape)):
+                    raise UnprovenError("a step that is left out does not keep the state")
 
     def _widths(self, spelled: Spelled) -> dict[Ref, int]:
         total = spelled.match.gates[Gate.FORGET]

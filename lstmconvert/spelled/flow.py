@@ -21,6 +21,9 @@ what it is given, and the kinds are few:
                               `counter`: the value that says which step it takes; `axes`, also of
                               `take`: how many axes more its value has than its input
     stack                     steps joined along a new leading axis
+    where                     one of two values, as a condition says: condition, if so, if not
+    masked                    a `where` that leaves out steps of a loop: the new value, the one that
+                              the loop carries, the condition; attribute `when` it takes the new
     fill                      one number everywhere: attribute `value`
     other                     anything else: attribute `what`
 
@@ -31,6 +34,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import cached_property
+from itertools import permutations, product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,7 +53,7 @@ from lstmconvert.tensors.views import (
 Ref = Hashable
 
 #: Kinds that hand on the features of their first input.
-PASSING = frozenset({"identity", "expand", "take", "move"})
+PASSING = frozenset({"identity", "expand", "take", "move", "masked"})
 BINARY = frozenset({"add", "sub", "mul", "div", "max", "min", "pow"})
 UNARY = frozenset(
     {"exp", "sigmoid", "tanh", "neg", "reciprocal", "abs", "sqrt", "function", "clip", "log"}
@@ -58,6 +62,10 @@ UNARY = frozenset(
 _LONGEST = 64
 #: How many values are asked for one size, at most.
 _MOST_ASKED = 2000
+#: What turns true and false round, in each format.
+_NOT = frozenset({"Not", "LogicalNot", "LOGICAL_NOT"})
+#: How many nodes deep two values are compared that are written twice.
+_DEEPEST_COPY = 12
 #: How many sums an index is made of, at most: the number of steps, less one, less the counter.
 _DEEPEST_INDEX = 4
 
@@ -134,6 +142,7 @@ class Flow:
         is `append`), the steps outside are that one, of every step; `at_one_place`: of the last.
         """
         self.forget()
+        self._find_masks()
         for ref, (following, _) in list(self.carried.items()):
             node = self.nodes.get(self.origin(following))
             if node is None or node.get("what") != "append" or len(node.inputs) != 2:
@@ -144,6 +153,66 @@ class Flow:
                     self.stacked.setdefault(node.inputs[1], []).extend(outers)
                 for outer in outers:
                     self.nodes[outer] = Node("move", (node.inputs[1],), {"axes": 1})
+
+    def _find_choices(self) -> None:
+        """Find choices that are written as sums: condition * one + not condition * other."""
+        for ref, node in list(self.nodes.items()):
+            products = [self.nodes.get(self.origin(source)) for source in node.inputs]
+            if node.kind != "add" or any(each is None or each.kind != "mul" for each in products):
+                continue
+            factors = [each.inputs for each in products if each is not None]
+            for yes, no in (factors, factors[::-1]):
+                for one, other in product(permutations(yes), permutations(no)):
+                    negated = self.nodes.get(self.origin(other[0]))
+                    if negated is None or negated.get("what") not in _NOT:
+                        continue
+                    if self.is_alike(self._uncast(one[0]), self._uncast(negated.inputs[0])):
+                        inputs = self._uncast(one[0]), one[1], other[1]
+                        self.nodes[ref] = Node("where", inputs)
+
+    def _uncast(self, ref: Ref) -> Ref:
+        """Return what a value is a copy of, in another dtype or not."""
+        for _ in range(_LONGEST):
+            node = self.nodes.get(ref)
+            if node is None or node.kind != "identity":
+                break
+            ref = node.inputs[0]
+        return ref
+
+    def _find_masks(self) -> None:
+        """Find where a loop chooses between a new value and the one that it carries."""
+        self._find_choices()
+        for ref, (following, _) in self.carried.items():
+            at = self.origin(following)
+            node = self.nodes.get(at)
+            if node is None or node.kind != "where" or len(node.inputs) != 3:
+                continue
+            condition, *branches = node.inputs
+            is_kept = [self.origin(branch) == ref for branch in branches]
+            if is_kept[0] is not is_kept[1]:
+                new, old = branches[is_kept[0]], branches[is_kept[1]]
+                self.nodes[at] = Node("masked", (new, old, condition), {"when": is_kept[1]})
+        self.forget()
+
+    def is_alike(self, one: Ref, other: Ref, deep: int = 0) -> bool:
+        """Whether two values are the same, or made of the same by the same operations."""
+        if one == other:
+            return True
+        first, second = self.nodes.get(one), self.nodes.get(other)
+        if first is None or second is None:
+            tensors = self.constant(one), self.constant(other)
+            return None not in tensors and _is_equal(*tensors)
+        if deep > _DEEPEST_COPY or first.kind != second.kind:
+            return False
+        if len(first.inputs) != len(second.inputs):
+            return False
+        pairs = list(zip(first.inputs, second.inputs, strict=True))
+        for name in {*first.attributes, *second.attributes}:
+            if name == "counter" and first.get(name) and second.get(name):
+                pairs.append((first.get(name), second.get(name)))
+            elif first.get(name) != second.get(name):
+                return False
+        return all(self.is_alike(a, b, deep + 1) for a, b in pairs)
 
     @cached_property
     def _live(self) -> set[Ref]:
@@ -334,8 +403,8 @@ class Flow:
             case "reshape":
                 shape = node.get("shape")
                 return shape[-1] if shape and shape[-1] > 0 else None
-        if node.kind in BINARY:
-            parts = [self.width(source, deep) for source in node.inputs]
+        if node.kind in BINARY or node.kind == "where":
+            parts = [self.width(source, deep) for source in node.inputs[-2:]]
             return max((part for part in parts if part is not None), default=None)
         is_same = node.kind in UNARY or self.passes(ref) or node.kind in ("slice", "concat")
         return self.width(node.inputs[0], deep) if is_same and node.inputs else None
@@ -355,8 +424,9 @@ class Flow:
         if node.kind in ("reshape", "transpose"):
             sizes = node.get("shape" if node.kind == "reshape" else "order")
             return len(sizes) if sizes else None
-        if node.kind in BINARY:
-            parts = [self.rank(source, deep) for source in node.inputs]
+        if node.kind in BINARY or node.kind in ("where", "masked"):
+            both = node.inputs[:2] if node.kind == "masked" else node.inputs[-2:]
+            parts = [self.rank(source, deep) for source in both]
             return max((part for part in parts if part is not None), default=None)
         if node.kind in ("move", "take"):
             rank = self.rank(node.inputs[0], deep)
@@ -411,6 +481,13 @@ class Flow:
             return True
         rank = self.rank(ref)
         return axis is not None and rank is not None and axis % rank == rank - 1
+
+
+def _is_equal(one: Tensor | None, other: Tensor | None) -> bool:
+    """Whether two small constants have the same numbers."""
+    if one is None or other is None or one.shape != other.shape or one.size > _LONGEST:
+        return False
+    return one.dtype == other.dtype and one.read().tobytes() == other.read().tobytes()
 
 
 _ARRANGED = frozenset({"transpose", "slice", "concat", "reshape", "identity", "expand", "take"})

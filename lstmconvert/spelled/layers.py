@@ -10,7 +10,7 @@ import numpy as np
 
 from lstmconvert.model import naming, wellformed
 from lstmconvert.model.layer import Direction, LSTMLayer
-from lstmconvert.model.options import UNKNOWN, DirectionOptions, Unknown
+from lstmconvert.model.options import UNKNOWN, DirectionOptions, LayerOptions, Unknown
 from lstmconvert.records import dataclass
 from lstmconvert.reference import run
 from lstmconvert.spelled.cells import Finder, Spelled, step_of
@@ -163,13 +163,19 @@ class _Runs:
                     stateful=False,
                     unroll=not self._is_loop,
                     time_major=False,
-                    zero_output_for_mask=False,
+                    zero_output_for_mask=self._gives_zeros(),
                     policy=cell.dtype.name,
                 ),
                 class_name="LSTM",
             ),
+            options=LayerOptions(masked=self._first.mask is not None),
         )
         layer = self._started(layer, name, notes)
+        if self._first.mask is not None:
+            notes.append(
+                f"{name}: the loop leaves out steps that its mask, or the lengths of the sequences,"
+                " name: give them when you call the layer (mask)"
+            )
         if len(self._first.xs) > 1:
             notes.append(
                 f"{name}: its input is {len(self._first.xs)} values of the graph side by side"
@@ -243,7 +249,7 @@ class _Runs:
             kept = [
                 outer
                 for inner, outers in flow.stacked.items()
-                if cell.output in flow.path(inner) or cell.match.hidden in flow.path(inner)
+                if {cell.output, cell.match.hidden} & set(self._either(inner))
                 for outer in outers
             ]
             if any(self._takes_steps(outer) for outer in kept):
@@ -254,6 +260,23 @@ class _Runs:
             pairs = pairs[1:]
         listed = [self._is_taken(output, later) for output, later in pairs]
         return listed[0] if listed and len(set(listed)) == 1 else UNKNOWN
+
+    def _either(self, ref: Ref) -> list[Ref]:
+        """Return the path of a value, and of both values that it is one of."""
+        path = self._flow.path(ref)
+        node = self._flow.nodes.get(path[-1])
+        if node is not None and node.kind == "where":
+            path += [value for branch in node.inputs[1:] for value in self._flow.path(branch)]
+        return path
+
+    def _gives_zeros(self) -> bool:
+        """Whether the output of a step that is left out is zero; else it is the last one."""
+        flow, cell = self._flow, self._first
+        for inner in flow.stacked if cell.mask is not None else ():
+            node = flow.nodes.get(flow.origin(inner))
+            if node is not None and node.kind == "where" and cell.output in self._either(inner):
+                return any(self._is_zero(branch) for branch in node.inputs[1:])
+        return False
 
     def _is_taken_inside(self) -> bool | Unknown:
         """Whether the output of a step goes to another layer of the same loop; unknown where it

@@ -91,6 +91,10 @@ def evaluate(flow: Flow, wanted: Iterable[Ref], given: Mapping[Ref, Array]) -> d
         if node is None:
             raise UnprovenError("the step depends on a value that it is not given")
         sources = node.inputs[:1] if flow.passes(ref) else node.inputs
+        # A mask that is not given is another layer's: either value has its features.
+        if node.kind == "masked" and node.inputs[2] in known:
+            is_new = bool(known[node.inputs[2]].all()) is node.get("when")
+            sources = node.inputs[:1] if is_new else node.inputs[1:2]
         missing = [source for source in sources if source not in known]
         if missing:
             waiting += missing

@@ -207,6 +207,8 @@ class _Reader:
             self._add(node, _BINARY[kind], inputs)
         elif kind in _FUNCTIONS and len(inputs) == 1:
             self._add(node, "function", inputs, activation=_FUNCTIONS[kind])
+        elif kind in ("Select", "SelectV2") and len(inputs) == 3:
+            self._add(node, "where", inputs)
         elif kind in _SAME and inputs:
             for output in range(2 if kind.endswith("Switch") else 1):
                 self._add(node, "identity", inputs[:1], output)

@@ -29,6 +29,7 @@ def frozen(layers: list[Any], keras: Any, path: Path, *, lowered: bool) -> tuple
     from tensorflow.python.framework import convert_to_constants as convert
 
     model = keras.Sequential([keras.Input((STEPS, WIDTH)), *layers])
+    X[0, 2] = 0  # what Masking leaves out, where there is one
     rng = np.random.default_rng(4)
     model.set_weights([rng.uniform(-0.8, 0.8, w.shape).astype("f4") for w in model.get_weights()])
     signature = tf.TensorSpec((None, STEPS, WIDTH), tf.float32)
@@ -47,6 +48,8 @@ MODELS: dict[str, tuple[str, tuple[dict[str, Any], ...], bool]] = {
     "tf_keras, functions": ("tf_keras", ({"return_sequences": True},), False),
     "tf_keras, unrolled": ("tf_keras", ({"unroll": True, "return_sequences": True},), False),
     "Keras 3, loops": ("keras", STACK, True),
+    "tf_keras, masked": ("tf_keras", ({"return_sequences": True}, {}), False),
+    "Keras 3, masked": ("keras", ({"return_sequences": True, "zero_output_for_mask": True},), True),
     "Keras 3, functions": ("keras", STACK, False),
 }
 
@@ -57,13 +60,17 @@ def test_keras_layers(name: str, tmp_path: Path) -> None:
 
     engine, options, lowered = MODELS[name]
     keras = importlib.import_module(engine)
+    is_masked = "masked" in name
     layers = [keras.layers.LSTM(2 + k, **given) for k, given in enumerate(options)]
+    layers = [*([keras.layers.Masking()] if is_masked else []), *layers]
     y, weights = frozen(layers, keras, tmp_path / "x.pb", lowered=lowered)
     model = lc.load(tmp_path / "x.pb")
     value: Any = X
     mine = []
     for layer in model.layers:
-        (value,) = reference.run(layer, value).outputs
+        assert layer.options.masked is is_masked
+        mask = (X != 0).any(-1) if is_masked else None
+        (value,) = reference.run(layer, value, mask=mask).outputs
         mine += [layer.cell.fused(part).read() for part in layer.cell.gate_parts]
     np.testing.assert_allclose(value, y, rtol=0, atol=1e-6)
     for ours, theirs in zip(mine, weights, strict=True):

@@ -416,3 +416,126 @@ def test_a_loop_as_jax2onnx_writes_it(tmp_path: Path) -> None:
     np.testing.assert_allclose(ours, answer(tmp_path / "x.onnx", x), rtol=0, atol=1e-6)
     for part, name in (("kernel", "wx"), ("recurrent_kernel", "wh"), ("bias", "b")):
         np.testing.assert_array_equal(layer.cell.fused(part).read(), weights[name])
+
+
+#: How a masked step is written: `m` says that it counts.
+MASKS = ("Where", "Where, turned round", "sums, as tf2onnx writes them")
+NO_MASKS = {
+    "another mask for the output": "different masks",
+    "the output is not masked": "not masked alike",
+    "to zero": "",
+}
+
+
+def masked(kind: str, *, zeros: bool) -> tuple[Any, dict[str, Any]]:
+    """Return a model whose Scan leaves out steps, and its weights: inputs x and m (time, batch, …).
+
+    `zeros`: what is left out is zero in the output, and not the output before it.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng, node = np.random.default_rng(6), helper.make_node
+    weights = {
+        "w": rng.uniform(-0.9, 0.9, (WIDTH, 4 * UNITS)).astype("f4"),
+        "r": rng.uniform(-0.9, 0.9, (UNITS, 4 * UNITS)).astype("f4"),
+        "b": rng.uniform(-0.9, 0.9, 4 * UNITS).astype("f4"),
+    }
+    more: list[Any] = []
+
+    def chosen(new: str, old: str, name: str, mask: str = "m_t") -> None:
+        if kind == MASKS[1]:
+            more.append(node("Where", [f"no_{mask}", old, new], [name]))
+        elif kind == MASKS[2]:
+            more.append(node("Mul", [f"one_{mask}", new], [f"{name}1"]))
+            more.append(node("Mul", [f"zero_{mask}", old], [f"{name}0"]))
+            more.append(node("Add", [f"{name}1", f"{name}0"], [name]))
+        else:
+            more.append(node("Where", [mask, new, old], [name]))
+
+    is_other, is_zero = "another" in kind, kind == "to zero"
+    chosen("c1", "nothing" if is_zero else "c", "c2")
+    if kind == "the output is not masked":
+        more.append(node("Identity", ["h1"], ["h2"]))
+    else:
+        chosen("h1", "nothing" if is_zero else "h", "h2", "other" if is_other else "m_t")
+    chosen("h1", "nothing" if zeros else "h", "y_t")
+    value = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [
+            *(node("Not", [name], [f"no_{name}"]) for name in ("m_t", "other")),
+            node("Cast", ["m_t"], ["one_m_t"], to=TensorProto.FLOAT),
+            node("Cast", ["no_m_t"], ["zero_m_t"], to=TensorProto.FLOAT),
+            node("MatMul", ["x_t", "w"], ["zx"]),
+            node("MatMul", ["h", "r"], ["zh"]),
+            node("Add", ["zx", "zh"], ["zxh"]),
+            node("Add", ["zxh", "b"], ["z"]),
+            node("Split", ["z"], ["i", "f", "g", "o"], axis=1, num_outputs=4),
+            *(node("Sigmoid", [gate], [f"s{gate}"]) for gate in "ifo"),
+            node("Tanh", ["g"], ["tg"]),
+            node("Mul", ["sf", "c"], ["kept"]),
+            node("Mul", ["si", "tg"], ["added"]),
+            node("Add", ["kept", "added"], ["c1"]),
+            node("Tanh", ["c1"], ["tc"]),
+            node("Mul", ["so", "tc"], ["h1"]),
+            *more,
+        ],
+        "body",
+        [
+            *(value(name, TensorProto.FLOAT, (2, UNITS)) for name in "hc"),
+            value("x_t", TensorProto.FLOAT, (2, WIDTH)),
+            *(value(name, TensorProto.BOOL, (2, 1)) for name in ("m_t", "other")),
+        ],
+        [value(name, TensorProto.FLOAT, None) for name in ("h2", "c2", "y_t")],
+    )
+    graph = helper.make_graph(
+        [
+            node("Scan", ["start", "start", "x", "m", "m2"], ["h", "c", "y"], body=body,
+                 num_scan_inputs=3)
+        ],
+        "g",
+        [
+            value("x", TensorProto.FLOAT, (STEPS, 2, WIDTH)),
+            *(value(name, TensorProto.BOOL, (STEPS, 2, 1)) for name in ("m", "m2")),
+        ],
+        [value("y", TensorProto.FLOAT, None), value("h", TensorProto.FLOAT, None)],
+        [
+            *(numpy_helper.from_array(array, name) for name, array in weights.items()),
+            numpy_helper.from_array(np.zeros((2, UNITS), "f4"), "start"),
+            numpy_helper.from_array(np.zeros((2, UNITS), "f4"), "nothing"),
+        ],
+    )  # fmt: skip
+    opset = helper.make_opsetid("", 20)
+    return helper.make_model(graph, opset_imports=[opset], ir_version=9), weights
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+@pytest.mark.parametrize("kind", MASKS)
+def test_steps_that_a_mask_leaves_out(kind: str, zeros: bool, tmp_path: Path) -> None:
+    import onnxruntime
+
+    model, weights = masked(kind, zeros=zeros)
+    (tmp_path / "x.onnx").write_bytes(model.SerializeToString())
+    found = lc.load(tmp_path / "x.onnx")
+    (layer,) = found.layers
+    assert layer.options.masked is True
+    assert layer.forward.options.zero_output_for_mask is zeros
+    assert layer.forward.options.return_sequences is True
+    assert any("its mask, or the lengths" in note for note in found.notes)
+    for part, name in (("kernel", "w"), ("recurrent_kernel", "r"), ("bias", "b")):
+        np.testing.assert_array_equal(layer.cell.fused(part).read(), weights[name])
+    x = np.random.default_rng(1).normal(size=(STEPS, 2, WIDTH)).astype("f4")
+    mask = np.array([[1, 0], [0, 1], [1, 1]], bool)[..., None]
+    session = onnxruntime.InferenceSession(str(tmp_path / "x.onnx"))
+    y, h = session.run(None, {"x": x, "m": mask, "m2": mask})
+    out = reference.run(layer, x.swapaxes(0, 1), mask=mask[..., 0].T)
+    np.testing.assert_allclose(out.outputs[0].swapaxes(0, 1), y, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(out.states[0], h, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", NO_MASKS)
+def test_what_is_no_mask_of_an_lstm(kind: str, tmp_path: Path) -> None:
+    model, _ = masked(kind, zeros=False)
+    (tmp_path / "x.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(lc.NoLSTM) as caught:
+        lc.load(tmp_path / "x.onnx")
+    assert NO_MASKS[kind] in str(caught.value.hint)

@@ -22,6 +22,7 @@ def converted(layers: list[Any], keras: Any, path: Path) -> list[Any]:
     import tensorflow as tf
 
     model = keras.Sequential([keras.Input((STEPS, WIDTH), batch_size=1), *layers])
+    X[0, 2] = 0  # what Masking leaves out, where there is one
     rng = np.random.default_rng(4)
     model.set_weights([rng.uniform(-0.8, 0.8, w.shape).astype("f4") for w in model.get_weights()])
     path.write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
@@ -46,6 +47,7 @@ MODELS: dict[str, tuple[str, tuple[dict[str, Any], ...]]] = {
         ({"return_sequences": True}, {"recurrent_activation": "hard_sigmoid", "use_bias": False}),
     ),
     "tf_keras, WHILE": ("tf_keras", ({"activation": "relu", "go_backwards": True},)),
+    "tf_keras, masked": ("tf_keras", ({"return_sequences": True}, {})),
 }
 
 
@@ -55,13 +57,17 @@ def test_what_the_converter_took_apart(name: str, tmp_path: Path) -> None:
 
     engine, options = MODELS[name]
     keras = importlib.import_module(engine)
+    is_masked = "masked" in name
     layers = [keras.layers.LSTM(2 + k, **given) for k, given in enumerate(options)]
+    layers = [*([keras.layers.Masking()] if is_masked else []), *layers]
     weights = converted(layers, keras, tmp_path / "x.tflite")
     model = lc.load(tmp_path / "x.tflite")
     value: Any = X
     mine = []
     for layer in model.layers:
-        (value,) = reference.run(layer, value).outputs
+        assert layer.options.masked is is_masked
+        mask = (X != 0).any(-1) if is_masked else None
+        (value,) = reference.run(layer, value, mask=mask).outputs
         mine += [layer.cell.fused(part).read() for part in layer.cell.gate_parts]
     np.testing.assert_allclose(value, answer(tmp_path / "x.tflite"), rtol=0, atol=1e-6)
     for ours, theirs in zip(mine, weights, strict=True):
