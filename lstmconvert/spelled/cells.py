@@ -172,8 +172,8 @@ class _Projected(NamedTuple):
 
 
 class Mask(NamedTuple):
-    """That a loop leaves out steps: `conditions`: the values that say so, of the state and of the
-    output; `when` they are for a step that counts; `ends`: what output and state go on as."""
+    """That a loop leaves out steps: `conditions`: the values that say so, of the output and of the
+    state; `when` they are for a step that counts; `ends`: what output and state go on as."""
 
     conditions: tuple[Ref, ...]
     when: bool
@@ -698,11 +698,11 @@ class Finder:
             return None
         if [len(each) for each in masks] != [1, 1]:
             raise UnprovenError("the state and the output are not masked alike")
-        (one,), (other,) = masks
-        conditions = one.inputs[2], other.inputs[2]
-        if one.get("when") is not other.get("when") or not flow.is_alike(*conditions):
+        output, state = masks[0][0], masks[1][0]
+        conditions = output.inputs[2], state.inputs[2]
+        if output.get("when") is not state.get("when") or not flow.is_alike(*conditions):
             raise UnprovenError("the state and the output have different masks")
-        return Mask(conditions, one.get("when"), ends)
+        return Mask(conditions, output.get("when"), ends)
 
     def _proved(
         self,

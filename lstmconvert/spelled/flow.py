@@ -162,12 +162,14 @@ class Flow:
                 continue
             factors = [each.inputs for each in products if each is not None]
             for yes, no in (factors, factors[::-1]):
-                for one, other in product(permutations(yes), permutations(no)):
-                    negated = self.nodes.get(self.origin(other[0]))
+                for (condition, chosen), (rest, left) in product(
+                    permutations(yes), permutations(no)
+                ):
+                    negated = self.nodes.get(self.origin(rest))
                     if negated is None or negated.get("what") not in _NOT:
                         continue
-                    if self.is_alike(self._uncast(one[0]), self._uncast(negated.inputs[0])):
-                        inputs = self._uncast(one[0]), one[1], other[1]
+                    if self.is_alike(self._uncast(condition), self._uncast(negated.inputs[0])):
+                        inputs = self._uncast(condition), chosen, left
                         self.nodes[ref] = Node("where", inputs)
 
     def _uncast(self, ref: Ref) -> Ref:
@@ -194,13 +196,13 @@ class Flow:
                 self.nodes[at] = Node("masked", (new, old, condition), {"when": is_kept[1]})
         self.forget()
 
-    def is_alike(self, one: Ref, other: Ref, deep: int = 0) -> bool:
+    def is_alike(self, ref: Ref, other: Ref, deep: int = 0) -> bool:
         """Whether two values are the same, or made of the same by the same operations."""
-        if one == other:
+        if ref == other:
             return True
-        first, second = self.nodes.get(one), self.nodes.get(other)
+        first, second = self.nodes.get(ref), self.nodes.get(other)
         if first is None or second is None:
-            tensors = self.constant(one), self.constant(other)
+            tensors = self.constant(ref), self.constant(other)
             return None not in tensors and _is_equal(*tensors)
         if deep > _DEEPEST_COPY or first.kind != second.kind:
             return False
@@ -483,11 +485,12 @@ class Flow:
         return axis is not None and rank is not None and axis % rank == rank - 1
 
 
-def _is_equal(one: Tensor | None, other: Tensor | None) -> bool:
+def _is_equal(first: Tensor | None, second: Tensor | None) -> bool:
     """Whether two small constants have the same numbers."""
-    if one is None or other is None or one.shape != other.shape or one.size > _LONGEST:
+    if first is None or second is None or first.size > _LONGEST:
         return False
-    return one.dtype == other.dtype and one.read().tobytes() == other.read().tobytes()
+    is_alike = (first.shape, first.dtype) == (second.shape, second.dtype)
+    return is_alike and first.read().tobytes() == second.read().tobytes()
 
 
 _ARRANGED = frozenset({"transpose", "slice", "concat", "reshape", "identity", "expand", "take"})
