@@ -488,7 +488,7 @@ CONTAINERS: tuple[Container, ...] = (
         document=True,
         by="TensorFlow's converter, LiteRT",
         notes="the fused LSTM operator, with the clip that the converter adds; and cells that the "
-        "converter took apart, unrolled or in a WHILE",
+        "converter took apart, unrolled or in a WHILE; 8-bit weights as what they stand for",
         needs="tflite",
     ),
     Container(

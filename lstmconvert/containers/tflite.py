@@ -60,6 +60,11 @@ INPUTS: Mapping[int, str] = {
 #: Inputs 20 to 23 scale a layer normalization, which has no place here.
 _NORMS = range(20, 24)
 _DTYPES: Mapping[int, DType] = {0: np.dtype("<f4"), 1: np.dtype("<f2"), 10: np.dtype("<f8")}
+#: The integers that weights, peepholes and biases are when a converter quantized them
+#: (tensorflow/lite/tools/optimize/operator_property.cc).
+_INTEGERS: Mapping[int, DType] = {
+    9: np.dtype("<i1"), 7: np.dtype("<i2"), 2: np.dtype("<i4"), 4: np.dtype("<i8"),
+}  # fmt: skip
 #: The errors of the generated code where a file points out of itself.
 _ERRORS = (struct.error, IndexError, ValueError, TypeError, OverflowError, AttributeError)
 
@@ -118,7 +123,14 @@ def read(file: Opened) -> Arrays:
         ) from None
     if spelled is not None:
         return _taken_apart(spelled, source)
-    return Arrays(tensors, texts, completed=lambda layer: _completed(layer, clips))
+    notes = tuple(
+        f"{prefix.rstrip('.') or 'lstm'}: weights of few bits, read as the numbers that they stand "
+        "for; the file also rounds what it is given as it runs, and a layer does not"
+        for prefix in opened.quantized
+    )
+    return Arrays(
+        tensors, texts, completed=lambda layer: _completed(layer, clips), notes=notes
+    )
 
 
 def _taken_apart(spelled: Recovered, source: SourceFile) -> Arrays:
@@ -156,6 +168,8 @@ class _File:
             max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
             for code in self._items(self._model, "OperatorCodes")
         ]
+        #: The prefixes of the operators whose weights are integers with scales.
+        self.quantized: list[str] = []
 
     def _items(self, table: Any, name: str) -> Iterator[Any]:
         """Yield the tables of a vector, whose length is checked."""
@@ -181,6 +195,8 @@ class _File:
                 if arrays.keys() & arrays_by_name.keys():
                     raise CorruptFile("two arrays of one name", where=self._source.path)
                 arrays_by_name |= arrays
+                if any(tensors[n].Type() in _INTEGERS for n in operator.inputs[1:16] if n >= 0):
+                    self.quantized.append(prefix)
                 total += sum(tensor.nbytes for tensor in arrays.values())
                 # A buffer may be shared, but not by thousands: a small file would be a large one.
                 limits.check_expansion(total, self._source.size, self._source.path)
@@ -195,7 +211,14 @@ class _File:
         """
         from lstmconvert.spelled.layers import recovered  # rarely needed
 
-        result = recovered(tflitegraph.flow_of([*map(self._subgraph, self._graphs())]))
+        graphs = [*map(self._subgraph, self._graphs())]
+        result = recovered(tflitegraph.flow_of(graphs))
+        if any(each.kind == "CALL_ONCE" for graph in graphs for each in graph.operators):
+            begun = (
+                "the weights that are variables have the values that the file begins with; what "
+                "they became since is in the files that it saved"
+            )
+            result = replace(result, notes=(*result.notes, begun))
         if not result.layers:
             raise SourceError(
                 "no operator of it is an LSTM, and no cell of plain operators is in it",
@@ -205,7 +228,7 @@ class _File:
                 hint=(
                     f"what looks like a cell is none: {result.refused[0]}"
                     if result.refused
-                    else "its weights are variables, and not constants: convert its source again, "
+                    else "its weights are variables that the file does not hold: convert again, "
                     "with TFLiteConverter.from_keras_model"
                     if "VAR_HANDLE" in self._operator_names()
                     else "tf_keras's LSTMs become one operator when they are converted: convert "
@@ -392,15 +415,15 @@ class _File:
 
     def _tensor(self, table: Any, role: str) -> Tensor:
         where = f"{self._source.path}: {role}"
-        if table.Type() not in _DTYPES:
+        dtype = {**_DTYPES, **_INTEGERS}.get(table.Type())
+        if dtype is None:
             raise SourceError(
-                "quantized weights, which are not read",
+                "weights of a type that is not read",
                 where=where,
                 found=f"tensor type {table.Type()}",
-                expected="float32 or float16",
+                expected="float32, float16, or int8 with scales",
                 hint="convert the model again without optimizations",
             )
-        dtype = _DTYPES[table.Type()]
         limits.RANK.check(table.ShapeLength(), where, "the number of its axes")
         shape = tuple(int(size) for size in table.ShapeAsNumpy()) if table.ShapeLength() else ()
         offset, size = self._buffer(table.Buffer())
@@ -408,7 +431,33 @@ class _File:
             raise CorruptFile(
                 "its numbers do not have its shape", where=where, found=size, expected=str(shape)
             )
-        return FileTensor(self._source, offset, shape, dtype)
+        stored = FileTensor(self._source, offset, shape, dtype)
+        return stored if table.Type() in _DTYPES else _dequantized(stored, table, where)
+
+
+def _dequantized(stored: Tensor, table: Any, where: str) -> Tensor:
+    """Return the float32 numbers that integers stand for: (q - zero point) * scale, with one scale,
+    or one for each row (tensorflow/lite/schema/schema.fbs, QuantizationParameters).
+
+    Raises:
+        CorruptFile: it has no scale, or not as many as rows.
+    """
+    given = table.Quantization()
+    count = given.ScaleLength() if given is not None else 0
+    axis = given.QuantizedDimension() if given is not None else 0
+    rows = stored.shape[axis] if 0 <= axis < len(stored.shape) else 1
+    if count not in (1, rows) or (count > 1 and axis) or given.ZeroPointLength() not in (0, count):
+        raise CorruptFile(
+            "integers without a scale, or with another number of scales",
+            where=where,
+            found=count,
+            expected=f"1, or {rows}, along the first axis",
+        )
+    shape = (count, *[1] * (len(stored.shape) - 1)) if count > 1 else ()
+    scale = np.array([given.Scale(n) for n in range(count)], np.float32).reshape(shape)
+    zero = [given.ZeroPoint(n) for n in range(count)] if given.ZeroPointLength() else [0] * count
+    whole = stored.read().astype(np.int64) - np.array(zero, np.int64).reshape(shape)
+    return ArrayTensor((whole.astype(np.float32) * scale).astype(np.float32))
 
 
 def _completed(layer: LSTMLayer, clips: Mapping[str, Clips]) -> LSTMLayer:

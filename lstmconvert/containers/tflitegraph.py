@@ -2,8 +2,9 @@
 
 A converter leaves a layer's steps one after the other (unrolled), or a WHILE whose body is a
 subgraph of its own; there the list of all steps is a tensor that is cut in three and joined again
-around each new step. Every tensor says its shape. Operators and their options:
-tensorflow/lite/schema/schema.fbs and tensorflow/lite/kernels.
+around each new step. Variables are the constants that a graph gives them which CALL_ONCE names, as
+what is made to be trained on a device has it. Every tensor says its shape. Operators and their
+options: tensorflow/lite/schema/schema.fbs and tensorflow/lite/kernels.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _FUSED: dict[int, tuple[str, Activation | None]] = {
     3: ("function", Activation("relu", {"max_value": 6.0})),
     4: ("tanh", None),
 }
-_SAME = frozenset({"DEQUANTIZE", "CAST"})
+_SAME = frozenset({"DEQUANTIZE", "CAST", "READ_VARIABLE"})
 _MOVING = frozenset({"TILE", "BROADCAST_TO"})
 #: TensorType -> dtype, of the types that a step is made of.
 DTYPES: dict[int, DType] = {
@@ -100,12 +101,41 @@ class _Reader:
             "UNPACK": self._unpack, "PACK": self._pack, "GATHER": self._gather,
             "REVERSE_V2": self._reverse, "WHILE": self._while, "FILL": self._fill,
         }  # fmt: skip
+        self._begin_variables()
         for number, graph in enumerate(graphs):
             for operator in graph.operators:
                 self._readers.get(operator.kind, self._plain)(number, operator)
         self.flow.forget()
         self._join_cut_lists()
         self.flow.join_steps()
+
+    # -- variables ---------------------------------------------------------------------------------
+
+    def _begin_variables(self) -> None:
+        """Give each variable the constant that the file begins with."""
+        handles: dict[Ref, tuple[Any, Any]] = {}
+        begins: set[int] = set()
+        for number, graph in enumerate(self._graphs):
+            for operator in graph.operators:
+                options = operator.options
+                if operator.kind == "VAR_HANDLE" and options is not None and operator.outputs:
+                    name = options.Container(), options.SharedName()
+                    handles[number, operator.outputs[0]] = name
+                elif operator.kind == "CALL_ONCE" and options is not None:
+                    begins.add(options.InitSubgraphIndex())
+        values: dict[tuple[Any, Any], list[Tensor | None]] = {}
+        for number, graph in enumerate(self._graphs):
+            for operator in graph.operators if number in begins else ():
+                if operator.kind == "ASSIGN_VARIABLE" and len(operator.inputs) == 2:
+                    handle, value = self._refs(number, operator)
+                    if handle in handles:
+                        values.setdefault(handles[handle], []).append(self.flow.constant(value))
+        for handle, name in handles.items():
+            known = values.get(name, [])
+            if len(known) == 1 and known[0] is not None:
+                self.flow.constants[handle] = known[0]
+                self.flow.known_ranks[handle] = len(known[0].shape)
+        self.flow.forget()
 
     # -- values ------------------------------------------------------------------------------------
 

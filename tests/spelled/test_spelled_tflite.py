@@ -92,3 +92,84 @@ def test_what_is_left_out_is_told(tmp_path: Path) -> None:
     model = lc.load(tmp_path / "x.tflite")
     assert len(model.layers) == 1
     assert any("are left out" in note for note in model.notes)
+
+
+@pytest.mark.slow
+def test_integers_are_what_they_stand_for(tmp_path: Path) -> None:
+    """A model that the converter made wholly of integers: LiteRT says the scales."""
+    import tensorflow as tf
+    import tf_keras
+    from ai_edge_litert.interpreter import Interpreter
+
+    model = tf_keras.Sequential(
+        [tf_keras.Input((STEPS, WIDTH), batch_size=1), tf_keras.layers.LSTM(5)]
+    )
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: ([X] for _ in range(4))
+    (tmp_path / "x.tflite").write_bytes(converter.convert())
+    found = lc.load(tmp_path / "x.tflite")
+    assert any("the numbers that they stand for" in note for note in found.notes)
+    (layer,) = found.layers
+    interpreter = Interpreter(str(tmp_path / "x.tflite"))
+    interpreter.allocate_tensors()
+    stood_for = set()
+    for detail in interpreter.get_tensor_details():
+        scales = detail["quantization_parameters"]["scales"]
+        if detail["dtype"] in (np.int8, np.int32) and len(scales) == 1:
+            try:
+                whole = interpreter.get_tensor(detail["index"])
+            except ValueError:  # of a step
+                continue
+            stood_for.add((whole.astype("f4") * scales.astype("f4")).tobytes())
+    for gate in layer.cell.gates.values():
+        for tensor in gate.tensors.values():
+            assert np.ascontiguousarray(tensor.read().T).tobytes() in stood_for
+    for part, weights in zip(layer.cell.gate_parts, model.get_weights(), strict=True):
+        np.testing.assert_allclose(layer.cell.fused(part).read(), weights, rtol=0, atol=0.02)
+
+
+@pytest.mark.slow
+def test_variables_are_what_the_file_begins_with(tmp_path: Path) -> None:
+    """A model that can be trained where it runs: two functions, and one that sets the weights."""
+    import tensorflow as tf
+
+    rng = np.random.default_rng(3)
+    shapes = ((WIDTH, 8), (2, 8), (8,))
+    first = [rng.uniform(-0.8, 0.8, shape).astype("f4") for shape in shapes]
+    module = tf.Module()
+    module.w, module.r, module.b = (tf.Variable(array) for array in first)
+
+    @tf.function
+    def infer(x: Any) -> Any:
+        h, c, outputs = tf.zeros((1, 2)), tf.zeros((1, 2)), []
+        for time in range(STEPS):
+            z = tf.matmul(x[:, time], module.w) + tf.matmul(h, module.r) + module.b
+            i, f, g, o = tf.split(z, 4, -1)
+            c = tf.sigmoid(f) * c + tf.sigmoid(i) * tf.tanh(g)
+            h = tf.sigmoid(o) * tf.tanh(c)
+            outputs.append(h)
+        return tf.stack(outputs, 1)
+
+    @tf.function
+    def train(scale: Any) -> Any:
+        for variable in (module.w, module.r, module.b):
+            variable.assign(variable * scale)
+        return scale
+
+    module.infer, module.train = infer, train
+    signatures = {
+        "infer": infer.get_concrete_function(tf.TensorSpec(X.shape, tf.float32, name="x")),
+        "train": train.get_concrete_function(tf.TensorSpec((), tf.float32, name="scale")),
+    }
+    tf.saved_model.save(module, str(tmp_path / "folder"), signatures=signatures)
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "folder"))
+    converter.experimental_enable_resource_variables = True
+    (tmp_path / "x.tflite").write_bytes(converter.convert())
+    found = lc.load(tmp_path / "x.tflite")
+    (layer,) = found.layers
+    assert any("the values that the file begins with" in note for note in found.notes)
+    for part, array in zip(layer.cell.gate_parts, first, strict=True):
+        np.testing.assert_array_equal(layer.cell.fused(part).read(), array)
+    (ours,) = reference.run(layer, X).outputs
+    np.testing.assert_allclose(ours, np.asarray(infer(X)), rtol=0, atol=1e-6)

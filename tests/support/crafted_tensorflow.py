@@ -287,9 +287,22 @@ def buffer_behind_the_file(model: Any, bench: Bench) -> None:
     buffer.data, buffer.offset, buffer.size = None, 1 << 40, 56
 
 
-@_flat("quantized")
+@_flat("a type that is not read")
 def weights_of_strings(model: Any, bench: Bench) -> None:
     _weight(model).type = schema.TensorType.STRING
+
+
+@_flat("without a scale")
+def integers_without_a_scale(model: Any, bench: Bench) -> None:
+    _weight(model).type = schema.TensorType.INT8
+    _weight(model).shape = [2, 28]
+
+
+@_flat("another number of scales")
+def more_scales_than_rows(model: Any, bench: Bench) -> None:
+    weight = _weight(model)
+    weight.type, weight.shape = schema.TensorType.INT8, [2, 28]
+    weight.quantization = schema.QuantizationParametersT(scale=[0.5, 0.25, 0.125])
 
 
 @_flat("a tensor that is not there")
