@@ -527,7 +527,7 @@ CONTAINERS: tuple[Container, ...] = (
         default="coreml",
         fixed=True,
         document=True,
-        by="Core ML, coremltools",
+        by="Core ML, coremltools, kraken",
         notes="LSTM layers of a neural network, in pipelines too",
     ),
     Container(
@@ -763,9 +763,9 @@ CONTAINERS: tuple[Container, ...] = (
         ambiguous=True,
         instead="write a .keras: keras.models.load_model(path).export(folder) makes a SavedModel",
         by="`convert_variables_to_constants`, `freeze_graph`",
-        notes="TF 1's cells by the names of their constants, cells that are one operation, and any "
-        "cell of plain operations; the graph says the forget bias, the functions, the clips and "
-        "the order of the steps",
+        notes="TF 1's cells by the names of their constants, cells that are one operation (of "
+        "cuDNN's the vector that Keras makes), and any cell of plain operations; the graph says "
+        "the forget bias, the functions, the clips and the order of the steps",
     ),
     Container(
         name="c",

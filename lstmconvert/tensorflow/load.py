@@ -30,6 +30,7 @@ from lstmconvert.keras.stores.v3store import CONTAINERS
 from lstmconvert.model.layer import Direction, LSTMLayer
 from lstmconvert.model.model import KERAS, OBJECTS, PER_GATE, Model, Source, Structure
 from lstmconvert.model.naming import layer_names
+from lstmconvert.model.options import LayerOptions
 from lstmconvert.records import dataclass, field, replace
 from lstmconvert.tensorflow import objects, placing, tf1, tf1graph
 from lstmconvert.tensorflow.formats import graphdef
@@ -140,13 +141,16 @@ def _with_runs(
     result = recovered(flow_of(graph, where))
     names = [{str(ref[1]) for ref in refs if isinstance(ref, tuple)} for refs in result.weights]
 
-    def runs(layer: LSTMLayer, side: str, direction: Direction) -> Direction:
-        scope = layer.path if layer.backward is None else f"{layer.path}/{_HALVES[side]}"
-        mine = [
+    def parts(scope: str) -> list[LSTMLayer]:
+        return [
             recovered_layer
             for recovered_layer, weights in zip(result.layers, names, strict=True)
             if weights and all(name.startswith(f"{scope}/") for name in weights)
         ]
+
+    def runs(layer: LSTMLayer, side: str, direction: Direction) -> Direction:
+        scope = layer.path if layer.backward is None else f"{layer.path}/{_HALVES[side]}"
+        mine = parts(scope)
         if len(mine) != len(direction.cells):
             return direction
         first, last = mine[0].forward.options, mine[-1].forward.options
@@ -155,15 +159,21 @@ def _with_runs(
         )
         return replace(direction, options=options)
 
+    def masked(layer: LSTMLayer) -> LayerOptions:
+        told = {part.options.masked for part in parts(layer.path)}
+        return replace(layer.options, masked=told.pop()) if len(told) == 1 else layer.options
+
     changed = tuple(
         replace(
             layer,
             forward=runs(layer, "forward", layer.forward),
             backward=None if layer.backward is None else runs(layer, "backward", layer.backward),
+            options=masked(layer),
         )
         for layer in layers
     )
-    return changed, tuple(note for note in result.notes if "initial_state" in note)
+    told = ("initial_state", "(mask)")
+    return changed, tuple(note for note in result.notes if any(word in note for word in told))
 
 
 def _of_graph(
@@ -202,8 +212,12 @@ def _spelled(
     from lstmconvert.spelled.layers import recovered  # rarely needed
     from lstmconvert.tensorflow.spelled import flow_of
 
-    result = recovered(flow_of(graph, source.path))
+    flow = flow_of(graph, source.path)
+    result = recovered(flow)
     if not result.layers:
+        layers, taken, told = tf1graph.of_cudnn(graph, constants, flow)
+        if layers:
+            return _of_graph(source, layers, PER_GATE, constants, taken, told)
         raise _no_cell(graph, cells, source.path, result.refused)
     used = {
         f"{ref[0]}/{ref[1]}" if ref[0] else str(ref[1])
@@ -216,8 +230,6 @@ def _spelled(
 
 #: Operations that hold a variable, whose numbers are in a checkpoint.
 _VARIABLES = frozenset({"Variable", "VariableV2", "VarHandleOp", "AutoReloadVariable"})
-#: LSTMs whose arrays are one vector in an order that the driver of a graphics card chose.
-_CUDNN = frozenset({"CudnnRNN", "CudnnRNNV2", "CudnnRNNV3"})
 
 
 def _no_cell(
@@ -233,11 +245,12 @@ def _no_cell(
             hint="its weights are in a checkpoint: give that one (its .index file), or freeze the "
             "graph with tf.compat.v1.graph_util.convert_variables_to_constants",
         )
-    if _CUDNN & set(kinds):
+    if tf1graph.CUDNN & set(kinds):
         return NoLSTM(
-            "the LSTM is cuDNN's, whose arrays are one vector in an order of its own",
+            "the LSTM is cuDNN's, and the graph does not say how its one vector is cut",
             where=where,
-            found=", ".join(sorted(_CUDNN & set(kinds))),
+            found=", ".join(sorted(tf1graph.CUDNN & set(kinds))),
+            expected="an input and states whose widths the graph says",
             hint="give the checkpoint: it holds the arrays of each gate",
         )
     shown = ", ".join(sorted(set(kinds)))

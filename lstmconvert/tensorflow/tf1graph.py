@@ -10,6 +10,17 @@ operations of the graph, which `prefix.meta` holds (tensorflow/python/ops/rnn_ce
 
 They are followed from the variable of the kernel on, which is a constant in a frozen graph. What is
 not written like that stays unknown. A cell that is one operation says all by its attributes.
+
+`LayerNormBasicLSTMCell` of tf.contrib normalises each of i, j, f, o behind the split, and c, by
+`tf.nn.moments` and `tf.nn.batch_normalization` (contrib/rnn/python/ops/rnn_cell.py,
+contrib/layers/python/layers/layers.py, `layer_norm`). Such operations are stepped over.
+
+The operation of cuDNN takes one vector. Keras makes it of the matrices of a layer, one gate after
+the other, those of the input and then those of the state, each (units, inputs), and behind them
+the biases in the same order; the gates are i f c o (keras/layers/rnn/lstm.py, `gpu_lstm`, and
+gru_lstm_utils.py, `canonical_to_params`). MXNet cuts it so too, of several layers and both
+directions: all matrices, layer by layer and direction by direction, and behind them all biases
+(mxnet/rnn/rnn_cell.py, `FusedRNNCell._slice_weights`).
 """
 
 from __future__ import annotations
@@ -17,13 +28,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from lstmconvert.model.activations import KERAS2, LINEAR, TANH, Activation
-from lstmconvert.model.gates import by_letters
-from lstmconvert.model.options import UNKNOWN, Unknown
+from lstmconvert.model.activations import KERAS2, LINEAR, SIGMOID, TANH, Activation
+from lstmconvert.model.gates import Gate, by_letters
+from lstmconvert.model.layer import Cell, Direction, LSTMLayer, weights_of
+from lstmconvert.model.naming import layer_names
+from lstmconvert.model.options import (
+    UNKNOWN,
+    CellOptions,
+    DirectionOptions,
+    LayerOptions,
+    Unknown,
+)
 from lstmconvert.records import dataclass
+from lstmconvert.spelled.flow import Flow
 from lstmconvert.tensorflow.formats.graphdef import AttrValue, Graph, Node
 from lstmconvert.tensors.tensor import Tensor
-from lstmconvert.tensors.views import columns, side_by_side
+from lstmconvert.tensors.views import Reshaped, columns, side_by_side, transposed
 
 #: Operations that hand on what they are given.
 _PASSING = frozenset({"Identity", "Enter", "ReadVariableOp", "Switch", "Cast"})
@@ -208,7 +228,15 @@ class _CellReader:
     # -- from a split on -----------------------------------------------------------------------
 
     def _next(self, node: Node, output: int = 0) -> list[Node]:
-        return self._graph.consumers.get((node.graph, node.name, output), [])
+        """Return the nodes that take an output; of one that is normalised, what takes that."""
+        takers = self._graph.consumers.get((node.graph, node.name, output), [])
+        if not any(taker.op == "Mean" for taker in takers):
+            return takers
+        for product in takers:
+            sums = [] if product.op != "Mul" else self._next(product)
+            if len(sums) == 1 and sums[0].op in _ADDING:
+                return self._next(sums[0])
+        return takers
 
     def _block(self, node: Node) -> CellFacts:
         block = _BLOCKS[node.op]
@@ -366,3 +394,134 @@ def _agreed(cells: list[CellFacts], layers: int) -> CellFacts:
     names = ("forget_bias", "activation", "output_activation", "cell_clip", "projection_clip")
     values = {name: same(name) for name in names}
     return first if len(cells) == 1 and layers == 1 else CellFacts(**values, layers=layers)  # type: ignore[arg-type]  # of one name each
+
+
+# -- the operation of cuDNN -----------------------------------------------------------------------
+
+#: The operations, each with the input, the states and the vector of the weights as its first inputs
+#: (tensorflow/core/ops/cudnn_rnn_ops.cc).
+CUDNN = frozenset({"CudnnRNN", "CudnnRNNV2", "CudnnRNNV3"})
+_ON_AMD = (
+    "taken to be in cuDNN's order of gates, i f c o; a graph that was frozen on a card of AMD has "
+    "i f o c there, and does not say so"
+)
+
+
+def of_cudnn(
+    graph: Graph, constants: Mapping[str, Tensor], flow: Flow
+) -> tuple[tuple[LSTMLayer, ...], frozenset[str], tuple[str, ...]]:
+    """Return the layers that are operations of cuDNN, the constants that they take, and notes.
+
+    Args:
+        graph: a frozen graph.
+        constants: its constants, by name.
+        flow: the same graph, for sizes. Where it does not tell them, there is no layer.
+    """
+    reader = _CellReader(graph)
+    layers: list[tuple[str, tuple[Direction, ...]]] = []
+    taken: set[str] = set()
+    for node in graph.nodes.values():
+        if node.op not in CUDNN or _text(node, "rnn_mode", "lstm") != "lstm":
+            continue
+        name = reader.weight(node, 3) if len(node.inputs) > 3 else None
+        inputs, units = (_width(graph, flow, node, place) for place in range(2))
+        if name is None or name not in constants or inputs is None or units is None:
+            continue
+        sides = 2 if _text(node, "direction", "unidirectional") == "bidirectional" else 1
+        stack = _cut(constants[name], inputs, units, sides)
+        if stack is None or _text(node, "input_mode", "linear_input") == "skip_input":
+            continue
+        taken.add(name)
+        scope = name.removesuffix("/read").rpartition("/")[0] or name
+        layers += ((scope, _directions(cells, is_last=cells is stack[-1])) for cells in stack)
+    names = layer_names(scope for scope, _ in layers)
+    made = tuple(
+        LSTMLayer(
+            name=name,
+            path=scope,
+            class_name="LSTM" if len(directions) == 1 else "Bidirectional",
+            forward=directions[0],
+            backward=directions[1] if len(directions) > 1 else None,
+            options=LayerOptions(merge_mode="concat" if len(directions) > 1 else UNKNOWN),
+        )
+        for name, (scope, directions) in zip(names, layers, strict=True)
+    )
+    return made, frozenset(taken), (f"{', '.join(names)}: {_ON_AMD}",) if names else ()
+
+
+def _directions(cells: tuple[Cell, ...], *, is_last: bool) -> tuple[Direction, ...]:
+    return tuple(
+        Direction(
+            cells=(cell,),
+            options=DirectionOptions(
+                return_sequences=UNKNOWN if is_last else True, go_backwards=place == 1
+            ),
+        )
+        for place, cell in enumerate(cells)
+    )
+
+
+def _text(node: Node, attribute: str, default: str) -> str:
+    return node.attributes.get(attribute, _NO).content.decode("ascii", "replace") or default
+
+
+def _width(graph: Graph, flow: Flow, node: Node, place: int) -> int | None:
+    """Return the length of the last axis of an input."""
+    if place >= len(node.inputs):
+        return None
+    width = flow.width((node.graph, *node.inputs[place]))
+    source = graph.source(node, place)
+    while source is not None and source.op in _PASSING and source.inputs:
+        source = graph.source(source, 0)
+    if width is None and source is not None and source.op == "Fill":  # as tf.zeros(shape)
+        shape = flow.constant((source.graph, *source.inputs[0]))
+        packed = flow.nodes.get((source.graph, *source.inputs[0]))
+        if shape is None and packed is not None and packed.kind in ("stack", "concat"):
+            shape = flow.constant(packed.inputs[-1])
+        width = int(shape.read().reshape(-1)[-1]) if shape is not None and shape.size else None
+    return width
+
+
+def _cut(vector: Tensor, inputs: int, units: int, sides: int) -> list[tuple[Cell, ...]] | None:
+    """Return the cells of each layer of a stack, if the vector is as long as some layers take."""
+    if len(vector.shape) != 1 or inputs < 1 or units < 1:
+        return None
+    widths: list[int] = []
+    total = 0
+    while total < vector.size:
+        widths.append(inputs if not widths else sides * units)
+        total += 4 * sides * units * (widths[-1] + units + 2)
+    if total != vector.size:
+        return None
+    at, gates = 0, by_letters("ifco")
+
+    def cut(*shape: int) -> Tensor:
+        nonlocal at
+        size = shape[0] * (shape[1] if len(shape) > 1 else 1)
+        part = columns(vector, at, at + size)
+        at += size
+        return Reshaped(part, shape) if len(shape) > 1 else part
+
+    places = [(layer, side) for layer in range(len(widths)) for side in range(sides)]
+    parts: dict[tuple[int, int], dict[Gate, dict[str, Tensor]]] = {
+        place: {gate: {} for gate in gates} for place in places
+    }
+    for place in places:
+        for part, width in (("kernel", widths[place[0]]), ("recurrent_kernel", units)):
+            for gate in gates:
+                parts[place][gate][part] = transposed(cut(units, width))
+    for place in places:
+        for part in ("bias", "recurrent_bias"):
+            for gate in gates:
+                parts[place][gate][part] = cut(units)
+    options = CellOptions(
+        activation=TANH, recurrent_activation=SIGMOID, output_activation=None, use_bias=True,
+        forget_bias=0.0, cell_clip=None, projection_clip=None,
+    )  # fmt: skip
+    return [
+        tuple(
+            Cell(gates=weights_of(parts[layer, side]), options=options, parts={})
+            for side in range(sides)
+        )
+        for layer in range(len(widths))
+    ]

@@ -215,12 +215,106 @@ def test_layer_normalisation_is_carried_and_not_computed(tmp_path: Path) -> None
         v1.add_to_collection("y", h)
 
     frozen(build, tmp_path / "model.pb")
-    told = (*RUN, "activation=tanh", "forget_bias=1.0", "use_bias=false")
+    told = (*RUN, "use_bias=false")
     (layer,) = lc.load(tmp_path / "model.pb").layers
+    options = layer.cell.options
+    assert (options.forget_bias, options.activation.name) == (1.0, "tanh")
+    assert (options.output_activation, options.cell_clip) == (None, None)
     assert {"layer_norm", "layer_norm_bias"} <= set(layer.cell.gate_parts)
     assert {"state_norm", "state_norm_bias"} <= set(layer.cell.parts)
     with pytest.raises(UnsupportedByTarget, match="layer_norm"):
         lc.convert(tmp_path / "model.pb", tmp_path / "x.keras", settings=told)
+
+
+def test_the_lengths_of_sequences_are_a_mask(tmp_path: Path) -> None:
+    """`dynamic_rnn` gives zeros where a sequence is over, and keeps its states."""
+    lengths = (3, 5)
+
+    def build(x: Any) -> None:
+        cell = BasicLSTMCell(3)
+        y, _ = v1.nn.dynamic_rnn(cell, x, sequence_length=lengths, dtype=tf.float32)
+        v1.add_to_collection("y", y)
+
+    y, _ = frozen(build, tmp_path / "model.pb")
+    model = lc.load(tmp_path / "model.pb")
+    (layer,) = model.layers
+    assert layer.options.masked is True
+    assert layer.forward.options.zero_output_for_mask is True
+    assert any("its mask, or the lengths" in note for note in model.notes)
+    mask = np.arange(STEPS) < np.array(lengths)[:, None]
+    (ours,) = reference.run(layer, X, mask=mask).outputs
+    np.testing.assert_allclose(ours, y, rtol=0, atol=1e-6)
+
+
+def of_cudnn(path: Path, vector: Any, units: int, sides: int, layers: int) -> None:
+    """Write a graph of cuDNN's operation, which no CPU runs."""
+    with tf.Graph().as_default() as graph:
+        x = v1.placeholder(tf.float32, (STEPS, 2, WIDTH), name="x")
+        state = tf.zeros((layers * sides, tf.shape(x)[1], units))
+        direction = "bidirectional" if sides == 2 else "unidirectional"
+        y, *_ = tf.raw_ops.CudnnRNN(
+            input=x, input_h=state, input_c=state, rnn_mode="lstm", direction=direction,
+            params=tf.constant(vector, name="cudnn_lstm/opaque_kernel/read"),
+        )  # fmt: skip
+        tf.identity(y, name="y")
+    path.write_bytes(graph.as_graph_def().SerializeToString())
+
+
+def test_the_vector_that_keras_makes_for_cudnn(tmp_path: Path) -> None:
+    from tf_keras.src.layers.rnn import gru_lstm_utils
+
+    rng, units = np.random.default_rng(1), 3
+    kernel, recurrent = (rng.normal(size=(n, 4 * units)).astype("f4") for n in (WIDTH, units))
+    biases = rng.normal(size=8 * units).astype("f4")
+    vector = gru_lstm_utils.canonical_to_params(
+        weights=[*tf.split(kernel, 4, axis=1), *tf.split(recurrent, 4, axis=1)],
+        biases=tf.split(biases, 8), shape=tf.constant([-1]), transpose_weights=True,
+    )  # fmt: skip
+    of_cudnn(tmp_path / "model.pb", vector.numpy(), units, 1, 1)
+    model = lc.load(tmp_path / "model.pb")
+    assert list(model) == ["cudnn_lstm"]
+    assert "cuDNN's order of gates" in model.notes[0]
+    cell = model["cudnn_lstm"].cell
+    for part, wanted in (
+        ("kernel", kernel), ("recurrent_kernel", recurrent),
+        ("bias", biases[: 4 * units]), ("recurrent_bias", biases[4 * units :]),
+    ):  # fmt: skip
+        np.testing.assert_array_equal(cell.fused(part).read(), wanted)
+    assert cell.options.forget_bias == 0.0
+    for wrong in (vector.numpy()[:-1], np.append(vector.numpy(), 0).astype("f4")):
+        of_cudnn(tmp_path / "model.pb", wrong, units, 1, 1)
+        with pytest.raises(NoLSTM, match="how its one vector is cut"):
+            lc.load(tmp_path / "model.pb")
+
+
+def test_the_vector_of_a_stack_of_both_directions(tmp_path: Path) -> None:
+    """All matrices, layer by layer and direction by direction, then all biases."""
+    units, layers, sides = 2, 2, 2
+    rng, pieces, wanted = np.random.default_rng(2), [], {}
+    for part in ("weights", "biases"):
+        for layer in range(layers):
+            for side in range(sides):
+                width = WIDTH if layer == 0 else sides * units
+                kernel_shape, state_shape = (units, width), (units, units)
+                for name, shape in (("kernel", kernel_shape), ("recurrent_kernel", state_shape)):
+                    name = name if part == "weights" else {"kernel": "bias"}.get(
+                        name, "recurrent_bias"
+                    )
+                    shape = shape if part == "weights" else (units,)
+                    for gate in ("input", "forget", "cell", "output"):
+                        array = rng.normal(size=shape).astype("f4")
+                        wanted[layer, side, gate, name] = array.T
+                        pieces.append(array.ravel())
+    of_cudnn(tmp_path / "model.pb", np.concatenate(pieces), units, sides, layers)
+    model = lc.load(tmp_path / "model.pb")
+    assert len(model) == layers
+    for (number, side, gate, name), array in wanted.items():
+        halves = dict(model.layers[number].directions)
+        cell = halves["backward" if side else "forward"].lstm_cells[0]
+        stored = {g.value: weights for g, weights in cell.gates.items()}[gate].tensors[name]
+        np.testing.assert_array_equal(stored.read(), array)
+    assert model.layers[0].forward.options.return_sequences is True
+    assert model.layers[0].options.merge_mode == "concat"
 
 
 def test_large_constants_stay_in_the_file(tmp_path: Path) -> None:
