@@ -35,6 +35,8 @@ from lstmconvert.files.names import URL_MARK, is_url
 T = TypeVar("T")
 
 _CHAIN = "::"
+#: The extras of this package that bring what a kind of URL needs, where `remote` does not.
+_EXTRAS = {"gs": "gcs", "gcs": "gcs"}
 #: The keys of listings that stand for an object's content, by store.
 _ETAGS = ("ETag", "etag", "md5Hash", "Content-MD5", "blob_id", "oid", "sha256", "checksum")
 #: Answers of a server that may be another the next time: too early, too many, overloaded, gone.
@@ -125,7 +127,9 @@ def opened(url: str) -> tuple[Any, str]:
             path = f"{kind.root_marker}{path}"
         return kind(**options), path
     except ImportError as error:
-        raise MissingPackage(str(error), where=url, hint="install the package it names") from None
+        extra = _EXTRAS.get(url.partition(URL_MARK)[0])
+        hint = "install the package it names" if extra is None else install(extra)
+        raise MissingPackage(str(error), where=url, hint=hint) from None
     except ValueError as error:
         raise UsageError(
             f"no such kind of URL: {error}",

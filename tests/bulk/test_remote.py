@@ -66,6 +66,29 @@ def test_without_fsspec(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
         lc.convert_many(["memory://in"], tmp_path / "out")
 
 
+def test_google_storage(memory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is missing is named; and URLs of the kind go to whatever fsspec has for them."""
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    done = run("inspect", "gs://bucket/x.keras")
+    assert done.code == 2
+    assert "gcsfs" in done.err
+    assert "pip install 'lstmconvert[gcs]'" in done.err
+
+    class Google(type(memory)):  # type: ignore[misc]  # fsspec has no types
+        protocol = "gs"
+
+        @classmethod
+        def _strip_protocol(cls, path: str) -> str:
+            return "/" + path.removeprefix("gs://").strip("/")
+
+    monkeypatch.setitem(sys.modules["fsspec.registry"]._registry, "gs", Google)
+    memory.pipe("/bucket/m.keras", (KERAS / "seed95.keras").read_bytes())
+    assert "95 parameters" in run("inspect", "gs://bucket/m.keras").out
+    run("convert", "gs://bucket/m.keras", "gs://bucket/m.safetensors")
+    lc.convert(KERAS / "seed95.keras", tmp_path / "m.safetensors")
+    assert memory.cat("/bucket/m.safetensors") == (tmp_path / "m.safetensors").read_bytes()
+
+
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[dict[str, str]]:
     """A server of S3 on this machine: what its clients need in their environment."""
