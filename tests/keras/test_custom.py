@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tf_keras
+from support.cli import run
 from support.own_classes import classes
 
 import lstmconvert as lc
@@ -143,6 +144,58 @@ def test_registered_names_and_configs_stay(tmp_path: Path) -> None:
     assert written["config"] == {"name": "seen", "trainable": False, "dtype": "float32"}
 
 
+def test_an_h5_of_keras_3_becomes_an_archive(tmp_path: Path) -> None:
+    inputs = keras.Input((STEPS, WIDTH))
+    h = keras.layers.LSTM(2, return_sequences=True)(inputs)
+    made = keras.Model(inputs, NEW["AttentionWithContext"](name="context")(h))
+    made.set_weights([numbers(*weight.shape) for weight in made.weights])
+    made.save(tmp_path / "old.h5")
+    result = lc.convert(tmp_path / "old.h5", tmp_path / "new.keras", keep_custom=True, warn=False)
+    assert np.array_equal(opened(result)(X), made(X))
+
+
+def test_a_mask_that_reaches_it_in_another_way_is_refused(tmp_path: Path) -> None:
+    """A class of one's own may compute by its mask, and Keras 3 joins masks otherwise."""
+    for is_joined in (False, True):
+        ids = tf_keras.Input((STEPS,))
+        h = layers.Embedding(9, 2, mask_zero=True, name="words")(ids)
+        h = layers.LSTM(2, return_sequences=True, name="lstm")(h)
+        if is_joined:
+            h = layers.Add(name="sum")([h, layers.Embedding(9, 2, name="plain")(ids)])
+        made = tf_keras.Model(ids, OLD["AttentionWithContext"](name="context")(h))
+        made.save(tmp_path / "old.h5")
+        target = tmp_path / "new.keras"
+        if is_joined:
+            with pytest.raises(UnsupportedByTarget, match="another mask"):
+                lc.convert(tmp_path / "old.h5", target, keep_custom=True, force=True)
+            continue
+        result = lc.convert(tmp_path / "old.h5", target, keep_custom=True, warn=False)
+        words = np.array([[3, 1, 0, 0], [2, 2, 5, 0]])
+        assert np.allclose(opened(result)(words), made(words), rtol=1e-4, atol=1e-5)
+        assert any("Keras 3.16 gives this layer another mask" in text for text in result.warnings)
+
+
+def test_commands_take_the_same_options(written: Any, tmp_path: Path) -> None:
+    h5, _, _ = written["lstm"]
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "old.h5").write_bytes(h5.read_bytes())
+    given = ["--keep-custom", "--weights-of", "ScaledLSTM=cell"]
+    shown = run("convert", folder / "old.h5", tmp_path / "one.keras", *given, "--json")
+    assert shown.json["custom_objects"] == ["ScaledLSTM"]
+    assert "custom_objects=" in shown.err
+    many = run("batch", folder, "--out-dir", tmp_path / "out", "--suffix", ".keras", *given)
+    assert many.code == 0, many
+    files = [tmp_path / "one.keras", tmp_path / "out" / "old.keras"]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    # Of a target of gates, of a part of the model, of ONNX without --whole.
+    for target, options in (("x.safetensors", given), ("x.keras", [*given, "--lstm-only"]),
+                            ("x.onnx", ["--replace", "scaled=x"])):
+        refused = run("convert", h5, tmp_path / target, *options)
+        assert refused.code == 2
+        assert not (tmp_path / target).exists()
+
+
 def test_what_is_said_of_classes_that_are_not_there_is_refused(
     written: Any, tmp_path: Path
 ) -> None:
@@ -185,6 +238,18 @@ def test_a_plain_lstm_takes_the_place_of_a_subclass(written: Any, tmp_path: Path
         old.get_layer("scaled").scale = 1.0
         assert np.allclose(keras.models.load_model(target)(X), old(X), rtol=1e-4, atol=1e-5)
         assert lc.load(target)["scaled"].units == 2
+
+
+def test_the_config_that_is_put_there_is_read_as_keras_3_means_it(
+    written: Any, tmp_path: Path
+) -> None:
+    """Keras 2's hard_sigmoid would be a composition of layers."""
+    lstm = put(tmp_path, "LSTM", units=2, recurrent_activation="hard_sigmoid")
+    target = tmp_path / "new.keras"
+    lc.convert(written["lstm"][0], target, replace=[f"scaled={lstm}"], warn=False)
+    layers = json.loads(lc.load(target).texts["model_config"])["config"]["layers"]
+    (config,) = [each["config"] for each in layers if each["config"]["name"] == "scaled"]
+    assert config["recurrent_activation"] == "hard_sigmoid"
 
 
 @pytest.mark.parametrize(

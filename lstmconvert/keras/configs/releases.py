@@ -254,7 +254,7 @@ class _Walk:
 
     def _object(self, whole: JsonObject, config: JsonObject, name: str) -> Iterator[Reason]:
         class_name, module = whole["class_name"], str(whole.get("module") or "keras.layers")
-        if not module.startswith("keras"):
+        if not module.startswith("keras") or ("module" in whole and whole["module"] is None):
             return  # a class of the user's own
         if module.startswith("keras.initializers"):
             if self._is_older(_INITIALIZERS.get(class_name)) and class_name in OLDEST_NAMES:

@@ -248,7 +248,8 @@ def _joined(word: str, masks: Sequence[Mask]) -> Mask | None:
 
 def takes_mask(part: Part) -> bool:
     """Whether the call of a layer has an argument `mask`."""
-    return is_recurrent(part) or part.is_model or part.class_name in _TAKING
+    # Of a class of the user's own only its code tells; it may.
+    return is_recurrent(part) or part.is_model or part.class_name in _TAKING or bool(part.custom)
 
 
 def is_recurrent(part: Part) -> bool:
@@ -354,7 +355,7 @@ class Writer:
         for new in [self._flow(rules) for rules in (TODAY, *OTHERS)]:
             for place in {**old.given, **new.given}:
                 part = _child(place[0], place[1])
-                matters = part.is_model or _computes_by_mask(part)
+                matters = part.is_model or (_computes_by_mask(part) and not part.custom)
                 if matters and _plain(old, place) != _plain(new, place):
                     unlike.add(place[0])
             unlike.update(model for model, _, _ in new.merged)
@@ -451,8 +452,9 @@ class _CallWriter:
         given = set(old.given[place])
         masks = next(iter(given))
         is_one = len(given) == 1 and len(masks) == 1
-        if "mask" in call.keywords or not is_one or self._parts[name].class_name in _SEVERAL:
-            return
+        part = self._parts[name]
+        if "mask" in call.keywords or not is_one or part.class_name in _SEVERAL or part.custom:
+            return  # the call of a user's own class may have no argument `mask`
         mask = masks[0]
         scope = old.scopes[self._model]
         if mask is not None:
