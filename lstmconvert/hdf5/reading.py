@@ -86,6 +86,8 @@ _LINK_RECORDS, _ATTRIBUTE_RECORDS, _HASH = 5, 8, 4
 _REFERENCES = np.dtype(f"V{REFERENCE.size}")
 _PARTS = np.dtype([("length", "<u4"), ("heap", "<u8"), ("number", "<u4")])
 _TWO_BYTES = np.dtype("V2")
+#: So many types and shapes of datasets are kept.
+_DESCRIBED = 64
 
 #: The kind of a message -> what it says, and where that is in the file.
 Parts = dict[int, tuple[bytes, int]]
@@ -124,6 +126,8 @@ class _Walk:
         self.groups: set[str] = set()
         self.seen: set[int] = set()
         self.declared = self.stored = 0
+        # Thousands of layers have arrays of a few types and shapes.
+        self.described: dict[tuple[bytes, bytes], tuple[Type, DType, Shape, Shape, int]] = {}
         # Looked up once: a file of 10,000 layers has 70,000 objects.
         self.depth, self.longest = limits.HDF5_DEPTH.value, limits.PATH_LENGTH.value
         self.objects, self.rank = limits.HDF5_OBJECTS.value, limits.RANK.value
@@ -217,8 +221,9 @@ class _Walk:
                 self.attributes[path] = texts
             if table is not None and table != parts.get(structures.SYMBOLS, (table, 0))[0]:
                 raise self.blocks.damaged("a group with two tables")
+            start = f"{path}/" if path else ""
             for entry in self.entries(parts, links, path):
-                self.child(entry, path, depth)
+                self.child(entry, start, path, depth)
         elif structures.DATATYPE in parts:
             self.fail("a named type, which Keras never writes", path)
         else:
@@ -262,22 +267,22 @@ class _Walk:
         for record in records:
             yield heap.object(record[start:])
 
-    def child(self, entry: Entry, path: str, depth: int) -> None:
-        name = as_text(entry.name)
-        here = f"{path}/{name}" if path else name
+    def child(self, entry: Entry, start: str, path: str, depth: int) -> None:
+        name, address, table = entry
+        here = start + as_text(name)
         if len(here) > self.longest:
             where = self.source.path
             limits.PATH_LENGTH.check(len(here), where, "the length of an HDF5 path")
         # Two names of bytes that are not UTF-8 may be one text.
         is_twice = here in self.tensors or here in self.groups
-        if entry.name in (b"", b".") or b"/" in entry.name or is_twice:
-            self.fail("a name that HDF5 cannot write", path, found=repr(entry.name)[:80])
-        if entry.address is None:
+        if name in (b"", b".") or b"/" in name or is_twice:
+            self.fail("a name that HDF5 cannot write", path, found=repr(name)[:80])
+        if address is None:
             self.fail("a soft or external link, which Keras never writes", here)
         if len(self.seen) >= self.objects:
             what = "the number of HDF5 objects"
             limits.HDF5_OBJECTS.check(len(self.seen) + 1, self.where(path), what)
-        self.item(entry.address, here, depth + 1, entry.table)
+        self.item(address, here, depth + 1, table)
 
     def texts_of(self, parts: Parts, bodies: list[bytes], path: str) -> Attributes:
         """Return the text attributes of an object, sorted by name."""
@@ -302,6 +307,32 @@ class _Walk:
             raise self.blocks.unread(f"a layout of version {version}")
         if form == _VIRTUAL:
             self.fail("a virtual dataset, which reads other files", path)
+        described = parts[structures.DATATYPE][0], parts[structures.DATASPACE][0]
+        known = self.described.get(described)
+        if known is None:
+            known = self.array_of(parts, attributes, path)
+            # Attributes tell what two bytes are.
+            if known[0].dtype.itemsize != _TWO_BYTES.itemsize and len(self.described) < _DESCRIBED:
+                self.described[described] = known
+        kind, dtype, shape, most, declared = known
+        tensor: Tensor
+        if not declared:
+            return ArrayTensor(np.zeros(shape, kind.dtype))
+        if form == _CHUNKED:
+            tensor = self.chunked(parts, shape, most, dtype, path)
+        else:
+            tensor = self.whole(layout, place, shape, dtype, declared, path)
+        if kind.is_text:
+            return _TextTensor(tensor, self.texts, self.where(path), self.blocks.size)
+        if kind.unread is not None:
+            return _Unread(tensor, kind.unread, self.where(path))
+        return tensor
+
+    def array_of(
+        self, parts: Parts, attributes: list[bytes], path: str
+    ) -> tuple[Type, DType, Shape, Shape, int]:
+        """Return a dataset's type, the dtype that is stored, its shape, the largest that it may
+        grow to, and the bytes of all its elements."""
         kind = self.type_of(parts, attributes, path)
         spaces = structures.space(self.blocks, parts[structures.DATASPACE][0])
         if spaces is None:
@@ -314,20 +345,11 @@ class _Walk:
         declared = math.prod(shape) * dtype.itemsize
         if declared > self.largest:
             limits.TENSOR_BYTES.check(declared, self.where(path), "the tensor's bytes")
-        tensor: Tensor
-        if not declared:
-            return ArrayTensor(np.zeros(shape, kind.dtype))
-        if form == _CHUNKED:
-            tensor = self.chunked(parts, shape, most, dtype, path)
-        else:
-            tensor = self.whole(layout, place, shape, dtype, path)
-        if kind.is_text:
-            return _TextTensor(tensor, self.texts, self.where(path), self.blocks.size)
-        if kind.unread is not None:
-            return _Unread(tensor, kind.unread, self.where(path))
-        return tensor
+        return kind, dtype, shape, most, declared
 
-    def whole(self, layout: bytes, place: int, shape: Shape, dtype: DType, path: str) -> Tensor:
+    def whole(
+        self, layout: bytes, place: int, shape: Shape, dtype: DType, declared: int, path: str
+    ) -> Tensor:
         """Return a dataset that is in one piece: in the file, or in the message itself."""
         if layout[1] == _COMPACT:
             (size,) = _COMPACT_SIZE.unpack_from(layout)
@@ -335,7 +357,6 @@ class _Walk:
         else:
             address, size = _LAYOUT.unpack_from(layout)
             size = 0 if address == UNDEFINED else size
-        declared = math.prod(shape) * dtype.itemsize
         self.count(declared, size, path)
         if size != declared or address + size > self.blocks.size:
             self.fail("a dataset is past the end of the file, or is of another size", path)

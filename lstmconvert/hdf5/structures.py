@@ -14,7 +14,7 @@ from __future__ import annotations
 import bisect
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache, lru_cache
 from typing import NamedTuple
 
@@ -56,7 +56,8 @@ class Blocks:
     """A file's bytes, by address, read in blocks that are kept for a while.
 
     Fields: `window`, where the file is, without its user block; `size`, where its last address
-    is.
+    is; `forms`, of the headers that were read: by the length of a piece and its first message;
+    `described`: the attributes that were read, by the bytes before their values.
     """
 
     def __init__(self, window: Window) -> None:
@@ -65,6 +66,8 @@ class Blocks:
         self._left = 2 * window.size + _BLOCK
         self._kept: dict[int, bytes] = {}
         self._visited: set[int] = set()
+        self.forms: dict[tuple[int, bytes], _Form] = {}
+        self.described: dict[bytes, _Described] = {}
 
     def at(self, address: int, length: int) -> bytes:
         """Return the bytes at an address.
@@ -118,6 +121,11 @@ class Blocks:
         if checksum(body) != stored:
             raise self.damaged(f"the checksum of a structure is wrong ({signature.decode()})")
         return body
+
+    def check_attribute(self, size: int) -> None:
+        """Raise `LimitExceeded` if an attribute is larger than allowed."""
+        if size > self._largest:  # as rarely, and limits take time to look up
+            limits.ATTRIBUTE_BYTES.check(size, self.window.source.path, "an attribute's size")
 
     def spend(self, length: int) -> None:
         """Count bytes that were asked for.
@@ -217,6 +225,23 @@ _PASSED_BY = frozenset({0, 4, 5, 13, 14, 18})
 Message = tuple[int, bytes, int]
 
 
+class _Form(NamedTuple):
+    """Where the messages of a piece of a header are: files have thousands of headers of few forms.
+
+    Fields: `unpack` takes a piece apart into the head of each message and what it says, in turn;
+    `heads`; `kept`: of each message that counts, which of these parts it is, its kind, and where
+    it is in the piece.
+    """
+
+    unpack: Callable[[bytes], tuple[bytes, ...]]
+    heads: tuple[bytes, ...]
+    kept: tuple[tuple[int, int, int], ...]
+
+
+#: So many forms are kept, of so many messages at most: a file of Keras has a dozen, of ten.
+_FORMS, _MOST_KEPT = 64, 32
+
+
 def messages(blocks: Blocks, address: int) -> list[Message]:
     """Return what the header of the object at an address says about names and numbers.
 
@@ -230,27 +255,48 @@ def messages(blocks: Blocks, address: int) -> list[Message]:
     version, count, _, size = _HEADER.unpack(head)
     if version != 1:
         raise blocks.damaged("no object where one should be")
-    pieces = [(address + _HEADER.size, size)]
-    unpack = _MESSAGE.unpack_from
+    pieces, forms = [(address + _HEADER.size, size)], blocks.forms
     for start, length in pieces:
-        data, position = blocks.at(start, length), 0
-        while position < length:
-            kind, size, flags = unpack(data, position)
-            position += 8
-            body, end, count = data[position : position + size], position + size, count - 1
-            if size % 8 or end > length or count < 0:
-                raise blocks.damaged("the header of an object does not fit together")
+        data = blocks.at(start, length)
+        form, values = forms.get((length, data[:8])), tuple[bytes, ...]()
+        if form is not None:
+            values = form.unpack(data)
+        if form is None or values[::2] != form.heads:
+            form = _form(blocks, data)
+            values = form.unpack(data)
+        count -= len(form.heads)
+        if count < 0:
+            break
+        for index, kind, offset in form.kept:
             if kind == _CONTINUED:
-                pieces.append(PAIR.unpack(body))
+                pieces.append(PAIR.unpack(values[index]))
             else:
-                if flags & ~_HARMLESS:
-                    _check_flags(blocks, kind, flags)
-                if kind not in _PASSED_BY:
-                    result.append((kind, body, start + position))
-            position = end
+                result.append((kind, values[index], start + offset))
     if count:
         raise blocks.damaged("the header of an object does not fit together")
     return result
+
+
+def _form(blocks: Blocks, data: bytes) -> _Form:
+    """Return the form of a piece of a header."""
+    heads, sizes, kept = list[bytes](), list[str](), list[tuple[int, int, int]]()
+    position, length = 0, len(data)
+    while position < length:
+        kind, size, flags = _MESSAGE.unpack_from(data, position)
+        heads.append(data[position : position + 8])
+        position += 8
+        if size % 8 or position + size > length:
+            raise blocks.damaged("the header of an object does not fit together")
+        if kind != _CONTINUED and flags & ~_HARMLESS:
+            _check_flags(blocks, kind, flags)
+        if kind not in _PASSED_BY:
+            kept.append((2 * len(heads) - 1, kind, position))
+        sizes.append(f"8s{size}s")
+        position += size
+    form = _Form(struct.Struct("".join(sizes)).unpack, tuple(heads), tuple(kept))
+    if len(heads) <= _MOST_KEPT and len(blocks.forms) < _FORMS:
+        blocks.forms[length, data[:8]] = form
+    return form
 
 
 def _check_flags(blocks: Blocks, kind: int, flags: int) -> None:
@@ -383,13 +429,12 @@ class Table:
 
     def _symbols(self, address: int, names: bytes, result: list[Entry]) -> None:
         blocks = self._blocks
-        signature, version, count = _SYMBOLS.unpack(blocks.at(address, _SYMBOLS.size))
+        data = blocks.at(address, _SYMBOLS.size + self._leaf * _ENTRY.size)
+        signature, version, count = _SYMBOLS.unpack_from(data)
         if signature != b"SNOD" or version != 1 or count > self._leaf:
             raise blocks.damaged("a tree with a branch that is not a node")
         blocks.visit(address)
-        if address + _SYMBOLS.size + self._leaf * _ENTRY.size > blocks.size:
-            raise blocks.damaged("a structure is past the end of the file")
-        data = blocks.at(address + _SYMBOLS.size, count * _ENTRY.size)
+        data = data[_SYMBOLS.size : _SYMBOLS.size + count * _ENTRY.size]
         for name, header, kind, table in _ENTRY.iter_unpack(data):
             result.append(_entry(self._name(names, name), header, kind, table))
 
@@ -415,18 +460,16 @@ def node(
         The node's level, and its keys and children in turn, from the first key to the last, as
         numbers of eight bytes.
     """
-    signature, node_kind, node_level, used, _, _ = _TREE.unpack(blocks.at(address, _TREE.size))
+    data = blocks.at(address, _TREE.size + most * (key + WORD.size) + key)
+    signature, node_kind, node_level, used, _, _ = _TREE.unpack_from(data)
     is_next = node_level <= _DEEPEST if level is None else node_level == level - 1
     if signature != b"TREE" or node_kind != kind or not is_next:
         raise blocks.damaged("a tree with a branch that is not a node, or that grows into itself")
     if used > most:
         raise blocks.damaged("a tree with a node that is fuller than it can be")
     blocks.visit(address)
-    if address + _TREE.size + most * (key + WORD.size) + key > blocks.size:
-        raise blocks.damaged("a structure is past the end of the file")
     size = used * (key + WORD.size) + key
-    data = blocks.at(address + _TREE.size, size)
-    return node_level, list(struct.unpack(f"<{size // 8}Q", data))
+    return node_level, list(struct.unpack_from(f"<{size // 8}Q", data, _TREE.size))
 
 
 def _entry(name: bytes, header: int, kind: int, table: bytes) -> Entry:
@@ -835,21 +878,36 @@ def space(blocks: Blocks, data: bytes) -> tuple[Shape, Shape] | None:
 _ATTRIBUTE = struct.Struct("<BBHHH")
 
 
+class _Described(NamedTuple):
+    """What an attribute's message says before its value, which thousands of them have in common.
+
+    Fields: `name`; `datatype`; `size`: of an element; `shape`; None: a space of nothing.
+    """
+
+    name: bytes
+    datatype: bytes
+    size: int
+    shape: Shape | None
+
+
 def attributes(blocks: Blocks, texts: Texts, messages: list[bytes]) -> Iterator[Attribute]:
     """Yield the text attributes among some attribute messages, and those that hold nothing."""
     names = set()
     for data in messages:
-        name, datatype, extent, value = _parts(blocks, data)
+        end = _value_begins(data)
+        known = blocks.described.get(data[:end])
+        if known is None:
+            known = _described(blocks, data)
+            if len(blocks.described) < _FORMS and end <= _LONGEST_KEPT:
+                blocks.described[data[:end]] = known
+        name, datatype, size, shape = known
         if name in names:
             raise blocks.damaged("an attribute appears twice")
         names.add(name)
-        shapes = space(blocks, extent)
-        if shapes is None:
+        if shape is None:
             continue
-        shape, kind = shapes[0], datatype[0] & 0xF
-        (size,) = _SIZE.unpack_from(datatype)
-        count = math.prod(shape)
-        limits.ATTRIBUTE_BYTES.check(size * count, blocks.window.source.path, "an attribute's size")
+        value, kind, count = data[end:], datatype[0] & 0xF, math.prod(shape)
+        blocks.check_attribute(size * count)
         if size * count > len(value):
             raise blocks.damaged("an attribute is longer than its place")
         if kind == _FIXED_TEXT:
@@ -865,8 +923,19 @@ def attributes(blocks: Blocks, texts: Texts, messages: list[bytes]) -> Iterator[
         yield as_text(name), decoded if shape else decoded[0]
 
 
-def _parts(blocks: Blocks, data: bytes) -> tuple[bytes, bytes, bytes, bytes]:
-    """Return an attribute's name, datatype, dataspace and value."""
+#: The head of an attribute that is kept is no longer.
+_LONGEST_KEPT = 1024
+
+
+def _value_begins(data: bytes) -> int:
+    """Return where the value of an attribute begins in its message."""
+    version, _, name, datatype, extent = _ATTRIBUTE.unpack_from(data)
+    if version == 1:  # each part is padded
+        return _ATTRIBUTE.size + (name + 7 & -8) + (datatype + 7 & -8) + (extent + 7 & -8)
+    return _ATTRIBUTE.size + (version == 3) + name + datatype + extent
+
+
+def _described(blocks: Blocks, data: bytes) -> _Described:
     version, flags, *sizes = _ATTRIBUTE.unpack_from(data)
     if version not in (1, 2, 3):
         raise blocks.damaged("an attribute of an unknown form")
@@ -882,7 +951,10 @@ def _parts(blocks: Blocks, data: bytes) -> tuple[bytes, bytes, bytes, bytes]:
     name, datatype, extent = parts
     if not name.endswith(b"\0") or b"\0" in name[:-1] or len(datatype) < 8:
         raise blocks.damaged("an attribute without a name or a type")
-    return name[:-1], datatype, extent, data[position:]
+    shapes = space(blocks, extent)
+    return _Described(
+        name[:-1], datatype, *_SIZE.unpack_from(datatype), None if shapes is None else shapes[0]
+    )
 
 
 def as_text(name: bytes) -> str:
