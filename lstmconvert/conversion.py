@@ -475,10 +475,9 @@ def left_out(model: Model, chosen: Collection[str], draft: Draft) -> tuple[LeftO
     """
     from lstmconvert.model.neighbours import weights_by_layer
 
+    kept = set(chosen).difference(draft.without)
     layers = [
-        LeftOut(name, layer.parameters)
-        for name, layer in model.items()
-        if name not in chosen or name in draft.without
+        LeftOut(name, layer.parameters) for name, layer in model.items() if name not in kept
     ]
     held = set(draft.others)
     rest = {path: tensor for path, tensor in model.other.items() if path not in held}

@@ -13,6 +13,7 @@ from lstmconvert.limits import BUFFER_BYTES
 from lstmconvert.records import dataclass
 from lstmconvert.tensors import progress
 from lstmconvert.tensors.dtypes import Array, DType, bits
+from lstmconvert.tensors.streaming import SMALL
 from lstmconvert.tensors.tensor import Tensor
 
 
@@ -119,6 +120,23 @@ def compare_tensors(
         if tally.first is not None:
             wide = labels[label]
             yield _diff(label, tally, (*a.shape[:-1], width if wide is None else wide), a.shape)
+
+
+def is_same(a: Tensor, b: Tensor) -> bool:
+    """Whether two small tensors have one shape, one dtype and the same bits; False of large ones.
+
+    Files have thousands of small tensors, which are mostly the same.
+    """
+    if a.nbytes > min(SMALL, BUFFER_BYTES // 2) or a.shape != b.shape:
+        return False
+    if a.dtype != b.dtype or a.dtype.kind == "O":
+        return False
+    count = a.matrix_shape[0]
+    first, second = a.rows(0, count), b.rows(0, count)
+    if first.dtype != second.dtype or first.tobytes() != second.tobytes():
+        return False
+    progress.advance(first.nbytes)
+    return True
 
 
 def _diff(label: str, tally: _Tally, shape: tuple[int, ...], whole: tuple[int, ...]) -> TensorDiff:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from lstmconvert import api
-from lstmconvert.checks.bitdiff import TensorDiff, Within, compare_tensors
+from lstmconvert.checks.bitdiff import TensorDiff, Within, compare_tensors, is_same
 from lstmconvert.checks.report import BY_NAME, BY_SHAPE, LayerDiff, OptionDiff, OtherDiff, Report
 from lstmconvert.keras.configs.spelling import of_object
 from lstmconvert.model.activations import Activation
@@ -31,6 +31,7 @@ from lstmconvert.model.options import (
 from lstmconvert.records import fields
 from lstmconvert.tensors import progress
 from lstmconvert.tensors.tensor import SideBySide, Tensor
+from lstmconvert.tensors.views import whole
 
 T = TypeVar("T")
 
@@ -198,9 +199,11 @@ def _cells(name: str, a: AnyCell, b: AnyCell, within: Within | None) -> Iterator
             return  # their tensors are among the others
         yield TensorDiff(name=name, reason="cell", a=_cell_name(a), b=_cell_name(b))
         return
+    there = {p for cell in (a, b) for weights in cell.gates.values() for p in weights.tensors}
     for part in GATE_PARTS:
-        yield from _part(name, part, a, b, within)
-    for part in CELL_PARTS:
+        if part in there:
+            yield from _part(name, part, a, b, within)
+    for part in CELL_PARTS if a.parts or b.parts else ():
         sides = a.parts.get(part), b.parts.get(part)
         yield from compare_tensors({f"{name}.{part}": None}, *sides, within)
 
@@ -210,30 +213,29 @@ def _cell_name(cell: AnyCell) -> str:
 
 
 def _part(name: str, part: str, a: Cell, b: Cell, within: Within | None) -> Iterator[TensorDiff]:
-    have = [[g for g in GATES if g in c.gates and part in c.gates[g].tensors] for c in (a, b)]
-    both = [gate for gate in have[0] if gate in have[1]]
-    for gate in GATES:
-        if gate in both or not (gate in have[0] or gate in have[1]):
-            continue
-        tensor_a, tensor_b = (
-            c.gates[gate].tensors.get(part) if gate in c.gates else None for c in (a, b)
-        )
-        yield from compare_tensors({f"{name}.{gate}_gate.{part}": None}, tensor_a, tensor_b, within)
+    of_a, of_b = (
+        {g: w.tensors[part] for g, w in cell.gates.items() if part in w.tensors} for cell in (a, b)
+    )
+    both = [gate for gate in GATES if gate in of_a and gate in of_b]
+    for gate in GATES if of_a.keys() != of_b.keys() else ():
+        if (gate in of_a) != (gate in of_b):
+            label = f"{name}.{gate}_gate.{part}"
+            yield from compare_tensors({label: None}, of_a.get(gate), of_b.get(gate), within)
     if not both:
         return
     # All gates in one pass over the fused arrays, each byte read once.
     fused: list[Tensor] = [
-        SideBySide(tuple(c.gates[g].tensors[part] for g in both)) for c in (a, b)
+        whole(SideBySide(tuple([of[gate] for gate in both]))) for of in (of_a, of_b)
     ]
+    if is_same(fused[0], fused[1]):
+        return
     if fused[0].shape == fused[1].shape:
         labels = {f"{name}.{gate}_gate.{part}": a.units for gate in both}
         yield from compare_tensors(labels, fused[0], fused[1], within)
         return
     for gate in both:
         label = f"{name}.{gate}_gate.{part}"
-        yield from compare_tensors(
-            {label: None}, a.gates[gate].tensors[part], b.gates[gate].tensors[part], within
-        )
+        yield from compare_tensors({label: None}, of_a[gate], of_b[gate], within)
 
 
 def _options(a: LSTMLayer, b: LSTMLayer) -> Iterator[OptionDiff]:
@@ -258,6 +260,8 @@ AnyOptions = CellOptions | DirectionOptions | LayerOptions
 
 
 def _fields(where: str, a: AnyOptions, b: AnyOptions, skipped: set[str]) -> Iterator[OptionDiff]:
+    if a is b:  # as of most layers: options of one content are one object
+        return
     for field in fields(a):
         value_a, value_b = getattr(a, field.name), getattr(b, field.name)
         if field.name == "convolution":

@@ -17,9 +17,8 @@ from lstmconvert.errors import CorruptFile
 Json = Any
 JsonObject = dict[str, Any]
 
-#: Each value of a text but the first follows one of these.
-_OPENERS = "[{,:"
-#: Lists, objects and their keys, which take the most memory.
+#: Lists, objects and their keys, which take the most memory. Each value of a text but the first
+#: follows one of these, or a comma.
 _HEAVY = "[{:"
 #: At most one in this number of bytes of a model's text is heavy.
 _HEAVY_BYTES = 16
@@ -42,12 +41,18 @@ def parse(text: str | bytes | bytearray, where: object) -> Json:
         if not isinstance(text, str):
             text = text.decode("utf-8")
         # Counted before they are made: a value takes two bytes of text, and sixty of memory.
-        count = sum(map(text.count, _OPENERS))
-        limits.JSON_VALUES.check(count, where, "the number of JSON values")
-        heavy = sum(map(text.count, _HEAVY)) - len(text) // _HEAVY_BYTES
-        limits.JSON_DENSE.check(
-            heavy, where, f"the number of keys and lists beyond one in {_HEAVY_BYTES} bytes of JSON"
-        )
+        # Each takes a byte: a short text need not be counted.
+        most, dense = limits.JSON_VALUES.value, limits.JSON_DENSE.value
+        if len(text) > min(most, dense):
+            heavy = sum(map(text.count, _HEAVY))
+            limits.JSON_VALUES.check(
+                heavy + text.count(","), where, "the number of JSON values"
+            )
+            limits.JSON_DENSE.check(
+                heavy - len(text) // _HEAVY_BYTES,
+                where,
+                f"the number of keys and lists beyond one in {_HEAVY_BYTES} bytes of JSON",
+            )
         value = json.loads(
             text,
             parse_constant=_no_constant,
@@ -79,11 +84,15 @@ def parse_object(text: str | bytes | bytearray, where: object) -> JsonObject:
     return value
 
 
+#: Made once: `json.dumps` makes one for each text.
+_CANONICAL = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
+
+
 def canonical(value: Json) -> str:
     """Return the one text of a JSON value: sorted keys, no white space, no NaN."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
+    return _CANONICAL.encode(value)
 
 
 def _check_depth(value: Json, where: object) -> None:

@@ -11,10 +11,11 @@ numbers for arrays that are not C-contiguous (safetensors issue 825).
 
 from __future__ import annotations
 
-import json
 import math
+import re
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from json.decoder import scanstring  # type: ignore[attr-defined]  # typeshed lacks it
 from json.encoder import encode_basestring
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from lstmconvert.errors import CorruptFile, DestinationError
 from lstmconvert.files.jsontext import Json, parse_object
 from lstmconvert.tensors.dtypes import FROM_SAFETENSORS, DType, dtype_of, safetensors_name
 from lstmconvert.tensors.streaming import Sums, pour_into
-from lstmconvert.tensors.tensor import FileTensor, Shape, SourceFile, Tensor
+from lstmconvert.tensors.tensor import FileTensor, Shape, SourceFile, Tensor, write_whole
 
 _LENGTH = struct.Struct("<Q")
 _METADATA = "__metadata__"
@@ -43,13 +44,17 @@ def read(source: SourceFile) -> tuple[dict[str, Tensor], dict[str, str]]:
     limits.HEADER_BYTES.check(length, source.path, "the safetensors header")
     if source.read_at(_LENGTH.size, min(length, 1)) != b"{":
         raise _damaged(source, "its header does not begin with {")
-    header = parse_object(source.read_at(_LENGTH.size, length), source.path)
+    data = source.read_at(_LENGTH.size, length)
+    start = _LENGTH.size + length
+    plain = _plain(source, data, start)
+    if plain is not None:
+        return plain
+    header = parse_object(data, source.path)
     metadata = header.pop(_METADATA, None)
     if not _is_texts({} if metadata is None else metadata):
         raise _damaged(source, f"{_METADATA} holds more than texts")
     tensors: dict[str, Tensor] = {}
     places = []
-    start = _LENGTH.size + length
     for name, entry in header.items():
         shape, begin, end, dtype = _entry(source, name, entry)
         if (size := math.prod(shape) * dtype.itemsize) != end - begin:
@@ -58,6 +63,86 @@ def read(source: SourceFile) -> tuple[dict[str, Tensor], dict[str, str]]:
         places.append((begin, end))
     _check_places(source, sorted(places), source.size - start)
     return tensors, metadata or {}
+
+
+_FIRST = f'{{"{_METADATA}":{{'
+_NUMBER = "(?:0|[1-9][0-9]{0,18})"
+_ENTRY = re.compile(
+    r'"([^"\\\x00-\x1f]*)":\{"dtype":"(\w{1,9})","shape":\[([0-9,]*)\],'
+    rf'"data_offsets":\[({_NUMBER}),({_NUMBER})\]\}}([,}}])'
+)
+_SHAPE = re.compile(f"{_NUMBER}(?:,{_NUMBER})*|")
+#: An entry is so many JSON values at least.
+_VALUES = 8
+
+
+def _plain(
+    source: SourceFile, data: bytearray, start: int
+) -> tuple[dict[str, Tensor], dict[str, str]] | None:
+    """Do what `read` does for a header that is spelled as the library and we spell it, its tensors
+    one behind the other: without an object for each value of its JSON, of which there are millions.
+
+    None, where it is spelled otherwise, or anything is wrong with it.
+    """
+    metadata: dict[str, str] = {}
+    at = 1
+    try:
+        text = data.decode()
+        if text.startswith(_FIRST):
+            metadata, at = _texts(text)
+    except (ValueError, IndexError):
+        return None
+    if "\\ud" in text or "\\uD" in text:  # half a surrogate pair, perhaps
+        return None
+    tensors: dict[str, Tensor] = {}
+    kinds: dict[tuple[str, str], tuple[Shape, DType, int]] = {}
+    match, last, count = _ENTRY.match, 0, 0
+    most = limits.JSON_VALUES.value // _VALUES
+    while (entry := match(text, at)) is not None:
+        name, short, sizes, begin, end, following = entry.groups()
+        kind = kinds.get((short, sizes))
+        if kind is None:
+            known = FROM_SAFETENSORS.get(short)
+            if known is None or _SHAPE.fullmatch(sizes) is None or sizes.count(",") >= _RANK:
+                return None
+            shape, dtype = tuple(map(int, sizes.split(",") if sizes else ())), dtype_of(known)
+            kind = kinds[short, sizes] = shape, dtype, math.prod(shape) * dtype.itemsize
+        shape, dtype, size = kind
+        count += 1
+        if int(begin) != last or int(end) != last + size or name == _METADATA or count > most:
+            return None
+        tensors[name] = FileTensor(source, start + last, shape, dtype)
+        last, at = last + size, entry.end()
+        if following == "}":
+            break
+    else:
+        return None
+    if len(tensors) != count or last != source.size - start or text[at:].strip(" "):
+        return None
+    return tensors, metadata
+
+
+def _texts(text: str) -> tuple[dict[str, str], int]:
+    """Return the metadata at the start of a header, and where the entry behind them begins.
+
+    Raises:
+        ValueError, IndexError: they are spelled otherwise.
+    """
+    metadata: dict[str, str] = {}
+    at = len(_FIRST)
+    while True:
+        if text[at] != '"':
+            raise ValueError
+        key, at = scanstring(text, at + 1)
+        if text[at : at + 2] != ':"' or key in metadata:
+            raise ValueError
+        metadata[key], at = scanstring(text, at + 2)
+        at += 1
+        if text[at - 1] != ",":
+            break
+    if text[at - 1 : at + 1] != "},":
+        raise ValueError
+    return metadata, at + 1
 
 
 def _entry(source: SourceFile, name: str, entry: Json) -> tuple[Shape, int, int, DType]:
@@ -130,27 +215,31 @@ def write(
     if _METADATA in tensors:
         raise DestinationError("a tensor has the reserved name __metadata__", where=path)
     body, places, size = _laid_out(tensors)
-    start = _header(metadata(), body)
-    length = len(start)
     with open(path, "wb") as file:
-        file.write(start)
-        del start  # of thousands of layers it is large
+        length = 0
+        for piece in _header(metadata(), body):
+            length += file.write(piece)
         file.truncate(length + size)
+        file.seek(0)
+        file.write(_LENGTH.pack(length - _LENGTH.size))
         file.flush()
         places = {name: length + begin for name, begin in places.items()}
         pour_into(file.fileno(), {name: tensors[name] for name in places}, places, sums)
 
     def seal() -> None:
-        final = _header(metadata(), body)
-        if len(final) != length:
+        at = 0
+        with open(path, "rb+", 0) as file:
+            for piece in _header(metadata(), body, length):
+                write_whole(file.fileno(), piece, at)
+                there = bytearray(len(piece))
+                file.seek(at)
+                if file.readinto(there) != len(piece) or bytes(there) != bytes(piece):
+                    raise DestinationError(
+                        "the written file differs from the intended one: the header", where=path
+                    )
+                at += len(piece)
+        if at != length:
             raise AssertionError("the metadata changed its length")
-        with open(path, "rb+") as file:
-            file.write(final)
-            file.seek(0)
-            if file.read(len(final)) != final:
-                raise DestinationError(
-                    "the written file differs from the intended one: the header", where=path
-                )
 
     return seal
 
@@ -159,37 +248,63 @@ def _laid_out(tensors: Mapping[str, Tensor]) -> tuple[bytes, dict[str, int], int
     """Return the JSON text of the tensors' entries, where in the data each begins, in order, and
     the size of the data."""
     order = {short: number for number, short in enumerate(ORDER)}
-    # Texts are in the same order as their bytes in UTF-8.
-    items = sorted(
-        (order[safetensors_name(tensor.dtype, name)], name) for name, tensor in tensors.items()
-    )
+    # Thousands of layers have tensors of a few shapes.
+    kinds: dict[tuple[DType, Shape], tuple[int, str, int]] = {}
+    described: dict[str, tuple[int, str, int]] = {}
+    names: dict[int, list[str]] = {}
+    for name, tensor in tensors.items():
+        key = tensor.dtype, tensor.shape
+        kind = kinds.get(key)
+        if kind is None:
+            short = safetensors_name(tensor.dtype, name)
+            shape = ",".join(map(str, tensor.shape))
+            text = f':{{"dtype":"{short}","shape":[{shape}],"data_offsets":['
+            kind = kinds[key] = order[short], text, tensor.nbytes
+        described[name] = kind
+        names.setdefault(kind[0], []).append(name)
     entries, begins, end = [], dict[str, int](), 0
-    for number, name in items:
-        tensor = tensors[name]
-        begin, end = end, end + tensor.nbytes
-        begins[name] = begin
-        shape = ",".join(map(str, tensor.shape))
-        entries.append(
-            f'{encode_basestring(name)}:{{"dtype":"{ORDER[number]}","shape":[{shape}],'
-            f'"data_offsets":[{begin},{end}]}}'
-        )
+    for number in sorted(names):
+        # Texts are in the same order as their bytes in UTF-8.
+        for name in sorted(names[number]):
+            _, text, size = described[name]
+            begins[name] = begin = end
+            end += size
+            entries.append(f"{encode_basestring(name)}{text}{begin},{end}]}}")
     return f"{{{','.join(entries)}}}".encode(), begins, end
 
 
-def _header(metadata: Mapping[str, str], entries: bytes) -> bytes:
-    """Return the header, with the entries' JSON text, which is made once."""
-    texts = {key: metadata[key] for key in sorted(metadata)}
-    parts: list[bytes | memoryview] = [entries]
-    if texts:
-        comma = b"," if len(entries) > 2 else b""
-        parts = [f'{{"{_METADATA}":{_dumped(texts)}'.encode(), comma, memoryview(entries)[1:]]
-    length = sum(map(len, parts))
-    spaces = -length % _ALIGNMENT
-    return b"".join([_LENGTH.pack(length + spaces), *parts, b" " * spaces])
+#: How many characters of a text are escaped at once: those of thousands of layers are large.
+_PIECE = 1 << 20
 
 
-def _dumped(value: Mapping[str, str]) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+def _header(
+    metadata: Mapping[str, str], entries: bytes, length: int | None = None
+) -> Iterator[bytes | memoryview]:
+    """Yield the header in pieces, with the entries' JSON text, which is made once.
+
+    Args:
+        length: of the whole header in bytes, if it is known; else zeros stand for it.
+    """
+    size = _LENGTH.size
+    yield _LENGTH.pack(0 if length is None else length - size)
+    for piece in _spelled({key: metadata[key] for key in sorted(metadata)}, entries):
+        size += len(piece)
+        yield piece
+    yield b" " * (-size % _ALIGNMENT)
+
+
+def _spelled(texts: Mapping[str, str], entries: bytes) -> Iterator[bytes | memoryview]:
+    if not texts:
+        yield entries
+        return
+    start = _FIRST
+    for key, text in texts.items():
+        yield f'{start}{encode_basestring(key)}:"'.encode()
+        for at in range(0, len(text), _PIECE):
+            yield encode_basestring(text[at : at + _PIECE])[1:-1].encode()
+        start = '",'
+    yield b'"},' if len(entries) > 2 else b'"}'
+    yield memoryview(entries)[1:]
 
 
 #: The library's order: safetensors/src/tensor.rs sorts by its Dtype enum, largest first.

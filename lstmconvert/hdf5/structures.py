@@ -929,7 +929,8 @@ _LONGEST_KEPT = 1024
 
 def _value_begins(data: bytes) -> int:
     """Return where the value of an attribute begins in its message."""
-    version, _, name, datatype, extent = _ATTRIBUTE.unpack_from(data)
+    parts: tuple[int, ...] = _ATTRIBUTE.unpack_from(data)
+    version, _, name, datatype, extent = parts
     if version == 1:  # each part is padded
         return _ATTRIBUTE.size + (name + 7 & -8) + (datatype + 7 & -8) + (extent + 7 & -8)
     return _ATTRIBUTE.size + (version == 3) + name + datatype + extent
@@ -952,9 +953,8 @@ def _described(blocks: Blocks, data: bytes) -> _Described:
     if not name.endswith(b"\0") or b"\0" in name[:-1] or len(datatype) < 8:
         raise blocks.damaged("an attribute without a name or a type")
     shapes = space(blocks, extent)
-    return _Described(
-        name[:-1], datatype, *_SIZE.unpack_from(datatype), None if shapes is None else shapes[0]
-    )
+    (size,) = _SIZE.unpack_from(datatype)
+    return _Described(name[:-1], datatype, size, None if shapes is None else shapes[0])
 
 
 def as_text(name: bytes) -> str:

@@ -77,7 +77,8 @@ def blocks(tensor: Tensor, count: int) -> tuple[Tensor, ...]:
     from lstmconvert.tensors import views
 
     width = _width(tensor.shape[-1:], count)
-    return tuple(views.columns(tensor, k * width, (k + 1) * width) for k in range(count))
+    columns = views.columns
+    return tuple([columns(tensor, k * width, (k + 1) * width) for k in range(count)])
 
 
 def split(fused: Tensor, order: tuple[Gate, ...] = GATES) -> dict[Gate, Tensor]:

@@ -32,6 +32,8 @@ GATE_PARTS: tuple[str, ...] = (
     "layer_norm",
     "layer_norm_bias",
 )
+#: The names of a gate's parts in its cell: made once, for files have thousands of each.
+_NAMES = {gate: {part: f"{gate}_gate.{part}" for part in GATE_PARTS} for gate in GATES}
 #: The parts of a cell that do not belong to a gate.
 CELL_PARTS: tuple[str, ...] = (
     "projection",
@@ -200,8 +202,9 @@ class Cell:
         """Yield `(forget_gate.kernel, tensor)` pairs: gates in order, then parts of the cell."""
         for gate in GATES:
             if gate in self.gates:
+                names = _NAMES[gate]
                 for part, tensor in self.gates[gate].tensors.items():
-                    yield f"{gate}_gate.{part}", tensor
+                    yield names.get(part) or f"{gate}_gate.{part}", tensor
         yield from self.parts.items()
 
     def fused(self, part: str, order: tuple[Gate, ...] = GATES) -> Tensor:

@@ -25,9 +25,9 @@ from lstmconvert.errors import CorruptFile
 from lstmconvert.files.jsontext import JsonObject, canonical, parse_object
 from lstmconvert.limits import MIB
 from lstmconvert.tensors.checksums import crc32c
-from lstmconvert.tensors.dtypes import name_of
+from lstmconvert.tensors.dtypes import DType, name_of
 from lstmconvert.tensors.streaming import Sums
-from lstmconvert.tensors.tensor import Tensor, verified
+from lstmconvert.tensors.tensor import Shape, Tensor, verified
 
 #: The version without checksums, and the one with them.
 WITHOUT, WITH = 1, 2
@@ -52,6 +52,7 @@ class Sealing:
         self._tensors, self._sums = tensors, sums
         # Nobody can have written these into the file: no number is drawn twice.
         self._checksums, self._seal = os.urandom(32).hex(), os.urandom(32).hex()
+        self._names = sorted(tensors)
 
     def stand_ins(self) -> JsonObject:
         """Return the entries of the metadata object, to be replaced in its text by `sealed`."""
@@ -62,24 +63,43 @@ class Sealing:
 
         While no tensor is written there are none, and no seal: zeros stand there.
         """
-        names = sorted(self._tensors)
-        entries = [f'{encode_basestring(name)}:"{self._sums[name]:08x}"' for name in names]
+        sums = self._sums
+        entries = [f'{encode_basestring(name)}:"{sums[name]:08x}"' for name in self._names]
         start, text = text.split(f'"{self._checksums}"')
         middle, end = text.split(self._seal)
         before, seal = [start, f"{{{','.join(entries)}}}", middle], _NO_SEAL
-        if self._sums.is_begun or not self._tensors:
-            seal = f"{_seal(before, end, self._tensors):08x}"
+        if sums.is_begun or not self._tensors:
+            seal = f"{_seal(before, end, self._tensors, self._names):08x}"
         return "".join([*before, seal, end])
 
 
-def _seal(before: Sequence[str], after: str, tensors: Mapping[str, Tensor]) -> int:
-    """Return the seal of a text, of which the parts before and after the seal are given."""
-    heads = [[name, name_of(t.dtype), list(t.shape)] for name, t in sorted(tensors.items())]
+def _seal(
+    before: Sequence[str], after: str, tensors: Mapping[str, Tensor], names: Sequence[str]
+) -> int:
+    """Return the seal of a text, of which the parts before and after the seal are given.
+
+    Args:
+        names: of the tensors, sorted.
+    """
     crc = 0
-    for text in (*before, _NO_SEAL, after, canonical(heads)):
+    for text in (*before, _NO_SEAL, after, _heads(tensors, names)):
         for at in range(0, len(text), MIB):  # the text of many layers is not copied as a whole
             crc = crc32c(text[at : at + MIB].encode(), crc)
     return crc
+
+
+def _heads(tensors: Mapping[str, Tensor], names: Sequence[str]) -> str:
+    """Return the canonical JSON list of `[name, dtype, shape]` of every tensor."""
+    ends: dict[tuple[DType, Shape], str] = {}  # thousands of layers have a few
+    heads = []
+    for name in names:
+        tensor = tensors[name]
+        kind = tensor.dtype, tensor.shape
+        end = ends.get(kind)
+        if end is None:
+            end = ends[kind] = canonical([name_of(tensor.dtype), list(tensor.shape)])[1:]
+        heads.append(f"[{encode_basestring(name)},{end}")
+    return f"[{','.join(heads)}]"
 
 
 class Described:
@@ -130,7 +150,9 @@ class Described:
             return
         start, entry, end = self._text.rpartition(f'"{SEAL}":"{self.value[SEAL]}"')
         before = [start, f'"{SEAL}":"']
-        if not entry or _seal(before, f'"{end}', tensors) != int(self.value[SEAL], 16):
+        if not entry or _seal(
+            before, f'"{end}', tensors, sorted(tensors)
+        ) != int(self.value[SEAL], 16):
             raise self._damaged("the seal over the metadata and the tensors' shapes is wrong")
 
     def verified(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

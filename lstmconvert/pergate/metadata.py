@@ -130,6 +130,7 @@ class _Layers:
     def __init__(self) -> None:
         self._options: dict[int, str] = {}
         self._shapes: dict[tuple[tuple[str, Shape], ...], str] = {}
+        self._maps: dict[tuple[tuple[Any, ...], ...], str] = {}
 
     def layer(self, layer: LSTMLayer) -> str:
         shape = layer.input_shape
@@ -142,16 +143,34 @@ class _Layers:
                 "config": canonical(layer.config),
                 "input_shape": "null" if shape is None else canonical(list(shape)),
                 "directions": _object({n: self._direction(d) for n, d in layer.directions}),
-                "tensors": _object(
-                    {
-                        f"{start}.{name}": f'["{direction}",{index},{encode_basestring(name)}]'
-                        for direction, index, cell in layer.cells()
-                        for start in [naming.prefix(layer, direction, index)]
-                        for name, _ in cell.tensors()
-                    }
-                ),
+                "tensors": self._tensors(layer),
             }
         )
+
+    def _tensors(self, layer: LSTMLayer) -> str:
+        """Return the map of a layer's tensors: those of layers of one form differ in the name."""
+        form: tuple[tuple[Any, ...], ...] = tuple(
+            [
+                (
+                    naming.prefix(layer, side, index)[len(layer.name) :],
+                    side,
+                    index,
+                    *[name for name, _ in cell.tensors()],
+                )
+                for side, index, cell in layer.cells()
+            ]
+        )
+        template = self._maps.get(form)
+        if template is None:
+            places = {
+                f"{end}.{name}": f'["{side}",{index},{encode_basestring(name)}]'
+                for end, side, index, *names in form
+                for name in names
+            }
+            items = [f'"\0{encode_basestring(end)[1:]}:{places[end]}' for end in sorted(places)]
+            template = self._maps[form] = f"{{{','.join(items)}}}"
+        # No JSON text holds this character.
+        return template.replace("\0", encode_basestring(layer.name)[1:-1])
 
     def _direction(self, direction: Direction) -> str:
         return _object(

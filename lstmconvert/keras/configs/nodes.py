@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 from lstmconvert.errors import CorruptFile
 from lstmconvert.files.jsontext import Json, JsonObject
@@ -139,6 +140,7 @@ def _class_name(class_name: str, value: JsonObject) -> tuple[str, bool]:
     return short, isinstance(registered, str) and (has_none or ">" in registered)
 
 
+@lru_cache(256)  # a model of thousands of layers has a few classes
 def snake_case(class_name: str) -> str:
     """Return the group name that a v3 store gives to a class (keras/src/utils/naming.py)."""
     name = re.sub(r"\W+", "", class_name)

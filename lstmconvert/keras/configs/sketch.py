@@ -179,7 +179,9 @@ class _Walker:
         self.existing: dict[str, dict[str, list[str]]] = {}
         for path in groups:
             parent, _, leaf = path.rpartition("/")
-            kind = re.sub(r"_\d+$", "", leaf)
+            kind, _, number = leaf.rpartition("_")
+            if not number.isdecimal():
+                kind = leaf
             self.existing.setdefault(parent, {}).setdefault(kind, []).append(leaf)
 
     def children(self, model: Node, group: str) -> Iterator[tuple[Node, str]]:
@@ -198,9 +200,9 @@ class _Walker:
             by_kind.setdefault(snake_case(item.stored_class), []).append(name)
         renamed: dict[str, str] = {}
         for kind, expected in by_kind.items():
-            stored = sorted(self.existing.get(parent, {}).get(kind, []), key=natural)
-            if not set(expected) <= set(stored) and len(stored) == len(expected):
-                renamed.update(zip(expected, stored, strict=True))
+            stored = self.existing.get(parent, {}).get(kind, [])
+            if len(stored) == len(expected) and not set(expected) <= set(stored):
+                renamed.update(zip(expected, sorted(stored, key=natural), strict=True))
         return (renamed.get(name, name) for name in names)
 
     def visit(self, item: Node, place: _Place) -> None:
@@ -295,8 +297,11 @@ def mirrored(forward: Node) -> Node:
     return node({**forward.whole, "config": config}, forward.name)
 
 
+_ANY_RECURRENT = RECURRENT | _OTHER_RECURRENT | {"RNN"}
+
+
 def _is_recurrent(item: Node) -> bool:
-    return item.class_name in RECURRENT | _OTHER_RECURRENT | {"RNN"}
+    return item.class_name in _ANY_RECURRENT
 
 
 def _direction(item: Node, place: _Place) -> DirectionSketch:
