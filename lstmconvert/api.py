@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
@@ -26,7 +27,6 @@ from lstmconvert.files.jsontext import parse_object
 from lstmconvert.model import edit
 from lstmconvert.model.layer import LSTMLayer
 from lstmconvert.model.model import PER_GATE, Model, alone
-from lstmconvert.records import replace
 from lstmconvert.targets import check_options, file_path, in_folder, target_of
 from lstmconvert.tensors import progress
 

@@ -8,6 +8,7 @@ defaults. A test compares the two.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
@@ -24,7 +25,6 @@ from typing import (
 )
 
 from lstmconvert.errors import UsageError, close_to
-from lstmconvert.records import dataclass, fields
 
 if TYPE_CHECKING:
     from lstmconvert.files.jsontext import JsonObject
@@ -486,8 +486,7 @@ def left_out(model: Model, chosen: Collection[str], draft: Draft) -> tuple[LeftO
     return (*layers, *(LeftOut(*each) for each in others.items()), *assets)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
+class Draft(NamedTuple):
     """What a file will hold, before anything is written.
 
     Fields: `layers`, `tensors`, `whole_model`, `all_weights`, `extent`, `losses`, `warnings`,

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import dataclass
 
 from lstmconvert.errors import LimitExceeded, UsageError
-from lstmconvert.records import dataclass
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from lstmconvert.containers import table
 from lstmconvert.containers.modules import Asked
@@ -15,11 +17,9 @@ from lstmconvert.keras.reading.load import Given, neighbours
 from lstmconvert.model.layer import LSTMLayer
 from lstmconvert.model.model import Model
 from lstmconvert.model.options import UNKNOWN
-from lstmconvert.records import dataclass, replace
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """A config that the user supplies with `--config`.
 
     Fields: `given`, where its file has the text of one; `layers` that it describes; `where`: the

@@ -16,7 +16,7 @@ import lstmconvert
 PACKAGE = Path(lstmconvert.__file__).parent
 #: From the ground up; what stands on one line may not import one another.
 FLOORS = (
-    {"errors", "blas", "records"},
+    {"errors", "blas"},
     {"limits", "guide"},
     {"tensors"},
     {"files"},
@@ -131,15 +131,3 @@ def test_the_root_has_few_files() -> None:
 def test_every_room_says_what_it_knows(path: Path) -> None:
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     assert text
-
-
-def test_data_classes_are_declared_by_our_own_module() -> None:
-    """The standard library takes half a millisecond for each class, at every start."""
-    for path in PACKAGE.rglob("*.py"):
-        text = path.read_text(encoding="utf-8")
-        if "dataclasses" not in text:
-            continue
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.ImportFrom) and node.module == "dataclasses":
-                names = {alias.name for alias in node.names}
-                assert names <= {"asdict"} or path.name == "records.py", path

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from lstmconvert import __version__
 from lstmconvert.conversion import LeftOut
 from lstmconvert.files.jsontext import JsonObject
-from lstmconvert.records import dataclass, field
 
 #: The version of a report's rows. Rows of another version are carried, and not believed.
 SCHEMA = 2

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,7 +22,6 @@ from lstmconvert.bulk.outcome import FAILED, LOST, PASSED_OVER, SKIPPED, WRITTEN
 from lstmconvert.errors import DestinationError, LSTMConvertError, NoLSTM, NotAModel
 from lstmconvert.files import opening
 from lstmconvert.files.jsontext import canonical
-from lstmconvert.records import replace
 
 if TYPE_CHECKING:
     from lstmconvert.bulk.outcome import FileFacts, Known

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from lstmconvert.checks.stats import float_bits
 from lstmconvert.limits import BUFFER_BYTES
-from lstmconvert.records import dataclass
 from lstmconvert.tensors import progress
 from lstmconvert.tensors.dtypes import Array, DType, bits
 from lstmconvert.tensors.streaming import SMALL

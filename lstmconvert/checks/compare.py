@@ -8,6 +8,7 @@ does not say is listed, and is not a difference. Optimizer slots are not compare
 from __future__ import annotations
 
 from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -28,7 +29,6 @@ from lstmconvert.model.options import (
     LayerOptions,
     value_to_json,
 )
-from lstmconvert.records import fields
 from lstmconvert.tensors import progress
 from lstmconvert.tensors.tensor import SideBySide, Tensor
 from lstmconvert.tensors.views import whole

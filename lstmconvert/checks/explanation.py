@@ -7,6 +7,7 @@ as `convert --dry-run` tries it: by the rows of the tables, and on the layers as
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
@@ -20,7 +21,6 @@ from lstmconvert.layouts.rows import ROWS
 from lstmconvert.model import edit
 from lstmconvert.model.model import PER_GATE, Model
 from lstmconvert.model.neighbours import weights_by_layer
-from lstmconvert.records import dataclass
 
 VERSION = 1
 WRITTEN, KEPT, CHANGED, LEFT_OUT, ASSUMPTION, NOTE = (

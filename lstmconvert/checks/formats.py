@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from lstmconvert.checks.page import Page, Printed
 from lstmconvert.containers import table as containers
@@ -15,7 +15,6 @@ from lstmconvert.model.fit import MERGE_MODES
 from lstmconvert.model.gates import by_letters
 from lstmconvert.model.layer import CELL_PARTS, GATE_PARTS
 from lstmconvert.model.model import KERAS, PER_GATE
-from lstmconvert.records import dataclass
 from lstmconvert.tensors.dtypes import FLOATS
 
 VERSION = 1

@@ -36,6 +36,7 @@ weight, and `paths`, the names under `other` of the tensors that it is made of.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,6 @@ from lstmconvert.model.options import (
     options_to_json,
     unknown_names,
 )
-from lstmconvert.records import dataclass
 from lstmconvert.tensors import progress
 from lstmconvert.tensors.dtypes import Array
 from lstmconvert.tensors.tensor import Shape, Tensor

@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 from lstmconvert.checks import words
@@ -22,7 +23,6 @@ from lstmconvert.checks.bitdiff import TensorDiff, Within
 from lstmconvert.checks.page import Page, Printed
 from lstmconvert.errors import counted
 from lstmconvert.files.jsontext import JsonObject
-from lstmconvert.records import dataclass, fields
 
 VERSION = 1
 BY_NAME, BY_SHAPE = "name", "order and shape"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from lstmconvert.model.layer import Cell
-from lstmconvert.records import dataclass
 from lstmconvert.tensors.dtypes import Array, DType, bits
 from lstmconvert.tensors.streaming import pour
 

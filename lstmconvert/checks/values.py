@@ -7,6 +7,7 @@ too large shows its corners, and a line says so.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,7 +17,6 @@ from lstmconvert.checks.page import Page
 from lstmconvert.errors import counted
 from lstmconvert.model.gates import GATES, Gate, columns
 from lstmconvert.model.layer import Cell, LSTMLayer
-from lstmconvert.records import dataclass, replace
 from lstmconvert.tensors.dtypes import Array
 from lstmconvert.tensors.tensor import Tensor
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +41,6 @@ from lstmconvert.model.chain import Answer
 from lstmconvert.model.layer import Cell, Direction, LSTMLayer, compute_dtypes
 from lstmconvert.model.model import Model, alone
 from lstmconvert.model.options import UNKNOWN
-from lstmconvert.records import dataclass, replace
 from lstmconvert.reference.maths import EPSILONS, allowed
 from lstmconvert.tensors import progress
 from lstmconvert.tensors.dtypes import Array, dtype_of

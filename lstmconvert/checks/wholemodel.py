@@ -13,6 +13,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,6 @@ from lstmconvert.errors import (
 from lstmconvert.keras.configs import code
 from lstmconvert.live.keras import import_library
 from lstmconvert.live.sources import imported
-from lstmconvert.records import dataclass
 from lstmconvert.reference.maths import EPSILONS, FUNCTIONS, NOISE
 from lstmconvert.tensors.dtypes import Array, dtype_of
 

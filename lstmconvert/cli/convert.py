@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,6 @@ import click
 
 from lstmconvert.cli import options, output
 from lstmconvert.containers import table
-from lstmconvert.records import replace
 
 if TYPE_CHECKING:
     from lstmconvert.conversion import Result

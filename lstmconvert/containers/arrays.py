@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -28,7 +29,6 @@ from lstmconvert.model.model import PER_GATE, Model, Source
 from lstmconvert.pergate import gatesfile, metadata
 from lstmconvert.pergate.checksums import Described
 from lstmconvert.pergate.metadata import Digest
-from lstmconvert.records import replace
 from lstmconvert.tensors.streaming import Sums
 from lstmconvert.tensors.tensor import SourceFile, Tensor
 
@@ -250,7 +250,7 @@ def _arranged_draft(
     if how.check or (chain is not None and row.takes("prefix")):
         answers = _answers(content.model, chain, row, coarse)
         if how.check:
-            content = replace(content, model=replace(content.model, answers=answers))
+            content = content._replace(model=replace(content.model, answers=answers))
     answer = answers[0] if chain is not None and answers else None
     warnings = [*model.notes, *losses, *content.warnings, *told]
     if chain is not None and chain.vanished:
@@ -308,10 +308,10 @@ def _unfolded(chain: Chain | None, destination: Path) -> list[str]:
 def _fitted(chain: Chain, model: Model) -> Chain:
     """Return a chain whose LSTM layers are those that are written."""
     links = (
-        link if link.layer is None else replace(link, layer=model[link.layer.name])
+        link if link.layer is None else link._replace(layer=model[link.layer.name])
         for link in chain.links
     )
-    return replace(chain, links=tuple(links))
+    return chain._replace(links=tuple(links))
 
 
 def _answers(

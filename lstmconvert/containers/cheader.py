@@ -24,6 +24,7 @@ import hashlib
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -41,7 +42,6 @@ from lstmconvert.model.chain import Answer, Chain, Holds, Link
 from lstmconvert.model.gates import GATES, Gate
 from lstmconvert.model.layer import Cell, LSTMLayer
 from lstmconvert.pergate import metadata
-from lstmconvert.records import replace
 from lstmconvert.tensors import quantized
 from lstmconvert.tensors.dtypes import Array, DType, dtype_of, name_of
 from lstmconvert.tensors.tensor import ArrayTensor, SourceFile, Tensor

@@ -6,6 +6,8 @@ engine without training needs.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from lstmconvert.errors import UnknownOption, UnsupportedByTarget
 from lstmconvert.files.jsontext import JsonObject
 from lstmconvert.keras.configs.spelling import LAYERS, serialized
@@ -13,7 +15,6 @@ from lstmconvert.keras.writing.emit import Spelling
 from lstmconvert.model.activations import Activation
 from lstmconvert.model.layer import Cell, Direction, LSTMLayer
 from lstmconvert.model.options import UNKNOWN
-from lstmconvert.records import dataclass
 
 _FLAGS = ("return_sequences", "return_state", "go_backwards", "stateful", "unroll")
 #: Options in which the halves of a Bidirectional may differ.

@@ -17,6 +17,7 @@ nodes nor input_sequences. lwtnn ignores keys that it does not know, so that a l
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,6 @@ from lstmconvert.model.activations import KERAS2, Activation
 from lstmconvert.model.layer import Cell, LSTMLayer
 from lstmconvert.model.options import Unknown
 from lstmconvert.pergate import metadata
-from lstmconvert.records import replace
 from lstmconvert.tensors.tensor import ArrayTensor, Tensor
 
 LAYOUT = "lwtnn"

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,6 @@ from lstmconvert.model.activations import HARD_SIGMOID_KERAS2, LINEAR, SIGMOID, 
 from lstmconvert.model.layer import Cell, Direction, LSTMLayer
 from lstmconvert.onnx.functions import exact
 from lstmconvert.pergate import metadata
-from lstmconvert.records import dataclass, replace
 from lstmconvert.tensors.streaming import pour_into
 from lstmconvert.tensors.tensor import ArrayTensor, FileTensor, Shape, SourceFile, Tensor
 

@@ -13,6 +13,7 @@ player reads no other keys, so that the names of the layers and our metadata hav
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +30,6 @@ from lstmconvert.model import edit
 from lstmconvert.model.chain import Chain, Holds, Link
 from lstmconvert.model.layer import LSTMLayer
 from lstmconvert.pergate import metadata
-from lstmconvert.records import replace
 from lstmconvert.tensors.dtypes import Array
 from lstmconvert.tensors.tensor import ArrayTensor
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import takewhile
 from math import prod
 from pathlib import Path
@@ -37,7 +38,6 @@ from lstmconvert.model.activations import LINEAR, ONLY_SIGMOID, ONLY_TANH, Activ
 from lstmconvert.model.chain import Chain, Holds, Link
 from lstmconvert.model.layer import LSTMLayer
 from lstmconvert.pergate import metadata
-from lstmconvert.records import dataclass
 from lstmconvert.tensors.dtypes import DType
 from lstmconvert.tensors.streaming import write_to
 from lstmconvert.tensors.tensor import FileTensor, Shape, SourceFile, Tensor

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 from lstmconvert import limits
@@ -32,7 +33,6 @@ from lstmconvert.files.zipmembers import Scratch
 from lstmconvert.keras.reading import load
 from lstmconvert.keras.reading.load import Given
 from lstmconvert.model.model import Model
-from lstmconvert.records import replace
 from lstmconvert.tensors.tensor import SourceFile, Tensor
 
 _NAME = "pickle"

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,6 @@ from lstmconvert.model.activations import Activation, Functions
 from lstmconvert.model.chain import Chain, Holds, Link
 from lstmconvert.model.layer import Cell, LSTMLayer
 from lstmconvert.pergate import metadata
-from lstmconvert.records import dataclass, replace
 from lstmconvert.tensors.dtypes import Array, DType
 from lstmconvert.tensors.tensor import ArrayTensor, FileTensor, SourceFile, Tensor
 from lstmconvert.tensors.views import transposed

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import TypeGuard
@@ -25,7 +26,6 @@ from lstmconvert.files.npy import tensor_at
 from lstmconvert.files.opening import Window
 from lstmconvert.files.pickled import Call, Persistent, Symbol, read_pickle, read_pickle_at
 from lstmconvert.files.zipmembers import ZipMembers
-from lstmconvert.records import dataclass, replace
 from lstmconvert.tensors.dtypes import DType, dtype_of
 from lstmconvert.tensors.tensor import ArrayTensor, Shape, SourceFile, Tensor
 

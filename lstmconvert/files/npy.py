@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 
 import numpy as np
 
 from lstmconvert import limits
 from lstmconvert.errors import CorruptFile, NotAModel
 from lstmconvert.files.opening import Window
-from lstmconvert.records import dataclass
 from lstmconvert.tensors.dtypes import Array, DType
 from lstmconvert.tensors.tensor import FileTensor, Shape, SourceFile, Tensor
 

@@ -19,13 +19,13 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import prod
 
 from lstmconvert import limits
 from lstmconvert.errors import CorruptFile
 from lstmconvert.files.npy import number_dtype, tensor_at
 from lstmconvert.files.opening import Window
-from lstmconvert.records import dataclass
 from lstmconvert.tensors.dtypes import DType, dtype_of
 from lstmconvert.tensors.tensor import Shape, SourceFile, Tensor
 

@@ -14,16 +14,16 @@ parser counts the messages it makes: two bytes of input can be one Python object
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import struct
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar, cast, overload
 
-from lstmconvert import limits, records
+from lstmconvert import limits
 from lstmconvert.errors import CorruptFile
 from lstmconvert.limits import KIB
-from lstmconvert.records import dataclass
 from lstmconvert.tensors.tensor import SourceFile, Tensor
 
 M = TypeVar("M")
@@ -81,7 +81,7 @@ def messages(number: int, kind: type[Any]) -> Any:
 
 
 def _field(rule: Rule, default: Any) -> Any:
-    return records.field(default=default, metadata={"rule": rule})
+    return dataclasses.field(default=default, metadata={"rule": rule})
 
 
 def _signed(value: int) -> int:
@@ -90,7 +90,7 @@ def _signed(value: int) -> int:
 
 @functools.cache
 def _rules(kind: Hashable) -> dict[int, tuple[str, Rule]]:
-    fields = records.fields(cast(Any, kind))
+    fields = dataclasses.fields(cast(Any, kind))
     return {field.metadata["rule"].number: (field.name, field.metadata["rule"]) for field in fields}
 
 
@@ -211,8 +211,7 @@ class Parser:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """A message that is in a file: bytes `offset` to `offset + size`."""
 
     source: SourceFile

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterator, Mapping
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -50,15 +50,13 @@ from lstmconvert.hdf5.structures import (
 )
 from lstmconvert.hdf5.structures import messages as messages_of
 from lstmconvert.limits import Limit
-from lstmconvert.records import dataclass, field
 from lstmconvert.tensors.dtypes import Array, DType, dtype_of
 from lstmconvert.tensors.tensor import ArrayTensor, FileTensor, Shape, SourceFile, Tensor
 
 Attributes = Mapping[str, "str | list[str]"]
 
 
-@dataclass(frozen=True, slots=True)
-class Tree:
+class Tree(NamedTuple):
     """All that an HDF5 file holds: full path -> tensor, and full group path -> text attributes.
 
     The root group's path is empty.
@@ -66,7 +64,7 @@ class Tree:
 
     tensors: Mapping[str, Tensor]
     attributes: Mapping[str, Attributes]
-    groups: frozenset[str] = field(default_factory=frozenset)
+    groups: frozenset[str] = frozenset()
 
 
 #: Superblocks (II.A): of version 0 and 1, and of 2 and 3.

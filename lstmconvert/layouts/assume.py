@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from lstmconvert.conversion import ASSUMED
@@ -11,7 +12,6 @@ from lstmconvert.model import edit
 from lstmconvert.model.layer import Direction, LSTMLayer
 from lstmconvert.model.model import Model
 from lstmconvert.model.options import UNKNOWN
-from lstmconvert.records import replace
 
 #: Options of a direction that a Keras layer cannot be without.
 _WANTED = (

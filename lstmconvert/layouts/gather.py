@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from lstmconvert.errors import CorruptFile
 from lstmconvert.layouts.row import Row, Slot
@@ -11,15 +11,13 @@ from lstmconvert.model import edit, wellformed
 from lstmconvert.model.gates import GATES, Gate, blocks, entries, split, split_first
 from lstmconvert.model.layer import Cell, Direction, LSTMLayer, weights_of
 from lstmconvert.model.options import UNKNOWN, CellOptions, DirectionOptions, LayerOptions, Unknown
-from lstmconvert.records import dataclass
 from lstmconvert.tensors.tensor import Tensor
 from lstmconvert.tensors.views import Reshaped, deinterleaved, rows, transposed
 
 SIDES = ("forward", "backward")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Structure:
+class Structure(NamedTuple):
     """How many cells a module has, and where: what its names say, or our metadata.
 
     Fields: `prefix`, before every key; `depth`, how many cells are stacked; `both`: whether

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from lstmconvert.errors import LSTMConvertError, UsageError
 from lstmconvert.keras.modern.classes import SIZES
@@ -25,7 +26,6 @@ from lstmconvert.model import edit
 from lstmconvert.model.layer import Cell, LSTMLayer
 from lstmconvert.model.model import Model, Structure
 from lstmconvert.model.neighbours import Neighbour
-from lstmconvert.records import replace
 from lstmconvert.tensors.tensor import Tensor
 
 #: NumPy's names for arrays that were given none (numpy/lib/_npyio_impl.py, `_savez`).

@@ -17,7 +17,6 @@ import numpy as np
 from lstmconvert.errors import CorruptFile
 from lstmconvert.files.jsontext import Json, JsonObject
 from lstmconvert.model.neighbours import Cell, Neighbour
-from lstmconvert.records import dataclass, field
 from lstmconvert.tensors.dtypes import Array as NumPyArray
 from lstmconvert.tensors.tensor import Computed, Tensor
 from lstmconvert.tensors.views import (
@@ -60,8 +59,7 @@ class Turn(StrEnum):
     BROADCAST = "broadcast"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Slot:
+class Slot(NamedTuple):
     """One array of a framework.
 
     Fields: `key`, its name; `role`: what Keras calls it; `turn`; `fill`: the number that it is full
@@ -74,8 +72,7 @@ class Slot:
     fill: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GateSlot:
+class GateSlot(NamedTuple):
     """One array of a recurrent cell, or with `{gate}` in its key one for each gate.
 
     Fields: `key`, with the place `{d}` for the direction; `parts`: `kernel`, `recurrent_kernel`,
@@ -91,8 +88,7 @@ class GateSlot:
     turned: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Row(NamedTuple):
     """One class of Keras in one framework.
 
     Fields: `title`: the framework's class; `slots`, or for a recurrent class `gate_slots`; `needs`:
@@ -107,13 +103,13 @@ class Row:
     title: str
     slots: tuple[Slot, ...] = ()
     gate_slots: tuple[GateSlot, ...] = ()
-    needs: Mapping[str, tuple[Json, ...]] = field(default_factory=dict)
-    takes: Mapping[str, str] = field(default_factory=dict)
+    needs: Mapping[str, tuple[Json, ...]] = {}
+    takes: Mapping[str, str] = {}
     folded: str = ""
     negated: str = ""
     absent: str = ""
     always_bias: bool = False
-    constants: Mapping[str, str] = field(default_factory=dict)
+    constants: Mapping[str, str] = {}
     hint: str = ""
 
 

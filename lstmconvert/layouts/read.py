@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,6 @@ from lstmconvert.model.gates import Gate
 from lstmconvert.model.layer import Cell, LSTMLayer
 from lstmconvert.model.model import Model, Source
 from lstmconvert.pergate import metadata
-from lstmconvert.records import replace
 from lstmconvert.tensors.dtypes import same_bits
 from lstmconvert.tensors.tensor import ArrayTensor, Tensor
 from lstmconvert.tensors.views import is_zero

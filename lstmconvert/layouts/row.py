@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -16,7 +17,6 @@ from lstmconvert.model.activations import ONLY_SIGMOID, ONLY_TANH, Activation, F
 from lstmconvert.model.fit import CLIPS, GIVABLE, MERGE_MODES, Abilities
 from lstmconvert.model.gates import GATES, Gate, by_letters
 from lstmconvert.model.layer import CELL_PARTS, GATE_PARTS
-from lstmconvert.records import dataclass
 from lstmconvert.tensors.dtypes import FLOATS
 
 #: Parts that are vectors, one number for each unit.
@@ -49,7 +49,7 @@ class Names(NamedTuple):
     output: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Slot:
     """One array of a cell, or with `{gate}` in its key one array for each gate.
 
@@ -138,7 +138,7 @@ class Slot:
 _SHORT_NAMES = Names("i", "f", "c", "o")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Row:
     """One framework's arrangement, and what the framework can do.
 

@@ -8,6 +8,7 @@ default (tanh and sigmoid; halves side by side; every floating type), a comment 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from lstmconvert.errors import UsageError, close_to
@@ -19,7 +20,6 @@ from lstmconvert.model.activations import (
     Functions,
 )
 from lstmconvert.model.fit import MERGE_MODES
-from lstmconvert.records import replace
 
 _IFGO = Names("i", "f", "g", "o")
 _IFCO_IN_WORDS = Names("input", "forget", "cell", "output")

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from lstmconvert.errors import UnsupportedByTarget, UsageError
 from lstmconvert.files.jsontext import Json, JsonObject, canonical, parse_object
@@ -20,12 +22,10 @@ from lstmconvert.model.layer import LSTMLayer
 from lstmconvert.model.model import Model
 from lstmconvert.model.neighbours import Neighbour
 from lstmconvert.pergate import metadata
-from lstmconvert.records import dataclass, field, replace
 from lstmconvert.tensors.tensor import Tensor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Content:
+class Content(NamedTuple):
     """What a framework's file will hold.
 
     Fields: `row`; `model`, fitted; `tensors`: name -> tensor; `arranged`: the entry of the metadata
@@ -151,7 +151,7 @@ def content(
     )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Others:
     """The layers beside the LSTMs as a framework has them.
 

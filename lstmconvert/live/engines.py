@@ -9,6 +9,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -20,7 +21,6 @@ from lstmconvert.errors import UnsupportedByTarget, install
 from lstmconvert.live.sources import built, imported, one_way
 from lstmconvert.model.chain import Answer
 from lstmconvert.model.layer import LSTMLayer
-from lstmconvert.records import dataclass
 from lstmconvert.tensors.dtypes import Array
 
 #: With more weights, tinygrad's emulation in Python takes longer than a second or two.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,6 @@ from lstmconvert.model import edit
 from lstmconvert.model.layer import Cell, Direction, LSTMLayer
 from lstmconvert.model.model import Model
 from lstmconvert.model.options import UNKNOWN
-from lstmconvert.records import replace
 
 
 def _joined(

@@ -14,6 +14,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,6 @@ from lstmconvert.keras.writing import emit
 from lstmconvert.keras.writing.fit import KerasFitter
 from lstmconvert.model.layer import Cell, LSTMLayer, OpaqueCell
 from lstmconvert.model.model import Model
-from lstmconvert.records import dataclass, replace
 from lstmconvert.tensors.dtypes import Array, same_bits
 from lstmconvert.tensors.tensor import ArrayTensor, SourceFile
 

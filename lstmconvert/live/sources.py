@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -15,7 +16,6 @@ from lstmconvert.layouts.rows import row_of
 from lstmconvert.model import naming
 from lstmconvert.model.layer import LSTMLayer
 from lstmconvert.model.model import Model, Source
-from lstmconvert.records import replace
 from lstmconvert.tensors.dtypes import Array
 from lstmconvert.tensors.tensor import ArrayTensor
 

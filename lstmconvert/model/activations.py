@@ -9,10 +9,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
-
-from lstmconvert.records import dataclass, field
 
 #: Slope of hard_sigmoid in Keras 3, and in earlier versions.
 KERAS3_HARD_SIGMOID_ALPHA = 1 / 6

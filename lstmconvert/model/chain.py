@@ -19,7 +19,6 @@ from lstmconvert.model.activations import (
     Functions,
 )
 from lstmconvert.model.layer import LSTMLayer
-from lstmconvert.records import dataclass, field
 from lstmconvert.tensors.dtypes import Array
 from lstmconvert.tensors.tensor import Tensor
 
@@ -39,8 +38,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Link:
+class Link(NamedTuple):
     """One layer of a chain.
 
     Fields:
@@ -70,8 +68,8 @@ class Link:
     outputs: int
     layer: LSTMLayer | None = None
     neighbour: str = ""
-    arrays: Mapping[str, Tensor] = field(default_factory=dict)
-    paths: Mapping[str, str] = field(default_factory=dict)
+    arrays: Mapping[str, Tensor] = {}
+    paths: Mapping[str, str] = {}
     activation: Activation = LINEAR
     recurrent_activation: Activation = SIGMOID
     epsilon: float = 0.0
@@ -92,8 +90,7 @@ class Link:
         return f"{self.name.replace('/', '.')}."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chain:
+class Chain(NamedTuple):
     """A model as a chain.
 
     Fields: `inputs`: how many numbers each step of the input has; `links`, in order; `skip`:
@@ -109,7 +106,7 @@ class Chain:
     skip: bool = False
     vanished: tuple[str, ...] = ()
     folded: tuple[str, ...] = ()
-    filled: Mapping[str, float] = field(default_factory=dict)
+    filled: Mapping[str, float] = {}
     steps: int | None = None
 
     @property
@@ -144,8 +141,7 @@ class Chain:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holds:
+class Holds(NamedTuple):
     """Which chains a target holds.
 
     Fields:
@@ -174,9 +170,9 @@ class Holds:
     groups: bool = False
     skip: bool = False
     every_step: bool = False
-    roles: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict)
+    roles: Mapping[str, tuple[tuple[str, ...], ...]] = {}
     streams: bool = False
-    reasons: Mapping[str, str] = field(default_factory=dict)
+    reasons: Mapping[str, str] = {}
     dtypes: tuple[str, ...] = ()
 
 

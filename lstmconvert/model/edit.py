@@ -10,6 +10,7 @@ change to them would reach neither the model nor a file.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +20,6 @@ from lstmconvert.model import naming
 from lstmconvert.model.gates import Gate
 from lstmconvert.model.layer import Cell, Direction, LSTMLayer, weights_of
 from lstmconvert.model.model import Model
-from lstmconvert.records import replace
 from lstmconvert.tensors.dtypes import FLOATS, Array, dtype_of
 from lstmconvert.tensors.tensor import ArrayTensor, Cast, Tensor
 from lstmconvert.tensors.views import Added, Zeros, is_zero

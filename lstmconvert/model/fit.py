@@ -9,7 +9,8 @@ name, or with `allow_lossy` declared lost where the target can do without it.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, NamedTuple
 
 from lstmconvert.errors import LOSSY_HINT, UnknownOption, UnsupportedByTarget
 from lstmconvert.model import edit
@@ -24,7 +25,6 @@ from lstmconvert.model.layer import (
     OpaqueCell,
 )
 from lstmconvert.model.options import UNKNOWN
-from lstmconvert.records import dataclass, field, fields, replace
 from lstmconvert.tensors.dtypes import FLOATS, name_of
 from lstmconvert.tensors.tensor import Tensor
 
@@ -61,8 +61,7 @@ _WHY = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Abilities:
+class Abilities(NamedTuple):
     """What a target can hold of a layer.
 
     Fields:
@@ -107,7 +106,7 @@ class Abilities:
     hint: str | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Fitter:
     """Fits layers into a target.
 

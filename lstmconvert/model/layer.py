@@ -7,6 +7,7 @@ and are read from their file when they are touched.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,6 @@ from lstmconvert.errors import UsageError
 from lstmconvert.files.jsontext import JsonObject
 from lstmconvert.model.gates import GATES, Gate, fuse
 from lstmconvert.model.options import CellOptions, DirectionOptions, LayerOptions
-from lstmconvert.records import dataclass, field
 from lstmconvert.tensors.dtypes import Array, DType
 from lstmconvert.tensors.tensor import Shape, Tensor, as_numpy_asks
 

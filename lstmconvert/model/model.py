@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lstmconvert.errors import NoLSTM, UnknownLayer, close_to
 from lstmconvert.model.layer import LSTMLayer, OpaqueCell
 from lstmconvert.model.neighbours import Neighbour
-from lstmconvert.records import dataclass, field
 from lstmconvert.tensors.tensor import Tensor
 
 if TYPE_CHECKING:  # NumPy takes long to import it
@@ -24,8 +24,7 @@ OBJECTS = "objects"
 PER_GATE, KERAS = "gates", "keras"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Structure:
+class Structure(NamedTuple):
     """How the source's weight store is laid out: the facts that writing it needs, but the arrays.
 
     Fields: `kind`: `v3` (`layers/lstm/cell/vars/0`), `legacy` (`layer_names`, `weight_names`) or
@@ -38,9 +37,9 @@ class Structure:
     """
 
     kind: str
-    attributes: Mapping[str, str] = field(default_factory=dict)
-    names: Mapping[str, str] = field(default_factory=dict)
-    weights: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    attributes: Mapping[str, str] = {}
+    names: Mapping[str, str] = {}
+    weights: Mapping[str, tuple[str, ...]] = {}
     root: str = ""
     paths: frozenset[str] = frozenset()
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from lstmconvert.errors import UnsupportedByTarget
 from lstmconvert.model.gates import GATES
 from lstmconvert.model.layer import CELL_PARTS, GATE_PARTS, LSTMLayer
-from lstmconvert.records import dataclass
 from lstmconvert.tensors.tensor import Tensor
 
 OTHER = "other/"
@@ -27,14 +27,13 @@ _TENSOR = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class TensorName:
-    """A parsed tensor name: layer, direction or None, cell index or None, and the name of the
-    tensor in its cell (`forget_gate.kernel`, `projection`)."""
+class TensorName(NamedTuple):
+    """A parsed tensor name: layer, direction or None, number of the cell or None, and the name of
+    the tensor in its cell (`forget_gate.kernel`, `projection`)."""
 
     layer: str
     direction: str | None
-    index: int | None
+    cell: int | None
     tensor: str
 
 

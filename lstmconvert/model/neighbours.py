@@ -6,10 +6,10 @@ Where no config describes them, `layers_of` tells from its path which layer a te
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from lstmconvert.errors import UnknownLayer
-from lstmconvert.records import dataclass, field
 
 if TYPE_CHECKING:
     from lstmconvert.files.jsontext import JsonObject

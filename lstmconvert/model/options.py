@@ -7,13 +7,13 @@ there, and is listed by name, because some options (merge_mode, seed) may be nul
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Any, Literal, TypeVar
 
 from lstmconvert.errors import CorruptFile
 from lstmconvert.files.jsontext import Json, JsonObject
 from lstmconvert.model.activations import MATHS_NAMES, Activation
-from lstmconvert.records import dataclass, fields
 
 
 class Unknown(Enum):

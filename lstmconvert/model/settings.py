@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 from lstmconvert.errors import CorruptFile, UsageError, close_to
@@ -25,7 +26,6 @@ from lstmconvert.model.options import (
     check_type,
     value_to_json,
 )
-from lstmconvert.records import dataclass, fields, replace
 from lstmconvert.tensors.dtypes import name_of
 from lstmconvert.tensors.tensor import Tensor
 from lstmconvert.tensors.views import is_zero

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lstmconvert.onnx.messages import Axis, Body, Declared, Node
-from lstmconvert.records import dataclass
 from lstmconvert.tensors.dtypes import Array, DType, dtype_of
 from lstmconvert.tensors.tensor import Tensor
 
 Axes = Sequence[Axis]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Style:
+class Style(NamedTuple):
     """What a user chooses of a graph.
 
     Fields: `fused`: W, R and B as initializers, not gates; `states`: initial states are inputs;

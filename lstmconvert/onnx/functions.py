@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,11 +21,9 @@ from lstmconvert.model.activations import (
     TANH,
     Activation,
 )
-from lstmconvert.records import dataclass
 
 
-@dataclass(frozen=True, slots=True)
-class Function:
+class Function(NamedTuple):
     """One activation function of a node: its ONNX name, alpha and beta where it takes them."""
 
     name: str

@@ -8,6 +8,7 @@ the batch's size, or what the caller of the graph passes, or what other nodes co
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -16,7 +17,6 @@ from lstmconvert import limits
 from lstmconvert.errors import CorruptFile, SourceError
 from lstmconvert.onnx.constants import Constants, NotConstantError
 from lstmconvert.onnx.skeleton import DEFAULT_DOMAINS, Scope, attributes
-from lstmconvert.records import dataclass
 from lstmconvert.tensors.dtypes import Array, bits
 
 #: Nodes whose output has the numbers of their first input, in the same order.

@@ -7,6 +7,7 @@ time, masks that end early and two directions is computed around them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,15 +18,13 @@ from lstmconvert.onnx import functions
 from lstmconvert.onnx.builder import Graph
 from lstmconvert.onnx.messages import NUMBERS
 from lstmconvert.onnx.weights import Named, Weights
-from lstmconvert.records import dataclass
 from lstmconvert.tensors.dtypes import dtype_of
 
 #: From the last step to the first: Slice runs to before the smallest integer.
 _LAST, _BEFORE_FIRST, _BACK = -1, -(2**63), -1
 
 
-@dataclass(frozen=True, slots=True)
-class Axes:
+class Axes(NamedTuple):
     """The names of the batch and time axes, and whether time comes first."""
 
     batch: str
@@ -40,8 +39,7 @@ class Axes:
         return [*both, width]
 
 
-@dataclass(frozen=True, slots=True)
-class Feed:
+class Feed(NamedTuple):
     """What a layer is fed by another: a value, its axes, the lengths of its sequences."""
 
     value: str
@@ -79,8 +77,7 @@ def add(graph: Graph, layer: LSTMLayer, axes: Axes, feed: Feed | None, ends: boo
     return _outputs(_Out(around, layer, axes, ends), run(around, layer))
 
 
-@dataclass(frozen=True, slots=True)
-class _Out:
+class _Out(NamedTuple):
     around: Around
     layer: LSTMLayer
     axes: Axes
@@ -198,8 +195,7 @@ def _merged(out: _Out, mode: str, halves: Sequence[str]) -> str:
 # ---- the nodes -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class States:
+class States(NamedTuple):
     """The final state of one cell: its name and the values (batch, units)."""
 
     name: str
@@ -207,8 +203,7 @@ class States:
     cell: str
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """What one direction computes: `steps` (time, batch, units), in the input's own order of time
     whichever way it ran, and the final states of its cells."""
 
@@ -216,8 +211,7 @@ class Run:
     states: tuple[States, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Around:
+class Around(NamedTuple):
     """What surrounds the nodes of a layer.
 
     Fields: `graph`; `x`: the input (time, batch, input_dim); `sizes`: its first two sizes, (2,)
@@ -422,8 +416,7 @@ _WHOLE = np.iinfo(np.int32).max
 _INT32 = NUMBERS["int32"]
 
 
-@dataclass(frozen=True, slots=True)
-class Lengths:
+class Lengths(NamedTuple):
     """The lengths of one batch, as values of a graph.
 
     Fields: `given`: (batch,) int32 from 0 to time; `positive`: the same, at least 1: what the

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,6 @@ from lstmconvert.onnx.constants import Constants, NotConstantError
 from lstmconvert.onnx.inputs import initial_state, is_turned
 from lstmconvert.onnx.skeleton import DEFAULT_DOMAINS, Scope, attributes
 from lstmconvert.onnx.weights import ORDER, PEEPHOLES
-from lstmconvert.records import dataclass, field, replace
 from lstmconvert.tensors.dtypes import Array, bits
 from lstmconvert.tensors.tensor import ArrayTensor, Tensor
 from lstmconvert.tensors.views import is_zero, negated, transposed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import onnx
 
@@ -21,7 +22,6 @@ from lstmconvert.onnx.skeleton import Graphs, Skeleton, attributes
 from lstmconvert.onnx.whole import kept as whole
 from lstmconvert.pergate import metadata
 from lstmconvert.pergate.checksums import Described
-from lstmconvert.records import dataclass, replace
 from lstmconvert.tensors.dtypes import same_bits
 from lstmconvert.tensors.tensor import SourceFile, Tensor
 

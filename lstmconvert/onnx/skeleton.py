@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
@@ -29,7 +30,6 @@ from lstmconvert.files.wire import FIXED, LENGTH, VARINT, varint
 from lstmconvert.onnx import messages
 from lstmconvert.onnx.messages import NAMES, PACKED
 from lstmconvert.pergate.checksums import Described
-from lstmconvert.records import dataclass, field
 from lstmconvert.tensors.dtypes import Array, DType, dtype_of
 from lstmconvert.tensors.tensor import ArrayTensor, FileTensor, Shape, SourceFile, Tensor
 

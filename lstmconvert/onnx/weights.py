@@ -8,12 +8,12 @@ initializers are W, R, B and P themselves, under the names that those values hav
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from lstmconvert.model.gates import Gate, by_letters, fuse
 from lstmconvert.model.layer import Cell
 from lstmconvert.onnx.builder import Graph
 from lstmconvert.onnx.messages import NUMBERS
-from lstmconvert.records import dataclass
 from lstmconvert.tensors.tensor import Tensor
 from lstmconvert.tensors.views import Zeros, negated, side_by_side, stacked, transposed
 
@@ -22,8 +22,7 @@ ORDER = by_letters("iofc")
 PEEPHOLES = by_letters("iof")
 
 
-@dataclass(frozen=True, slots=True)
-class Named:
+class Named(NamedTuple):
     """A cell under the name that its tensors and values start with: `lstm`, `rnn.cells.0`."""
 
     name: str

@@ -22,6 +22,7 @@ the source is known.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -45,7 +46,6 @@ from lstmconvert.onnx.layers import Axes, Feed
 from lstmconvert.onnx.messages import NAMES
 from lstmconvert.pergate import metadata
 from lstmconvert.pergate.metadata import Digest
-from lstmconvert.records import dataclass, field, replace
 from lstmconvert.tensors.dtypes import dtype_of
 from lstmconvert.tensors.streaming import Sums, pour_into
 from lstmconvert.tensors.tensor import FileTensor, SourceFile, Tensor
@@ -88,7 +88,7 @@ def fitter_of(*, masks: bool, fused: bool) -> Fitter:
     known = _ABILITIES.known | ({"zero_output_for_mask"} if masks else frozenset())
     amount = 0.0 if fused else None
     title = "fused ONNX weights" if fused else _ABILITIES.title
-    return Fitter(replace(_ABILITIES, known=known, forget_bias=amount, title=title))
+    return Fitter(_ABILITIES._replace(known=known, forget_bias=amount, title=title))
 
 
 def fit(layer: LSTMLayer, fitter: Fitter) -> LSTMLayer:
@@ -142,8 +142,7 @@ DATA_SUFFIX = ".data"
 _NO_KERNEL = ("float64", "bfloat16")
 
 
-@dataclass(frozen=True, slots=True)
-class _Content:
+class _Content(NamedTuple):
     """What a file will hold: the model as its metadata tells it, the graph, what to say of it;
     `texts`: metadata beside the usual one; `others`: the paths of other tensors that it holds."""
 
@@ -151,7 +150,7 @@ class _Content:
     graph: Graph
     opset: int
     warnings: tuple[str, ...]
-    texts: Mapping[str, str] = field(default_factory=dict)
+    texts: Mapping[str, str] = {}
     others: tuple[str, ...] = ()
 
     @property
@@ -198,7 +197,7 @@ def _checked(content: _Content, how: Options) -> _Content:
         shown = map(with_every_output, content.model.layers)
         answers, told = chains.answers_of_layers(replace(content.model, layers=tuple(shown))), []
     model = replace(content.model, answers=answers)
-    return replace(content, model=model, warnings=(*content.warnings, *told))
+    return content._replace(model=model, warnings=(*content.warnings, *told))
 
 
 _WHOLE = ", the whole model"
@@ -381,7 +380,7 @@ class _File:
         temporary, *data = temporaries
         parts = self._parts
         if data:
-            parts = replace(parts, placed=self._data(data[0]))
+            parts = parts._replace(placed=self._data(data[0]))
         parts.write(temporary, self._metadata, self._sums)
         if not data:
             with writing.flushing(temporary):
@@ -427,8 +426,7 @@ class Placed(NamedTuple):
     length: int
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
+class Parts(NamedTuple):
     """What a model file is made of.
 
     Fields: `model`: without a graph; `graph`: without the weights; `weights`: name -> tensor;

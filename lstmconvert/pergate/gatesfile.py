@@ -94,7 +94,7 @@ def _by_name(named_tensors: Mapping[str, Tensor], where: object) -> Iterator[LST
         if parsed is not None:
             directions = layers.setdefault(parsed.layer, {})
             cells = directions.setdefault(parsed.direction or "forward", {})
-            cell = cells.setdefault(parsed.index or 0, {})
+            cell = cells.setdefault(parsed.cell or 0, {})
             if parsed.tensor in cell:
                 raise CorruptFile("two tensors of one place", where=where, found=name)
             cell[parsed.tensor] = tensor

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,6 @@ from lstmconvert.pictures.survey import (
 )
 from lstmconvert.pictures.units import Units
 from lstmconvert.pictures.words import SYMBOLS, ceiling, escaped, exact, minus, rounded
-from lstmconvert.records import dataclass, field
 from lstmconvert.tensors.dtypes import Array
 from lstmconvert.tensors.tensor import Tensor
 

@@ -13,11 +13,11 @@ import math
 import struct
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from lstmconvert.pictures import colours
-from lstmconvert.records import dataclass
 from lstmconvert.tensors.dtypes import Array
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -9,6 +9,7 @@ import csv
 import io
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,6 @@ from lstmconvert.limits import CSV_BYTES
 from lstmconvert.model.gates import GATES, Gate
 from lstmconvert.model.layer import Cell, LSTMLayer
 from lstmconvert.pictures.words import SYMBOLS, ceiling, counted, rounded
-from lstmconvert.records import dataclass, field
 from lstmconvert.reference import Trace, trace
 from lstmconvert.tensors.dtypes import Array
 

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import html
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -39,7 +40,6 @@ from lstmconvert.pictures.overtime import Run
 from lstmconvert.pictures.survey import MOST_DOTS, same_shapes, survey
 from lstmconvert.pictures.units import units_of
 from lstmconvert.pictures.words import escaped, rounded
-from lstmconvert.records import dataclass
 
 #: How many cells a page draws; the others are in its table, and `layer=` draws them.
 MOST_CELLS = 48

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,7 +20,6 @@ from lstmconvert.checks.words import gate_count, is_convolution
 from lstmconvert.limits import BUFFER_BYTES
 from lstmconvert.model.gates import GATES, Gate
 from lstmconvert.model.layer import Cell
-from lstmconvert.records import dataclass, field
 from lstmconvert.tensors.dtypes import Array, DType
 from lstmconvert.tensors.tensor import SideBySide, Tensor
 

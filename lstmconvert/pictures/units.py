@@ -7,6 +7,7 @@ no file names) is left out, and `Units.left_out` says why.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,7 +17,6 @@ from lstmconvert.model.gates import GATES, Gate
 from lstmconvert.model.layer import Cell
 from lstmconvert.model.options import UNKNOWN, Unknown
 from lstmconvert.pictures.survey import COMPARED_UNITS, Survey
-from lstmconvert.records import dataclass
 from lstmconvert.reference.maths import apply
 from lstmconvert.tensors.dtypes import Array
 

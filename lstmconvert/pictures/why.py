@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from lstmconvert.checks import words
 from lstmconvert.checks.words import MEANING, activation_text, formula, gate_count, is_convolution
@@ -19,7 +20,6 @@ from lstmconvert.model.gates import GATES, Gate, columns
 from lstmconvert.model.layer import Cell, LSTMLayer
 from lstmconvert.model.options import UNKNOWN
 from lstmconvert.pictures.words import SYMBOLS, UNKNOWN_FUNCTION, counted, escaped, function, minus
-from lstmconvert.records import dataclass
 
 #: Up to this number of columns and rows of a part, every weight is a cell of the strip.
 MOST_COLUMNS, MOST_ROWS = 48, 24

@@ -10,6 +10,7 @@ layer agrees with Keras to 16-bit accuracy only.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -17,7 +18,6 @@ from numpy.typing import ArrayLike, DTypeLike
 from lstmconvert.errors import UnsupportedByTarget, UsageError
 from lstmconvert.model.gates import GATES, Gate
 from lstmconvert.model.layer import Direction, LSTMLayer
-from lstmconvert.records import dataclass
 from lstmconvert.reference.cells import States, Step, known, run_direction
 from lstmconvert.tensors.dtypes import Array, DType
 

@@ -15,6 +15,7 @@ one direction of a layer: the order of time, masks, and stacks of cells.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -24,7 +25,6 @@ from lstmconvert.model.activations import Activation
 from lstmconvert.model.gates import Gate
 from lstmconvert.model.layer import Cell, Direction, LSTMLayer, OpaqueCell
 from lstmconvert.model.options import UNKNOWN, Unknown
-from lstmconvert.records import dataclass
 from lstmconvert.reference.maths import apply
 from lstmconvert.tensors.dtypes import Array, DType
 

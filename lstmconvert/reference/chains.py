@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -14,7 +15,6 @@ from lstmconvert.model import edit
 from lstmconvert.model.chain import Answer, Chain, Link
 from lstmconvert.model.layer import Cell, Direction, LSTMLayer, compute_dtypes
 from lstmconvert.model.options import UNKNOWN
-from lstmconvert.records import replace
 from lstmconvert.reference import maths
 from lstmconvert.tensors import quantized
 from lstmconvert.tensors.dtypes import Array
@@ -119,14 +119,13 @@ def _known(_: str, direction: Direction) -> Direction:
 def every_step(chain: Chain) -> Chain:
     """Return a chain that gives every step, as programs do that run it step by step."""
     links = (
-        replace(
-            link,
+        link._replace(
             return_sequences=True,
             layer=link.layer and edit.map_directions(link.layer, _giving_every_step),
         )
         for link in chain.links
     )
-    return replace(chain, links=tuple(links), steps=None)
+    return chain._replace(links=tuple(links), steps=None)
 
 
 def answered(chain: Chain, answer: Answer) -> Array:
@@ -155,14 +154,13 @@ def rounded(chain: Chain, kind: str) -> Chain:
         return edit.map_gates(cell, lambda _, tensors: quantized.rounded(tensors, kind))
 
     links = (
-        replace(
-            link,
+        link._replace(
             layer=link.layer and edit.map_cells(link.layer, change),
             arrays=quantized.rounded(link.arrays, kind),
         )
         for link in chain.links
     )
-    return replace(chain, links=tuple(links))
+    return chain._replace(links=tuple(links))
 
 
 def distance(chains: Sequence[Chain], kind: str) -> tuple[float, float]:

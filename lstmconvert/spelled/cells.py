@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import permutations
 from typing import NamedTuple
@@ -36,7 +37,6 @@ from lstmconvert.model.activations import (
 from lstmconvert.model.gates import Gate
 from lstmconvert.model.layer import Cell, Direction, LSTMLayer, weights_of
 from lstmconvert.model.options import CellOptions, DirectionOptions
-from lstmconvert.records import dataclass, field, replace
 from lstmconvert.reference import run
 from lstmconvert.reference.maths import apply
 from lstmconvert.spelled.flow import BINARY, UNARY, Flow, Node, Ref

@@ -33,13 +33,13 @@ A slice of a leading axis hands on its features, too.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import permutations, product
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from lstmconvert.records import dataclass, field
 from lstmconvert.tensors.tensor import ArrayTensor, Tensor
 from lstmconvert.tensors.views import (
     Reshaped,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +12,6 @@ import numpy as np
 from lstmconvert.model import naming, wellformed
 from lstmconvert.model.layer import Direction, LSTMLayer
 from lstmconvert.model.options import UNKNOWN, DirectionOptions, LayerOptions, Unknown
-from lstmconvert.records import dataclass
 from lstmconvert.reference import run
 from lstmconvert.spelled.cells import Finder, Spelled, step_of
 from lstmconvert.spelled.flow import Flow, Ref

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lstmconvert.errors import CorruptFile, NoLSTM, SourceError
@@ -31,7 +32,6 @@ from lstmconvert.model.layer import Direction, LSTMLayer
 from lstmconvert.model.model import KERAS, OBJECTS, PER_GATE, Model, Source, Structure
 from lstmconvert.model.naming import layer_names
 from lstmconvert.model.options import LayerOptions
-from lstmconvert.records import dataclass, field, replace
 from lstmconvert.tensorflow import objects, placing, tf1, tf1graph
 from lstmconvert.tensorflow.formats import graphdef
 from lstmconvert.tensorflow.formats.bundle import Bundle

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 
 from lstmconvert import limits
 from lstmconvert.keras.configs.nodes import PEEPHOLE_CELL
@@ -29,7 +30,6 @@ from lstmconvert.keras.stores.cells import (
 from lstmconvert.keras.stores.legacycells import CELL_SCOPE
 from lstmconvert.keras.stores.stored import PEEPHOLES, ROLES, Stored
 from lstmconvert.model.gates import GATES
-from lstmconvert.records import dataclass
 from lstmconvert.tensorflow.formats.bundle import Bundle
 from lstmconvert.tensorflow.formats.objectgraph import ROOT, ObjectGraph
 

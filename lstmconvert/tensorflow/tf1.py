@@ -32,6 +32,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import chain, pairwise
 
@@ -42,7 +43,6 @@ from lstmconvert.model.gates import Gate, by_letters, split
 from lstmconvert.model.layer import Cell, Direction, LSTMLayer, weights_of
 from lstmconvert.model.naming import layer_names
 from lstmconvert.model.options import UNKNOWN, CellOptions, DirectionOptions, Unknown
-from lstmconvert.records import dataclass, field, replace
 from lstmconvert.tensorflow.formats.bundle import Partitioned, Piece
 from lstmconvert.tensorflow.tf1graph import CellFacts
 from lstmconvert.tensors.tensor import Tensor

@@ -26,6 +26,7 @@ directions: all matrices, layer by layer and direction by direction, and behind 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from lstmconvert.model.activations import KERAS2, LINEAR, SIGMOID, TANH, Activation
@@ -39,7 +40,6 @@ from lstmconvert.model.options import (
     LayerOptions,
     Unknown,
 )
-from lstmconvert.records import dataclass
 from lstmconvert.spelled.flow import Flow
 from lstmconvert.tensorflow.formats.graphdef import AttrValue, Graph, Node
 from lstmconvert.tensors.tensor import Tensor

@@ -295,7 +295,7 @@ def test_any_name_is_parsed_as_it_was_rendered(wanted: list[str], both: bool, co
             assert parsed is not None
             assert parsed.layer == name
             assert (parsed.direction or "forward") == direction
-            assert (parsed.index or 0) == index
+            assert (parsed.cell or 0) == index
             assert parsed.tensor == part
             assert not tensor_name.startswith(naming.OTHER)
 
@@ -313,9 +313,9 @@ def test_any_text_is_parsed_or_not(text: str) -> None:
     parsed = naming.parse(text)
     if parsed is not None:
         middle = f".{parsed.direction}" if parsed.direction else ""
-        middle += f".cells.{parsed.index}" if parsed.index is not None else ""
+        middle += f".cells.{parsed.cell}" if parsed.cell is not None else ""
         start = f"{parsed.layer}{middle}.{parsed.tensor}"
-        assert text == start or parsed.index is not None  # cells.01
+        assert text == start or parsed.cell is not None  # cells.01
 
 
 def test_metadata_holds_any_name() -> None:

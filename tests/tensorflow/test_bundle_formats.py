@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_type_hints
 
@@ -26,7 +27,6 @@ from support.bundlefiles import (
 
 from lstmconvert.errors import CorruptFile, LimitExceeded, LSTMConvertError, NotAModel
 from lstmconvert.files import wire
-from lstmconvert.records import dataclass
 from lstmconvert.tensorflow.formats import checkpoint, entries, objectgraph, savedmodel
 from lstmconvert.tensorflow.formats.table import Table, decompress
 from lstmconvert.tensors.checksums import crc32c, unmask

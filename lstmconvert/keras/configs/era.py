@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from lstmconvert.files.jsontext import Json, JsonObject
-from lstmconvert.records import dataclass, replace
 
 #: Keyword -> default of `keras.layers.LSTM` (keras/src/layers/rnn/lstm.py, and Keras 2 likewise).
 DEFAULTS: Mapping[str, Json] = {

@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import NamedTuple
 
 from lstmconvert.errors import CorruptFile
 from lstmconvert.files.jsontext import Json, JsonObject
-from lstmconvert.records import dataclass
 
 #: Classes of Keras's own that hold a list of layers.
 MODELS = frozenset({"Sequential", "Functional", "Model"})
@@ -31,8 +31,7 @@ _SEQUENTIAL_KEYS = frozenset({"name", "trainable", "dtype", "layers", "build_inp
 _OPERATION_MODULES = ("keras.src.ops.", "keras.ops")
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """One serialized object of a config.
 
     Fields: `class_name`; `name`, the layer's own; `config`, its keyword arguments; `whole`, the

@@ -7,6 +7,7 @@ leaves out has the default of the Keras that wrote it; where that is not known e
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from lstmconvert.errors import CorruptFile
@@ -24,7 +25,6 @@ from lstmconvert.model.options import (
     LayerOptions,
 )
 from lstmconvert.model.options import option_names as names_of
-from lstmconvert.records import replace
 
 _MERGE_MODES = ("concat", "sum", "ave", "mul")  # keras/src/layers/rnn/bidirectional.py
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from lstmconvert.errors import CorruptFile
 from lstmconvert.keras.configs.nodes import (
@@ -24,7 +26,6 @@ from lstmconvert.keras.configs.nodes import (
     node,
     snake_case,
 )
-from lstmconvert.records import dataclass, field, replace
 
 STACKED = "StackedRNNCells"
 _WRAPPERS = frozenset({"TimeDistributed"})
@@ -33,8 +34,7 @@ _OTHER_RECURRENT = frozenset({"GRU", "SimpleRNN", "CuDNNGRU"})
 _OTHER_CELLS = _OTHER_RECURRENT | {"GRUCell", "SimpleRNNCell", STACKED}
 
 
-@dataclass(frozen=True, slots=True)
-class CellSketch:
+class CellSketch(NamedTuple):
     """One cell: its v3 group, and the config of the object that it is, if there is one."""
 
     group: str
@@ -52,8 +52,7 @@ class CellSketch:
         return self.node.custom or self.class_name not in _OTHER_CELLS
 
 
-@dataclass(frozen=True, slots=True)
-class DirectionSketch:
+class DirectionSketch(NamedTuple):
     """One direction: its v3 group, its config, its cells."""
 
     group: str
@@ -61,8 +60,7 @@ class DirectionSketch:
     cells: tuple[CellSketch, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class LayerSketch:
+class LayerSketch(NamedTuple):
     """One recurrent layer, LSTM or not.
 
     Fields: `name`, canonical; `group`, in a v3 store; `top`, the name of the model's own layer
@@ -92,8 +90,7 @@ class LayerSketch:
         return next((cell for cell in self.cells if cell.is_foreign), None)
 
 
-@dataclass(frozen=True, slots=True)
-class OtherLayer:
+class OtherLayer(NamedTuple):
     """A layer that is not sketched.
 
     Fields: `node`; `name`, canonical; `group`, in a v3 store; `top`, the name of the model's own
@@ -107,7 +104,7 @@ class OtherLayer:
     is_recurrent: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Plan:
     """What a config says about a model.
 
@@ -128,8 +125,7 @@ class Plan:
 _MERGE = "Merge"
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(NamedTuple):
     group: str
     outer: str
     top: str
@@ -261,7 +257,7 @@ class _Walker:
             self.result.others.append(_other(item, item.name, place))
         elif (inner := item.child("layer")) is not None:
             # Only a recurrent layer can be there, so a class that is not known is a user's own.
-            other = replace(_other(inner, item.name, place), is_recurrent=True)
+            other = _other(inner, item.name, place)._replace(is_recurrent=True)
             self.result.custom.append(other)
 
     def _directions(self, item: Node, place: _Place) -> tuple[DirectionSketch, ...]:

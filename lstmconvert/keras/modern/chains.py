@@ -7,6 +7,7 @@ takes two values, a value that two layers take, a class that is none of `model.c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,7 +24,6 @@ from lstmconvert.model.activations import LINEAR, SIGMOID, TANH, Activation
 from lstmconvert.model.chain import ROLES, Answer, Chain, Holds, Link
 from lstmconvert.model.layer import OpaqueCell
 from lstmconvert.model.model import Model
-from lstmconvert.records import dataclass, field, replace
 from lstmconvert.tensors.dtypes import Array, dtype_of
 from lstmconvert.tensors.tensor import ArrayTensor, Cast, Tensor
 from lstmconvert.tensors.views import Filled
@@ -94,9 +94,9 @@ def filled(chain: Chain, holds: Holds) -> Chain:
             arrays = {**link.arrays, **extra}
             ordered = {role: arrays[role] for role in ROLES[link.kind] if role in arrays}
             added |= {f"{link.prefix}{role}": _NEUTRAL[role] for role in more}
-            link = replace(link, arrays=ordered)
+            link = link._replace(arrays=ordered)
         links.append(link)
-    return replace(chain, links=tuple(links), filled=added)
+    return chain._replace(links=tuple(links), filled=added)
 
 
 def answers(model: Model, target: str) -> tuple[tuple[Answer, ...], list[str]]:
@@ -181,7 +181,7 @@ def folded(chain: Chain, target: str) -> Chain:
             break
         else:
             raise _unfoldable(links, target)
-    return replace(chain, links=tuple(links), folded=tuple(texts))
+    return chain._replace(links=tuple(links), folded=tuple(texts))
 
 
 _BATCHNORM = "BatchNormalization"
@@ -228,7 +228,7 @@ def _with_weights(link: Link, kernel: Array, bias: Array) -> Link:
     changed = {"kernel": _as(kernel, known), "bias": _as(bias, known)}
     arrays = {role: {**link.arrays, **changed}[role] for role in ROLES[link.kind]
               if role in link.arrays or role in changed}  # fmt: skip
-    return replace(link, arrays=arrays, paths={})
+    return link._replace(arrays=arrays, paths={})
 
 
 def _with_behind(link: Link, norm: Link) -> Link:
@@ -243,7 +243,7 @@ def _with_ahead(link: Link, norm: Link) -> Link:
     """Return a layer that also does what the BatchNormalization ahead of it does."""
     scale, shift = _scale_and_shift(norm)
     if link.layer is not None:
-        return replace(link, layer=edit.with_scaled_input(link.layer, scale, shift))
+        return link._replace(layer=edit.with_scaled_input(link.layer, scale, shift))
     kernel = link.arrays["kernel"].read().astype(np.float64)
     if link.groups > 1:  # each group has its own inputs: they are a first axis of the sums
         width, inner = link.outputs // link.groups, kernel.shape[-2]
@@ -275,8 +275,8 @@ def cast(chain: Chain, dtype: str) -> tuple[Chain, list[str]]:
             role: tensor if tensor.dtype.name == dtype else Cast(tensor, dtype_of(dtype))
             for role, tensor in link.arrays.items()
         }
-        links.append(replace(link, arrays=arrays))
-    return replace(chain, links=tuple(links)), rounded
+        links.append(link._replace(arrays=arrays))
+    return chain._replace(links=tuple(links)), rounded
 
 
 def check_dtypes(chain: Chain, dtypes: Sequence[str], target: str, title: str) -> None:
@@ -516,7 +516,7 @@ class _Walk:
         }
         paths = {role: self.paths[id(a)] for role, a in arrays.items() if id(a) in self.paths}
         made = _MAKERS[class_name](self, part, name, arrays)
-        link = replace(made, arrays=arrays, paths=paths, neighbour=neighbour)
+        link = made._replace(arrays=arrays, paths=paths, neighbour=neighbour)
         self._push(self._checked(link))
 
     def _checked(self, link: Link) -> Link:

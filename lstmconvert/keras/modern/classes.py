@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from lstmconvert.files.jsontext import Json, JsonObject
-from lstmconvert.records import dataclass, field
 
 #: A keyword, its default in Keras 3, and the value at which a weight exists, or `ANY`.
 Condition = tuple[str, Json, Json]
@@ -19,8 +18,7 @@ Condition = tuple[str, Json, Json]
 ANY: Json = "any value"
 
 
-@dataclass(frozen=True, slots=True)
-class Weight:
+class Weight(NamedTuple):
     """One variable of a layer.
 
     Fields: `role`, its name in Keras 3; `when`: the keyword that it depends on; `also`: its names
@@ -43,8 +41,7 @@ class Weight:
         return bool((default if value is None else value) == wanted)
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One class.
 
     Fields: `keywords` that Keras 3 takes as they are; `weights`, trainable ones first, in the order
@@ -58,12 +55,12 @@ class Row:
     keywords: frozenset[str] = frozenset()
     weights: tuple[Weight, ...] = ()
     parts: tuple[str, ...] = ()
-    renamed: Mapping[str, str] = field(default_factory=dict)
-    neutral: Mapping[str, tuple[Json, ...]] = field(default_factory=dict)
+    renamed: Mapping[str, str] = {}
+    neutral: Mapping[str, tuple[Json, ...]] = {}
     dropped: frozenset[str] = frozenset()
     today: str | None = None
-    choices: Mapping[str, tuple[Json, ...]] = field(default_factory=dict)
-    stated: Mapping[str, Json] = field(default_factory=dict)
+    choices: Mapping[str, tuple[Json, ...]] = {}
+    stated: Mapping[str, Json] = {}
 
 
 def _row(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from lstmconvert.errors import CorruptFile, UnsupportedByTarget, UsageError
 from lstmconvert.files.jsontext import Json, JsonObject, canonical, parse_object
@@ -34,7 +35,6 @@ from lstmconvert.keras.writing import emit
 from lstmconvert.keras.writing.fit import KerasFitter
 from lstmconvert.model.layer import LSTMLayer
 from lstmconvert.model.model import OBJECTS, Model, Structure
-from lstmconvert.records import dataclass, field
 from lstmconvert.tensors.dtypes import FLOATS
 from lstmconvert.tensors.tensor import Tensor
 
@@ -48,8 +48,7 @@ _ELLIPSIS = '"__ellipsis__"'
 _NO_TRAINING = "the model's loss and optimizer are not carried over; compile it again to train it"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Whole:
+class Whole(NamedTuple):
     """A whole model for one store.
 
     Fields: `tensors`: full path below the weights' group -> tensor; `names`: v3 group -> `name`
@@ -67,8 +66,7 @@ class Whole:
     custom_objects: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class How:
+class How(NamedTuple):
     """How a model is rebuilt.
 
     Fields: `store`: `ARCHIVE`, `WEIGHTS` (the same store, no config) or `LEGACY`;
@@ -82,12 +80,11 @@ class How:
     rescale_hard_sigmoid: bool = False
     recast: bool = False
     keep_custom: bool = False
-    attributes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    attributes: Mapping[str, Sequence[str]] = {}
     put: Replacements | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tree:
+class Tree(NamedTuple):
     """A whole model as parts with their arrays.
 
     Fields: `root`; `era` of its config; `graphs`: of each functional model, how its layers are

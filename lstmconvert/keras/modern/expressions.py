@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from lstmconvert.errors import UsageError, close_to
 from lstmconvert.files.jsontext import Json
 from lstmconvert.keras.modern import operations
 from lstmconvert.keras.modern.operations import BARE, Applied
 from lstmconvert.keras.modern.replacing import Expression
-from lstmconvert.records import dataclass, field
 
 #: Numbers and exponents in an expression of numbers alone are no larger.
 _LARGEST, _HIGHEST = 1e30, 64
@@ -36,8 +35,7 @@ _OF_NUMBERS: Mapping[type[ast.AST], Callable[[Any, Any], Any]] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Function:
+class Function(NamedTuple):
     """A function of `keras.ops`.
 
     Fields: `class_name` of the operation; `tensors`: its arguments that are tensors or numbers, in
@@ -49,7 +47,7 @@ class Function:
     class_name: str
     tensors: tuple[str, ...] = ("x",)
     others: tuple[str, ...] = ()
-    stated: Mapping[str, Json] = field(default_factory=dict)
+    stated: Mapping[str, Json] = {}
     lists: bool = False
     needed: tuple[str, ...] = ()
 

@@ -19,7 +19,6 @@ from lstmconvert.keras.modern import expressions, operations
 from lstmconvert.keras.modern.classes import CLASSES, RECURRENT
 from lstmconvert.keras.modern.parts import Part, unsupported
 from lstmconvert.keras.modern.replacing import Expression
-from lstmconvert.records import dataclass, field
 
 #: Arguments that a call may have in addition to its inputs.
 _KEYWORDS = frozenset(
@@ -52,8 +51,7 @@ class Ref(NamedTuple):
     output: int
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One call of a layer: the tensors that are its first argument, and its keywords, whose values
     are plain, or (lists of) tensors. Of an operation, and of any layer of Keras 3, its positional
     `arguments` instead of `inputs`."""
@@ -70,8 +68,7 @@ class Call:
             yield from refs(self.keywords[key])
 
 
-@dataclass(frozen=True, slots=True)
-class CallGraph:
+class CallGraph(NamedTuple):
     """The calls of each layer, and the model's inputs and outputs: tensors, in lists or dicts.
 
     `operations`: the bare operations of a model of Keras 3, by name, as they are serialized: they
@@ -81,7 +78,7 @@ class CallGraph:
     calls: Mapping[str, tuple[Call, ...]]
     inputs: Json
     outputs: Json
-    operations: Mapping[str, JsonObject] = field(default_factory=dict)
+    operations: Mapping[str, JsonObject] = {}
 
 
 def refs(value: Json) -> Iterator[Ref]:

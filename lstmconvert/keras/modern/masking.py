@@ -21,6 +21,8 @@ Sequential becomes where it has to.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from lstmconvert.files.jsontext import Json, JsonObject, canonical, parse_object
 from lstmconvert.keras.configs import spelling
@@ -31,7 +33,6 @@ from lstmconvert.keras.modern.emission import innermost, input_name, input_shape
 from lstmconvert.keras.modern.graph import Call, CallGraph, Ref, refs
 from lstmconvert.keras.modern.operations import BARE, serialized_operation
 from lstmconvert.keras.modern.parts import Part, unsupported
-from lstmconvert.records import dataclass, field, replace
 
 #: A mask as an expression: `("ids", scope, ref)`: the ids are not 0; `("steps", scope, ref,
 #: value)`: any feature is not the value; `("tensor", scope, ref)`: a tensor of the model;
@@ -69,8 +70,7 @@ PASSING = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(NamedTuple):
     """How one Keras hands masks on.
 
     Fields: `title`; `joins`: what merging layers make of several masks, `and`, `or` or nothing;
@@ -114,7 +114,7 @@ def chain(model: Part) -> CallGraph:
 # -- what each Keras hands to each layer ------------------------------------------------------
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Flow:
     """Follows the masks through a model by the rules of one Keras.
 
@@ -291,7 +291,7 @@ def makes_masks(root: Part) -> bool:
     )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Writer:
     """Writes the masks of a model into its calls.
 
@@ -443,7 +443,7 @@ class _CallWriter:
 
     def graph(self) -> CallGraph:
         """Return the calls as they are now."""
-        return replace(self._graph, calls=self._calls)
+        return self._graph._replace(calls=self._calls)
 
     def call(self, place: Place, old: Flow, new: Sequence[Flow]) -> None:
         """Write the mask of one call, if it has one."""
@@ -468,13 +468,13 @@ class _CallWriter:
         if mask is None or self._is_here(mask, scope):
             ref = self._operation(expression)
             self._known[self._model, ref] = ALL if mask is None else mask
-            self._replace(name, index, replace(call, keywords={**call.keywords, "mask": ref}))
+            self._replace(name, index, call._replace(keywords={**call.keywords, "mask": ref}))
 
     def unmask(self, name: str, index: int) -> None:
         """Take the masks off the inputs of one call."""
         call = self._calls[name][index]
         inputs = tuple(self._unmasked(source) for source in call.inputs)
-        self._replace(name, index, replace(call, inputs=inputs))
+        self._replace(name, index, call._replace(inputs=inputs))
 
     def _replace(self, name: str, index: int, call: Call) -> None:
         listed = list(self._calls[name])

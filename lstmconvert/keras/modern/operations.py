@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
@@ -20,7 +21,6 @@ from lstmconvert.files.jsontext import Json, JsonObject
 from lstmconvert.keras.configs.nodes import snake_case
 from lstmconvert.keras.configs.spelling import LAYERS, serialized
 from lstmconvert.keras.modern.parts import Part, unsupported
-from lstmconvert.records import dataclass, field
 
 GETITEM = "__operators__.getitem"
 _OPS = "keras.src.ops."
@@ -170,7 +170,7 @@ class BatchSize(Size):
         return "the number of samples"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Given:
     """A call of a function.
 
@@ -342,7 +342,7 @@ def _axes(value: Json) -> Json:
 Function = Callable[[Given], Applied | Unstacked]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Operation:
     """A function that is one operation of Keras 3.
 

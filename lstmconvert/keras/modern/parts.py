@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from lstmconvert.errors import UnsupportedByTarget
 from lstmconvert.files.jsontext import Json, JsonObject, canonical
@@ -31,7 +33,6 @@ from lstmconvert.keras.modern.replacing import Expression, Replacements
 from lstmconvert.keras.writing import layerstore
 from lstmconvert.model.layer import LSTMLayer
 from lstmconvert.model.naming import unique
-from lstmconvert.records import dataclass, field
 from lstmconvert.tensors.tensor import Tensor
 
 TARGET = "Keras 3"
@@ -119,8 +120,7 @@ def no_row(name: str, class_name: str) -> UnsupportedByTarget:
     return error
 
 
-@dataclass(slots=True)
-class Leave:
+class Leave(NamedTuple):
     """What a target takes that Keras 3 does not.
 
     Fields: `keywords`: class -> old keywords that stay in the part's config; `refusals`: where it
@@ -132,7 +132,7 @@ class Leave:
     whether an LSTM is a layer like any other, whose arrays are not read.
     """
 
-    keywords: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    keywords: Mapping[str, frozenset[str]] = {}
     classes: frozenset[str] = frozenset()
     keep_custom: bool = False
     put: Replacements | None = None

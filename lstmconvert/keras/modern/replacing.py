@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from lstmconvert.errors import UsageError, close_to
 from lstmconvert.files.jsontext import JsonObject, parse_object
 from lstmconvert.files.opening import whole_text
-from lstmconvert.records import dataclass, field
 from lstmconvert.tensors.tensor import SourceFile
 
 _FORMS = "LAYER=FILE.json, or LAYER=EXPRESSION for a Lambda"
@@ -21,15 +22,14 @@ _FORMS = "LAYER=FILE.json, or LAYER=EXPRESSION for a Lambda"
 _LONGEST = 2000
 
 
-@dataclass(frozen=True, slots=True)
-class Expression:
+class Expression(NamedTuple):
     """What a Lambda computes: its text, and that text as Python's grammar parses it."""
 
     text: str
     tree: ast.expr
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Replacements:
     """What takes the place of layers.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeVar
 
 from lstmconvert.keras.configs import options, values
 from lstmconvert.keras.configs.era import Era
@@ -16,21 +17,19 @@ from lstmconvert.keras.stores.stored import CUDNN, FLIPPED, CellArrays
 from lstmconvert.model import wellformed
 from lstmconvert.model.layer import Cell, Direction, LSTMLayer, OpaqueCell
 from lstmconvert.model.options import UNKNOWN, CellOptions, DirectionOptions, LayerOptions
-from lstmconvert.records import dataclass, field, replace
 from lstmconvert.tensors.dtypes import name_of
 
 AnyOptions = TypeVar("AnyOptions", DirectionOptions, LayerOptions)
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(NamedTuple):
     """What a model says about its layers, by the `id` of a layer's JSON object.
 
     Fields: `masks`: whether a mask reaches it; `shapes`: what it is fed.
     """
 
-    masks: Mapping[int, Mask] = field(default_factory=dict)
-    shapes: Mapping[int, Shape] = field(default_factory=dict)
+    masks: Mapping[int, Mask] = {}
+    shapes: Mapping[int, Shape] = {}
 
     @classmethod
     def of(cls, root: Node) -> Context:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from lstmconvert.errors import UsageError
 from lstmconvert.files import opening
@@ -16,14 +18,12 @@ from lstmconvert.keras.stores import archive
 from lstmconvert.keras.stores.legacy import WRITER, is_legacy
 from lstmconvert.model.model import Model, Source
 from lstmconvert.model.neighbours import Neighbour
-from lstmconvert.records import dataclass, field, replace
 from lstmconvert.tensors.tensor import SourceFile, Tensor
 
 ARCHIVE, WEIGHTS, LEGACY = "keras", "weights.h5", "h5"
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(NamedTuple):
     """A model's config: of a file itself, or what the user supplies for weights without one.
 
     Fields: `text`, as JSON; `version` of the Keras that wrote it; `where` it is from, for errors.
@@ -34,8 +34,7 @@ class Given:
     where: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Opened:
+class _Opened(NamedTuple):
     """A weight store that was opened, with its config and other files.
 
     Fields: `tree`, the store; `path` and `container` of the file; `config`: the file's own, if it
@@ -49,8 +48,8 @@ class _Opened:
     container: str
     config: Given | None = None
     version: str | None = None
-    texts: Mapping[str, str] = field(default_factory=dict)
-    assets: Mapping[str, Tensor] = field(default_factory=dict)
+    texts: Mapping[str, str] = {}
+    assets: Mapping[str, Tensor] = {}
     files: tuple[Path, ...] = ()
     digest: Callable[[], str | None] | None = None
     check: Callable[[], None] = lambda: None

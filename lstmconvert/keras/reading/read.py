@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from lstmconvert.errors import CorruptFile, NoLSTM, NotAModel
 from lstmconvert.files.jsontext import parse
@@ -20,7 +21,6 @@ from lstmconvert.model.gates import GATES
 from lstmconvert.model.layer import LSTMLayer, OpaqueCell
 from lstmconvert.model.model import Structure
 from lstmconvert.model.naming import layer_names
-from lstmconvert.records import dataclass, replace
 from lstmconvert.tensors.tensor import Tensor
 
 #: A group of an HDF5 file that another program wrote -> what the file is, and what to do.
@@ -32,8 +32,7 @@ OTHER_HDF5 = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class StoreContent:
+class StoreContent(NamedTuple):
     """What a weight store holds: layers, all other tensors by full path, the optimizer's slots,
     what it takes to write the store anew, notes for the user, and where there is no LSTM layer the
     error that says so."""
@@ -52,8 +51,7 @@ _WINDOWS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """A parsed model config and the era it was written in."""
 
     root: Node
@@ -97,7 +95,7 @@ def read(tree: Tree, config: Config | None, where: object) -> StoreContent:
     if v3store.is_v3(tree):
         portable = v3store.of_windows(tree, where)
         content = _read_v3(v3store.read_store(portable or tree, where), config, where)
-        return content if portable is None else replace(content, notes=(*content.notes, _WINDOWS))
+        return content if portable is None else content._replace(notes=(*content.notes, _WINDOWS))
     for group, (what, hint) in OTHER_HDF5.items():
         if group in tree.groups:
             raise NotAModel(what, where=where, hint=hint)
@@ -145,7 +143,7 @@ def _read_v3(store: v3store.V3Store, config: Config | None, where: object) -> St
     )
     structure = Structure(kind="v3", names=_groups_and_names(store))
     content = _content(layers, store.tensors, v3store.OPTIMIZER, structure, notes)
-    return replace(content, absent=absent)
+    return content._replace(absent=absent)
 
 
 def _groups_and_names(store: v3store.V3Store) -> dict[str, str]:
@@ -258,7 +256,7 @@ def _read_legacy(store: legacy.LegacyStore, config: Config | None, where: object
         kind="legacy", attributes=store.attributes, weights=store.names, root=store.root
     )
     content = _content(layers, store.tensors, legacy.OPTIMIZER, structure, notes)
-    return replace(content, absent=absent)
+    return content._replace(absent=absent)
 
 
 def _content(
@@ -278,7 +276,7 @@ def _content(
         layers,
         {path: tensor for path, tensor in rest.items() if not is_slot(path)},
         {path: tensor for path, tensor in rest.items() if is_slot(path)},
-        replace(structure, paths=frozenset(path for path in tensors if not is_slot(path))),
+        structure._replace(paths=frozenset(path for path in tensors if not is_slot(path))),
         (*notes, *opaque_notes(layers)),
     )
 

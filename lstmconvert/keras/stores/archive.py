@@ -21,6 +21,7 @@ import os
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,7 +31,6 @@ from lstmconvert.files.names import is_plain
 from lstmconvert.files.opening import Window, digest_of_files, files_below, open_source, whole_text
 from lstmconvert.files.zipmembers import ArchiveFile, Part, ZipMembers, entry
 from lstmconvert.hdf5.reading import Attributes, Tree, read_tree
-from lstmconvert.records import dataclass
 from lstmconvert.tensors.streaming import write_to
 from lstmconvert.tensors.tensor import FileTensor, SourceFile, Tensor
 
@@ -39,8 +39,7 @@ WEIGHTS_H5, WEIGHTS_NPZ = "model.weights.h5", "model.weights.npz"
 ASSETS = "assets/"
 
 
-@dataclass(frozen=True, slots=True)
-class Archive:
+class Archive(NamedTuple):
     """What an archive holds: its JSON texts, its weight store, its assets.
 
     `check` raises `CorruptFile` where the CRC of a large member is wrong, or a file has changed;

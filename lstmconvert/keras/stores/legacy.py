@@ -12,12 +12,12 @@ Keras 0.x has no lists (`keras1`).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from lstmconvert.errors import CorruptFile
 from lstmconvert.hdf5.reading import Attributes, Tree
 from lstmconvert.keras.configs.keras1 import keras0_weight_names
 from lstmconvert.keras.stores.stored import Stored
-from lstmconvert.records import dataclass
 from lstmconvert.tensors.tensor import Tensor
 
 ROOT = "model_weights"
@@ -27,8 +27,7 @@ TOP_LEVEL = "top_level_model_weights"
 WRITER = ("keras_version", "backend")
 
 
-@dataclass(frozen=True)
-class LegacyStore:
+class LegacyStore(NamedTuple):
     """A legacy store by layer.
 
     Fields: `root`: `model_weights`, or empty; `weights`: layer name -> its arrays in the order of

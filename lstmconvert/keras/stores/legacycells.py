@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from lstmconvert.errors import CorruptFile
@@ -48,7 +49,6 @@ from lstmconvert.keras.stores.stored import (
     Stored,
 )
 from lstmconvert.model.gates import GATES, by_letters
-from lstmconvert.records import dataclass, replace
 
 _KERAS1_ORDER = by_letters("icfo")
 _KERAS1_ROLES = {"W": "kernel", "U": "recurrent_kernel", "b": "bias"}
@@ -353,8 +353,8 @@ def name_unnamed(store: LegacyStore, described: Plan) -> None:
         for index, layer in enumerate(layers):
             if id(layer) in names:
                 name = names[id(layer)]
-                item = replace(layer.node, name=name)
-                layers[index] = replace(layer, node=item, name=name, top=name)
+                item = layer.node._replace(name=name)
+                layers[index] = layer._replace(node=item, name=name, top=name)
 
 
 def inside(store: LegacyStore, described: Plan) -> Plan:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from lstmconvert.errors import CorruptFile
 from lstmconvert.hdf5.reading import Tree
 from lstmconvert.keras.stores.stored import Stored
-from lstmconvert.records import dataclass, field
 from lstmconvert.tensors.tensor import Tensor
 
 #: `0`, `1`, …, and not `00`, which would be a second 0.
@@ -27,7 +27,7 @@ SEED_GENERATOR = "seed_generator"
 CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class V3Store:
     """A v3 store by group.
 

@@ -6,7 +6,8 @@ here is Keras's own, so that a file needs no import of ours.
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import fields
+from typing import Any, NamedTuple
 
 from lstmconvert.errors import UnsupportedByTarget
 from lstmconvert.files.jsontext import Json, JsonObject
@@ -17,7 +18,6 @@ from lstmconvert.keras.configs.values import object_spec
 from lstmconvert.model.activations import KERAS3, Activation
 from lstmconvert.model.layer import Cell, Direction, LSTMLayer, OpaqueCell
 from lstmconvert.model.options import UNKNOWN, CellOptions, DirectionOptions
-from lstmconvert.records import dataclass, fields
 
 TARGET = "Keras 3"
 
@@ -27,8 +27,7 @@ _ELSEWHERE = frozenset({"policy", "trainable", "use_bias", "time_major"})
 _OPAQUE = frozenset({"GRU", "GRUCell", "SimpleRNN", "SimpleRNNCell"})
 
 
-@dataclass(frozen=True, slots=True)
-class Spelling:
+class Spelling(NamedTuple):
     """How one Keras spells a layer's config.
 
     Fields: `library`: `keras` (Keras 3) or `tf_keras`; `custom`: names of a user's own objects that

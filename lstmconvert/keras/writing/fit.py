@@ -5,6 +5,7 @@ A Keras LSTM has one bias, no run-time forget bias, and nothing beyond four gate
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,7 +17,6 @@ from lstmconvert.model.fit import CLIPS, Abilities, Fitter
 from lstmconvert.model.gates import Gate
 from lstmconvert.model.layer import Cell, LSTMLayer
 from lstmconvert.model.options import UNKNOWN, CellOptions, DirectionOptions
-from lstmconvert.records import fields, replace
 from lstmconvert.tensors.tensor import ArrayTensor, Tensor
 
 AnyOptions = TypeVar("AnyOptions", CellOptions, DirectionOptions)
@@ -88,7 +88,7 @@ class KerasFitter:
 
     def fit_weights(self, layer: LSTMLayer) -> LSTMLayer:
         """`fit`, for a file that holds no options, so that unknown ones do not matter."""
-        target = replace(self._fitter.target, known=frozenset())
+        target = self._fitter.target._replace(known=frozenset())
         return self._fit(replace(self._fitter, target=target), layer)
 
     def _fit(self, fitter: Fitter, layer: LSTMLayer) -> LSTMLayer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from lstmconvert.errors import UsageError
 from lstmconvert.keras.stores import stored
@@ -13,7 +14,6 @@ from lstmconvert.model.gates import Gate
 from lstmconvert.model.layer import Cell, LSTMLayer
 from lstmconvert.model.model import Model
 from lstmconvert.model.neighbours import Neighbour
-from lstmconvert.records import replace
 from lstmconvert.tensors.tensor import Tensor
 from lstmconvert.tensors.views import Zeros, is_zero
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +27,6 @@ from lstmconvert.keras.writing.fit import KerasFitter
 from lstmconvert.model.activations import HARD_SIGMOID_KERAS2
 from lstmconvert.model.model import Model, Structure
 from lstmconvert.model.options import UNKNOWN
-from lstmconvert.records import dataclass, field, replace
 from lstmconvert.tensors.streaming import Sums
 from lstmconvert.tensors.tensor import SourceFile, Tensor
 

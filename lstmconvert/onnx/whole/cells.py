@@ -7,7 +7,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from lstmconvert.errors import CorruptFile
 from lstmconvert.model.activations import Activation
@@ -18,7 +18,6 @@ from lstmconvert.onnx.weights import Named, Weights
 from lstmconvert.onnx.whole import activations
 from lstmconvert.onnx.whole.site import Site
 from lstmconvert.onnx.whole.writer import Shape
-from lstmconvert.records import dataclass, replace
 from lstmconvert.tensors.tensor import Tensor
 
 #: Keras's gates of a GRU are in the operator's order: update (z), reset (r), candidate (h).
@@ -333,8 +332,7 @@ class GatedCell(_KerasCell):
 Step = Callable[[str, Sequence[str]], Sequence[str]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loop:
+class Loop(NamedTuple):
     """What a loop runs over.
 
     Fields: `x`: (time, batch, …), and the shape of one step of it; `states`: names of the first
@@ -403,7 +401,7 @@ def run_cell(site: Site, cell: RecurrentCell, loop: Loop) -> tuple[str, list[str
     projected = cell.projected(loop.x[0])
     cell.prepared()
     step: Shape = (loop.shape[0], cell.projected_width)
-    return looped(site, replace(loop, x=(projected, step)), cell.step)
+    return looped(site, loop._replace(x=(projected, step)), cell.step)
 
 
 def zeros(site: Site, loop: Loop) -> str:

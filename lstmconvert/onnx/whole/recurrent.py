@@ -7,7 +7,7 @@ the time first, as the operators have them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,7 +37,6 @@ from lstmconvert.onnx.whole.cells import (
 )
 from lstmconvert.onnx.whole.site import TARGET, Site
 from lstmconvert.onnx.whole.writer import BEFORE, END, TIME_MAJOR, Order, Shape, Value, Writer
-from lstmconvert.records import dataclass, replace
 from lstmconvert.tensors.dtypes import dtype_of
 from lstmconvert.tensors.tensor import Tensor
 
@@ -55,8 +54,7 @@ _REDUCED = {"sum": "ReduceSum", "ave": "ReduceMean", "mul": "ReduceProd"}
 _JOINED = {"sum": "Add", "ave": "Add", "mul": "Mul"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Half:
+class Half(NamedTuple):
     """One direction. Fields: `cells`; `backwards`; `zero`: zero_output_for_mask; `in_order`:
     whether its steps come in the order of the input though it runs backwards."""
 
@@ -66,8 +64,7 @@ class Half:
     in_order: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
+class Layer(NamedTuple):
     """A recurrent layer: one half, or the two of a Bidirectional, and what it returns."""
 
     halves: tuple[Half, ...]
@@ -227,8 +224,7 @@ def _half(site: Site, part: Part, name: str) -> Half:
 # ---- running -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Given:
+class _Given(NamedTuple):
     """What a layer runs on: `x` by name (time, batch, features), or compacted by `mask`; `batch`:
     the length of the batch axis; `loops`: whether a Scan takes the place of nodes."""
 
@@ -238,8 +234,7 @@ class _Given:
     loops: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Ran:
+class _Ran(NamedTuple):
     """What a half has computed: `steps`: (time, batch, units) in the order of the input, or None
     where one node ran both; `states` of its cells, (batch, units) each."""
 
@@ -285,7 +280,7 @@ def _with_batch_first(site: Site, layer: Layer) -> Any:
     given, mask = site.arguments[0], _mask(site)
     site.arguments = [_swapped(given)]
     site.mask = None if mask is None else _swapped(mask)
-    result = run(site, replace(layer, time_major=False))
+    result = run(site, layer._replace(time_major=False))
     if not layer.sequences:
         return result
     several = result if isinstance(result, list) else [result]

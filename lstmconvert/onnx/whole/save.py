@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lstmconvert.errors import UnsupportedByTarget
 from lstmconvert.keras.modern import crossing, replacing
@@ -17,7 +17,6 @@ from lstmconvert.onnx.whole import classes, kept, network
 from lstmconvert.onnx.whole.network import Network
 from lstmconvert.onnx.whole.site import HINT, TARGET
 from lstmconvert.onnx.whole.writer import WholeGraph, Writer
-from lstmconvert.records import dataclass
 from lstmconvert.tensors.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -27,8 +26,7 @@ if TYPE_CHECKING:
 _LAYER_NORMALIZATION = 17
 
 
-@dataclass(frozen=True, slots=True)
-class Whole:
+class Whole(NamedTuple):
     """A whole model to be written: `graph`; `opset`; `texts`: metadata beside the usual one;
     `warnings`, to tell the user."""
 

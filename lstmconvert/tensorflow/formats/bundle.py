@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,6 @@ from lstmconvert import limits
 from lstmconvert.errors import CorruptFile, NotAModel, SourceError
 from lstmconvert.files.opening import open_part
 from lstmconvert.files.wire import Parser, varint
-from lstmconvert.records import dataclass, field
 from lstmconvert.tensorflow.formats import entries
 from lstmconvert.tensorflow.formats.entries import (
     Entry,

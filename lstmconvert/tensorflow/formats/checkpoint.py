@@ -9,6 +9,7 @@ Format: tensorflow/core/util/saved_tensor_slice.proto, tensorflow/core/framework
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,6 @@ from lstmconvert import limits
 from lstmconvert.errors import CorruptFile, NotAModel
 from lstmconvert.files.opening import open_source
 from lstmconvert.files.wire import Parser, blob, integer, message, messages, text
-from lstmconvert.records import dataclass
 from lstmconvert.tensorflow.formats import entries
 from lstmconvert.tensorflow.formats.bundle import (
     Bundle,

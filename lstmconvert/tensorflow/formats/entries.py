@@ -7,12 +7,12 @@ tensor_shape.proto and tensor_slice.proto, tensorflow/core/lib/strings/ordered_c
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 from lstmconvert import limits
 from lstmconvert.errors import CorruptFile
 from lstmconvert.files.wire import fixed32, integer, message, messages
-from lstmconvert.records import dataclass
 from lstmconvert.tensors.dtypes import DType, dtype_of
 from lstmconvert.tensors.tensor import Shape
 

@@ -15,6 +15,7 @@ import math
 import re
 import struct
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -36,7 +37,6 @@ from lstmconvert.files.wire import (
     texts,
     varint,
 )
-from lstmconvert.records import dataclass, field
 from lstmconvert.tensorflow.formats.entries import DTYPES, ShapeProto
 from lstmconvert.tensors.dtypes import DType, dtype_of
 from lstmconvert.tensors.tensor import ArrayTensor, FileTensor, SourceFile, Tensor

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 from lstmconvert import limits
 from lstmconvert.errors import CorruptFile
 from lstmconvert.files.wire import Buffer, Parser, integer, messages, text
-from lstmconvert.records import dataclass
 
 ROOT = 0
 

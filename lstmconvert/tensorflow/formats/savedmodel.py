@@ -9,13 +9,13 @@ Formats: tensorflow/core/protobuf/saved_object_graph.proto, tf_keras/protobuf/sa
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from lstmconvert.errors import CorruptFile, NotAModel
 from lstmconvert.files.opening import open_part
 from lstmconvert.files.wire import Parser, Span, integer, message, messages, text, texts
-from lstmconvert.records import dataclass
 from lstmconvert.tensorflow.formats.bundle import Bundle, read_bundle
 from lstmconvert.tensorflow.formats.entries import index_path
 from lstmconvert.tensorflow.formats.objectgraph import ROOT, Child, Node, ObjectGraph
