@@ -1,8 +1,7 @@
 """The options of a conversion, and its result.
 
-The options of `save` and `convert` are listed twice here, and nowhere else: as typed dictionaries,
-by which type checkers, `help()` and completion know them, and as data classes, which hold their
-defaults. A test compares the two.
+The options of `save` and `convert` are listed here alone, as data classes. Type checkers know
+keywords by typed dictionaries only: `tests/support/write_guide.py` writes these from the classes.
 """
 
 from __future__ import annotations
@@ -36,47 +35,6 @@ ASSUMED = "assumed, as "
 DEFAULTED = "unknown, and written as Keras's defaults: "
 F = TypeVar("F", bound=Callable[..., Any])
 O = TypeVar("O", bound="Options")  # noqa: E741  # a type
-
-
-class SaveOptions(TypedDict, total=False):
-    """The options that `save` takes by name. `Options` explains them."""
-
-    layout: str | None
-    dtype: str | None
-    lstm_only: bool
-    with_other: bool
-    with_optimizer: bool
-    bare: bool
-    stacks: Sequence[str]
-    rescale_hard_sigmoid: bool
-    era: str | None
-    for_keras: str | None
-    keep_custom: bool
-    weights_of: Sequence[str]
-    replace: Sequence[str]
-    fused: bool
-    chain: bool
-    opset: int | None
-    state_inputs: bool
-    length_input: bool
-    whole: bool
-    check: bool
-    fold_batchnorm: bool
-    prefix: str | None
-    weights: str | None
-    force: bool
-    allow_lossy: bool
-    dry_run: bool
-
-
-class ConvertOptions(SaveOptions, total=False):
-    """The options that `convert` takes by name: those of `save`, and these."""
-
-    layers: Collection[str]
-    from_layout: str | None
-    config: str | Path | None
-    settings: Sequence[str]
-    into: str | Path | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +124,51 @@ class Request(Options):
     config: str | Path | None = None
     settings: Sequence[str] = ()
     into: str | Path | None = None
+
+
+# generated: options
+class SaveOptions(TypedDict, total=False):
+    """The options that `save` takes by name. `Options` explains them."""
+
+    layout: str | None
+    dtype: str | None
+    lstm_only: bool
+    with_other: bool
+    with_optimizer: bool
+    bare: bool
+    stacks: Sequence[str]
+    rescale_hard_sigmoid: bool
+    era: str | None
+    for_keras: str | None
+    keep_custom: bool
+    weights_of: Sequence[str]
+    replace: Sequence[str]
+    fused: bool
+    chain: bool
+    opset: int | None
+    state_inputs: bool
+    length_input: bool
+    whole: bool
+    check: bool
+    fold_batchnorm: bool
+    prefix: str | None
+    weights: str | None
+    force: bool
+    allow_lossy: bool
+    dry_run: bool
+
+
+class ConvertOptions(SaveOptions, total=False):
+    """The options that `convert` takes by name: those of `save`, and these."""
+
+    layers: Collection[str]
+    from_layout: str | None
+    config: str | Path | None
+    settings: Sequence[str]
+    into: str | Path | None
+
+
+# end
 
 
 def checked(kind: type[O], options: Mapping[str, object]) -> O:

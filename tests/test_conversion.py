@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from support.cli import SEED95, run
 from support.neutral import make_cell, make_layer
+from support.write_guide import OPTIONS, renewed
 
 import lstmconvert as lc
 from lstmconvert.conversion import ConvertOptions, Options, Request, SaveOptions
@@ -37,11 +38,15 @@ lc.load("a", layot="torch")
 FIRST_WRONG = 7  # the line of the snippet
 
 
-@pytest.mark.parametrize(
-    ("named", "held"), [(SaveOptions, Options), (ConvertOptions, Request)], ids=["save", "convert"]
-)
-def test_the_typed_dictionary_is_the_data_class(named: type, held: type) -> None:
-    assert get_type_hints(named) == get_type_hints(held)
+def test_the_typed_dictionaries_are_made_from_the_data_classes() -> None:
+    """`python tests/support/write_guide.py` makes them so."""
+    text = OPTIONS.read_text(encoding="utf-8")
+    assert renewed(text) == text
+    assert get_type_hints(SaveOptions) == get_type_hints(Options)
+    assert get_type_hints(ConvertOptions) == get_type_hints(Request)
+    older = text.replace("    dry_run: bool\n", "")
+    assert older != text
+    assert renewed(older) == text
 
 
 @pytest.mark.parametrize("kind", [Options, Request])

@@ -1,11 +1,12 @@
-"""Write the parts of the guide that are made from the program itself.
+"""Write the parts of the guide that are made from the program itself, and one of the program.
 
     python tests/support/write_guide.py                  the generated parts of every page
     python tests/support/write_guide.py --outputs PAGE…  what the commands on these pages print, too
 
-A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`. `tests/guide` fails
-where one is not what this module makes. After `--outputs`, read the difference: the commands were
-run, and whatever they printed was believed.
+A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`; in the module of the
+options, whose typed dictionaries are made from its data classes, between two such comments of
+Python. A test fails where one is not what this module makes. After `--outputs`, read the
+difference: the commands were run, and whatever they printed was believed.
 """
 
 from __future__ import annotations
@@ -17,22 +18,30 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import Field, fields
 from pathlib import Path
+from typing import Any
 
 import click
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from lstmconvert import conversion
 from lstmconvert.checks.formats import LayoutFacts, formats
 from lstmconvert.cli.main import COMMANDS, program
 from lstmconvert.containers import table
+from lstmconvert.conversion import Options, Request
 from lstmconvert.keras.configs.nodes import CELL_CLASSES, MODELS, RECURRENT
 from lstmconvert.keras.modern import expressions, operations
 from lstmconvert.keras.modern.classes import CLASSES, REFUSED
 from lstmconvert.layouts.neighbourrows import TABLE
 from support.documents import PAGES, ROOT, Page
 
-_PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_PART = re.compile(
+    r"^((?:<!--|#) generated: (\w+)(?: -->)?\n).*?^((?:<!--|#) end\b)", re.DOTALL | re.MULTILINE
+)
+#: The module of the options of `save` and `convert`.
+OPTIONS = Path(conversion.__file__)
 
 
 def _cell(text: str) -> str:
@@ -183,6 +192,21 @@ def beside() -> str:
     return "\n".join(lines) + "\n"
 
 
+def options() -> str:
+    """The options as typed dictionaries, in Python."""
+    both = [_dictionary("SaveOptions", "TypedDict", "`save` takes by name. `Options` explains them",
+                        fields(Options)),
+            _dictionary("ConvertOptions", "SaveOptions",
+                        "`convert` takes by name: those of `save`, and these",
+                        fields(Request)[len(fields(Options)) :])]  # fmt: skip
+    return "\n\n".join(both) + "\n\n"
+
+
+def _dictionary(name: str, base: str, what: str, listed: Iterable[Field[Any]]) -> str:
+    head = f'class {name}({base}, total=False):\n    """The options that {what}."""\n\n'
+    return head + "".join(f"    {field.name}: {field.type}\n" for field in listed)
+
+
 GENERATED: dict[str, Callable[[], str]] = {
     "files": files,
     "unread": unread,
@@ -192,6 +216,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "layouts": layouts,
     "commands": commands,
     "beside": beside,
+    "options": options,
 }
 
 
@@ -251,6 +276,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--outputs", nargs="*", default=[], metavar="PAGE")
     wanted = {Path(name).name for name in parser.parse_args().outputs}
+    module = OPTIONS.read_text(encoding="utf-8")
+    if renewed(module) != module:
+        OPTIONS.write_text(renewed(module), encoding="utf-8")
+        print(f"wrote {OPTIONS}")
     for page in PAGES:
         text = renewed(with_outputs(page) if page.name in wanted else page.text)
         if text != page.text:
