@@ -52,12 +52,7 @@ def _digits(
     help="For --values: significant digits of the largest weight, by default 3; or exact, the "
     "shortest text that reads back as the same number.",
 )
-@click.option(
-    "--layer",
-    metavar="NAME",
-    shell_complete=options.completed("layers"),
-    help="Show this layer alone.",
-)
+@options.layer
 @click.option(
     "--gate",
     type=click.Choice(["input", "forget", "cell", "output"]),

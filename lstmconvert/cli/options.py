@@ -48,6 +48,12 @@ def completed(name: str) -> Callable[[click.Context, click.Parameter, str], list
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+layer = click.option(
+    "--layer",
+    metavar="NAME",
+    shell_complete=completed("layers"),
+    help="Show this layer alone.",
+)
 
 
 def destination(function: F) -> F:

@@ -31,12 +31,7 @@ if TYPE_CHECKING:
     type=options.PATH,
     help="Where to write the page; by default the name of SRC with .html, in this folder.",
 )
-@click.option(
-    "--layer",
-    metavar="NAME",
-    shell_complete=options.completed("layers"),
-    help="Show this layer alone.",
-)
+@options.layer
 @click.option(
     "--input",
     "fed",

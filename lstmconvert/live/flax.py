@@ -17,14 +17,33 @@ from lstmconvert.model.model import Model
 from lstmconvert.model.options import UNKNOWN
 
 
-def _joined(
-    layer: LSTMLayer, rnn: Callable[[Direction, bool], Any], bidirectional: Callable[..., Any]
-) -> Any:
+def _modules(
+    make: Callable[..., Any], value: Model, *, optimized: bool, allow_lossy: bool
+) -> dict[str, Any]:
+    """Return what `to_flax` or `to_nnx` makes of each LSTM layer of a model."""
+    made = partial(make, optimized=optimized, allow_lossy=allow_lossy)
+    return {name: made(layer) for name, layer in value.items()}
+
+
+def _module(library: Any, layer: LSTMLayer, cell: Callable[..., Any]) -> Any:
     """Return the module of a layer: one RNN, or the Bidirectional of two.
 
+    Args:
+        library: `flax.linen`, or `flax.nnx`.
+        layer: the layer.
+        cell: makes the library's cell of ours; it takes Flax's keywords of a cell.
+
     Raises:
-        UnsupportedByTarget: it is a Bidirectional whose forward half goes backwards.
+        UnknownOption: the module depends on an option that is unknown.
+        UnsupportedByTarget: it is a Bidirectional whose forward half goes backwards, or JAX does
+            not have its functions.
     """
+    given = shared.functions(layer)
+
+    def rnn(direction: Direction, reverse: bool) -> Any:
+        ours = direction.lstm_cells[0]
+        return library.RNN(cell(ours, param_dtype=ours.dtype, **given), reverse=reverse)
+
     backwards = layer.forward.options.go_backwards
     if layer.backward is None:
         return rnn(layer.forward, backwards is True)
@@ -39,9 +58,8 @@ def _joined(
             found="a forward half that goes backwards",
         )
     halves = rnn(layer.forward, False), rnn(layer.backward, False)
-    if mode in ("concat", UNKNOWN):
-        return bidirectional(*halves)
-    return bidirectional(*halves, merge_fn=_MERGES[mode])
+    merge = {} if mode in ("concat", UNKNOWN) else {"merge_fn": _MERGES[mode]}
+    return library.Bidirectional(*halves, **merge)
 
 
 #: Keras's merge modes -> functions of the two outputs; concat is Flax's default.
@@ -77,18 +95,11 @@ def to_flax(value: LSTMLayer | Model, *, optimized: bool = False, allow_lossy: b
     """
     linen = imported("flax.linen", shared.NEEDS)
     if isinstance(value, Model):
-        make = partial(to_flax, optimized=optimized, allow_lossy=allow_lossy)
-        return {name: make(layer) for name, layer in value.items()}
+        return _modules(to_flax, value, optimized=optimized, allow_lossy=allow_lossy)
     arrays = arrange(value, "flax", allow_lossy=allow_lossy)
     kind = linen.OptimizedLSTMCell if optimized else linen.LSTMCell
-    given = shared.functions(value)
-
-    def rnn(direction: Direction, reverse: bool) -> Any:
-        dtype = direction.lstm_cells[0].dtype
-        cell = kind(direction.units, param_dtype=dtype, **given)
-        return linen.RNN(cell, reverse=reverse)
-
-    return _joined(value, rnn, linen.Bidirectional), {_PARAMS: shared.nested(arrays)}
+    module = _module(linen, value, lambda cell, **given: kind(cell.units, **given))
+    return module, {_PARAMS: shared.nested(arrays)}
 
 
 def from_flax(variables: Mapping[str, Any], *, name: str = "lstm") -> LSTMLayer | Model:
@@ -140,20 +151,14 @@ def to_nnx(value: LSTMLayer | Model, *, optimized: bool = False, allow_lossy: bo
     """
     nnx = imported("flax.nnx", shared.NEEDS)
     if isinstance(value, Model):
-        make = partial(to_nnx, optimized=optimized, allow_lossy=allow_lossy)
-        return {name: make(layer) for name, layer in value.items()}
+        return _modules(to_nnx, value, optimized=optimized, allow_lossy=allow_lossy)
     arrays = arrange(value, _NNX_ROWS[optimized][0], allow_lossy=allow_lossy)
     kind = nnx.OptimizedLSTMCell if optimized else nnx.LSTMCell
-    given = shared.functions(value)
 
-    def rnn(direction: Direction, reverse: bool) -> Any:
-        cell = direction.lstm_cells[0]
-        made = kind(
-            cell.input_dim, cell.units, param_dtype=cell.dtype, rngs=nnx.Rngs(0), **given
-        )
-        return nnx.RNN(made, reverse=reverse)
+    def made(cell: Cell, **given: Any) -> Any:
+        return kind(cell.input_dim, cell.units, rngs=nnx.Rngs(0), **given)
 
-    module = _joined(value, rnn, nnx.Bidirectional)
+    module = _module(nnx, value, made)
     state = nnx.state(module, nnx.Param)
     nnx.replace_by_pure_dict(state, shared.nested(arrays))
     nnx.update(module, state)

@@ -38,6 +38,7 @@ from lstmconvert.keras.reading import build, load
 from lstmconvert.keras.stores.stored import ROLES, CellArrays, Stored
 from lstmconvert.keras.writing import emit
 from lstmconvert.keras.writing.fit import KerasFitter
+from lstmconvert.keras.writing.layerstore import arrays_of
 from lstmconvert.model.layer import Cell, LSTMLayer, OpaqueCell
 from lstmconvert.model.model import Model
 from lstmconvert.tensors.dtypes import Array, same_bits
@@ -157,7 +158,8 @@ class _Builder:
             live = self._object(_with_zeros(config), layer.name)
             live.build(shape)
             for (_, cell), target in zip(_cells(layer), live_cells(live), strict=True):
-                self._assign(target, _arrays(cell, layer), layer.name)
+                arrays = [tensor.read() for tensor in arrays_of(cell, layer)]
+                self._assign(target, arrays, layer.name)
             self._set_initializers(config, live, layer.name)
             if self.library == "tf_keras" and layer.backward is not None:
                 self._restate_halves(config["config"], live, layer.name)
@@ -314,20 +316,6 @@ def live_cells(live: Any) -> Iterator[Any]:
         yield from live_cells(live.layer)
     else:
         yield live
-
-
-def _arrays(cell: Cell | OpaqueCell, layer: LSTMLayer) -> list[Array]:
-    if isinstance(cell, Cell):
-        return [cell.fused(role).read() for role in ROLES if role in cell.gate_parts]
-    if not cell.tensors:
-        raise UnsupportedByTarget(
-            f"the weights of the {cell.class_name} beside the LSTM are not in the file",
-            where=layer.name,
-            layer=layer.name,
-            option=cell.class_name,
-            target="Keras",
-        )
-    return [tensor.read() for tensor in cell.tensors]
 
 
 LIVE = "live"

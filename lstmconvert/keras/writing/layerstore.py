@@ -132,7 +132,7 @@ def v3_cells(layer: LSTMLayer, group: str) -> Iterator[tuple[str, str | None, li
     """Yield `(group, name, arrays)` of each cell of a layer that is in a group of a v3 store."""
     for direction_group, direction in _v3_directions(layer, group):
         for cell_group, cell in _v3_cells(layer, direction, direction_group):
-            yield cell_group, cell.name, _arrays(cell, layer)
+            yield cell_group, cell.name, arrays_of(cell, layer)
 
 
 def class_name(layer: LSTMLayer) -> str:
@@ -160,7 +160,12 @@ def _v3_cells(
         yield f"{group}/cell/cells/{counted(kind, used)}", cell
 
 
-def _arrays(cell: Cell | OpaqueCell, layer: LSTMLayer) -> list[Tensor]:
+def arrays_of(cell: Cell | OpaqueCell, layer: LSTMLayer) -> list[Tensor]:
+    """Return the arrays of a cell as Keras has them, in its order.
+
+    Raises:
+        UnsupportedByTarget: the source does not hold those of a cell of another kind.
+    """
     if isinstance(cell, Cell):
         return [cell.fused(role) for role in ROLES if role in cell.gate_parts]
     if not cell.tensors:
@@ -206,7 +211,7 @@ def legacy_weights(layer: LSTMLayer, name: str) -> Iterator[tuple[str, Tensor, b
         for index, cell in enumerate(direction.cells):
             parts = [*scope, *_cell_scope(layer, direction, cell, index)]
             trainable = _cell_trainable(direction, cell, layer)
-            for role, tensor in zip(ROLES, _arrays(cell, layer), strict=False):
+            for role, tensor in zip(ROLES, arrays_of(cell, layer), strict=False):
                 yield "/".join([*parts, role]), tensor, trainable
 
 
