@@ -232,7 +232,7 @@ def save(
 ) -> Result:
     """Write a model. The container is found by the suffix of `path`.
 
-    What was written is read back and compared bit for bit before it takes the name.
+    What was written is read back and compared before it takes the name.
 
     Args:
         model: the model; one layer is also taken.

@@ -109,13 +109,13 @@ def compare_tensors(
     for start, stop in a.slabs(max(BUFFER_BYTES // 2, b.grain)) if a.size else ():
         rows_a, rows_b = a.rows(start, stop), b.rows(start, stop)
         progress.advance(rows_a.nbytes)
-        if not _differing(rows_a, rows_b, within if are_numbers else None).any():
-            continue
-        column = 0
-        for label, wide in labels.items():
-            end = column + (width if wide is None else wide)
-            tallies[label].add(start, rows_a[:, column:end], rows_b[:, column:end])
-            column = end
+        if _differing(rows_a, rows_b, within if are_numbers else None).any():
+            column = 0
+            for label, wide in labels.items():
+                end = column + (width if wide is None else wide)
+                tallies[label].add(start, rows_a[:, column:end], rows_b[:, column:end])
+                column = end
+        del rows_a, rows_b  # before the next are read: of a turned matrix they are large
     for label, tally in tallies.items():
         if tally.first is not None:
             wide = labels[label]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @options.command(
     f"Write the model in SRC to DST, whose suffix names the kind of file: {table.uses()}. Where "
     "DST is a folder, the file in it is named as SRC. The written file is read back and compared "
-    "bit for bit before it takes its name.",
+    "before it takes its name.",
     "convert model.keras lstm.safetensors --to torch",
     "convert lstm.weights.h5 lstm.keras --config architecture.json",
     "convert model.keras lstm.onnx --length-input",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from typing import IO, TypeGuard
 
 import numpy as np
 
-from lstmconvert.limits import BUFFER_BYTES, KIB
+from lstmconvert.limits import BUFFER_BYTES, KIB, MIB
 from lstmconvert.tensors import progress
 from lstmconvert.tensors.checksums import crc32c
 from lstmconvert.tensors.dtypes import Array, little_endian
@@ -20,6 +23,9 @@ Sink = Callable[[str, int, Array], None]
 #: Arrays of up to this many bytes cost more calls than bytes: they are read at once, and written
 #: together, as many as fit into a buffer.
 SMALL = 64 * KIB
+#: Files of at least this many bytes are sent to the disk while they are written, with pauses of so
+#: many seconds: what is written in one takes about as long to send.
+_WORTH_SENDING, _PAUSE = 64 * MIB, 0.05
 
 
 def pour(tensors: Mapping[str, Tensor], sink: Sink) -> None:
@@ -139,8 +145,42 @@ def pour_into(
             _write_together(descriptor, waiting)
             waits = 0
 
-    pour(tensors, sink)
-    _write_together(descriptor, waiting)
+    with _sent_on(descriptor, sum(tensor.nbytes for tensor in tensors.values())):
+        pour(tensors, sink)
+        _write_together(descriptor, waiting)
+
+
+@contextlib.contextmanager
+def _sent_on(descriptor: int, size: int) -> Iterator[None]:
+    """Send what the block writes to the disk meanwhile: it has less to wait for at the end.
+
+    A failure is left to the flush before the file takes its name, which reports it.
+
+    Args:
+        descriptor: of the file.
+        size: how many bytes are to be written. Of a few, nothing is sent: the disk would wait for
+            the rest.
+    """
+    if size < _WORTH_SENDING or not hasattr(os, "fdatasync"):
+        yield
+        return
+    is_written = threading.Event()
+    duplicate = os.dup(descriptor)  # as the file may be closed before the thread ends
+
+    def send() -> None:
+        try:
+            while not is_written.wait(_PAUSE):
+                os.fdatasync(duplicate)
+        except OSError:
+            pass
+        finally:
+            os.close(duplicate)
+
+    threading.Thread(target=send, daemon=True).start()
+    try:
+        yield
+    finally:
+        is_written.set()
 
 
 def _write_together(descriptor: int, waiting: list[tuple[int, bytes]]) -> None:
