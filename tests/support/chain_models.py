@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -100,8 +102,22 @@ def model(keras: Any, name: str, *, inputs: int = 2, scale: float = 1.0) -> Any:
 
 def saved(keras: Any, folder: Path, name: str, **how: Any) -> tuple[Path, Array, Array]:
     """Save a model, and return its file, an input (1, steps, inputs), and what Keras answers."""
-    made = model(keras, name, **how)
+    data, x, answer = _answered(keras, name, **how)
     path = folder / f"{name}.keras"
-    made.save(path)
+    path.write_bytes(data)
+    return path, x, answer
+
+
+@functools.cache
+def _answered(keras: Any, name: str, **how: Any) -> tuple[bytes, Array, Array]:
+    """Return a model's file, an input and its answer, for all tests: each takes seconds."""
+    made = model(keras, name, **how)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"{name}.keras")
+        made.save(path)
+        data = path.read_bytes()
     x = np.random.default_rng(8).normal(size=(1, STEPS, made.input_shape[-1])).astype(np.float32)
-    return path, x, np.asarray(made(x))
+    answer = np.asarray(made(x))
+    for array in (x, answer):
+        array.flags.writeable = False
+    return data, x, answer
