@@ -551,6 +551,7 @@ class Finder:
     def _hidden(self, carry: Ref) -> Iterator[tuple[Ref, Ref, tuple[_Link, ...]]]:
         """Yield products with a function of the state: itself, the other factor, the function."""
         waiting: list[tuple[Ref, tuple[_Link, ...]]] = [(carry, ())]
+        joined: set[Ref] = set()
         while waiting:
             ref, links = waiting.pop()
             for after in self._flow.consumers.get(ref, []):
@@ -561,11 +562,43 @@ class Finder:
                     waiting.append((after, (*links, (node, None))))
                 elif node.kind in BINARY and len(links) < _LONGEST_FUNCTION:
                     number = self._scalar_link(node)
+                    pair = self._pair_of(node, carry) if number is None else None
                     if number is not None:
                         waiting.append((after, (*links, (node, number[1]))))
+                    elif pair is not None:
+                        if after not in joined:  # both of its operands lead to it
+                            waiting.append((after, ((node, pair),)))
+                        joined.add(after)
                     elif node.kind == "mul":
                         first, second = node.inputs
                         yield after, second if first == ref else first, links
+
+    def _pair_of(self, node: Node, carry: Ref) -> _Pair | None:
+        """Return the two functions of the state that a node joins: x / (1 + |x|)."""
+        first, second = (self._links_from(source, carry) for source in node.inputs)
+        return None if first is None or second is None else _Pair(first, second)
+
+    def _links_from(self, ref: Ref, carry: Ref) -> tuple[_Link, ...] | None:
+        """Return a value as a function of the state; None if it is none."""
+        links: list[_Link] = []
+        for _ in range(_LONGEST_FUNCTION):
+            node = self._flow.nodes.get(ref)
+            if ref == carry:
+                return tuple(reversed(links))
+            if node is not None and node.kind in UNARY:
+                links.append((node, None))
+                ref = node.inputs[0]
+            elif node is not None and node.kind in BINARY:
+                link = self._scalar_link(node)
+                if link is None:
+                    return None
+                ref = link[0]
+                links.append((node, link[1]))
+            elif self._flow.passes(ref) and node is not None:
+                ref = node.inputs[0]
+            else:
+                return None
+        return None
 
     # -- recurrence ------------------------------------------------------------------------------
 

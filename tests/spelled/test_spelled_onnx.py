@@ -255,6 +255,18 @@ def identity_output(graph: Graph, x: str, state: State) -> State:
     return graph("Mul", new, graph("Sigmoid", o)), new
 
 
+def two_parts(graph: Graph, x: str, state: State) -> State:
+    """softsign, as a converter to TFLite writes it: x / (1 + |x|)."""
+    h, c = state
+
+    def softsign(value: str) -> str:
+        return graph("Div", value, graph("Add", graph("Abs", value), graph.constant(1.0)))
+
+    i, g, f, o = graph.split(affine(graph, "z", 4 * UNITS, x, h), 4)
+    new = mixed(graph, graph("Sigmoid", f), c, graph("Sigmoid", i), softsign(g))
+    return graph("Mul", softsign(new), graph("Sigmoid", o)), new
+
+
 SPELLINGS: dict[str, Callable[[Graph, str, State], State]] = {
     "one product a gate, 1 / (1 + exp(-z))": per_gate,
     "one sigmoid for three gates": joint_sigmoid,
@@ -263,6 +275,7 @@ SPELLINGS: dict[str, Callable[[Graph, str, State], State]] = {
     "a projection": projected,
     "coupled gates": coupled,
     "no function on the way out": identity_output,
+    "a function of two parts": two_parts,
 }
 
 
