@@ -16,11 +16,17 @@ from collections.abc import Iterable, Mapping
 from lstmconvert.files.jsontext import Json, JsonObject
 from lstmconvert.keras.configs.nodes import snake_case
 
-_RENAMED_CLASSES = {
+#: Class of Keras 1 -> its class today.
+RENAMED = {
     "Convolution1D": "Conv1D",
     "Convolution2D": "Conv2D",
     "Convolution3D": "Conv3D",
+    "AtrousConvolution1D": "Conv1D",
+    "AtrousConvolution2D": "Conv2D",
+    "Deconvolution2D": "Conv2DTranspose",
 }
+#: The key of a serialized layer that says which class of Keras 1 it stands for.
+STANDS_FOR = "stands_for"
 _COMMON = {
     "init": "kernel_initializer",
     "inner_init": "recurrent_initializer",
@@ -38,6 +44,7 @@ _COMMON = {
     "dim_ordering": "data_format",
     "nb_filter": "filters",
     "subsample": "strides",
+    "atrous_rate": "dilation_rate",
 }
 _CLASS_KEYS: Mapping[str, Mapping[str, str]] = {
     "Embedding": {
@@ -105,7 +112,13 @@ def modern(value: JsonObject, default_ordering: str | None = None) -> JsonObject
         return _time_distributed(value, config)
     if class_name == "Merge":
         return _merge(value, config)
-    name = _RENAMED_CLASSES.get(class_name, class_name)
+    if class_name in COMPOSITIONS:
+        return _composed(value, class_name, config)
+    name = RENAMED.get(class_name, class_name)
+    if class_name == "Deconvolution2D":
+        if not _has_usual_size(config, default_ordering):
+            return value
+        value = {**value, STANDS_FOR: class_name}
     if name.endswith(("2D", "3D")) and default_ordering is not None:
         config = {"dim_ordering": default_ordering, **config}
     return {**value, "class_name": name, "config": _keywords(name, config)}
@@ -130,6 +143,8 @@ def recurrent(config: JsonObject) -> JsonObject:
 def _keywords(class_name: str, config: JsonObject) -> JsonObject:
     names = {**_COMMON, **_CLASS_KEYS.get(class_name, {})}
     result = {names.get(key, key): item for key, item in config.items() if key not in _DROPPED}
+    if class_name == "Conv2DTranspose":
+        result.pop("output_shape", None)  # `_has_usual_size` has compared it
     if class_name != "Embedding":
         result.pop("input_dim", None)
     elif result.get("dropout") is not None:
@@ -164,6 +179,96 @@ def _merge(value: JsonObject, config: JsonObject) -> JsonObject:
         axes = config.get("dot_axes", -1)
         result["axes"] = axes[0] if isinstance(axes, list) and len(axes) == 1 else axes
     return {**value, "class_name": class_name, "config": result}
+
+
+#: Class of Keras 1 -> the layers that compute what it does, each with its inputs, in order: `x` is
+#: what the layer is called on, and `dense` has the keywords of the layer itself
+#: (keras/layers/core.py of Keras 1.2.2, `Highway.call` and `MaxoutDense.call`). The last is the
+#: output. `1 - t` is `t * -1 + 1`, to the bit.
+COMPOSITIONS: Mapping[str, tuple[tuple[str, str, JsonObject, tuple[str, ...]], ...]] = {
+    "Highway": (
+        ("dense", "Dense", {}, ("x",)),
+        ("transform", "Dense", {"activation": "sigmoid"}, ("x",)),
+        ("carry", "Rescaling", {"scale": -1.0, "offset": 1.0}, ("transform",)),
+        ("changed", "Multiply", {}, ("dense", "transform")),
+        ("carried", "Multiply", {}, ("carry", "x")),
+        ("sum", "Add", {}, ("changed", "carried")),
+    ),
+    "MaxoutDense": (
+        ("dense", "Dense", {}, ("x",)),
+        ("features", "Reshape", {}, ("dense",)),
+        ("maximum", "GlobalMaxPooling1D", {}, ("features",)),
+    ),
+}
+
+
+def _composed(value: JsonObject, class_name: str, config: JsonObject) -> JsonObject:
+    """Return a layer as a model of layers that computes the same. The sizes that the config does
+    not say are those of the stored weights, and are put there when these are read."""
+    name = config.get("name", value.get("name"))
+    outer = {"name", "trainable", "batch_input_shape", "input_dtype", "input_dim", "nb_feature"}
+    own = {key: item for key, item in config.items() if key not in outer}
+    features, units = config.get("nb_feature"), config.get("output_dim")
+    shape = config.get("batch_input_shape") or [None, config.get("input_dim")]
+    layers: list[JsonObject] = [
+        {
+            "class_name": "InputLayer",
+            "config": {"name": f"{name}_x", "batch_input_shape": shape},
+            "name": f"{name}_x",
+            "inbound_nodes": [],
+        }
+    ]
+    for place, layer_class, options, inputs in COMPOSITIONS[class_name]:
+        stated = dict(options)
+        if place == "dense":
+            stated = own
+        elif layer_class == "Dense":
+            stated = {**options, "bias": config.get("bias", True)}
+        if class_name == "MaxoutDense" and isinstance(features, int) and isinstance(units, int):
+            if place == "dense":
+                stated = {**own, "output_dim": features * units}
+            elif place == "features":
+                stated = {"target_shape": [features, units]}
+        layers.append(
+            {
+                "class_name": layer_class,
+                "config": {"name": f"{name}_{place}", **stated},
+                "name": f"{name}_{place}",
+                "inbound_nodes": [[[f"{name}_{each}", 0, 0] for each in inputs]],
+            }
+        )
+    model: JsonObject = {
+        "name": name,
+        "trainable": config.get("trainable", True),
+        "layers": layers,
+        "input_layers": [[f"{name}_x", 0, 0]],
+        "output_layers": [[layers[-1]["name"], 0, 0]],
+    }
+    return {**value, "class_name": "Model", "config": model, STANDS_FOR: class_name}
+
+
+def _has_usual_size(config: JsonObject, ordering: str | None) -> bool:
+    """Whether the output that a Deconvolution2D states is what Conv2DTranspose gives, which is told
+    how much it gets alone.
+
+    An output of n rows has ceil(n / step) before it with `same`, ceil((n - size + 1) / step) with
+    `valid` (keras/backend/tensorflow_backend.py of Keras 1.2.2, `deconv2d`).
+    """
+    shape, steps = config.get("output_shape"), config.get("subsample", [1, 1])
+    first = 2 if config.get("dim_ordering", ordering) == "th" else 1
+    sizes = [config.get("nb_row"), config.get("nb_col")]
+    if not isinstance(shape, list) or len(shape) != 4 or not isinstance(steps, list):
+        return False
+    for length, size, step in zip(shape[first : first + 2], sizes, steps, strict=False):
+        if not all(type(number) is int and number > 0 for number in (length, size, step)):
+            return False
+        if config.get("border_mode") == "same":
+            given = -(-length // step) * step
+        else:
+            given = -(-(length - size + 1) // step) * step + max(size - step, 0)
+        if given != length:
+            return False
+    return True
 
 
 _PARAM = re.compile(r"(layer_\d{1,6}|graph)/param_(\d{1,6})")

@@ -197,6 +197,8 @@ class Builder:
             return self._model(item, group, name)
         if self._era == "keras1":
             item = node(keras1.modern(item.whole, self._ordering), name)
+            if item.is_model:  # of layers that compute what one of Keras 1 did
+                return self._model(item, group, name)
         if item.class_name in FUNCTIONS:
             return Part(item, name, item.class_name, item.config, None, group, True)
         row = CLASSES.get(item.class_name)

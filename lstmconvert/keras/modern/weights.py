@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lstmconvert.errors import CorruptFile, UnsupportedByTarget, UsageError
+from lstmconvert.keras.configs.keras1 import STANDS_FOR
 from lstmconvert.keras.configs.nodes import counted
 from lstmconvert.keras.configs.sketch import natural
 from lstmconvert.keras.modern import custom, emission
@@ -495,7 +496,14 @@ def _slots(part: Part, trainable: bool) -> list[Slot]:
 def _trained(part: Part) -> list[Slot]:
     if not part.trainable:
         return []
-    return _slots(part, True) + [s for _, child in part.children for s in _trained(child)]
+    below = [slot for _, child in part.children for slot in _trained(child)]
+    return _slots(part, True) + _as_made(part, below)
+
+
+def _as_made(part: Part, slots: list[Slot]) -> list[Slot]:
+    """Return the weights of a layer of Keras 1 for which a model stands in that layer's order: its
+    kernels, then its biases."""
+    return sorted(slots, key=lambda slot: slot.number) if STANDS_FOR in part.node.whole else slots
 
 
 def _untrained(part: Part) -> list[Slot]:
@@ -503,7 +511,7 @@ def _untrained(part: Part) -> list[Slot]:
     if part.trainable:
         return _slots(part, False) + [slot for child in below for slot in _untrained(child)]
     if part.is_model:
-        first = [slot for child in below for slot in _trained(child)]
+        first = _as_made(part, [slot for child in below for slot in _trained(child)])
         return first + [slot for child in below for slot in _untrained(child)]
     return _slots(part, True) + _slots(part, False) + [s for c in below for s in keras2_order(c)]
 
@@ -554,6 +562,12 @@ def _frozen(part: Part, outer: bool) -> Iterator[Slot]:
 def finish(part: Part, *, theano: bool) -> None:
     """Turn a part's arrays into the order of axes that Keras 3 has."""
     class_name = part.node.class_name
+    stands_for = part.node.whole.get(STANDS_FOR)
+    if stands_for == "Deconvolution2D" and part.arrays:
+        part.arrays[0] = _deconvolution_of_keras1(part, theano=theano)
+        return
+    if stands_for is not None and part.is_model:
+        _size_composed(part)
     if class_name == "CuDNNGRU" and part.arrays:
         part.arrays = gru_of_cudnn(part.arrays)
     if class_name == "Conv1D" and part.arrays and len(part.arrays[0].shape) == 4:
@@ -562,6 +576,39 @@ def finish(part: Part, *, theano: bool) -> None:
         part.arrays[0] = _window_first(part)
     if theano and class_name in CONVOLUTIONS and part.arrays:
         part.arrays[0] = _flipped(part.arrays[0])
+
+
+def _deconvolution_of_keras1(part: Part, *, theano: bool) -> Tensor:
+    """(rows, columns, input, filters), or (filters, input, rows, columns) where channels are first
+    (tf_keras/src/saving/legacy/hdf5_format.py, `preprocess_weights_for_loading`)."""
+    if theano:
+        what = "Theano's convolution that is turned round is no layer of Keras 3"
+        raise unsupported(what, part.name, "Deconvolution2D")
+    is_first = part.config.get("data_format") == "channels_first"
+    order = (2, 3, 0, 1) if is_first else (0, 1, 3, 2)
+    return _changed(part.arrays[0], lambda array: np.transpose(array, order))
+
+
+def _size_composed(model: Part) -> None:
+    """Give the layers that stand for one of Keras 1 the sizes that only its weights say, and those
+    of a MaxoutDense their arrays: (features, inputs, units) and (features, units) there."""
+    dense = [part for _, part in model.children if part.class_name == "Dense" and part.arrays]
+    for part in dense:
+        kernel, *bias = part.arrays
+        if len(kernel.shape) == 3:
+            kernel = _changed(kernel, _features_together)
+            part.arrays = [kernel, *(_changed(each, np.ravel) for each in bias)]
+        if len(kernel.shape) != 2:
+            continue
+        part.config["units"] = kernel.shape[1]
+        part.node.config["units"] = kernel.shape[1]
+        start = model.children[0][1].node.config
+        start["batch_input_shape"] = [None, kernel.shape[0]]
+
+
+def _features_together(kernel: Array) -> Array:
+    """(features, inputs, units) -> (inputs, features * units)."""
+    return np.transpose(kernel, (1, 0, 2)).reshape(kernel.shape[1], -1)
 
 
 def _conv1d_of_keras1(part: Part) -> Tensor:
