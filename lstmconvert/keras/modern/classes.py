@@ -442,8 +442,7 @@ REFUSED: Mapping[str, str] = {
     ),
     "RandomCrop": "Keras 3 leaves an image as it is when it predicts, and Keras 2 cuts it to size",
     "CategoryCrossing": "it joins texts as they are, and Keras 3's HashedCrossing gives numbers",
-    "Highway": "Keras 3 has no gate between a layer's input and its output in one layer",
-    "MaxoutDense": "Keras 3 has no layer that takes the maximum of several dense ones",
+    "Deconvolution2D": "Keras 3's Conv2DTranspose gives an output of another size than it states",
     "SReLU": "Keras 3 has no activation of four trained numbers for each feature",
     "ParametricSoftplus": "Keras 3 has no softplus with trained numbers",
     "Lambda": "it runs Python code that the file holds",
@@ -461,5 +460,6 @@ REFUSED: Mapping[str, str] = {
         "it rounds as model-optimization's quantization does, which Keras 3 has no layer for",
     ),
     "ClusterWeights": "strip_clustering of model-optimization gives the layer that is in it",
-    "PruneLowMagnitude": "strip_pruning of model-optimization gives the layer that is in it",
+    "PruneLowMagnitude": "it is taken away where an .h5 is read; of another file, strip_pruning "
+                         "of model-optimization does",
 }  # fmt: skip

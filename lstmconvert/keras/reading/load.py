@@ -167,10 +167,19 @@ def _model(opened: _Opened, given: Given | None) -> Model:
 def _read(opened: _Opened, stated: Given | None) -> Model:
     texts = dict(opened.texts)
     config: Config | None = None
+    tree = opened.tree
+    notes: tuple[str, ...] = ()
     if stated is not None:
-        config = parse_config(stated.text, stated.version, stated.where)
-        texts["model_config"] = stated.text
-    content = read(opened.tree, config, opened.path)
+        text = stated.text
+        if '"PruneLowMagnitude"' in text:
+            from lstmconvert.keras.reading import pruned  # few models are
+
+            without = pruned.stripped(text, tree)
+            if without is not None:
+                text, tree, notes = without
+        config = parse_config(text, stated.version, stated.where)
+        texts["model_config"] = text
+    content = read(tree, config, opened.path)
     era = config.era if config else None
     model = Model(
         layers=content.layers,
@@ -188,7 +197,7 @@ def _read(opened: _Opened, stated: Given | None) -> Model:
         optimizer=content.optimizer,
         assets=opened.assets,
         texts=texts,
-        notes=content.notes,
+        notes=(*notes, *content.notes),
         absent=content.absent,
     )
     if opened.config is None and stated is not None:
