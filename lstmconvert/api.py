@@ -300,6 +300,7 @@ def _save(
         ),
         opens=draft.opens,
         custom_objects=draft.custom_objects,
+        compiled=draft.compiled,
         left_out=left_out(whole, tuple(model), draft),
         written=not how.dry_run,
         files=tuple(paths),

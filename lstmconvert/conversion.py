@@ -62,6 +62,8 @@ class Options:
         replace: `LAYER=FILE.json` texts, where the file holds the config of a layer of Keras that
             takes the layer's place and weights, and `LAYER=EXPRESSION` texts, as
             `squeeze=ops.squeeze(x, -1)`, for a Lambda.
+        no_compile: for Keras's files, leave out what the model was compiled with: its optimizer,
+            loss and metrics.
         fused: for ONNX, write W, R and B instead of one tensor a gate.
         chain: for ONNX, connect layers that feed one another.
         opset: for ONNX, the version of the operators.
@@ -91,6 +93,7 @@ class Options:
     keep_custom: bool = False
     weights_of: Sequence[str] = ()
     replace: Sequence[str] = ()
+    no_compile: bool = False
     fused: bool = False
     chain: bool = False
     opset: int | None = None
@@ -317,6 +320,26 @@ def _to_be_given(names: Sequence[str]) -> str:
     )
 
 
+class Compiled(NamedTuple):
+    """What a model was compiled with, where it is spelled anew for another Keras or kind of file.
+
+    Fields: `carried` and `dropped`: the optimizer, the losses and the metrics, in words; of those
+    that are dropped with why.
+    """
+
+    carried: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """What is carried, in one line; empty where nothing is."""
+        return f"compiled as the source: {', '.join(self.carried)}" if self.carried else ""
+
+    def to_json(self) -> JsonObject:
+        """Return it as one JSON object."""
+        return {"carried": list(self.carried), "dropped": list(self.dropped)}
+
+
 class LeftOut(NamedTuple):
     """A layer of the source, or an asset file, that a destination does not hold.
 
@@ -361,6 +384,8 @@ class Result:
     of the layers; `losses`: what is lost, declared; `warnings`: what the user should know;
     `opens`: the first release of Keras 3 that opens the file, and why; None of any other file;
     `custom_objects`: the names of the user's own classes, as Keras is to be given them;
+    `compiled`: what of the optimizer, the losses and the metrics is carried and dropped; None where
+    the source has none, or they stay byte for byte;
     `left_out`: the layers and assets of the source that the destination does not hold (what only
     training needs is not counted); `written`: whether it was; `files`: those that were written, the
     destination first, and after it the files that belong to it; `url`: where they were sent, if
@@ -380,6 +405,7 @@ class Result:
     warnings: tuple[str, ...] = ()
     opens: Opens | None = None
     custom_objects: tuple[str, ...] = ()
+    compiled: Compiled | None = None
     left_out: tuple[LeftOut, ...] = ()
     written: bool = True
     files: tuple[Path, ...] = ()
@@ -406,6 +432,7 @@ class Result:
             "warnings": list(self.warnings),
             "opens": None if self.opens is None else self.opens.to_json(),
             "custom_objects": list(self.custom_objects),
+            "compiled": None if self.compiled is None else self.compiled.to_json(),
             "left_out": [each._asdict() for each in self.left_out],
             "written": self.written,
             "rounded": None if self.rounded is None else self.rounded._asdict(),
@@ -418,13 +445,13 @@ class Result:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is told in addition to the warnings, a line each: what was left out, from which
-        release of Keras 3 on the file opens, and what that Keras has to be given."""
-        return (
-            *((self.omission,) if self.left_out else ()),
-            *(() if self.opens is None else (self.opens.text,)),
-            *((_to_be_given(self.custom_objects),) if self.custom_objects else ()),
-        )
+        """What is told in addition to the warnings, a line each: what was left out, what the model
+        is compiled with, from which release of Keras 3 on the file opens, and what that Keras has
+        to be given."""
+        compiled = "" if self.compiled is None else self.compiled.text
+        opens = "" if self.opens is None else self.opens.text
+        given = _to_be_given(self.custom_objects) if self.custom_objects else ""
+        return tuple(text for text in (self.omission, compiled, opens, given) if text)
 
     @property
     def summary(self) -> str:
@@ -493,11 +520,11 @@ class Draft(NamedTuple):
     """What a file will hold, before anything is written.
 
     Fields: `layers`, `tensors`, `whole_model`, `all_weights`, `extent`, `losses`, `warnings`,
-    `opens`, `custom_objects`, `rounded`: as in `Result`; `others`: the paths of the model's other
-    tensors and assets that it will hold; `without`: the names of the LSTM layers that it cannot
-    hold; `write`: writes a temporary file for the destination and one for each file beside it, in
-    this order, reads them back and compares; `more_files`: returns the files that will be next to
-    the destination. Neither is called on a dry run.
+    `opens`, `custom_objects`, `compiled`, `rounded`: as in `Result`; `others`: the paths of the
+    model's other tensors and assets that it will hold; `without`: the names of the LSTM layers that
+    it cannot hold; `write`: writes a temporary file for the destination and one for each file
+    beside it, in this order, reads them back and compares; `more_files`: returns the files that
+    will be next to the destination. Neither is called on a dry run.
     """
 
     layers: tuple[str, ...]
@@ -514,3 +541,4 @@ class Draft(NamedTuple):
     rounded: Rounded | None = None
     opens: Opens | None = None
     custom_objects: tuple[str, ...] = ()
+    compiled: Compiled | None = None

@@ -175,11 +175,11 @@ def check_options(how: Options, target: Container, destination: Path) -> None:
 #: Options that contradict each other.
 _CONTRADICTIONS = {
     "with_other": ("lstm_only", "layers"),
-    "with_optimizer": ("lstm_only", "layers"),
+    "with_optimizer": ("lstm_only", "layers", "no_compile"),
     "fold_batchnorm": ("lstm_only", "with_other"),
     "into": (
         *("lstm_only", "layers", "config", "dtype", "stacks", "bare", "whole"),
-        *("with_other", "rescale_hard_sigmoid", "for_keras"),
+        *("with_other", "rescale_hard_sigmoid", "for_keras", "no_compile"),
     ),
     "keep_custom": ("lstm_only", "layers", "into"),
     "replace": ("lstm_only", "layers", "into"),

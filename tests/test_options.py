@@ -71,6 +71,7 @@ VALUES: dict[str, Callable[[list[str]], Any]] = {
     "keep_custom": lambda _: True,
     "weights_of": lambda _: ["Own=cell"],
     "replace": lambda _: ["nowhere=ops.exp(x)"],
+    "no_compile": lambda _: True,
     "fused": lambda _: True,
     "chain": lambda _: True,
     "opset": lambda _: 17,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from lstmconvert import __version__
-from lstmconvert.conversion import LeftOut
+from lstmconvert.conversion import Compiled, LeftOut
 from lstmconvert.files.jsontext import JsonObject
 
 #: The version of a report's rows. Rows of another version are carried, and not believed.
@@ -48,7 +48,7 @@ class Outcome:
         may_pass: whether the failure may pass by itself: a lost worker, a store that is busy.
         warnings: what the user should know of what was written; losses among them.
         losses: what was lost, as declared.
-        left_out: as in `Result`.
+        left_out, compiled: as in `Result`.
         sources: the files that were read, the source itself first.
         files: the files that were written, the destination first.
         options: the options that they were written with.
@@ -68,6 +68,7 @@ class Outcome:
     warnings: tuple[str, ...] = ()
     losses: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+    compiled: Compiled | None = None
     sources: tuple[FileFacts, ...] = ()
     files: tuple[FileFacts, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -91,6 +92,7 @@ class Outcome:
             "warnings": list(self.warnings),
             "losses": list(self.losses),
             "left_out": [each._asdict() for each in self.left_out],
+            "compiled": None if self.compiled is None else self.compiled.to_json(),
             "error": self.error,
             "hint": self.hint,
             "kind": self.kind,
@@ -130,6 +132,7 @@ class Known(NamedTuple):
     warnings: tuple[str, ...]
     losses: tuple[str, ...]
     left_out: tuple[LeftOut, ...]
+    compiled: Compiled | None
 
 
 def known(row: Mapping[str, Any]) -> Known | None:
@@ -147,9 +150,14 @@ def known(row: Mapping[str, Any]) -> Known | None:
             warnings=tuple(made["warnings"]),
             losses=tuple(made["losses"]),
             left_out=tuple(LeftOut(**each) for each in made["left_out"]),
+            compiled=_compiled(made.get("compiled")),
         )
     except (KeyError, TypeError, ValueError):  # a row that somebody has edited
         return None
+
+
+def _compiled(value: Any) -> Compiled | None:
+    return None if value is None else Compiled(tuple(value["carried"]), tuple(value["dropped"]))
 
 
 def _facts(start: str, row: Mapping[str, Any]) -> tuple[FileFacts, ...]:

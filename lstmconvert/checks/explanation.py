@@ -107,6 +107,8 @@ def _lines(model: Model, result: Result) -> Iterator[Line]:
         if text not in result.losses:
             is_assumed = ASSUMED in text or text.startswith(DEFAULTED)
             yield Line(ASSUMPTION if is_assumed else NOTE, *_parted(text))
+    if result.compiled is not None and result.compiled.text:
+        yield Line(KEPT, "compile state", ", ".join(result.compiled.carried))
     if result.opens is not None:
         yield Line(NOTE, result.destination.name, result.opens.text)
 

@@ -335,6 +335,12 @@ _CONVERSION: tuple[Callable[[F], F], ...] = (
         "the config of a layer of Keras, which gets the weights in their order; or, for a Lambda, "
         "what it computes: 'ops.expand_dims(x, -1)'. May be given more than once.",
     ),
+    click.option(
+        "--no-compile",
+        is_flag=True,
+        help="For Keras destinations: leave out what the model was compiled with: its optimizer, "
+        "loss and metrics.",
+    ),
     click.option("--force", is_flag=True, help="Replace a destination that exists."),
     click.option(
         "--allow-lossy",

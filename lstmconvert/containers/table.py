@@ -36,7 +36,10 @@ Test = Callable[["Opened"], bool]
 PER_GATE, KERAS = "gates", "keras"
 _ONNX_OPTIONS = frozenset({"fused", "whole", "chain", "opset", "state_inputs", "length_input"})
 _KERAS_OPTIONS = frozenset(
-    {"rescale_hard_sigmoid", "era", "for_keras", "keep_custom", "weights_of", "replace"}
+    {
+        *("rescale_hard_sigmoid", "era", "for_keras", "keep_custom", "weights_of", "replace"),
+        "no_compile",
+    }
 )
 #: Options of `convert` that some kinds of file take and others do not -> what they are for.
 OPTIONS = {

@@ -80,6 +80,8 @@ def test_json_is_the_result(out: Path) -> None:
         "rounded": None,
         "warnings": [],
         "opens": None,
+        "custom_objects": [],
+        "compiled": None,
         "left_out": [],
         "written": False,
     }

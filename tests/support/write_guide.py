@@ -31,8 +31,9 @@ from lstmconvert.checks.formats import LayoutFacts, formats
 from lstmconvert.cli.main import COMMANDS, program
 from lstmconvert.containers import table
 from lstmconvert.conversion import Options, Request
+from lstmconvert.keras.configs import keras1
 from lstmconvert.keras.configs.nodes import CELL_CLASSES, MODELS, RECURRENT
-from lstmconvert.keras.modern import expressions, operations
+from lstmconvert.keras.modern import compiled, expressions, operations
 from lstmconvert.keras.modern.classes import CLASSES, REFUSED
 from lstmconvert.layouts.neighbourrows import TABLE
 from support.documents import PAGES, ROOT, Page
@@ -81,16 +82,32 @@ def classes() -> str:
     """Keras's own classes: those that are written into a file of another kind or era, and those
     that are not, with why."""
     changed = [f"`{name}` becomes `{row.today}`" for name, row in CLASSES.items() if row.today]
+    old = [f"`{name}` becomes `{today}`" for name, today in keras1.RENAMED.items()]
     lines = [
         f"{len(carried())} classes cross: {_names(carried())}.",
         "",
         f"Renamed: {', '.join(changed)}.",
+        "",
+        f"Of Keras 1: {', '.join(old)}; {_names(keras1.COMPOSITIONS)} become small models.",
         "",
         f"{len(REFUSED)} are refused by name (`RandomCrop` crosses between files of Keras 3):",
         "",
         *_reasons(REFUSED),
     ]
     return "\n".join(lines) + "\n"
+
+
+def compiled_with() -> str:
+    """The optimizers, losses and metrics that cross, and those that do not, with why."""
+    kinds = {
+        "optimizers": {*compiled.OPTIMIZERS, "LossScaleOptimizer"},
+        "schedules": compiled.SCHEDULES,
+        "losses": compiled.LOSSES,
+        "metrics": compiled.METRICS,
+        "functions, as losses or metrics": compiled.FUNCTIONS,
+    }
+    lines = [f"{len(names)} {kind}: {_names(names)}.\n" for kind, names in kinds.items()]
+    return "\n".join([*lines, *_reasons(compiled.REFUSED)]) + "\n"
 
 
 def functions() -> str:
@@ -213,6 +230,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "classes": classes,
     "functions": functions,
     "expressions": of_expressions,
+    "compiled": compiled_with,
     "layouts": layouts,
     "commands": commands,
     "beside": beside,

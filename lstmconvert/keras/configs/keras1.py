@@ -207,7 +207,7 @@ def _composed(value: JsonObject, class_name: str, config: JsonObject) -> JsonObj
     not say are those of the stored weights, and are put there when these are read."""
     name = config.get("name", value.get("name"))
     outer = {"name", "trainable", "batch_input_shape", "input_dtype", "input_dim", "nb_feature"}
-    own = {key: item for key, item in config.items() if key not in outer}
+    dense = {key: item for key, item in config.items() if key not in outer}
     features, units = config.get("nb_feature"), config.get("output_dim")
     shape = config.get("batch_input_shape") or [None, config.get("input_dim")]
     layers: list[JsonObject] = [
@@ -221,12 +221,12 @@ def _composed(value: JsonObject, class_name: str, config: JsonObject) -> JsonObj
     for place, layer_class, options, inputs in COMPOSITIONS[class_name]:
         stated = dict(options)
         if place == "dense":
-            stated = own
+            stated = dense
         elif layer_class == "Dense":
             stated = {**options, "bias": config.get("bias", True)}
         if class_name == "MaxoutDense" and isinstance(features, int) and isinstance(units, int):
             if place == "dense":
-                stated = {**own, "output_dim": features * units}
+                stated = {**dense, "output_dim": features * units}
             elif place == "features":
                 stated = {"target_shape": [features, units]}
         layers.append(

@@ -10,5 +10,6 @@
     counting.py  how many variables Keras counts in each layer of a config
 neighbours.py  the layers other than LSTMs, with the names of their weights
 chains.py    models that are a chain of layers, for formats that hold no more
+    compiled.py  what a model was compiled with: optimizer, losses, metrics
     crossing.py  all of it: a model that is rebuilt whole
 """

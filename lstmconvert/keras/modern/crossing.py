@@ -1,8 +1,8 @@
 """A model rebuilt whole: out of one weight store into the other, or on to today's Keras.
 
-The config of a Keras 3 model is kept as it is. One of an older Keras is spelled anew; its loss and
-optimizer (`training_config`) are left behind. How many variables Keras counts in
-each layer is known here, since Keras checks it.
+The config of a Keras 3 model is kept as it is. One of an older Keras is spelled anew, and with it
+what the model was compiled with (`compiled`). How many variables Keras counts in each layer is
+known here, since Keras checks it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from lstmconvert.conversion import Compiled
 from lstmconvert.errors import CorruptFile, UnsupportedByTarget, UsageError
 from lstmconvert.files.jsontext import Json, JsonObject, canonical, parse_object
 from lstmconvert.keras.configs import spelling
@@ -45,7 +46,8 @@ _EXPLICIT_SINCE = (3, 16)
 #: So many names of arrays fit a warning.
 _SHOWN = 6
 _ELLIPSIS = '"__ellipsis__"'
-_NO_TRAINING = "the model's loss and optimizer are not carried over; compile it again to train it"
+#: So many dropped parts of a compile state fit a warning.
+_DROPPED = 8
 
 
 class Whole(NamedTuple):
@@ -53,8 +55,9 @@ class Whole(NamedTuple):
 
     Fields: `tensors`: full path below the weights' group -> tensor; `names`: v3 group -> `name`
     attribute; `weights`: legacy layer -> weight names; `config`: the model's config as a text;
-    `losses` and `warnings`, to tell the user; `custom_objects`: the registered names of classes of
-    the user's own in it.
+    `training`: what it was compiled with, as an `.h5` holds that in a text of its own;
+    `losses`, `warnings` and `compiled`, to tell the user; `custom_objects`: the registered names of
+    classes of the user's own in it.
     """
 
     tensors: Mapping[str, Tensor]
@@ -64,6 +67,8 @@ class Whole(NamedTuple):
     losses: tuple[str, ...]
     warnings: tuple[str, ...]
     custom_objects: tuple[str, ...] = ()
+    training: str = ""
+    compiled: Compiled | None = None
 
 
 class How(NamedTuple):
@@ -73,7 +78,7 @@ class How(NamedTuple):
     `rescale_hard_sigmoid`: whether Keras 2's is folded into the weights; `recast`: whether the LSTM
     layers have another dtype than their config says; `keep_custom`: whether classes of the user's
     own are kept; `attributes`: of these, as `custom.attributes` returns them; `put`: what takes the
-    place of a layer.
+    place of a layer; `no_compile`: what the model was compiled with is left out.
     """
 
     store: str
@@ -82,6 +87,7 @@ class How(NamedTuple):
     keep_custom: bool = False
     attributes: Mapping[str, Sequence[str]] = {}
     put: Replacements | None = None
+    no_compile: bool = False
 
 
 class Tree(NamedTuple):
@@ -204,11 +210,14 @@ def rebuilt(model: Model, stored: Mapping[str, Tensor], how: How) -> Whole | Non
         check_legacy(parse_object(written, "model_config"), weights)
     elif written:
         check_v3(parse_object(written, "model_config"), tensors)
+    state = _compile_state(model, written, era, how.store, no_compile=how.no_compile)
     return Whole(
         tensors=tensors,
         names=names,
         weights=weights,
-        config=written,
+        config=state.config,
+        training=state.training,
+        compiled=state.compiled,
         losses=tuple(fit.fitter.losses),
         warnings=(
             *_foreign(source.foreign),
@@ -217,7 +226,7 @@ def rebuilt(model: Model, stored: Mapping[str, Tensor], how: How) -> Whole | Non
             *_put_there(root),
             *(() if how.store == WEIGHTS else fit.fitter.notes),
             *notes,
-            *_warnings(model, era, how.store),
+            *state.warnings,
         ),
         custom_objects=tuple(dict.fromkeys(part.custom for part in customs)) if written else (),
     )
@@ -278,6 +287,60 @@ def _put_there(root: Part) -> Iterator[str]:
         yield f"{part.name}: {part.class_name} takes its place, with its weights, as you asked"
 
 
+class _CompileState(NamedTuple):
+    """The config of a whole model with what it was compiled with: fields as in `Whole`."""
+
+    config: str
+    training: str = ""
+    compiled: Compiled | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def _compile_state(
+    model: Model, config: str, era: str, store: str, *, target: str = "keras3", no_compile: bool
+) -> _CompileState:
+    """Return a config with what its model was compiled with, where that has a place.
+
+    Args:
+        model: the source.
+        config: the model's for the target, empty for a store without one.
+        era: of the source; `target`: that which is written.
+        store: as in `How`.
+        no_compile: whether it is left out.
+    """
+    from lstmconvert.keras.modern import compiled  # few models that are read are compiled
+
+    found = compiled.stated(model.texts) if config else {}
+    if not found:
+        return _CompileState(config)
+    written = parse_object(config, "model_config")
+    if no_compile:
+        written.pop(compiled.COMPILE, None)
+        return _CompileState(canonical(written), compiled=compiled.LEFT_OUT)
+    if era == target and store == ARCHIVE and written.get(compiled.COMPILE):
+        return _CompileState(config)  # as it is
+    outputs = compiled.outputs_of(parse_object(model.texts["model_config"], "model_config"))
+    version = model.source.keras_version
+    made = compiled.carried(found, outputs, era, version, target)
+    warnings = list(made.warnings)
+    if made.compiled.dropped:
+        shown, more = made.compiled.dropped[:_DROPPED], len(made.compiled.dropped) - _DROPPED
+        listed = [*shown, f"{more} more"] if more > 0 else shown
+        warnings.append(f"of what the model was compiled with is dropped: {'; '.join(listed)}")
+    if made.config and model.optimizer:
+        warnings.append(
+            f"the optimizer's state is not carried over ({len(model.optimizer)} tensors): where "
+            "training goes on, its steps begin at 0"
+        )
+    training = ""
+    written.pop(compiled.COMPILE, None)
+    if made.config and store == ARCHIVE:
+        written[compiled.COMPILE] = made.config
+    elif made.config:
+        training = canonical(made.for_h5())
+    return _CompileState(canonical(written), training, made.compiled, tuple(warnings))
+
+
 def _stored(
     root: Part, fit: _Fit, store: str, *, is_keras2: bool = False
 ) -> tuple[Mapping[str, Tensor], Mapping[str, str], Mapping[str, tuple[str, ...]]]:
@@ -301,7 +364,23 @@ _MASKED_OTHERWISE = frozenset(
 _KERAS2_TAKES = dict.fromkeys(("GRU", "SimpleRNN"), frozenset({"zero_output_for_mask"}))
 
 
-def for_keras2(model: Model, stored: Mapping[str, Tensor], store: str) -> Whole | None:
+def without_compile_state(texts: Mapping[str, str]) -> tuple[dict[str, str], Compiled | None]:
+    """Return the texts of a file without what its model was compiled with, and what to say of it:
+    None where there was nothing."""
+    from lstmconvert.keras.modern import compiled
+
+    if not compiled.stated(texts):
+        return dict(texts), None
+    left = {key: text for key, text in texts.items() if key != compiled.TRAINING}
+    config = parse_object(texts["model_config"], "model_config")
+    if config.pop(compiled.COMPILE, None) is not None:
+        left["model_config"] = canonical(config)
+    return left, compiled.LEFT_OUT
+
+
+def for_keras2(
+    model: Model, stored: Mapping[str, Tensor], store: str, *, no_compile: bool = False
+) -> Whole | None:
     """Return a whole model for Keras 2 (tf_keras, and tf.keras of TensorFlow 2.13 to 2.15).
 
     The config of a Keras 2 model is kept as it is; any other is spelled anew.
@@ -310,6 +389,7 @@ def for_keras2(model: Model, stored: Mapping[str, Tensor], store: str) -> Whole 
         model: the model.
         stored: every tensor but the optimizer's, at its full path in the source.
         store: `ARCHIVE` or `LEGACY`.
+        no_compile: whether what the model was compiled with is left out.
 
     Returns:
         None if the source has no config, or its store is of neither kind.
@@ -319,13 +399,15 @@ def for_keras2(model: Model, stored: Mapping[str, Tensor], store: str) -> Whole 
         UnknownOption, CorruptFile: as `rebuilt`.
     """
     try:
-        return _for_keras2(model, stored, store)
+        return _for_keras2(model, stored, store, no_compile)
     except UnsupportedByTarget as error:
         error.target = "Keras 2"
         raise
 
 
-def _for_keras2(model: Model, stored: Mapping[str, Tensor], store: str) -> Whole | None:
+def _for_keras2(
+    model: Model, stored: Mapping[str, Tensor], store: str, no_compile: bool
+) -> Whole | None:
     known = known_config(model)
     if known is None:
         return None
@@ -353,18 +435,21 @@ def _for_keras2(model: Model, stored: Mapping[str, Tensor], store: str) -> Whole
         written = emitter.root(root)
         text = canonical(emission.without_modules(written) if store == LEGACY else written)
     tensors, names, weights = _stored(root, fit, store, is_keras2=True)
+    state = _compile_state(model, text, era, store, target="keras2", no_compile=no_compile)
     return Whole(
         tensors=tensors,
         names=names,
         weights=weights,
-        config=text,
+        config=state.config,
+        training=state.training,
+        compiled=state.compiled,
         losses=tuple(fit.fitter.losses),
         warnings=(
             *_foreign(source.foreign),
             *_own_classes(root, store),
             *fit.fitter.notes,
             *notes,
-            *_warnings(model, "keras2", store),
+            *state.warnings,
         ),
     )
 
@@ -542,17 +627,6 @@ def _own_classes(root: Part, store: str) -> Iterator[str]:
                 f"{part.name}: the user's class {part.node.own_class} is written as Keras's own "
                 f"{part.class_name}, without the code of the class (a train_step of its own)"
             )
-
-
-def _warnings(model: Model, era: str, store: str) -> tuple[str, ...]:
-    has_training = "training_config" in model.texts
-    text = model.texts["model_config"]
-    # Keras 3 writes an empty one of a model that was never compiled.
-    has_key = '"compile_config"' in text
-    is_compiled = has_key and parse_object(text, "model_config").get("compile_config")
-    if is_compiled and (era != "keras3" or store == LEGACY):
-        has_training = True
-    return (_NO_TRAINING,) if has_training and store != WEIGHTS else ()
 
 
 #: Classes of wrappers -> the keywords that hold the layers inside.

@@ -83,5 +83,5 @@ def _without(value: Json, names: list[str]) -> Json:
     names.append(str(name))
     shape = {key: config[key] for key in ("batch_input_shape",) if key in config}
     around: JsonObject = {k: v for k, v in value.items() if k not in ("class_name", "config")}
-    own = {**shape, **inner["config"], "name": name}
-    return {**around, "class_name": inner.get("class_name"), "config": _without(own, names)}
+    layer = {**shape, **inner["config"], "name": name}
+    return {**around, "class_name": inner.get("class_name"), "config": _without(layer, names)}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from lstmconvert.conversion import DEFAULTED, Draft, Options, Release
+from lstmconvert.conversion import DEFAULTED, Compiled, Draft, Options, Release
 from lstmconvert.errors import UnknownOption, UnsupportedByTarget, UsageError
 from lstmconvert.files import writing
 from lstmconvert.files.jsontext import canonical, parse_object
@@ -46,6 +46,7 @@ _NOT_RESCALED = (
 _NOT_KEPT = (
     "--keep-custom: no config is written in which a class of your own had to be kept for Keras 3"
 )
+_NOT_COMPILED = "--no-compile: there is no optimizer, loss or metric to leave out"
 _WEIGHTS_ONLY = "options are unknown, so the file holds weights only, without a config"
 
 
@@ -88,8 +89,8 @@ class FileContent:
     Fields: `tensors`: full path -> tensor; `attributes` of HDF5 groups; `config` and `metadata`,
     for an archive; `assets`; `layers`, their names; `whole`: whether it is the whole model, and
     `has_all_weights`, that without its config; `in_place`: whether every array is at its old
-    place; `era` of the config; `custom_objects`: as in `Result`; `losses` and `warnings`, to tell
-    the user.
+    place; `era` of the config; `custom_objects`: as in `Result`; `losses`, `warnings` and
+    `compiled`, to tell the user.
     """
 
     tensors: Mapping[str, Tensor]
@@ -105,6 +106,7 @@ class FileContent:
     custom_objects: tuple[str, ...] = ()
     losses: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    compiled: Compiled | None = None
 
 
 def draft(model: Model, path: Path, container: str, how: Options) -> Draft:
@@ -148,6 +150,8 @@ def draft(model: Model, path: Path, container: str, how: Options) -> Draft:
         warnings += (_NOT_KEPT,)
     if how.rescale_hard_sigmoid and not any(fit.RESCALED in text for text in content.losses):
         warnings += (_NOT_RESCALED,)
+    if how.no_compile and content.compiled is None:
+        warnings += (_NOT_COMPILED,)
 
     def write_file(temporaries: Sequence[Path]) -> None:
         (temporary,) = temporaries
@@ -174,6 +178,7 @@ def draft(model: Model, path: Path, container: str, how: Options) -> Draft:
         ),
         custom_objects=content.custom_objects,
         opens=releases.opens(config, is_h5=kind.store == _LEGACY) if is_modern else None,
+        compiled=content.compiled,
     )
 
 
@@ -309,7 +314,9 @@ def _content(
     if put is None and structure is not None and _goes_back(model, structure, how, kind):
         return _in_place(model, structure, how, kind)
     if how.era == _KERAS2 and kind.has_config and model.is_complete and not _is_recast(model):
-        older = crossing.for_keras2(model, stored.tensors(model), kind.container)
+        older = crossing.for_keras2(
+            model, stored.tensors(model), kind.container, no_compile=how.no_compile
+        )
         if older is not None:
             return replace(_rebuilt(model, older, kind, is_keras2=True), era=_KERAS2)
     _check_era(model, how)
@@ -321,6 +328,7 @@ def _content(
             keep_custom=how.keep_custom,
             attributes=custom.attributes(how.weights_of),
             put=put,
+            no_compile=how.no_compile,
         )
         whole = crossing.rebuilt(model, stored.tensors(model), wanted)
         if whole is not None:
@@ -388,21 +396,24 @@ def _in_place(model: Model, structure: Structure, how: Options, kind: _Kind) -> 
     """Every array at its old place, with the source's own config, byte for byte."""
     tensors = {**stored.tensors(model), **(model.optimizer if how.with_optimizer else {})}
     is_archive = kind.is_archive
-    is_whole = not kind.has_config or "model_config" in model.texts
+    texts, compiled = model.texts, None
+    if how.no_compile and kind.has_config:
+        texts, compiled = crossing.without_compile_state(texts)
+    is_whole = not kind.has_config or "model_config" in texts
     if kind.store == _LEGACY:
         # Weights that were given their config become a whole model.
         start = legacy.ROOT if is_whole and not structure.root else ""
         tensors = _below(start, tensors)
         attributes = _legacy_attributes(
-            structure.root or start, structure.weights, structure.attributes, model.texts
+            structure.root or start, structure.weights, structure.attributes, texts
         )
     else:
         attributes = _v3_attributes(structure.names)
     return FileContent(
         tensors=tensors,
         attributes=attributes,
-        config=model.texts["model_config"] if is_archive else "",
-        metadata=model.texts.get("archive_metadata", json.dumps(_METADATA)),
+        config=texts["model_config"] if is_archive else "",
+        metadata=texts.get("archive_metadata", json.dumps(_METADATA)),
         assets=model.assets if is_archive else {},
         layers=tuple(model),
         whole=is_whole,
@@ -410,6 +421,7 @@ def _in_place(model: Model, structure: Structure, how: Options, kind: _Kind) -> 
         in_place=True,
         era=model.source.era or _KERAS3,
         warnings=(*_warn_bfloat16(model), *_warn_era(model, how)) if is_archive else (),
+        compiled=compiled,
     )
 
 
@@ -427,7 +439,7 @@ def _rebuilt(
             legacy.ROOT,
             whole.weights,
             _WRITER2 if is_keras2 else _WRITER,
-            {"model_config": whole.config},
+            {"model_config": whole.config, "training_config": whole.training},
         )
     else:
         tensors, attributes = dict(whole.tensors), _v3_attributes(whole.names)
@@ -443,6 +455,7 @@ def _rebuilt(
         custom_objects=whole.custom_objects,
         losses=whole.losses,
         warnings=(*whole.warnings, *notices),
+        compiled=whole.compiled,
     )
 
 
@@ -527,7 +540,7 @@ def _legacy_attributes(
     }
     groups: dict[str, Mapping[str, str | Sequence[str]]] = {root: listed}
     if root:
-        configs = {k: texts[k] for k in ("model_config", "training_config") if k in texts}
+        configs = {k: texts[k] for k in ("model_config", "training_config") if texts.get(k)}
         groups[""] = {**writer, **configs}
     for layer, names in weights.items():
         groups[f"{root}/{layer}".strip("/")] = {"weight_names": names}
