@@ -146,6 +146,7 @@ class SaveOptions(TypedDict, total=False):
     keep_custom: bool
     weights_of: Sequence[str]
     replace: Sequence[str]
+    no_compile: bool
     fused: bool
     chain: bool
     opset: int | None
