@@ -14,7 +14,6 @@ import re
 from lstmconvert.files.jsontext import Json, JsonObject, canonical, parse
 from lstmconvert.hdf5.reading import Tree
 from lstmconvert.keras.stores import legacy
-from lstmconvert.records import replace
 
 _WRAPPER = "PruneLowMagnitude"
 _OWN = re.compile(r"(?:.*/)?(?:mask|threshold|pruning_step)(?:_\d+)?(?::\d+)?")
@@ -61,7 +60,7 @@ def stripped(text: str, tree: Tree) -> tuple[str, Tree, tuple[str, ...]] | None:
         f"pruning wrappers of model-optimization are taken away from {shown}: the weights stay as "
         f"they are pruned, and {len(gone)} masks, thresholds and counters are left out"
     )
-    return config, replace(tree, attributes=attributes, tensors=tensors), (note,)
+    return config, tree._replace(attributes=attributes, tensors=tensors), (note,)
 
 
 def _is_own(name: str, path: str, wrappers: list[str]) -> bool:
