@@ -263,9 +263,9 @@ class Training(NamedTuple):
 def stated(texts: Mapping[str, str]) -> JsonObject:
     """Return what the texts of a file say that its model was compiled with; empty if nothing."""
     if TRAINING in texts:
-        found = parse_object(texts[TRAINING], TRAINING)
-        optimizer = found.pop(_OPTIMIZER, None)
-        return {"optimizer": optimizer, **found} if optimizer is not None or found else {}
+        arguments = parse_object(texts[TRAINING], TRAINING)
+        optimizer = arguments.pop(_OPTIMIZER, None)
+        return {"optimizer": optimizer, **arguments} if optimizer is not None or arguments else {}
     if f'"{COMPILE}"' in texts.get("model_config", ""):
         config = parse_object(texts["model_config"], "model_config").get(COMPILE)
         return config if isinstance(config, dict) else {}
@@ -289,18 +289,18 @@ def outputs_of(model: JsonObject) -> Outputs:
 
 
 def carried(
-    found: JsonObject, outputs: Outputs, era: str, version: str | None, target: str = "keras3"
+    arguments: JsonObject, outputs: Outputs, era: str, version: str | None, target: str = "keras3"
 ) -> Training:
     """Return what a model was compiled with as Keras 3, or 2, writes it.
 
     Args:
-        found: what `stated` returned.
+        arguments: what `stated` returned.
         outputs: of the model.
         era: of the source: `keras1`, `keras2` or `keras3`.
         version: of the source's Keras.
         target: the era that is written, `keras3` or `keras2`.
     """
-    return _Reader(outputs, era, version or "", target).read(found)
+    return _Reader(outputs, era, version or "", target).read(arguments)
 
 
 #: What stands in a report where the user asked to leave all of it out.
@@ -330,45 +330,45 @@ class _Reader:
         self._dropped: list[str] = []
         self._warnings: list[str] = []
 
-    def read(self, found: JsonObject) -> Training:
+    def read(self, arguments: JsonObject) -> Training:
         try:
-            optimizer = self._optimizer(found.get("optimizer"))
+            optimizer = self._optimizer(arguments.get("optimizer"))
         except _Unknown as error:
             self._dropped.append(f"optimizer {error}")
-            self._drop_rest(found)
+            self._drop_rest(arguments)
             return self._result({})
         config: JsonObject = {"optimizer": optimizer}
-        self._carried.append(f"optimizer {_title(found['optimizer'])}")
-        config.update(self._losses(found))
+        self._carried.append(f"optimizer {_title(arguments['optimizer'])}")
+        config.update(self._losses(arguments))
         for key in ("metrics", "weighted_metrics"):
-            if (metrics := self._metrics(key, found.get(key), found.get("loss"))) is not None:
+            if (metrics := self._metrics(key, arguments.get(key), arguments.get("loss"))) is not None:
                 config[key] = metrics
-        if isinstance(found.get("run_eagerly"), bool):
-            config["run_eagerly"] = found["run_eagerly"]
-        steps = found.get("steps_per_execution")
+        if isinstance(arguments.get("run_eagerly"), bool):
+            config["run_eagerly"] = arguments["run_eagerly"]
+        steps = arguments.get("steps_per_execution")
         if type(steps) is int and steps > 0:
             config["steps_per_execution"] = steps
-        if found.get("sample_weight_mode") is not None:
-            self._dropped.append(f"sample_weight_mode {found['sample_weight_mode']}")
+        if arguments.get("sample_weight_mode") is not None:
+            self._dropped.append(f"sample_weight_mode {arguments['sample_weight_mode']}")
         return self._result(config)
 
     def _result(self, config: JsonObject) -> Training:
         compiled = Compiled(tuple(self._carried), tuple(self._dropped))
         return Training(config, compiled, tuple(self._warnings))
 
-    def _drop_rest(self, found: JsonObject) -> None:
+    def _drop_rest(self, arguments: JsonObject) -> None:
         """Without an optimizer Keras 3 loads no compile state."""
         for key, word in (("loss", "loss"), ("metrics", "metric"), ("weighted_metrics", "metric")):
-            for each in _leaves(_plain(found.get(key))):
+            for each in _leaves(_plain(arguments.get(key))):
                 self._dropped.append(f"{word} {_title(each)}: it needs the optimizer")
 
     # -- losses ------------------------------------------------------------------------------
 
-    def _losses(self, found: JsonObject) -> JsonObject:
-        stated = _plain(found.get("loss"))
+    def _losses(self, arguments: JsonObject) -> JsonObject:
+        stated = _plain(arguments.get("loss"))
         if stated is None or not any(True for _ in _leaves(stated)):
             return {}
-        weights = _plain(found.get("loss_weights"))
+        weights = _plain(arguments.get("loss_weights"))
         names = list(dict.fromkeys(_title(each) for each in _leaves(stated)))
         try:
             if self._is_kept:

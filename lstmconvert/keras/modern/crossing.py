@@ -310,8 +310,8 @@ def _compile_state(
     """
     from lstmconvert.keras.modern import compiled  # few models that are read are compiled
 
-    found = compiled.stated(model.texts) if config else {}
-    if not found:
+    arguments = compiled.stated(model.texts) if config else {}
+    if not arguments:
         return _CompileState(config)
     written = parse_object(config, "model_config")
     if no_compile:
@@ -321,7 +321,7 @@ def _compile_state(
         return _CompileState(config)  # as it is
     outputs = compiled.outputs_of(parse_object(model.texts["model_config"], "model_config"))
     version = model.source.keras_version
-    made = compiled.carried(found, outputs, era, version, target)
+    made = compiled.carried(arguments, outputs, era, version, target)
     warnings = list(made.warnings)
     if made.compiled.dropped:
         shown, more = made.compiled.dropped[:_DROPPED], len(made.compiled.dropped) - _DROPPED

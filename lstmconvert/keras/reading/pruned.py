@@ -16,7 +16,7 @@ from lstmconvert.hdf5.reading import Tree
 from lstmconvert.keras.stores import legacy
 
 _WRAPPER = "PruneLowMagnitude"
-_OWN = re.compile(r"(?:.*/)?(?:mask|threshold|pruning_step)(?:_\d+)?(?::\d+)?")
+_COUNTERS = re.compile(r"(?:.*/)?(?:mask|threshold|pruning_step)(?:_\d+)?(?::\d+)?")
 _LISTS = re.compile(r"weight_names\d*")
 
 
@@ -65,7 +65,7 @@ def stripped(text: str, tree: Tree) -> tuple[str, Tree, tuple[str, ...]] | None:
 
 def _is_own(name: str, path: str, wrappers: list[str]) -> bool:
     scopes = {*name.split("/")[:-1], path.rpartition("/")[2]}
-    return _OWN.fullmatch(name) is not None and not scopes.isdisjoint(wrappers)
+    return _COUNTERS.fullmatch(name) is not None and not scopes.isdisjoint(wrappers)
 
 
 def _without(value: Json, names: list[str]) -> Json:
