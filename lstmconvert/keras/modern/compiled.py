@@ -341,7 +341,8 @@ class _Reader:
         self._carried.append(f"optimizer {_title(arguments['optimizer'])}")
         config.update(self._losses(arguments))
         for key in ("metrics", "weighted_metrics"):
-            if (metrics := self._metrics(key, arguments.get(key), arguments.get("loss"))) is not None:
+            metrics = self._metrics(key, arguments.get(key), arguments.get("loss"))
+            if metrics is not None:
                 config[key] = metrics
         if isinstance(arguments.get("run_eagerly"), bool):
             config["run_eagerly"] = arguments["run_eagerly"]
