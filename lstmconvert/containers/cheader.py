@@ -13,6 +13,9 @@ On request matrices are int8_t or int16_t, with one scale for each column (`tens
 why). A sum is taken over the integers and multiplied by its scale afterwards. The head says how far
 that takes the outputs from those of the weights before.
 
+On an AVR, whose tables would be copied to RAM, they stay in flash and are read from there
+(avr-libc's `avr/pgmspace.h`), so that every table is read through one macro.
+
 The file compiles as C99 and as C++11 and later. No function overflows on the way to a finite
 result, so that `-ffast-math`, under which a compiler takes infinity for impossible, changes
 rounding alone.
@@ -74,7 +77,12 @@ _FUNCTIONS = {
 }
 HOLDS = Holds(
     title="A C header",
-    kinds=frozenset({"Dense", "Conv1D", "BatchNormalization", "PReLU", "Activation", "GRU"}),
+    kinds=frozenset(
+        {
+            *("Dense", "Conv1D", "BatchNormalization", "LayerNormalization", "PReLU"),
+            *("Activation", "GRU"),
+        }
+    ),
     activations=replace(
         C_FUNCTIONS,
         exact=(*C_FUNCTIONS.exact, Activation("softmax")),
@@ -87,7 +95,8 @@ HOLDS = Holds(
     streams=True,
 )
 _ARRAY = re.compile(r"/\* (?P<name>\S+) \*/\nstatic const (?P<type>float|double|int8_t|int16_t) "
-                    r"\w+(?P<shape>(?:\[\d+\])+) = (?P<data>[^;]*);")  # fmt: skip
+                    r"\w+(?P<shape>(?:\[\d+\])+)(?: LSTMCONVERT_FLASH)? = "
+                    r"(?P<data>[^;]*);")  # fmt: skip
 #: The text after the name of a matrix of integers, in the comment before its scales.
 _SCALE = ".scale"
 #: The declarations of a header, by name.
@@ -106,13 +115,36 @@ _HEAD = """\
  *
  * Written by lstmconvert {version} from {source}.
  * C99 or C++11, with the mathematical library (-lm). No memory is allocated.
- * The tables take {size:,} bytes of flash, and on an AVR, which copies them, of RAM too.
+ * The tables take {size:,} bytes. On an AVR they stay in flash, unless LSTMCONVERT_TABLES_IN_RAM is
+ * defined first.
 {rounding} *
 {usage}{answer} */
 
 #include <math.h>
 #include <stddef.h>
-{includes}"""
+{includes}{flash}"""
+#: A table may be of integers, whose type its size says. Pointers have 16 bits, and the linker puts
+#: the tables first, behind the interrupt vectors.
+_FLASH = """
+#ifndef LSTMCONVERT_READ
+#if defined(__AVR__) && __SIZEOF_DOUBLE__ == 4 && !defined(LSTMCONVERT_TABLES_IN_RAM)
+#include <avr/pgmspace.h>
+#define LSTMCONVERT_FLASH PROGMEM
+#define LSTMCONVERT_READ(x) (sizeof(x) == 1 ? (float)(int8_t)pgm_read_byte(&(x)) \\
+    : sizeof(x) == 2 ? (float)(int16_t)pgm_read_word(&(x)) : pgm_read_float(&(x)))
+#else
+#define LSTMCONVERT_FLASH
+#define LSTMCONVERT_READ(x) (x)
+#endif
+#endif
+"""
+_TOO_LARGE = """\
+#ifdef __AVR__
+#error "An AVR addresses 64 KB of tables, and these are larger: --weights int8 makes them smaller"
+#endif
+"""
+#: How many bytes of tables an AVR can read: 64 KB without the vectors.
+_AVR_LARGEST = 65_000
 _ROUNDING = (
     "The matrices are {kind}, one scale for each column. For the example input that changes the "
     "outputs, which are up to {largest_output:.2g}, by up to {output_error:.2g}, and the weights "
@@ -149,8 +181,10 @@ _STEP = """
 static inline void {id}_step(const {type} *x, {type} *h, {type} *c) {{
   {type} next[{units}];
   for (int u = 0; u < {units}; ++u) {{
-    {type} i = {id}_input_gate_bias[u], f = {id}_forget_gate_bias[u];
-    {type} g = {id}_cell_gate_bias[u], o = {id}_output_gate_bias[u];
+    {type} i = LSTMCONVERT_READ({id}_input_gate_bias[u]);
+    {type} f = LSTMCONVERT_READ({id}_forget_gate_bias[u]);
+    {type} g = LSTMCONVERT_READ({id}_cell_gate_bias[u]);
+    {type} o = LSTMCONVERT_READ({id}_output_gate_bias[u]);
 {sums}    c[u] = {id}_gate(f) * c[u] + {id}_gate(i) * {id}_activation(g);
     next[u] = {id}_gate(o) * {id}_activation(c[u]);
   }}
@@ -252,8 +286,10 @@ def _head(content: Writing, texts: Mapping[str, str], known: str) -> bytes:
         answer = _answer(content.answer)
     rounded = content.rounded
     kind = None if rounded is None else rounded.kind
+    size = quantized.nbytes(content.tensors, kind)
     return _HEAD.format(
-        size=quantized.nbytes(content.tensors, kind),
+        size=size,
+        flash=_FLASH + (_TOO_LARGE if size > _AVR_LARGEST else ""),
         rounding="" if rounded is None else _note([_ROUNDING.format(**rounded._asdict())]),
         includes="" if rounded is None else "#include <stdint.h>\n",
         guard=f"LSTMCONVERT_{names.upper()[:_GUARD_LENGTH]}_{known[:16].upper()}_H",
@@ -462,10 +498,9 @@ def _cell(
         sums += _sums(arrays, x, count, kind, is_integers=is_integers)
     yield _STEP.format(id=name, type=kind, units=cell.units, inputs=cell.input_dim, sums=sums)
     if cell.parts:
-        first = {
-            state: f"{name}_initial_{state}[u]" if f"initial_{state}" in cell.parts else "0"
-            for state in ("hidden", "cell")
-        }
+        stored = (state for state in ("hidden", "cell") if f"initial_{state}" in cell.parts)
+        first = {"hidden": "0", "cell": "0"}
+        first |= {state: f"LSTMCONVERT_READ({name}_initial_{state}[u])" for state in stored}
         yield _BEGIN.format(id=name, type=kind, units=cell.units, **first)
 
 
@@ -487,7 +522,7 @@ def _sums(
     """
     def loop(indent: str, end: str) -> str:
         products = "".join(
-            f"{indent}  {name}{end} += {x}[k] * {matrix}[k][{column}];\n"
+            f"{indent}  {name}{end} += {x}[k] * LSTMCONVERT_READ({matrix}[k][{column}]);\n"
             for name, (matrix, column) in arrays.items()
         )
         return f"{indent}for (int k = 0; k < {count}; ++k) {{\n{products}{indent}}}\n"
@@ -496,7 +531,7 @@ def _sums(
         return loop("    ", "")
     zeros = ", ".join(f"{name}_sum = 0" for name in arrays)
     scaled = "".join(
-        f"      {name} += {name}_sum * {matrix}_scale[{column}];\n"
+        f"      {name} += {name}_sum * LSTMCONVERT_READ({matrix}_scale[{column}]);\n"
         for name, (matrix, column) in arrays.items()
     )
     return f"    {{\n      {kind} {zeros};\n{loop('      ', '_sum')}{scaled}    }}\n"
@@ -527,7 +562,8 @@ def _table(key: str, name: str, array: Array) -> str:
     kind, end = _TYPES.get(array.dtype.name) or (_INTEGERS[array.dtype.name], "")
     shape = "".join(f"[{size}]" for size in array.shape)
     data = _literals(array, end)
-    return f"\n/* {_spelled(key)} */\nstatic const {kind} {name}{shape} = {data};\n"
+    declared = f"static const {kind} {name}{shape} LSTMCONVERT_FLASH"
+    return f"\n/* {_spelled(key)} */\n{declared} = {data};\n"
 
 
 def _literals(array: Array, end: str) -> str:
@@ -576,7 +612,8 @@ _BODIES = {
     for (int tap = 0; tap < {window}; ++tap) {{
       const {type} *then = past
           + (*at + {length} - ({window} - 1 - tap) * {dilation}) % {length} * {inputs};
-      for (int k = 0; k < {group_inputs}; ++k) sum += then[first + k] * {id}_kernel[tap][k][u];
+      for (int k = 0; k < {group_inputs}; ++k)
+        sum += then[first + k] * LSTMCONVERT_READ({id}_kernel[tap][k][u]);
     }}
 {scaled}    y[u] = {function}(sum);
   }}
@@ -584,8 +621,19 @@ _BODIES = {
 {end}""",
     "BatchNormalization": """\
   for (int u = 0; u < {outputs}; ++u) {{
-    const {type} scale = {gamma} / sqrt{f}({id}_moving_variance[u] + {epsilon});
-    y[u] = (x[u] - {id}_moving_mean[u]) * scale + {beta};
+    const {type} scale = {gamma} / sqrt{f}(LSTMCONVERT_READ({id}_moving_variance[u]) + {epsilon});
+    y[u] = (x[u] - LSTMCONVERT_READ({id}_moving_mean[u])) * scale + {beta};
+  }}
+""",
+    "LayerNormalization": """\
+  {type} mean = 0, variance = 0;
+  for (int u = 0; u < {outputs}; ++u) mean += x[u];
+  mean /= {outputs};
+  for (int u = 0; u < {outputs}; ++u) variance += (x[u] - mean) * (x[u] - mean);
+  variance /= {outputs};
+  for (int u = 0; u < {outputs}; ++u) {{
+    const {type} scale = {gamma} / sqrt{f}(variance + {epsilon});
+    y[u] = (x[u] - mean) * scale + {beta};
   }}
 """,
     "PReLU": """\
@@ -604,7 +652,7 @@ _BODIES = {
   for (int u = 0; u < {outputs}; ++u) {{
     {type} sum = {start_h};
     for (int k = 0; k < {outputs}; ++k)
-      sum += {before}h[k] * {id}_recurrent_kernel[k][2 * {outputs} + u];
+      sum += {before}h[k] * LSTMCONVERT_READ({id}_recurrent_kernel[k][2 * {outputs} + u]);
 {scaled}    y[u] = update[u] * h[u] + (1 - update[u]) * {function}(inner[u] + {after}sum);
   }}
   for (int u = 0; u < {outputs}; ++u) h[u] = y[u];
@@ -654,7 +702,7 @@ def _link(link: Link, content: Writing) -> Iterator[str]:
         "id": name, "type": kind, "f": end, "kind": link.kind,
         "inputs": link.inputs, "outputs": link.outputs,
         "function": "" if is_row else f"{name}_function",
-        "bias": f"{name}_bias[u]" if "bias" in link.arrays else "0",
+        "bias": f"LSTMCONVERT_READ({name}_bias[u])" if "bias" in link.arrays else "0",
     }  # fmt: skip
     places |= _PLACES[link.kind](link, name, end) if link.kind in _PLACES else {}
     places |= _products(link, name, kind, str(places.get("bias", "0")), weights)
@@ -680,7 +728,7 @@ def _products(
         arrays = {"sum": (f"{name}_kernel", "u")}
         return {"sums": _sums(arrays, "x", link.inputs, kind, is_integers=is_integers("kernel"))}
     if link.kind == "Conv1D":
-        scaled = f"    sum = sum * {name}_kernel_scale[u] + {bias};\n"
+        scaled = f"    sum = sum * LSTMCONVERT_READ({name}_kernel_scale[u]) + {bias};\n"
         has_scales = is_integers("kernel")
         return {"start": "0" if has_scales else bias, "scaled": scaled if has_scales else ""}
     if link.kind == "GRU":
@@ -691,7 +739,8 @@ def _products(
         has_scales, matrix = is_integers("recurrent_kernel"), f"{name}_recurrent_kernel"
         arrays = {gate: (matrix, columns[gate]) for gate in ("z", "r")}
         sums += _sums(arrays, "h", units, kind, is_integers=has_scales)
-        scaled = f"    sum = sum * {matrix}_scale[{columns['sum']}] + {bias};\n"
+        scale = f"LSTMCONVERT_READ({matrix}_scale[{columns['sum']}])"
+        scaled = f"    sum = sum * {scale} + {bias};\n"
         return {
             "sums": sums,
             "start_h": "0" if has_scales else bias,
@@ -713,14 +762,14 @@ def _convolution(link: Link, _: str, __: str) -> dict[str, object]:
 def _normalization(link: Link, name: str, end: str) -> dict[str, object]:
     return {
         "epsilon": f"{float(link.epsilon)}{end}",
-        "gamma": f"{name}_gamma[u]" if "gamma" in link.arrays else "1",
-        "beta": f"{name}_beta[u]" if "beta" in link.arrays else "0",
+        "gamma": f"LSTMCONVERT_READ({name}_gamma[u])" if "gamma" in link.arrays else "1",
+        "beta": f"LSTMCONVERT_READ({name}_beta[u])" if "beta" in link.arrays else "0",
     }
 
 
 def _slopes(link: Link, name: str, _: str) -> dict[str, object]:
     place = "[0][u]" if len(link.arrays["alpha"].shape) == 2 else "[u]"
-    return {"alpha": f"{name}_alpha{place}"}
+    return {"alpha": f"LSTMCONVERT_READ({name}_alpha{place})"}
 
 
 def _recurrent(link: Link, name: str, _: str) -> dict[str, object]:
@@ -731,15 +780,15 @@ def _recurrent(link: Link, name: str, _: str) -> dict[str, object]:
         if bias is None:
             terms = ["0"]
         elif len(bias.shape) == 1:
-            terms = [f"{name}_bias[{start}]"]
+            terms = [f"LSTMCONVERT_READ({name}_bias[{start}])"]
         else:
             # That of the recurrent product of the candidate stands inside the reset gate.
             sides = (0,) if gate == "h" else (0, 1)
-            terms = [f"{name}_bias[{side}][{start}]" for side in sides]
+            terms = [f"LSTMCONVERT_READ({name}_bias[{side}][{start}])" for side in sides]
         places[f"bias_{gate}"] = " + ".join(terms)
     is_pair = bias is not None and len(bias.shape) == 2
     # The sum of the recurrent products of the candidate begins with this.
-    places["bias"] = f"{name}_bias[1][{starts['h']}]" if is_pair else "0"
+    places["bias"] = f"LSTMCONVERT_READ({name}_bias[1][{starts['h']}])" if is_pair else "0"
     places["before"] = "" if link.reset_after else "reset[k] * "
     places["after"] = "reset[u] * " if link.reset_after else ""
     return places
@@ -748,6 +797,7 @@ def _recurrent(link: Link, name: str, _: str) -> dict[str, object]:
 _PLACES: Mapping[str, Callable[[Link, str, str], dict[str, object]]] = {
     "Conv1D": _convolution,
     "BatchNormalization": _normalization,
+    "LayerNormalization": _normalization,
     "PReLU": _slopes,
     "GRU": _recurrent,
 }

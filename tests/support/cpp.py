@@ -12,6 +12,7 @@ in PATH, and the tests that need one are skipped where it is not there:
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -133,6 +134,40 @@ int main(int count, char **words) {
   return 0;
 }
 """
+_ON_AVR = """
+#include "x.h"
+#include <avr/interrupt.h>
+#include <avr/io.h>
+#include <avr/sleep.h>
+#include <stdint.h>
+static amp_state state;
+static const float given[STEPS * INPUTS] PROGMEM = {NUMBERS};
+static void put(char c) {
+  while (!(UCSR0A & _BV(UDRE0))) {}
+  UDR0 = c;
+}
+int main(void) {
+  UCSR0B = _BV(TXEN0);
+  amp_reset(&state);
+  for (int t = 0; t < STEPS; ++t) {
+    float x[INPUTS], y[OUTPUTS];
+    for (int k = 0; k < INPUTS; ++k) x[k] = pgm_read_float(&given[t * INPUTS + k]);
+    amp_step(&state, x, y);
+    for (int u = 0; u < OUTPUTS; ++u) {
+      const uint8_t *bytes = (const uint8_t *)&y[u];
+      for (int k = 3; k >= 0; --k) {
+        put("0123456789abcdef"[bytes[k] >> 4]);
+        put("0123456789abcdef"[bytes[k] & 15]);
+      }
+      put('\\n');
+    }
+  }
+  cli();
+  sleep_enable();
+  sleep_cpu();
+  return 0;
+}
+"""
 _WARNINGS = ("-Wall", "-Wextra", "-Werror", "-pedantic-errors")
 C_COMPILERS = {
     "gcc": ("gcc", "x.c", "-std=c99", "-O2", *_WARNINGS),
@@ -235,3 +270,35 @@ def run_in_c(folder: Path, x: Array, outputs: int, compiler: str) -> tuple[Array
                           capture_output=True, timeout=60, check=True)  # fmt: skip
     both = np.frombuffer(made.stdout, np.float32).reshape(2, x.shape[1], outputs)
     return both[0], both[1]
+
+
+def run_on_avr(folder: Path, x: Array, outputs: int) -> Array:
+    """Compile the header x.h of a folder, whose prefix is amp, and run one sequence in simavr.
+
+    Args:
+        folder: where x.h is.
+        x: (1, steps, inputs).
+        outputs: how many numbers a step gives.
+
+    Returns:
+        (steps, outputs).
+    """
+    if shutil.which("avr-gcc") is None or shutil.which("simavr") is None:
+        pytest.skip("there is no avr-gcc, or no simavr")
+    numbers = ", ".join(f"{number!s}f" for number in x.reshape(-1))
+    places = {"STEPS": x.shape[1], "INPUTS": x.shape[2], "OUTPUTS": outputs, "NUMBERS": numbers}
+    text = _ON_AVR
+    for name, value in places.items():
+        text = text.replace(name, str(value))
+    (folder / "avr.c").write_text(text)
+    flags = ["-mmcu=atmega2560", "-std=c99", "-Os", "-Wall", "-Werror", "-Wno-unused-function"]
+    done = subprocess.run(
+        ["avr-gcc", *flags, "-o", folder / "avr.elf", folder / "avr.c", "-lm"],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    command = ["simavr", "-m", "atmega2560", "-f", "16000000", folder / "avr.elf"]
+    made = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    words = re.findall(r"([0-9a-f]{8})\.", made.stdout + made.stderr)
+    bits = np.array([int(word, 16) for word in words], np.uint32)
+    return bits.view(np.float32).reshape(x.shape[1], outputs)
