@@ -56,15 +56,34 @@ _RECURRENT = "recurrent_weights"
 #: Keras's name of an array -> theirs, where it is another.
 _KEYS = {"kernel": "weights", "recurrent_kernel": "recurrent_weights"}
 _SHAPES = "lstmconvert_shapes"
-#: include/fdeep/import_model.hpp, `create_activation_layer_type_name`.
+#: What follows a layer's name in that of the layer of its function.
+_FUNCTION = ".function"
+#: include/fdeep/import_model.hpp, `create_activation_layer_type_name`. Its log_sigmoid and
+#: log_softmax are logarithms of numbers that become zero, and are left out.
 _FUNCTIONS = (
     *("tanh", "sigmoid", "relu", "softmax", "selu", "elu", "exponential", "gelu", "softsign"),
-    *("softplus", "silu", "hard_sigmoid"),
+    *("softplus", "silu", "hard_sigmoid", "relu6", "leaky_relu", "celu", "hard_tanh"),
+    *("tanh_shrink", "hard_shrink", "soft_shrink", "sparse_plus", "squareplus"),
+)
+#: The functions with constants of a model's own, which are layers: `create_leaky_relu_layer`,
+#: `create_elu_layer`, `create_relu_layer`, which reads its constants where there is a largest one.
+_LAYERS = (
+    ("leaky_relu", ("negative_slope",)),
+    ("elu", ("alpha",)),
+    ("relu", ("max_value",)),
+    ("relu", ("max_value", "negative_slope")),
+    ("relu", ("max_value", "threshold")),
+    ("relu", ("max_value", "negative_slope", "threshold")),
 )
 HOLDS = Holds(
     title="frugally-deep",
-    kinds=frozenset({"Dense", "Conv1D", "BatchNormalization", "PReLU", "Activation", "GRU"}),
-    activations=Functions(tuple(KERAS3[name] for name in _FUNCTIONS)),
+    kinds=frozenset(
+        {
+            *("Dense", "Conv1D", "BatchNormalization", "LayerNormalization", "PReLU"),
+            *("Activation", "GRU"),
+        }
+    ),
+    activations=Functions(tuple(KERAS3[name] for name in _FUNCTIONS), _LAYERS),
     gru=(FRUGALLY_DEEP_FUNCTIONS, FRUGALLY_DEEP_FUNCTIONS),
     paddings=("causal", "same", "valid"),
 )
@@ -285,7 +304,7 @@ def _write_chain(path: Path, content: Writing, chain: Chain) -> None:
                 if key.startswith(prefix) and "." not in key.removeprefix(prefix)
             }
         else:
-            entries.append({"name": name, **_DIALECT.entry(link.kind, _config(link, name))})
+            entries += _entries(link, name)
             for role in link.arrays:
                 array = content.tensors[link.prefix + role].read()
                 arrays[_KEYS.get(role, role)] = _turned(array)
@@ -316,21 +335,38 @@ def _case(array: Array) -> JsonObject:
     return {"shape": list(array.shape[1:]), "values": encoded(array)}
 
 
-def _config(link: Link, name: str) -> JsonObject:
-    """Return what the engine reads of a layer's config."""
-    config: JsonObject = {"name": name, "trainable": True, "dtype": "float32"}
+def _entries(link: Link, name: str) -> list[JsonObject]:
+    """Return the layer of a link, and the layer of its function where that has no name."""
     function = spelling.activation(link.activation, "float32")
+    if isinstance(function, str):
+        return [{"name": name, **_DIALECT.entry(link.kind, _config(link, name, function))}]
+    end = name if link.kind == "Activation" else f"{name}{_FUNCTION}"
+    # A ReLU's constants have to be there, all of them.
+    zeros = {"negative_slope": 0.0, "threshold": 0.0} if link.activation.name == "relu" else {}
+    config = {"name": end, "dtype": "float32", **zeros, **link.activation.constants}
+    class_name = spelling.ACTIVATION_LAYERS[link.activation.name]
+    last: JsonObject = {"name": end, **_DIALECT.entry(class_name, config)}
+    if link.kind == "Activation":
+        return [last]
+    return [{"name": name, **_DIALECT.entry(link.kind, _config(link, name, "linear"))}, last]
+
+
+def _config(link: Link, name: str, function: str) -> JsonObject:
+    """Return what the engine reads of a layer's config, whose activation has a name."""
+    config: JsonObject = {"name": name, "trainable": True, "dtype": "float32"}
     bias: JsonObject = {"use_bias": "bias" in link.arrays, "activation": function}
+    normalization: JsonObject = {
+        "axis": -1,
+        "epsilon": link.epsilon,
+        "center": "beta" in link.arrays,
+        "scale": "gamma" in link.arrays,
+    }
     further: Mapping[str, JsonObject] = {
         "Dense": {"units": link.outputs, **bias},
         "Activation": {"activation": function},
         "PReLU": {"shared_axes": [1]},
-        "BatchNormalization": {
-            "axis": -1,
-            "epsilon": link.epsilon,
-            "center": "beta" in link.arrays,
-            "scale": "gamma" in link.arrays,
-        },
+        "BatchNormalization": normalization,
+        "LayerNormalization": normalization,
     }
     if link.kind == "Conv1D":
         return config | bias | {
