@@ -210,13 +210,12 @@ def _arranged_draft(
 
     _check_stacks(destination, row, how)
     name = f"{how.prefix}_" if how.prefix else ""
+    folds: list[str] = []
+    if how.fold_batchnorm:
+        model, folds = _folded(model, destination, row, layout, how)
     chain, rounded = _chain(model, destination, row, layout, how)
     keys, told = _document(model, row, chain)
-    if chain is not None and chain.folded:
-        changed = tuple(link.layer for link in chain.links if link.layer is not None)
-        model = replace(model, layers=changed, losses=(*model.losses, *chain.folded))
-    elif how.fold_batchnorm:
-        told = [*told, *_unfolded(chain, destination)]
+    told = [*folds, *told]
     written = model
     if keys:
         texts = {k: text for k, text in model.texts.items() if k != metadata.DOCUMENT}
@@ -252,10 +251,7 @@ def _arranged_draft(
         if how.check:
             content = content._replace(model=replace(content.model, answers=answers))
     answer = answers[0] if chain is not None and answers else None
-    warnings = [*model.notes, *losses, *content.warnings, *told]
-    if chain is not None and chain.vanished:
-        idle = ", ".join(chain.vanished)
-        warnings.append(f"left out, as of no effect on a trained model: {idle}")
+    warnings = [*model.notes, *losses, *content.warnings, *told, *_of_no_effect(chain)]
     if not row.metadata:
         warnings.append(
             f"{destination.name} has no place for options: its arrays alone come back"
@@ -290,19 +286,53 @@ class _Whole(NamedTuple):
     rounded: Rounded | None
 
 
-def _unfolded(chain: Chain | None, destination: Path) -> list[str]:
-    """Say that there is nothing to fold.
+def _folded(
+    model: Model, destination: Path, row: Container, layout: str, how: Options
+) -> tuple[Model, list[str]]:
+    """Return a model whose BatchNormalizations are in the weights of other layers, and what to say.
 
     Raises:
         UsageError: only LSTM layers are written.
+        UnsupportedByTarget: the model is no chain, or a BatchNormalization cannot be folded.
     """
+    from lstmconvert.containers import sequential  # rarely needed
+    from lstmconvert.keras.modern import chains
+    from lstmconvert.keras.reading import load
+
+    is_whole = row.chain and not how.lstm_only and not how.with_other
+    chain = chains.of(model, layout, row.chain_module().HOLDS.title) if is_whole else None
     if chain is None:
         raise UsageError(
             "--fold-batchnorm is for whole models, and the LSTM layers alone are written",
             where=destination,
             hint="leave --fold-batchnorm away",
         )
-    return ["--fold-batchnorm: the model has no BatchNormalization"]
+    chain, folds = chains.folded(chain, layout)
+    if not folds:
+        return model, ["--fold-batchnorm: the model has no BatchNormalization"]
+    store = sequential.of(chain)
+    made = load.load_tree(store.tree, store.config, store.version, destination, row.name, None)
+    known = made.source
+    source = replace(
+        model.source, structure=known.structure, era=known.era, keras_version=known.keras_version
+    )
+    told, texts = _of_no_effect(chain), dict(made.texts)
+    if metadata.DOCUMENT in model.texts:
+        texts[metadata.DOCUMENT] = model.texts[metadata.DOCUMENT]
+    if "training_config" in model.texts:
+        told.append("left out, as of the model before: how it was compiled")
+    made = replace(
+        made, source=source, container=model.container, layout=model.layout,
+        describe=model.describe, texts=texts,
+        losses=(*model.losses, *folds), notes=model.notes,
+    )  # fmt: skip
+    return made, told
+
+
+def _of_no_effect(chain: Chain | None) -> list[str]:
+    if chain is None or not chain.vanished:
+        return []
+    return [f"left out, as of no effect on a trained model: {', '.join(chain.vanished)}"]
 
 
 def _fitted(chain: Chain, model: Model) -> Chain:
@@ -393,8 +423,6 @@ def _chain(
             where=destination,
             hint="leave --bare away, or give --lstm-only too",
         )
-    if how.fold_batchnorm:
-        chain = chains.folded(chain, layout)
     chain = chains.filled(chain, holds)
     try:
         chains.check(chain, holds, layout)

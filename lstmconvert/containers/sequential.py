@@ -13,8 +13,12 @@ from typing import Any, NamedTuple
 from lstmconvert.containers.modules import KerasStore
 from lstmconvert.files.jsontext import Json, JsonObject, canonical
 from lstmconvert.hdf5.reading import Tree
+from lstmconvert.keras.configs import spelling
 from lstmconvert.keras.configs.nodes import snake_case
 from lstmconvert.keras.configs.spelling import LAYERS, serialized, serialized_model
+from lstmconvert.keras.writing import layerstore
+from lstmconvert.keras.writing.emit import Spelling
+from lstmconvert.model.chain import Chain, Link
 from lstmconvert.tensors.tensor import Tensor
 
 #: The Keras whose configs are spelled here.
@@ -92,6 +96,70 @@ def store(inputs: int, steps: Sequence[Step], *, skip: bool = False) -> KerasSto
         config = serialized_model("Sequential", {"name": "sequential", "layers": layers})
     tree = Tree(tensors, attributes, frozenset(attributes))
     return KerasStore(tree, canonical(config), _KERAS)
+
+
+def of(chain: Chain) -> KerasStore:
+    """Return a chain of Keras's own layers as a legacy store with the config of its model.
+
+    Raises:
+        UnsupportedByTarget: Keras cannot express a layer.
+    """
+    given = [link.name.rpartition("/")[2] for link in chain.links]
+    called = names([link.kind for link in chain.links], given)
+    steps = [_step(link, name) for link, name in zip(chain.links, called, strict=True)]
+    return store(chain.inputs, steps, skip=chain.skip)
+
+
+def _step(link: Link, name: str) -> Step:
+    if link.layer is not None:
+        entry = Spelling().layer_config(link.layer, name)
+        class_name, config = entry["class_name"], entry["config"]
+        arrays = {
+            path.rpartition("/")[2] if class_name in _CELLS else path.removeprefix(f"{name}/"): each
+            for path, each, _ in layerstore.legacy_weights(link.layer, name)
+        }
+        return Step(class_name, name, config, arrays)
+    config = _config(link)
+    if link.kind in ("Dense", "Conv1D", "Activation", "GRU"):
+        function = spelling.activation(link.activation, spelling.DEFAULT_POLICY)
+        if link.kind == "Activation" and isinstance(function, dict):
+            return Step(function["class_name"], name, function["config"], {})
+        config["activation"] = function
+    return Step(link.kind, name, config, link.arrays)
+
+
+def _config(link: Link) -> JsonObject:
+    """Return the config of a layer that is no LSTM, without its activation."""
+    use_bias: JsonObject = {"use_bias": "bias" in link.arrays}
+    match link.kind:
+        case "Dense":
+            return {"units": link.outputs, **use_bias}
+        case "Conv1D":
+            return {
+                "filters": link.outputs,
+                "kernel_size": [link.window],
+                "dilation_rate": [link.dilation],
+                "groups": link.groups,
+                "padding": link.padding,
+                **use_bias,
+            }
+        case "GRU":
+            return {
+                "units": link.outputs,
+                "recurrent_activation": spelling.activation(
+                    link.recurrent_activation, spelling.DEFAULT_POLICY
+                ),
+                "reset_after": link.reset_after,
+                "return_sequences": link.return_sequences,
+                **use_bias,
+            }
+        case "BatchNormalization" | "LayerNormalization":
+            parts = {"center": "beta" in link.arrays, "scale": "gamma" in link.arrays}
+            return {"epsilon": link.epsilon, **parts}
+        case "PReLU":
+            return {"shared_axes": [1]} if len(link.arrays["alpha"].shape) > 1 else {}
+        case _:
+            return {}
 
 
 def _functional(layers: Sequence[JsonObject], dtype: str) -> JsonObject:

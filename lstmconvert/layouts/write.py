@@ -127,7 +127,7 @@ def content(
     is_whole = comes_back and not model.assets and set(model.other) <= others.paths
     holds_all = with_other or (others.paths and is_whole)
     if chain is not None:
-        holds_all = (comes_back or not named) and not chain.folded
+        holds_all = comes_back or not named
     if not holds_all:
         kept = {key: text for key, text in model.texts.items() if key == metadata.DOCUMENT}
         model = replace(model, texts=kept, source=replace(model.source, structure=None))

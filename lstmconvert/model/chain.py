@@ -95,9 +95,8 @@ class Chain(NamedTuple):
 
     Fields: `inputs`: how many numbers each step of the input has; `links`, in order; `skip`:
     whether the input is added to the output of the last link; `vanished`: the layers that do
-    nothing when the model runs, in words; `folded`: the layers that are in the weights of others
-    now, in words; `filled`: name of an array that its layer lacks and the target wants -> the
-    number that it is full of, with which the layer computes the same;
+    nothing when the model runs, in words; `filled`: name of an array that its layer lacks and the
+    target wants -> the number that it is full of, with which the layer computes the same;
     `steps`: how many steps the input has, where the model takes no other number.
     """
 
@@ -105,7 +104,6 @@ class Chain(NamedTuple):
     links: tuple[Link, ...]
     skip: bool = False
     vanished: tuple[str, ...] = ()
-    folded: tuple[str, ...] = ()
     filled: Mapping[str, float] = {}
     steps: int | None = None
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.chain_models import LARGE, saved
+from support.chain_models import in_ncnn as answer
 from support.cli import KERAS, SEED95, failure, run
 from support.layout_tools import SINGLE, case, close
 from support.neutral import make_cell, make_layer
@@ -17,25 +18,6 @@ import lstmconvert as lc
 from lstmconvert import reference
 from lstmconvert.model.layer import LSTMLayer
 from lstmconvert.model.model import Model, Source
-from lstmconvert.tensors.dtypes import Array
-
-
-def answer(path: Path, x: Array, name: str) -> Array:
-    import ncnn
-
-    net = ncnn.Net()
-    for option in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage"):
-        setattr(net.opt, f"use_{option}", False)
-    assert net.load_param(str(path)) == 0
-    assert net.load_model(str(path.with_suffix(".bin"))) == 0
-    outputs = []
-    for sequence in x:
-        with net.create_extractor() as extractor:
-            extractor.input(f"{name}.x", ncnn.Mat(np.ascontiguousarray(sequence)))
-            _, y = extractor.extract(f"{name}.y")
-            outputs.append(np.array(y))
-    return np.stack(outputs)
-
 
 #: Models of `support.chain_models` that ncnn computes, with what is lost in each.
 WHOLE = {

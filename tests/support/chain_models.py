@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from lstmconvert.tensors.dtypes import Array
 
@@ -70,6 +71,7 @@ def _layers(keras: Any) -> Mapping[str, Callable[[], list[Any]]]:
             k.BatchNormalization(), k.Bidirectional(lstm(3), name="bidirectional"),
             k.BatchNormalization(), k.GRU(2, return_sequences=True, name="gru"),
         ],
+        "ahead": lambda: [k.Conv1D(4, 3, padding="causal"), lstm(3), k.Dense(1)],
         "same": lambda: [
             k.Conv1D(3, 4, padding="same", use_bias=False), lstm(4),
             k.Conv1D(4, 3, dilation_rate=2, groups=2), k.LSTM(2), k.Dense(1, "tanh"),
@@ -84,10 +86,10 @@ def _layers(keras: Any) -> Mapping[str, Callable[[], list[Any]]]:
 NAMES = ("amplifier", "dropout", "convolution", "activations", "gru", "last")
 
 
-def model(keras: Any, name: str, *, inputs: int = 2, scale: float = 1.0) -> Any:
+def model(keras: Any, name: str, *, inputs: int = 2, scale: float = 1.0, seed: int = 7) -> Any:
     """Return a built model with random weights, those of LSTMs but the recurrent times `scale`."""
     made = keras.Sequential([keras.layers.Input((None, inputs)), *_layers(keras)[name]()])
-    rng = np.random.default_rng(7)
+    rng = np.random.default_rng(seed)
     weights = []
     for variable in made.weights:
         numbers = rng.normal(size=variable.shape) * 0.5
@@ -121,3 +123,33 @@ def _answered(keras: Any, name: str, **how: Any) -> tuple[bytes, Array, Array]:
     for array in (x, answer):
         array.flags.writeable = False
     return data, x, answer
+
+
+def in_ncnn(path: Path, x: Array, name: str) -> Array:
+    """Return what ncnn gives for a batch of sequences, by the blobs NAME.x and NAME.y."""
+    import ncnn
+
+    net = ncnn.Net()
+    for option in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage"):
+        setattr(net.opt, f"use_{option}", False)
+    assert net.load_param(str(path)) == 0
+    assert net.load_model(str(path.with_suffix(".bin"))) == 0
+    outputs = []
+    for sequence in x:
+        with net.create_extractor() as extractor:
+            extractor.input(f"{name}.x", ncnn.Mat(np.ascontiguousarray(sequence)))
+            _, y = extractor.extract(f"{name}.y")
+            outputs.append(np.array(y))
+    return np.stack(outputs)
+
+
+def in_litert(path: Path, x: Array) -> Array:
+    """Return what LiteRT gives for a sequence."""
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter").Interpreter(str(path))
+    (given,), (end,) = interpreter.get_input_details(), interpreter.get_output_details()
+    interpreter.resize_tensor_input(given["index"], x.shape)
+    interpreter.allocate_tensors()
+    interpreter.reset_all_variables()
+    interpreter.set_tensor(given["index"], x)
+    interpreter.invoke()
+    return np.array(interpreter.get_tensor(end["index"]))

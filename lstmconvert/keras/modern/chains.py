@@ -154,8 +154,9 @@ def check(chain: Chain, holds: Holds, target: str) -> None:
         raise _refused(holds.title, target, ends[0].name, "return_sequences", "False")
 
 
-def folded(chain: Chain, target: str) -> Chain:
-    """Return a chain in which each BatchNormalization is in the weights of a layer next to it.
+def folded(chain: Chain, target: str) -> tuple[Chain, list[str]]:
+    """Return a chain in which each BatchNormalization is in the weights of a layer next to it, and
+    the layers that are in the weights of others now, in words.
 
     With a scale s = gamma / sqrt(moving_variance + epsilon) and a shift t = beta - moving_mean s of
     each feature, a linear layer before it has W s and b s + t instead of W and b, and one after
@@ -164,7 +165,7 @@ def folded(chain: Chain, target: str) -> Chain:
     Raises:
         UnsupportedByTarget: one of them is next to no layer that can take it.
     """
-    links, texts = list(chain.links), list(chain.folded)
+    links, texts = list(chain.links), list[str]()
     while any(link.kind == _BATCHNORM for link in links):
         for index, link in enumerate(links):
             before, after = links[index - 1 : index], links[index + 1 : index + 2]
@@ -181,7 +182,7 @@ def folded(chain: Chain, target: str) -> Chain:
             break
         else:
             raise _unfoldable(links, target)
-    return chain._replace(links=tuple(links), folded=tuple(texts))
+    return chain._replace(links=tuple(links)), texts
 
 
 _BATCHNORM = "BatchNormalization"
