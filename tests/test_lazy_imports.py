@@ -77,7 +77,7 @@ def test_convert_imports_no_framework(
 
 @pytest.mark.parametrize(
     ("options", "most"),
-    [("a.safetensors", 20), ("a.safetensors --to torch", 30), ("a.onnx --whole", 30)],
+    [("a.safetensors", 22), ("a.safetensors --to torch", 33), ("a.onnx --whole", 33)],
 )
 def test_few_data_classes_are_declared(
     options: str, most: int, tmp_path_factory: pytest.TempPathFactory

@@ -11,23 +11,13 @@ from lstmconvert.containers.table import Container
 from lstmconvert.files.jsontext import JsonObject
 from lstmconvert.layouts.row import Row
 from lstmconvert.layouts.rows import ROWS, row_of
-from lstmconvert.model.fit import MERGE_MODES
+from lstmconvert.model.fit import MERGE_MODES, OF_FRAMEWORKS
 from lstmconvert.model.gates import by_letters
 from lstmconvert.model.layer import CELL_PARTS, GATE_PARTS
 from lstmconvert.model.model import KERAS, PER_GATE
 from lstmconvert.tensors.dtypes import FLOATS
 
 VERSION = 1
-#: Options that some frameworks have and others do not, as messages name them.
-_OPTIONS = (
-    "go_backwards",
-    "convolution",
-    "output_activation",
-    "gate_clip",
-    "cell_clip",
-    "projection_clip",
-    "input_forget",
-)
 _ALWAYS = frozenset({"kernel", "recurrent_kernel"})
 
 
@@ -292,7 +282,7 @@ def _cannot(row: Row) -> list[str]:
         for option, allowed in functions.items()
         if not allowed.is_any
     ]
-    result += [option for option in _OPTIONS if option not in row.expresses]
+    result += [option for option in OF_FRAMEWORKS if option not in row.expresses]
     if row.bidirectional and len(row.merge_modes) == 1:
         result.append("merge_mode")
     elif row.bidirectional and len(row.merge_modes) < len(MERGE_MODES):

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from lstmconvert.model.activations import ONLY_SIGMOID, ONLY_TANH, Activation, Functions
-from lstmconvert.model.fit import CLIPS, GIVABLE, MERGE_MODES, Abilities
+from lstmconvert.model.fit import GIVABLE, MERGE_MODES, OF_FRAMEWORKS, Abilities
 from lstmconvert.model.gates import GATES, Gate, by_letters
 from lstmconvert.model.layer import CELL_PARTS, GATE_PARTS
 from lstmconvert.tensors.dtypes import FLOATS
@@ -28,7 +28,7 @@ VECTORS = frozenset(
 )
 _MATRICES = ("kernel", "recurrent_kernel")
 #: The options that a framework's row can say it expresses.
-WORDS = frozenset({"go_backwards", "convolution", "output_activation", *CLIPS})
+WORDS = frozenset(OF_FRAMEWORKS) - {"input_forget"}
 _PLACES = re.compile(r"\{(\w*)\}")
 
 

@@ -28,21 +28,11 @@ from lstmconvert.model.options import UNKNOWN
 from lstmconvert.tensors.dtypes import FLOATS, name_of
 from lstmconvert.tensors.tensor import Tensor
 
-#: Options of a layer that only some targets have, other than activations and merge modes.
-OPTIONS = frozenset(
-    {
-        "go_backwards",
-        "keeps_time_order",
-        "time_major",
-        "convolution",
-        "output_activation",
-        "gate_clip",
-        "cell_clip",
-        "projection_clip",
-        "input_forget",
-    }
-)
 CLIPS = ("gate_clip", "cell_clip", "projection_clip")
+#: Options that some frameworks have and others do not, other than activations and merge modes.
+OF_FRAMEWORKS = ("go_backwards", "convolution", "output_activation", *CLIPS, "input_forget")
+#: Options that a target may have no place for, other than activations and merge modes.
+OPTIONS = frozenset({*OF_FRAMEWORKS, "keeps_time_order", "time_major"})
 #: Every merge mode of a Bidirectional (keras/src/layers/rnn/bidirectional.py).
 MERGE_MODES: tuple[str | None, ...] = ("concat", "sum", "mul", "ave", None)
 #: Options that no target can give up: without them, the written weights would mean nothing.

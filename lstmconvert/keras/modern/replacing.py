@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,8 +28,7 @@ class Expression(NamedTuple):
     tree: ast.expr
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Replacements:
+class Replacements(NamedTuple):
     """What takes the place of layers.
 
     Fields: `by_name`: the layer's name -> an expression, or the serialized layer that is put in
@@ -38,7 +36,7 @@ class Replacements:
     """
 
     by_name: dict[str, Expression | JsonObject]
-    taken: set[str] = field(default_factory=set)
+    taken: set[str]
 
     def of(self, name: str) -> Expression | JsonObject | None:
         """Return what takes the place of a layer, if anything does."""
@@ -80,7 +78,7 @@ def read(texts: Iterable[str]) -> Replacements | None:
         if name in by_name:
             raise UsageError("--replace: the same layer twice", found=name)
         by_name[name] = _file(Path(new)) if new.lower().endswith(".json") else expression(new)
-    return Replacements(by_name) if by_name else None
+    return Replacements(by_name, set()) if by_name else None
 
 
 def _file(path: Path) -> JsonObject:
