@@ -29,7 +29,7 @@ def test_the_benchmark_prints_ratios() -> None:
     works = " ".join(row[0] for row in rows)
     for part in (
         *("95 parameters", "--help", "--version", ".weights.h5", "--to torch", "torch to .keras"),
-        *("--whole", "diff", "verify", "view", "inspect", "peak memory"),
+        *("tfjs to .keras", "--whole", "diff", "verify", "view", "inspect", "peak memory"),
         *("bytes", "layers", "files", "tensors beside", "one small file"),
     ):
         assert part in works

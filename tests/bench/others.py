@@ -110,6 +110,30 @@ for layer in lstms:
         cell[f"h{gate}"] = {"kernel": cut(recurrent), "bias": cut(bias)}
 open(sys.argv[2], "wb").write(flax.serialization.msgpack_serialize(tree))
 """)
+#: And back into a Keras model that is built for it.
+FLAX_KERAS = Script("flax.serialization, set_weights by hand", ("keras", "flax"), """
+import sys
+import keras, numpy, flax.serialization
+tree = flax.serialization.msgpack_restore(open(sys.argv[1], "rb").read())
+model = keras.Sequential([keras.Input((None, 4))])
+for name, cell in tree.items():
+    def joined(side, part):
+        return numpy.concatenate([cell[side + gate][part] for gate in "ifgo"], axis=-1)
+    units = joined("h", "bias").shape[0] // 4
+    model.add(keras.layers.LSTM(units, return_sequences=True, name=name))
+    arrays = joined("i", "kernel"), joined("h", "kernel"), joined("h", "bias")
+    model.layers[-1].set_weights(arrays)
+model.save(sys.argv[2])
+""")
+KERAS_TORCH_DIFF = Script("Keras, torch, torch.equal", ("keras", "torch"), _LOAD + """
+import torch, safetensors.torch
+state = safetensors.torch.load_file(sys.argv[2])
+for layer in lstms:
+    kernel, recurrent, bias = map(torch.from_numpy, layer.get_weights())
+    assert torch.equal(state[f"{layer.name}.weight_ih_l0"], kernel.T)
+    assert torch.equal(state[f"{layer.name}.weight_hh_l0"], recurrent.T)
+    assert torch.equal(state[f"{layer.name}.bias_ih_l0"], bias)
+""")
 KERAS_DIFF = Script("Keras, array_equal", ("keras",), _LOAD + """
 other = keras.models.load_model(sys.argv[2])
 pairs = zip(model.get_weights(), other.get_weights(), strict=True)

@@ -26,7 +26,8 @@ _MIB = 1 << 20
 _US = [sys.executable, "-m", "lstmconvert"]
 _IMPORTS = [sys.executable, "-c", "import numpy, h5py, safetensors"]
 _NOTHING = [sys.executable, "-c", "pass"]
-_COPY = ["sh", "-c", 'cp "$1" "$2" && sync "$2"', "sh"]
+#: Takes a folder, and the files to copy into it.
+_COPY = ["sh", "-c", 'to=$1; shift; cp "$@" "$to" && sync "$to"/*', "sh", OUT]
 #: What reading alone costs: a limit for what writes nothing.
 _READ = ["sh", "-c", 'for f; do cat "$f" > /dev/null; done', "sh"]
 #: How much more memory than the small case a large file may take.
@@ -49,8 +50,9 @@ class Row(NamedTuple):
 class Road(NamedTuple):
     """A kind of conversion of a large file.
 
-    Fields: `title`; `source`: which of the made files; `name` of the destination; `options`;
-    `budget`: how many times cp and sync; `script`: the user's own way.
+    Fields: `title`; `source`: a kind of `_SOURCES`; `name` of the destination; `options`, where
+    `KERAS` stands for the file of Keras; `budget`: how many times cp and sync; `script`: the user's
+    own way.
     """
 
     title: str
@@ -61,6 +63,36 @@ class Road(NamedTuple):
     script: Script | None = None
 
 
+#: In the options of a road: the file of Keras.
+KERAS = "{keras}"
+#: The kinds of files that roads begin with: the name of one, and the options that make it.
+_SOURCES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "h5": ("a.h5", ()),
+    "gates": ("a.safetensors", ()),
+    "npz": ("a.npz", ()),
+    **{
+        layout: ("a.safetensors", ("--to", layout))
+        for layout in ("torch", "mlx", "equinox", "paddle", "onnx")
+    },
+    ".onnx": ("a.onnx", ()),
+    ".onnx --whole": ("a.onnx", ("--whole",)),
+    ".msgpack": ("a.msgpack", ()),
+    ".params": ("a.params", ("--to", "mxnet")),
+    ".param (ncnn)": ("a.param", ()),
+    ".mlmodel": ("a.mlmodel", ()),
+    "tfjs": ("model.json", ("--to", "tfjs")),
+    ".mat": ("a.mat", ()),
+    ".tflite": ("a.tflite", ()),
+    ".eqx": ("a.eqx", ("--layer", "lstm_1", "--bare")),
+}
+#: What each of them costs on the road back, and the user's own way: 2.5 where nothing is said.
+_BACK: dict[str, tuple[float, Script | None]] = {
+    "torch": (2.5, others.TORCH_KERAS),
+    ".msgpack": (4, others.FLAX_KERAS),
+    **dict.fromkeys(
+        (".params", ".param (ncnn)", ".mlmodel", "tfjs", ".mat", ".tflite", ".eqx"), (4, None)
+    ),
+}
 #: Roads of one pass, of a pass that turns matrices, and where a library or a text is between.
 _ROADS = (
     Road("to gates", "keras", "a.safetensors", (), 1.5, others.KERAS_SLICE),
@@ -83,11 +115,15 @@ _ROADS = (
             ("haiku", None),
         )
     ),
-    Road("torch to .keras", "torch", "a.keras", (), 2.5, others.TORCH_KERAS),
+    *(
+        Road(
+            f"{kind} to .keras", kind, "a.keras",
+            ("--config", KERAS) if kind == ".msgpack" else (), *_BACK.get(kind, (2.5, None)),
+        )
+        for kind in _SOURCES if kind != "h5"
+    ),
     Road("torch to gates", "torch", "a.safetensors", (), 2.5),
-    Road("gates to .keras", "gates", "a.keras", (), 2.5),
     Road("gates to torch", "gates", "a.safetensors", ("--to", "torch"), 2.5),
-    Road("onnx to .keras", "onnx", "a.keras", (), 2.5),
     Road("to .msgpack", "keras", "a.msgpack", (), 4, others.FLAX),
     Road("to .tflite", "keras", "a.tflite", (), 4, others.TFLITE),
     Road("to .params", "keras", "a.params", ("--to", "mxnet"), 4),
@@ -193,12 +229,18 @@ def _start(plan: Plan, scratch: Path) -> Iterator[Row]:
 
 def _large(plan: Plan, scratch: Path, base: Cost) -> Iterator[Row]:
     """Each road of a large file against cp and sync, with its memory."""
-    sources = _sources(plan, scratch)
-    size = _size(sources["keras"])
-    for road in _ROADS:
-        source = sources[road.source]
-        copy = [*_COPY, str(source), f"{OUT}/copy"]
-        command = _convert(source, road.name, *road.options)
+    keras = _make(scratch / "large.keras", *plan.road)
+    made = {"keras": keras, "weights.h5": _make(scratch / "large.weights.h5", *plan.road)}
+    size = _size(keras)
+    for number, road in enumerate(_ROADS):
+        try:
+            source = made.get(road.source) or _source(road.source, keras)
+        except RuntimeError:
+            continue
+        made[road.source] = source
+        copy = [*_COPY, *map(str, _files_of(source))]
+        options = [str(keras) if option == KERAS else option for option in road.options]
+        command = _convert(source, road.name, *options)
         script = _script(plan, road.script, source, f"{OUT}/{road.name}")
         work = f"{size}, {road.title}"
         try:
@@ -210,13 +252,21 @@ def _large(plan: Plan, scratch: Path, base: Cost) -> Iterator[Row]:
             continue  # what the road needs, is not here
         yield row
         yield _memory(work, cost, base)
-    first, same = str(sources["keras"]), str(sources["h5"])
-    torch = str(sources["torch"])
+        rest = {later.source for later in _ROADS[number + 1 :]} | {"keras", "h5", "torch"}
+        if road.source not in rest:
+            for path in _files_of(made.pop(road.source)):
+                path.unlink()
+    first, same, torch = (str(made[kind]) for kind in ("keras", "h5", "torch"))
     views: list[tuple[str, list[str], list[str], Script | None]] = [
         ("diff", ["diff", first, same], [first, same], others.KERAS_DIFF),
-        ("diff, turned", ["diff", "--weights-only", first, torch], [first, torch], None),
+        (
+            "diff, turned",
+            ["diff", "--weights-only", first, torch],
+            [first, torch],
+            others.KERAS_TORCH_DIFF,
+        ),
         ("inspect", ["inspect", first], [first], others.KERAS_SHOW),
-        ("inspect --stats", ["inspect", "--stats", first], [first], None),
+        ("inspect --stats", ["inspect", "--stats", first], [first], others.KERAS_SHOW),
         ("view", ["view", first, "-o", f"{OUT}/a.html"], [first], None),
         (
             "verify",
@@ -226,30 +276,40 @@ def _large(plan: Plan, scratch: Path, base: Cost) -> Iterator[Row]:
         ),
     ]
     for title, command, read, script in views:
-        other = _script(plan, script, Path(first), same)
+        other = _script(plan, script, Path(first), read[-1])
         row, cost = _row(plan, f"{size}, {title}", [*_US, *command], [*_READ, *read], None, scratch,
                          plan.large, other, "cat")  # fmt: skip
         yield row
         yield _memory(f"{size}, {title}", cost, base)
-    for path in {*sources.values()}:
-        path.unlink()
+    for source in made.values():
+        for path in _files_of(source):
+            path.unlink()
 
 
-def _sources(plan: Plan, scratch: Path) -> dict[str, Path]:
-    """Make the large file in each kind that a road begins with."""
-    keras = _make(scratch / "large.keras", *plan.road)
-    made = {"keras": keras, "weights.h5": _make(scratch / "large.weights.h5", *plan.road)}
-    for kind, name, options in (
-        ("h5", "large.h5", ()),
-        ("torch", "torch.safetensors", ("--to", "torch")),
-        ("onnx", "onnx.safetensors", ("--to", "onnx")),
-        ("gates", "gates.safetensors", ()),
-    ):
-        made[kind] = scratch / name
-        command = [*_US, "convert", str(keras), *options, str(made[kind])]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    os.sync()  # or the disk would be busy with them while the first runs are timed
-    return made
+def _source(kind: str, keras: Path) -> Path:
+    """Make the large file in a kind that a road begins with, in a folder of its own.
+
+    Raises:
+        RuntimeError: the package that writes it is not installed.
+    """
+    name, options = _SOURCES[kind]
+    path = keras.with_name(f"from {kind}") / name
+    path.parent.mkdir()
+    command = [*_US, "convert", str(keras), *options, str(path)]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        path.parent.rmdir()
+        if "is not installed" in done.stderr:
+            raise RuntimeError(done.stderr)
+        raise subprocess.CalledProcessError(done.returncode, command, stderr=done.stderr)
+    os.sync()  # or the disk would be busy with it while the first run is timed
+    return path
+
+
+def _files_of(source: Path) -> list[Path]:
+    """Return a source, and the files that belong to it: those of its folder, if it has its own."""
+    is_alone = source.parent.name.startswith("from ")
+    return sorted(source.parent.iterdir()) if is_alone else [source]
 
 
 def _memory(work: str, cost: Cost, base: Cost) -> Row:
