@@ -312,15 +312,6 @@ def _some(names: list[str]) -> str:
     return ", ".join([*names[:_SHOWN], *more])
 
 
-def _to_be_given(names: Sequence[str]) -> str:
-    """Say how the user's own classes are given to Keras."""
-    listed = ", ".join(f'"{name}": {name.rpartition(">")[2]}' for name in names)
-    return (
-        "open it with keras.models.load_model(…, custom_objects={" + listed + "}), with these "
-        "classes as written for Keras 3"
-    )
-
-
 class Compiled(NamedTuple):
     """What a model was compiled with, where it is spelled anew for another Keras or kind of file.
 
@@ -445,14 +436,25 @@ class Result:
         return omission(self.left_out)
 
     @property
+    def to_be_given(self) -> str:
+        """How the user's own classes are given to Keras, in a line; empty where there are none."""
+        listed = ", ".join(f'"{name}": {name.rpartition(">")[2]}' for name in self.custom_objects)
+        if not listed:
+            return ""
+        return (
+            "open it with keras.models.load_model(…, custom_objects={" + listed + "}), with these "
+            "classes as written for Keras 3"
+        )
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What is told in addition to the warnings, a line each: what was left out, what the model
         is compiled with, from which release of Keras 3 on the file opens, and what that Keras has
         to be given."""
         compiled = "" if self.compiled is None else self.compiled.text
         opens = "" if self.opens is None else self.opens.text
-        given = _to_be_given(self.custom_objects) if self.custom_objects else ""
-        return tuple(text for text in (self.omission, compiled, opens, given) if text)
+        texts = (self.omission, compiled, opens, self.to_be_given)
+        return tuple(text for text in texts if text)
 
     @property
     def summary(self) -> str:

@@ -111,6 +111,8 @@ def _lines(model: Model, result: Result) -> Iterator[Line]:
         yield Line(KEPT, "compile state", ", ".join(result.compiled.carried))
     if result.opens is not None:
         yield Line(NOTE, result.destination.name, result.opens.text)
+    if result.custom_objects:
+        yield Line(NOTE, result.destination.name, result.to_be_given)
 
 
 def _kept(model: Model, name: str, result: Result) -> Line:

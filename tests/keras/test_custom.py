@@ -184,6 +184,8 @@ def test_commands_take_the_same_options(written: Any, tmp_path: Path) -> None:
     shown = run("convert", folder / "old.h5", tmp_path / "one.keras", *given, "--json")
     assert shown.json["custom_objects"] == ["ScaledLSTM"]
     assert "custom_objects=" in shown.err
+    explained = run("convert", folder / "old.h5", tmp_path / "no.keras", *given, "--explain")
+    assert "custom_objects=" in explained.out
     many = run("batch", folder, "--out-dir", tmp_path / "out", "--suffix", ".keras", *given)
     assert many.code == 0, many
     files = [tmp_path / "one.keras", tmp_path / "out" / "old.keras"]
