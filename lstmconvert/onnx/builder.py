@@ -99,6 +99,21 @@ class Graph:
         fill = np.asarray([value], dtype)
         return self.node("ConstantOfShape", [self.integers(count)], name, value=fill)
 
+    def turned(self, matrix: str, name: str, dtype: DType, *, new_axis: bool = False) -> str:
+        """Return a matrix with its axes the other way round, and a new first axis if asked for.
+
+        Args:
+            matrix: its name.
+            name: the result's.
+            dtype: of its numbers.
+            new_axis: whether the result is (1, columns, rows).
+        """
+        del dtype
+        if not new_axis:
+            return self.node("Transpose", [matrix], name, perm=(1, 0))
+        turned = self.node("Transpose", [matrix], f"{matrix}_turned", perm=(1, 0))
+        return self.node("Unsqueeze", [turned, self.integers(0)], name)
+
     def prune(self) -> None:
         """Take out the nodes that no output needs, and the outputs of LSTM nodes that none does."""
         needed = {value.name for value in self.outputs}

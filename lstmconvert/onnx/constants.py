@@ -34,7 +34,7 @@ _OPERATORS = frozenset(
         *("GatherElements", "GatherND", "QuantizeLinear", "ReverseSequence", "ScatterElements"),
         *("ScatterND", "Add", "Div", "Mul", "Neg", "Sub", "Abs", "Clip", "Exp", "Max", "Min"),
         *("Pow", "Reciprocal", "Round", "Sqrt", "Sum", "ReduceL1", "ReduceL2", "ReduceMax"),
-        *("ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare"),
+        *("ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare", "Einsum"),
     }
 )
 #: Operators whose result is as large as their input, and of its dtype.
@@ -141,6 +141,8 @@ class Constants:
             raise NotConstantError(name, kind)
         if node.op_type not in _OPERATORS or node.domain not in DEFAULT_DOMAINS:
             raise NotConstantError(name, f"made by {node.op_type[:40]}")
+        if node.op_type == "Einsum" and not _keeps_axes(node):
+            raise NotConstantError(name, "made by an Einsum that sums")
         return [(scope, item) for item in node.input if item]
 
     def _value(self, scope: Scope, name: str) -> Tensor:
@@ -245,6 +247,15 @@ class Constants:
                 f"a constant that does not fit its operator: {str(error)[:120]}", where=where
             ) from None
         return [_bytes(inferred.get(name), where) for name in node.output if name]
+
+
+def _keeps_axes(node: onnx.NodeProto) -> bool:
+    """Whether an Einsum sums over no axis: it is no more work then than its result is long."""
+    stated = attributes(node).get("equation")
+    equation = stated.s.decode("ascii", "replace") if stated is not None else ""
+    terms, arrow, result = equation.replace(" ", "").partition("->")
+    letters = set(terms) - {","}
+    return bool(arrow) and letters <= set(result) and all(x.isalpha() for x in letters)
 
 
 def _type(tensor: Tensor) -> onnx.TypeProto:

@@ -1,8 +1,9 @@
 """From the gates of a cell to the operator's W, R, B and P.
 
 Gate by gate, the initializers have our names and Keras's orientation; Concat joins them in the
-operator's order, Transpose turns them, Unsqueeze gives them the axis of directions. Fused, the
-initializers are W, R, B and P themselves, under the names that those values have otherwise too.
+operator's order, Transpose turns them, Unsqueeze gives them the axis of directions; in a whole
+model one node does both (`Graph.turned`). Fused, the initializers are W, R, B and P themselves,
+under the names that those values have otherwise too.
 """
 
 from __future__ import annotations
@@ -64,23 +65,26 @@ class Weights:
 
     def _gate_inputs(self, key: str) -> str:
         """Join the gates of all directions, then give the directions an axis of their own."""
+        name = self._name if len(self._cells) > 1 else self._cells[0].name
+        joined = self._joined(key, f"{name}.{key}_gates")
+        is_matrix, dtype = key in ("W", "R"), self._cells[0].cell.dtype
         if len(self._cells) == 1:
-            joined = self._joined(key, f"{self._cells[0].name}.{key}_gates")
-            axis = self._graph.integers(0)
-            return self._graph.node("Unsqueeze", [joined, axis], f"{self._cells[0].name}.{key}")
-        joined = self._joined(key, f"{self._name}.{key}_gates")
+            if is_matrix:
+                return self._graph.turned(joined, f"{name}.{key}", dtype, new_axis=True)
+            return self._graph.node("Unsqueeze", [joined, self._graph.integers(0)], f"{name}.{key}")
+        if is_matrix:
+            joined = self._graph.turned(joined, f"{joined}_turned", dtype)
         rows = {"W": 4, "R": 4, "B": 8, "P": 3}[key] * self._cells[0].cell.units
-        rest = (-1,) if key in ("W", "R") else ()
-        shape = self._graph.integers(len(self._cells), rows, *rest)
-        return self._graph.node("Reshape", [joined, shape], f"{self._name}.{key}")
+        shape = self._graph.integers(len(self._cells), rows, *((-1,) if is_matrix else ()))
+        return self._graph.node("Reshape", [joined, shape], f"{name}.{key}")
 
     def _joined(self, key: str, name: str) -> str:
-        """Return what the gates of all directions are, one below the other in the node's order."""
+        """Return what the gates of all directions are, one after the other in the node's order:
+        vectors, or the columns of a matrix."""
         if key in ("W", "R"):
             part = "kernel" if key == "W" else "recurrent_kernel"
             gates = [self._gate(named, gate, part) for named in self._cells for gate in ORDER]
-            columns = self._graph.node("Concat", gates, name, axis=1)
-            return self._graph.node("Transpose", [columns], f"{name}_turned", perm=(1, 0))
+            return self._graph.node("Concat", gates, name, axis=1)
         rows = [row for named in self._cells for row in self._rows(named, key)]
         return self._graph.node("Concat", rows, name, axis=0)
 

@@ -36,6 +36,7 @@ from lstmconvert.keras.configs.nodes import CELL_CLASSES, MODELS, RECURRENT
 from lstmconvert.keras.modern import compiled, expressions, operations
 from lstmconvert.keras.modern.classes import CLASSES, REFUSED
 from lstmconvert.layouts.neighbourrows import TABLE
+from support import counted_models
 from support.documents import PAGES, ROOT, Page
 
 _PART = re.compile(
@@ -235,6 +236,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "commands": commands,
     "beside": beside,
     "options": options,
+    "nodes": counted_models.table,
 }
 
 

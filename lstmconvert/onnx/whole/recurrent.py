@@ -36,7 +36,7 @@ from lstmconvert.onnx.whole.cells import (
     zero_state,
 )
 from lstmconvert.onnx.whole.site import TARGET, Site
-from lstmconvert.onnx.whole.writer import BEFORE, END, TIME_MAJOR, Order, Shape, Value, Writer
+from lstmconvert.onnx.whole.writer import BEFORE, END, TIME_MAJOR, Order, Row, Shape, Value, Writer
 from lstmconvert.tensors.dtypes import dtype_of
 from lstmconvert.tensors.tensor import Tensor
 
@@ -368,10 +368,21 @@ def _lasts(cell: RecurrentCell) -> list[str]:
     return [f"Y_{state}" for state in cell.states]
 
 
+def _row_table(writer: Writer) -> dict[str, Row]:
+    """The states that are rows of a node's output: name -> its place there."""
+    table: dict[str, Row] = writer.cached("rows", dict)
+    return table
+
+
 def _rows(site: Site, names: Sequence[str], label: str) -> str:
     """Join states (batch, units) along a new first axis of directions."""
     if not any(names):
         return ""
+    table = _row_table(site.writer)
+    places = [table.get(name, ("", 0, 0)) for name in names]
+    source = places[0][0]
+    if source and places == [(source, index, len(names)) for index in range(len(names))]:
+        return source  # all that one node has given
     rows = [site.op("Unsqueeze", [name, site.ints(0)], "initial_row") for name in names]
     return rows[0] if len(rows) == 1 else site.writer.op("Concat", rows, label, axis=0)
 
@@ -387,6 +398,8 @@ def _half_run(
         direction = "reverse" if half.backwards else "forward"
         made = _node(site, given, [cell], x, direction, [start])
         last = [site.op("Squeeze", [name, site.ints(0)], "last") for name in made[1:]]
+        rows = _row_table(site.writer)
+        rows.update((name, (row, 0, 1)) for name, row in zip(last, made[1:], strict=True))
         states.append(_kept(site, given, last, start))
         if number + 1 < len(half.cells) or layer.sequences:
             steps = x = site.op("Squeeze", [made[0], site.ints(1)], "steps")
@@ -449,6 +462,8 @@ def _one_node(
             site.op("Gather", [name, site.writer.place(index)], f"last_{index}", axis=0)
             for name in (made[1:] if layer.states or layer.stateful else ())
         ]
+        rows = _row_table(site.writer)
+        rows.update((name, (row, index, 2)) for name, row in zip(picked, made[1:], strict=False))
         ran.append(_Ran("", [_kept(site, given, picked, start)] if picked else []))
     units = cells[0].units
     if layer.merge_mode is None:
@@ -629,7 +644,9 @@ def _returned(
         batch = axes[1] if layer.time_major else axes[0]
         cells = [(cell, state) for cell in layer.cells for state in cell.states]
         for name, (cell, _) in zip(states, cells, strict=True):
-            results.append(Value(name, site.compute, (batch, cell.units)))
+            state = Value(name, site.compute, (batch, cell.units))
+            state.row = _row_table(site.writer).get(name)
+            results.append(state)
     return results if len(results) > 1 else results[0]
 
 
@@ -646,7 +663,10 @@ def _starts(site: Site, layer: Layer, given: _Given) -> list[list[str]]:
         flat = [initial] if isinstance(initial, Value) else list(_flat(initial))
         if len(flat) != count:
             raise site.refused("initial_state", f"{len(flat)} states for {count}")
-        names = [writer.form(writer.cast(state, site.compute)) for state in flat]
+        given_states = [writer.cast(state, site.compute) for state in flat]
+        names = [writer.form(state) for state in given_states]
+        table = _row_table(writer)
+        table.update((n, s.row) for n, s in zip(names, given_states, strict=True) if s.row)
     elif layer.stateful:
         names = _carried(site, layer, given)
     else:

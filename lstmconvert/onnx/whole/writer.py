@@ -17,6 +17,8 @@ from lstmconvert.tensors.tensor import Tensor
 #: array of steps whose time comes first.
 Order = tuple[int, ...]
 Shape = tuple[Axis, ...]
+#: The name of an array, an index of its first axis, and how long that axis is.
+Row = tuple[str, int, int]
 
 
 class Value:
@@ -31,10 +33,10 @@ class Value:
     order; `mask`: the mask that Keras attaches to it, or None; `compact`: what adds the nodes of
     the same steps with the masked ones moved to the end, time first, and the mask that says which;
     `folded`: the same numbers with batch and steps as one axis, and a value whose first two axes
-    they are.
+    they are; `row`: where a state stands in a node's output of the states of all directions.
     """
 
-    __slots__ = ("compact", "dtype", "folded", "forms", "makers", "mask", "shape")
+    __slots__ = ("compact", "dtype", "folded", "forms", "makers", "mask", "row", "shape")
 
     def __init__(self, name: str, dtype: str, shape: Shape, order: Order | None = None) -> None:
         self.forms: dict[Order, str] = {}
@@ -43,6 +45,7 @@ class Value:
         self.mask: Value | None = None
         self.compact: tuple[Callable[[], str], Value] | None = None
         self.folded: tuple[Value, Value] | None = None
+        self.row: Row | None = None
         if name:
             self.forms[self.straight if order is None else order] = name
 
@@ -65,6 +68,7 @@ class Value:
         other = Value("", self.dtype, self.shape)
         other.forms, other.makers = self.forms, self.makers
         other.mask, other.compact, other.folded = self.mask, self.compact, self.folded
+        other.row = self.row
         return other
 
     def __repr__(self) -> str:
@@ -148,6 +152,14 @@ class WholeGraph(Graph):
         del name  # shared by all that need it
         filled = np.full(count, value, dtype)
         return self.constant(filled, f"{dtype.name}_{float(value)!r}_times_{count}")
+
+    def turned(self, matrix: str, name: str, dtype: DType, *, new_axis: bool = False) -> str:
+        """As `Graph.turned`, by one node: a product with 1.0, which changes no number. ONNX
+        Runtime has an Einsum of these types alone (1.32)."""
+        if not new_axis or dtype.name not in ("float32", "float64"):
+            return super().turned(matrix, name, dtype, new_axis=new_axis)
+        one = self.zeros(1, dtype, "", 1.0)
+        return self.node("Einsum", [matrix, one], name, equation="rc,d->dcr")
 
     def rename(self, old: str, new: str, start: int = 0) -> None:
         """Give a value that a node makes another name, in the nodes from `start` on."""
