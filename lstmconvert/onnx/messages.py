@@ -69,6 +69,12 @@ def newest() -> int:
     return onnx.defs.onnx_opset_version()
 
 
+#: Operators that are not of ONNX's own domain -> theirs, and domain -> the opset that has them.
+DOMAINS: dict[str, str] = {"LabelEncoder": "ai.onnx.ml"}
+OPSETS: dict[str, int] = {"ai.onnx.ml": 2}
+#: The number of texts, which no array here is of: inputs of a graph alone.
+_TEXT = 8
+
 #: One axis of a declared shape: a number, a name for a size that is known when the graph runs, or
 #: None where nothing is known of it.
 Axis = int | str | None
@@ -194,6 +200,8 @@ def node(value: Node) -> bytes:
     parts = [text(1, name) for name in value.inputs]
     parts += [text(2, name) for name in value.outputs]
     parts += [text(3, value.name), text(4, value.operator)]
+    if value.operator in DOMAINS:
+        parts.append(text(7, DOMAINS[value.operator]))
     parts += [framed(5, attribute(key, value.attributes[key])) for key in sorted(value.attributes)]
     return b"".join(parts)
 
@@ -203,7 +211,7 @@ def declared(value: Declared) -> bytes:
     shape = b""
     if value.axes is not None:
         shape = framed(2, b"".join(framed(1, _axis(axis)) for axis in value.axes))
-    kind = integer(1, NUMBERS[value.dtype]) + shape
+    kind = integer(1, _TEXT if value.dtype == "string" else NUMBERS[value.dtype]) + shape
     return text(1, value.name) + framed(2, framed(1, kind))
 
 
@@ -223,14 +231,18 @@ def graph(value: Body) -> bytes:
     return b"".join(parts)
 
 
-def model(ir_version: int, producer: tuple[str, str], opset: int) -> bytes:
-    """Return a ModelProto without its graph, which is appended to it."""
+def model(
+    ir_version: int, producer: tuple[str, str], opset: int, nodes: Sequence[Node] = ()
+) -> bytes:
+    """Return a ModelProto without its graph, which is appended to it; `nodes`: the graph's."""
     producer_name, version = producer
+    used = {DOMAINS[item.operator] for item in nodes if item.operator in DOMAINS}
+    versions = {"": opset, **{domain: OPSETS[domain] for domain in sorted(used)}}
     return (
         integer(1, ir_version)
         + text(2, producer_name)
         + text(3, version)
-        + framed(8, text(1, "") + integer(2, opset))
+        + b"".join(framed(8, text(1, d) + integer(2, number)) for d, number in versions.items())
     )
 
 

@@ -354,8 +354,8 @@ class _File:
 
     @cached_property
     def _parts(self) -> Parts:
-        graph = messages.graph(self._content.graph.body())
-        return Parts(_model(self._content.opset), graph, self._content.graph.weights)
+        body, weights = self._content.graph.body(), self._content.graph.weights
+        return Parts(_model(self._content.opset, body.nodes), messages.graph(body), weights)
 
     @cached_property
     def _digest(self) -> Digest:
@@ -409,8 +409,9 @@ def _placed(written: Mapping[str, Tensor], name: str) -> dict[str, Placed]:
     }
 
 
-def _model(opset: int) -> bytes:
-    return messages.model(messages.ir_version(opset), ("lstmconvert", __version__), opset)
+def _model(opset: int, nodes: Sequence[messages.Node]) -> bytes:
+    producer = ("lstmconvert", __version__)
+    return messages.model(messages.ir_version(opset), producer, opset, nodes)
 
 
 #: Field numbers: a model's graph, a graph's initializer, a tensor's numbers, sizes, type and name.

@@ -139,10 +139,19 @@ def _class_name(class_name: str, value: JsonObject) -> tuple[str, bool]:
     return short, isinstance(registered, str) and (has_none or ">" in registered)
 
 
+#: What a config calls a class by its public name -> its own, by which stores name groups.
+_OWN_NAMES = {"GroupQueryAttention": "GroupedQueryAttention"}
+
+
+def own_name(class_name: str) -> str:
+    """Return what a class is called in its own module."""
+    return _OWN_NAMES.get(class_name, class_name)
+
+
 @lru_cache(256)  # a model of thousands of layers has a few classes
 def snake_case(class_name: str) -> str:
     """Return the group name that a v3 store gives to a class (keras/src/utils/naming.py)."""
-    name = re.sub(r"\W+", "", class_name)
+    name = re.sub(r"\W+", "", own_name(class_name))
     name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from lstmconvert.conversion import Opens, Reason, Release, shown
 from lstmconvert.errors import UnsupportedByTarget, UsageError
 from lstmconvert.files.jsontext import Json, JsonObject, parse_object
-from lstmconvert.keras.configs.nodes import MODELS
+from lstmconvert.keras.configs.nodes import MODELS, own_name
 from lstmconvert.keras.configs.spelling import COMPOSITION_NAME, OLDEST_NAMES
 
 #: The oldest release that is tested.
@@ -253,7 +253,8 @@ class _Walk:
                 waiting.extend((item, name) for item in reversed(list(value.values())))
 
     def _object(self, whole: JsonObject, config: JsonObject, name: str) -> Iterator[Reason]:
-        class_name, module = whole["class_name"], str(whole.get("module") or "keras.layers")
+        class_name = own_name(whole["class_name"])
+        module = str(whole.get("module") or "keras.layers")
         if not module.startswith("keras") or ("module" in whole and whole["module"] is None):
             return  # a class of the user's own
         if module.startswith("keras.initializers"):

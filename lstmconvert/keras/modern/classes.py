@@ -22,16 +22,20 @@ class Weight(NamedTuple):
     """One variable of a layer.
 
     Fields: `role`, its name in Keras 3; `when`: the keyword that it depends on; `also`: its names
-    in older files; `trainable`: whether training changes it.
+    in older files; `trainable`: whether training changes it; `unless`: a keyword and the value at
+    which it does not exist.
     """
 
     role: str
     when: Condition | None = None
     also: tuple[str, ...] = ()
     trainable: bool = True
+    unless: tuple[str, Json] | None = None
 
     def exists(self, config: JsonObject) -> bool:
         """Whether a layer of that config has this variable."""
+        if self.unless is not None and config.get(self.unless[0]) == self.unless[1]:
+            return False
         if self.when is None:
             return True
         keyword, default, wanted = self.when
@@ -416,6 +420,41 @@ PLAIN: Mapping[str, Row] = {
         objects=_THREE, dropped=_OLD_CELL, neutral=_NOT_TIME_MAJOR,
     )
 }
+#: Classes with weights that cross to no Keras, for targets that take them (`Leave.classes`).
+UNCROSSED: Mapping[str, Row] = {
+    "SpectralNormalization": _row(
+        "layer", Weight("vector_u", also=("sn_u",), trainable=False), dropped="power_iterations"
+    ),
+    "ReversibleEmbedding": _row(
+        "input_dim output_dim mask_zero tie_weights reverse_dtype logit_soft_cap",
+        Weight("embeddings"),
+        Weight("reverse_embeddings", ("tie_weights", True, False)),
+        objects="embeddings",
+    ),
+    # A .keras calls it by its public name, an .h5 by its own.
+    **dict.fromkeys(
+        ("GroupQueryAttention", "GroupedQueryAttention"),
+        _row(
+            "head_dim num_query_heads num_key_value_heads dropout use_bias use_gate sliding_window",
+            parts=("query_dense", "key_dense", "value_dense", "output_dense"),
+            objects="kernel bias",
+            dropped="flash_attention seed",
+        ),
+    ),
+    "STFTSpectrogram": _row(
+        "mode frame_length frame_step fft_length window periodic scaling padding expand_dims "
+        "data_format",
+        Weight("real_kernel", unless=("mode", "imag")),
+        Weight("imag_kernel", unless=("mode", "real")),
+    ),
+    **dict.fromkeys(
+        ("LocallyConnected1D", "LocallyConnected2D"),
+        _row("filters kernel_size strides padding data_format activation use_bias implementation",
+             _KERNEL, _BIAS, objects="kernel bias"),
+    ),
+}  # fmt: skip
+#: Those that wrap one layer, whose first weight a v3 store holds once more before their own.
+WRAPPERS = frozenset({"SpectralNormalization"})
 #: The weights of each part of a MultiHeadAttention: an EinsumDense.
 PART_WEIGHTS: tuple[Weight, ...] = (_KERNEL, _BIAS)
 #: Classes that run over time and take their initial states when they are called.
@@ -451,7 +490,10 @@ REFUSED: Mapping[str, str] = {
     "JaxLayer": "it runs functions that the file names",
     "FlaxLayer": "it runs a module that the file names",
     "SpectralNormalization": "its weights are stored differently in each kind of file",
-    "GroupedQueryAttention": "its weights are stored differently in each kind of file",
+    **dict.fromkeys(
+        ("GroupQueryAttention", "GroupedQueryAttention"),
+        "its weights are stored differently in each kind of file",
+    ),
     "ReversibleEmbedding": "its weights are stored differently in each kind of file",
     "STFTSpectrogram": "its weights are computed by Keras when it is made",
     "Pipeline": "it holds layers in a list of its own",

@@ -26,6 +26,7 @@ from lstmconvert.keras.modern.classes import (
     PART_WEIGHTS,
     PLAIN,
     REFUSED,
+    WRAPPERS,
     Row,
     Weight,
 )
@@ -126,14 +127,14 @@ class Leave(NamedTuple):
     Fields: `keywords`: class -> old keywords that stay in the part's config; `refusals`: where it
     is a list, a layer that cannot cross is put there, and an opaque part in its place;
     `any_keyword`: whether a keyword that Keras 3 does not have stays as it is; `anew`: whether a
-    config of Keras 3 is spelled anew too, with no keyword but those of the table; `classes` without
-    weights that it takes, though they are no rows of the table; `keep_custom`: whether a class of
-    the user's own is kept as it stands; `put`: what takes the place of a layer; `plain_lstm`:
-    whether an LSTM is a layer like any other, whose arrays are not read.
+    config of Keras 3 is spelled anew too, with no keyword but those of the table; `classes` that it
+    takes, though they are no rows of the table; `keep_custom`: whether a class of the user's own is
+    kept as it stands; `put`: what takes the place of a layer; `plain_lstm`: whether an LSTM is a
+    layer like any other, whose arrays are not read.
     """
 
     keywords: Mapping[str, frozenset[str]] = {}
-    classes: frozenset[str] = frozenset()
+    classes: Mapping[str, Row] = {}
     keep_custom: bool = False
     put: Replacements | None = None
     plain_lstm: bool = False
@@ -225,8 +226,12 @@ class Builder:
                 how = f"--replace {name}='…' says what it computes, as x[:, -1]"
                 error.hint = f"{how}; {error.hint}"
             raise error
-        if item.class_name in self._leave.classes:
-            return Part(item, name, item.class_name, item.config, Row(), group, True)
+        row = self._leave.classes.get(item.class_name)
+        if row is not None:
+            config = item.config if self._era == "keras3" else _renamed(item, row)
+            part = Part(item, name, item.class_name, config, row, group, _trainable(item))
+            self._add_parts(part, item)
+            return part
         # A bare operation of Keras 3 in an .h5 has no class that names its package either.
         is_layer = self._era != "keras3" or "trainable" in item.config
         if self._leave.keep_custom and item.class_name not in REFUSED and is_layer:
@@ -320,6 +325,12 @@ class Builder:
             part.weights = _existing(part, part.row.weights if part.row else ())
             for attribute in part.row.parts if part.row else ():
                 self._add_dense(part, attribute)
+                if attribute == "key_dense" and part.config.get("use_gate"):
+                    self._add_dense(part, "gate_dense")
+            if name in WRAPPERS:
+                self._add(part, "layer", item.child("layer"))
+                if part.group in self._groups:
+                    part.weights = (Weight("kernel", trainable=False), *part.weights)
 
     def _add(self, part: Part, attribute: str, item: Node | None) -> None:
         if item is None:

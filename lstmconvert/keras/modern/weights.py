@@ -23,7 +23,7 @@ from lstmconvert.keras.configs.keras1 import STANDS_FOR
 from lstmconvert.keras.configs.nodes import counted
 from lstmconvert.keras.configs.sketch import natural
 from lstmconvert.keras.modern import custom, emission
-from lstmconvert.keras.modern.classes import CLASSES, CONVOLUTIONS, SIZES, Weight
+from lstmconvert.keras.modern.classes import CLASSES, CONVOLUTIONS, SIZES, UNCROSSED, Weight
 from lstmconvert.keras.modern.parts import Part, no_row, unsupported
 from lstmconvert.keras.stores.legacy import TOP_LEVEL
 from lstmconvert.keras.stores.v3store import CONTAINERS
@@ -35,7 +35,12 @@ from lstmconvert.tensors.tensor import Computed, SideBySide, Tensor
 
 _SUFFIX = re.compile(r"(_\d+)?(:\d+)?$")
 _ROLES = sorted(
-    {name for row in CLASSES.values() for w in row.weights for name in (w.role, *w.also)},
+    {
+        name
+        for row in (*CLASSES.values(), *UNCROSSED.values())
+        for weight in row.weights
+        for name in (weight.role, *weight.also)
+    },
     key=len,
     reverse=True,
 )

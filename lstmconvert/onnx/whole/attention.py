@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from lstmconvert.errors import CorruptFile
 from lstmconvert.keras.modern.parts import Part
 from lstmconvert.onnx.messages import Axis
@@ -23,14 +25,26 @@ def _large(site: Site) -> float:
 
 def _causal(site: Site, scores: str, rank: int) -> str:
     """Return which keys a query may see: those up to its own place, (queries, keys) bool."""
+    column, keys = _places(site, scores, rank)
+    return site.op("LessOrEqual", [keys, column], "causal")
+
+
+def _near(site: Site, scores: str, window: int) -> str:
+    """Return which keys are less than a number of steps from a query, (queries, keys) bool."""
+    column, keys = _places(site, scores, 4)
+    distance = site.op("Abs", [site.op("Sub", [keys, column], "steps")], "distance")
+    return site.op("Less", [distance, site.writer.place(window)], "near")
+
+
+def _places(site: Site, scores: str, rank: int) -> tuple[str, str]:
+    """Return the places of the queries, as a column, and of the keys."""
     shape = site.op("Shape", [scores])
     numbers = []
     for axis, what in ((rank - 2, "queries"), (rank - 1, "keys")):
         size = site.op("Gather", [shape, site.writer.place(axis)], f"{what}_count")
         ints = [site.writer.place(0), size, site.writer.place(1)]
         numbers.append(site.op("Range", ints, what))
-    column = site.op("Unsqueeze", [numbers[0], site.ints(1)], "query_column")
-    return site.op("LessOrEqual", [numbers[1], column], "causal")
+    return site.op("Unsqueeze", [numbers[0], site.ints(1)], "query_column"), numbers[1]
 
 
 # ---- Attention, AdditiveAttention ----------------------------------------------------------------
@@ -137,6 +151,25 @@ def _mask_of(given: dict[str, object], name: str) -> Value | None:
     return value.mask if isinstance(value, Value) else None
 
 
+def grouped(site: Site) -> Value | list[Value]:
+    """GroupQueryAttention: several heads of the queries look at one of the keys."""
+    given = {"query": site.arguments[0], **site.keywords}
+    if not isinstance(given.get("value"), Value) or not isinstance(given["query"], Value):
+        raise CorruptFile("an attention without queries or values", where=site.label)
+    known: dict[str, Value | None] = {}
+    for name in ("query", "value", "key"):
+        stated, value = given.get(f"{name}_mask"), given.get(name)
+        attached = value.mask if isinstance(value, Value) else None
+        known[f"{name}_mask"] = stated if isinstance(stated, Value) else attached
+    query, value = site.given(given["query"]), site.given(given["value"])
+    key = site.given(given["key"]) if given.get("key") is not None else value
+    if query.rank != 3 or value.rank != 3 or key.rank != 3:
+        raise site.refused("inputs", f"queries of {query.rank} axes, values of {value.rank}")
+    ran = _Heads(site, query, value, key, (1,)).run(known, given)
+    ran[0].mask = given["query"].mask
+    return ran if given.get("return_attention_scores") else ran[0]
+
+
 def _attention_axes(site: Site, rank: int) -> tuple[int, ...]:
     axes = site.option("attention_axes")
     if axes is None:
@@ -153,8 +186,8 @@ class _Heads:
     ) -> None:
         self._site, self._query, self._value, self._key = site, query, value, key
         self._axes = axes
-        self._heads = site.integer("num_heads")
         parts = dict(site.part.children)
+        self._heads = parts["query_dense"].arrays[0].shape[1]
         self._parts: dict[str, Part] = parts
         self._width = parts["query_dense"].arrays[0].shape[-1]
         #: The axes that are neither batch, attended along, nor features: each is one more batch.
@@ -163,7 +196,8 @@ class _Heads:
     def run(self, masks: dict[str, Value | None], given: dict[str, object]) -> list[Value]:
         """Return the output and the scores."""
         site = self._site
-        scale = site.number(1.0 / math.sqrt(float(site.integer("key_dim"))))
+        size = self._parts["query_dense"].arrays[0].shape[-1]
+        scale = site.number(1.0 / math.sqrt(float(size)))
         query = site.op("Mul", [self._projected("query", self._query), scale], "scaled")
         query = self._by_head(query, self._query, "query")
         key = self._by_head(self._projected("key", self._key), self._key, "key", turned=True)
@@ -191,14 +225,16 @@ class _Heads:
         """Return (batch, rest…, heads, attended, size), and with `turned` its last two exchanged;
         several axes that are attended along become one."""
         site, rank = self._site, value.rank
-        size = self._parts[f"{what}_dense"].arrays[0].shape[-1]
+        count, size = self._parts[f"{what}_dense"].arrays[0].shape[1:]
         if not self._rest and rank > 3:  # all axes between are attended along: one after another
-            name = site.op("Reshape", [name, site.ints(0, -1, self._heads * size)], f"{what}_flat")
+            name = site.op("Reshape", [name, site.ints(0, -1, count * size)], f"{what}_flat")
             rank = 3
         middle = [0] * (rank - 2)
-        split = site.op(
-            "Reshape", [name, site.ints(0, *middle, self._heads, size)], f"{what}_heads"
-        )
+        split = site.op("Reshape", [name, site.ints(0, *middle, count, size)], f"{what}_heads")
+        if count != self._heads:  # several heads of the queries look at each
+            each = np.repeat(np.arange(count), self._heads // count)
+            places = site.constant(each, "heads_of_queries")
+            split = site.op("Gather", [split, places], f"{what}_repeated", axis=rank - 1)
         heads, last = rank - 1, rank
         attended = [1] if rank == 3 else list(self._axes)
         if len(attended) > 1:
@@ -220,6 +256,11 @@ class _Heads:
         turned = site.op("Transpose", [mixed], "heads_last", perm=perm)
         middle = [0] * (rank - 2)
         flat = site.op("Reshape", [turned, site.ints(0, *middle, heads * size)], "heads_joined")
+        if "gate_dense" in self._parts:
+            if rank != query.rank:
+                raise site.refused("use_gate", "several axes that are attended along")
+            opened = site.op("Sigmoid", [self._projected("gate", query)], "gate")
+            flat = site.op("Mul", [flat, opened], "gated")
         below = site.below(part, "output")
         width = math.prod(outer)
         matrix = below.weight("kernel", None, (heads * size, width))
@@ -270,6 +311,12 @@ class _Heads:
             if self._query.rank != 3:
                 raise site.refused("use_causal_mask", "more than one axis to attend along")
             names.append(_causal(site, scores, 4))
+        window = site.option("sliding_window")
+        if window is not None:
+            if self._query.rank != 3 or not isinstance(window, int):
+                raise site.refused("sliding_window", window)
+            names.append(_near(site, scores, window))
+        bare = bool(given.get("use_causal_mask")) + (window is not None)
         stated = given.get("attention_mask")
         if stated is not None:
             if not isinstance(stated, Value) or self._query.rank != 3 or stated.rank not in (3, 4):
@@ -282,8 +329,9 @@ class _Heads:
         allowed = names[0]
         for other in names[1:]:
             allowed = site.op("And", [allowed, other], "allowed")
-        is_bare = len(names) == 1 and bool(given.get("use_causal_mask"))
-        return allowed if is_bare else site.op("Unsqueeze", [allowed, site.ints(1)], "each_head")
+        if len(names) == bare:
+            return allowed
+        return site.op("Unsqueeze", [allowed, site.ints(1)], "each_head")
 
     def _with_heads(self, names: Sequence[str]) -> str:
         *others, allowed = names

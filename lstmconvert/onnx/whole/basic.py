@@ -89,6 +89,31 @@ def embedding(site: Site) -> Value:
     return result
 
 
+def reversible_embedding(site: Site) -> Value:
+    """ReversibleEmbedding: rows of a table, or the product of each row with what is given."""
+    if not site.keywords.get("reverse"):
+        return embedding(site)
+    if site.option("reverse_dtype") is not None:
+        raise site.refused("reverse_dtype", site.option("reverse_dtype"))
+    value: Value = site.arguments[0]
+    value = site.given(value)
+    name, order = site.writer.native(value, last=True)
+    table = site.needed("embeddings")
+    if site.tensor("reverse_embeddings") is not None:
+        kernel = site.weight("reverse_embeddings")
+    else:
+        weight = site.weight("embeddings", dtype=table.dtype.name)
+        kernel = site.op("Transpose", [weight], "embeddings_turned", perm=[1, 0])
+        if table.dtype.name != site.compute:
+            kernel = site.to(kernel, site.compute)
+    made = site.op("MatMul", [name, kernel], "scores")
+    cap = site.option("logit_soft_cap")
+    if cap is not None:
+        limit = site.number(site.real("logit_soft_cap", 1.0))
+        made = site.op("Mul", [site.op("Tanh", [site.op("Div", [made, limit])]), limit], "capped")
+    return site.made(made, (*value.shape[:-1], table.shape[0]), order)
+
+
 def masking(site: Site) -> Value:
     """Masking: a step counts if any of its numbers is another than the mask's."""
     value = site.given(site.arguments[0])

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lstmconvert.keras.modern import masking
+from lstmconvert.keras.modern.classes import UNCROSSED
+from lstmconvert.keras.modern.classes import Row as KerasRow
 from lstmconvert.onnx.whole import (
     attention,
     basic,
@@ -20,6 +22,7 @@ from lstmconvert.onnx.whole import (
     preprocessing,
     recurrent,
     shaping,
+    signals,
     wrappers,
 )
 from lstmconvert.onnx.whole.site import Site
@@ -32,17 +35,17 @@ if TYPE_CHECKING:
 class Row(NamedTuple):
     """One class.
 
-    Fields: `write`; `decides`: whether that sets the mask of what it returns.
+    Fields: `write`; `decides`: whether that sets the mask of what it returns; `wraps`: whether it
+    writes layers inside, and takes the network for that.
     """
 
-    write: Callable[[Site], Any] | Callable[[Site, Network], Any]
+    write: Callable[..., Any]
     decides: bool = False
+    wraps: bool = False
 
     def run(self, site: Site, network: Network) -> Any:
         """Write a call of the layer, with the mask of what it returns."""
-        if self.write is wrappers.time_distributed:
-            return wrappers.time_distributed(site, network)
-        result = self.write(site)  # type: ignore[call-arg]  # all others take the site alone
+        result = self.write(site, network) if self.wraps else self.write(site)
         if self.decides or not isinstance(result, Value):
             return result
         rules = masking.TODAY if site.is_modern else masking.OLD
@@ -61,6 +64,7 @@ def _each(names: str, row: Row) -> dict[str, Row]:
 CLASSES: Mapping[str, Row] = {
     "Dense": Row(basic.dense),
     "Embedding": Row(basic.embedding, decides=True),
+    "ReversibleEmbedding": Row(basic.reversible_embedding, decides=True),
     "Masking": Row(basic.masking, decides=True),
     "Activation": Row(basic.activation),
     "ReLU": Row(basic.relu),
@@ -79,6 +83,7 @@ CLASSES: Mapping[str, Row] = {
     "Resizing": Row(preprocessing.resizing),
     "CategoryEncoding": Row(preprocessing.category_encoding),
     "Discretization": Row(preprocessing.discretization),
+    "StringLookup": Row(preprocessing.string_lookup),
     "IntegerLookup": Row(preprocessing.integer_lookup),
     "EinsumDense": Row(basic.einsum_dense),
     "BatchNormalization": Row(normalization.batch),
@@ -89,6 +94,10 @@ CLASSES: Mapping[str, Row] = {
     "Normalization": Row(normalization.adapted),
     "Rescaling": Row(normalization.rescaling),
     **_each("Conv1D Conv2D Conv3D", Row(convolution.convolution)),
+    **_each("LocallyConnected1D LocallyConnected2D", Row(convolution.locally_connected)),
+    "STFTSpectrogram": Row(signals.stft_spectrogram),
+    "MelSpectrogram": Row(signals.mel_spectrogram),
+    "AutoContrast": Row(preprocessing.auto_contrast),
     **_each("DepthwiseConv1D DepthwiseConv2D", Row(convolution.depthwise)),
     **_each("SeparableConv1D SeparableConv2D", Row(convolution.separable)),
     **_each("Conv1DTranspose Conv2DTranspose Conv3DTranspose", Row(convolution.transposed)),
@@ -121,7 +130,11 @@ CLASSES: Mapping[str, Row] = {
     "Dot": Row(merging.dot),
     **_each("Attention AdditiveAttention", Row(attention.attention, decides=True)),
     "MultiHeadAttention": Row(attention.multihead, decides=True),
-    "TimeDistributed": Row(wrappers.time_distributed, decides=True),
+    **_each(
+        "GroupQueryAttention GroupedQueryAttention", Row(attention.grouped, decides=True)
+    ),
+    "TimeDistributed": Row(wrappers.time_distributed, decides=True, wraps=True),
+    "SpectralNormalization": Row(wrappers.spectral, decides=True, wraps=True),
     **_each("GRU SimpleRNN RNN", Row(recurrent.gated, decides=True)),
     "Bidirectional": Row(recurrent.bidirectional, decides=True),
 }
@@ -134,8 +147,14 @@ WITHOUT_WEIGHTS: Mapping[str, frozenset[str] | None] = {
         "CenterCrop": "height width",
         "Resizing": "height width interpolation crop_to_aspect_ratio pad_to_aspect_ratio fill_mode "
                     "fill_value antialias",
+        "AutoContrast": "value_range",
+        "MelSpectrogram": "fft_length sequence_stride sequence_length window sampling_rate "
+                          "num_mel_bins min_freq max_freq power_to_db top_db mag_exp min_power "
+                          "ref_power",
         "CategoryEncoding": "num_tokens output_mode sparse",
         "Discretization": "bin_boundaries num_bins epsilon output_mode sparse",
+        "StringLookup": "invert max_tokens num_oov_indices oov_token mask_token output_mode sparse "
+                        "pad_to_max_tokens vocabulary vocabulary_size encoding oov_method salt",
         "IntegerLookup": "invert max_tokens num_oov_indices oov_token mask_token output_mode "
                          "sparse pad_to_max_tokens vocabulary_dtype vocabulary vocabulary_size "
                          "oov_method salt",
@@ -145,6 +164,8 @@ WITHOUT_WEIGHTS: Mapping[str, frozenset[str] | None] = {
         frozenset({"output_size", "data_format"}),
     ),
 }  # fmt: skip
+#: Those, and classes with weights that go to no other Keras.
+BESIDE: Mapping[str, KerasRow] = {**dict.fromkeys(WITHOUT_WEIGHTS, KerasRow()), **UNCROSSED}
 #: Classes whose call takes a list of values.
 MERGING = frozenset(
     {
@@ -165,6 +186,6 @@ TAKEN: Mapping[str, frozenset[str]] = {
                     frozenset({"output_padding"})),
     "LayerNormalization": frozenset({"rms_scaling"}),
     "Normalization": frozenset({"invert"}),
-    "MultiHeadAttention": frozenset({"softmax_robust_masking"}),
+    "MultiHeadAttention": frozenset({"softmax_robust_masking", "use_gate", "sliding_window"}),
     "Softmax": frozenset({"robust_masking"}),
 }  # fmt: skip

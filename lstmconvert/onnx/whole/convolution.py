@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from lstmconvert.errors import CorruptFile
 from lstmconvert.onnx.messages import Axis
 from lstmconvert.onnx.whole import activations
@@ -170,6 +172,39 @@ def convolution(site: Site) -> Value:
     channels = site.part.arrays[0].shape[-1]
     made = site.made(name, _shape(site, value, channels, window.sizes(spaces)), order)
     return _activated(site, made)
+
+
+def locally_connected(site: Site) -> Value:
+    """LocallyConnected1D and 2D of Keras 2: another kernel at each place."""
+    value, rank = site.given(site.arguments[0]), window_rank(site)
+    if is_channels_first(site):
+        raise site.refused("data_format", "channels_first")
+    if site.integer("implementation", 1) != 1 or site.word("padding", "valid", "valid") != "valid":
+        raise site.refused("implementation", site.option("implementation"))
+    window, strides = site.sizes("kernel_size", rank), site.sizes("strides", rank, 1)
+    spaces = [value.static(axis) for axis in range(1, rank + 1)]
+    places, _, filters = site.needed("kernel").shape
+    name = site.writer.form(value)
+    counts: list[int] = []
+    for index, (size, k, step) in enumerate(zip(spaces, window, strides, strict=True)):
+        if size is None:
+            raise site.refused("input_shape", "an axis whose length is not known")
+        starts = np.arange(0, size - k + 1, step)
+        counts.append(len(starts))
+        steps = site.constant((starts[:, None] + np.arange(k)).astype(np.int64), f"steps_{index}")
+        # An axis of the window becomes two: places, and steps in the window.
+        name = site.op("Gather", [name, steps], "windows", axis=1 + 2 * index)
+    if math.prod(counts) != places:
+        raise CorruptFile("a kernel for other places than there are", where=site.label)
+    if rank > 1:
+        name = site.op("Transpose", [name], "windows_last", perm=[0, 1, 3, 2, 4, 5])
+    rows = site.op("Reshape", [name, site.ints(0, places, -1)], "rows")
+    made = site.op("Einsum", [rows, site.weight("kernel")], "products", equation="bpi,pio->bpo")
+    if rank > 1:
+        made = site.op("Reshape", [made, site.ints(0, *counts, filters)], "places")
+    if site.tensor("bias") is not None:
+        made = site.op("Add", [made, site.weight("bias")])
+    return _activated(site, site.made(made, (value.shape[0], *counts, filters)))
 
 
 def depthwise(site: Site) -> Value:

@@ -24,15 +24,16 @@ from lstmconvert.onnx.whole.writer import FLOATS, Value, Writer
 #: Keras 3.15; Keras 2 writes them as keywords).
 _RECURRENT = ("initial_state", "mask", "training")
 _ARGUMENTS: Mapping[str, tuple[str, ...]] = {
-    "MultiHeadAttention": (
+    **dict.fromkeys(("MultiHeadAttention", "GroupQueryAttention", "GroupedQueryAttention"), (
         *("value", "key", "query_mask", "value_mask", "key_mask", "attention_mask"),
         *("return_attention_scores", "training", "use_causal_mask"),
-    ),
+    )),
+    "ReversibleEmbedding": ("reverse",),
     "Attention": ("mask", "training", "return_attention_scores", "use_causal_mask"),
     "AdditiveAttention": ("mask", "training", "return_attention_scores", "use_causal_mask"),
     **dict.fromkeys(("GRU", "SimpleRNN", "RNN", "Bidirectional"), _RECURRENT),
     "CategoryEncoding": ("count_weights",),
-}
+}  # fmt: skip
 #: Of the keywords of a call, those that change nothing when a model is run.
 _IDLE = frozenset({"training"})
 #: So many layers in the way are named.
@@ -451,7 +452,7 @@ def _check_keywords(site: Site) -> None:
     """Refuse a keyword of a layer of Keras 3 that the class's row does not know: of older ones,
     the tree has done it, but for classes that have no row."""
     row, name = site.part.row, site.part.class_name
-    if row is None or (site.era != "keras3" and name not in classes.WITHOUT_WEIGHTS):
+    if row is None or (site.era != "keras3" and name not in classes.BESIDE):
         return
     known = classes.WITHOUT_WEIGHTS.get(name, row.keywords | row.dropped)
     if known is None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from lstmconvert.errors import CorruptFile
 from lstmconvert.files.jsontext import Json
+from lstmconvert.keras.modern.classes import Weight
 from lstmconvert.keras.modern.parts import Part
 from lstmconvert.model.activations import Activation
 from lstmconvert.onnx.messages import NUMBERS, Axis
@@ -23,6 +24,7 @@ from lstmconvert.onnx.whole.normalization import axis_of, unit_length
 from lstmconvert.onnx.whole.site import Site
 from lstmconvert.onnx.whole.writer import BEFORE, END, FLOATS, Shape, Value
 from lstmconvert.tensors.dtypes import dtype_of
+from lstmconvert.tensors.tensor import ArrayTensor
 
 #: keras.config.epsilon().
 _EPSILON = 1e-7
@@ -485,7 +487,7 @@ def _divided_or_zero(site: Site, first: str, second: str) -> str:
     return site.op("Where", [is_zero, zero, site.op("Div", [first, second])], "divide_no_nan")
 
 
-def _angle(site: Site, first: str, second: str) -> str:
+def angle(site: Site, first: str, second: str) -> str:
     """The angle of the point (second, first), from -pi to pi."""
     zero, half_turn = site.number(0.0), site.number(math.pi)
     angle = site.op("Atan", [site.op("Div", [first, second])])
@@ -1486,6 +1488,653 @@ def _power(site: Site, items: list[Any]) -> Value:
     return _binary("Pow")(site, items)
 
 
+# ---- numbers that may be missing -----------------------------------------------------------------
+
+
+def _no_numbers(site: Site, value: Value) -> str:
+    return site.op("IsNaN", [site.writer.form(value)], "is_nan")
+
+
+def _without_nan(site: Site, value: Value, filling: float) -> Value:
+    names = [_no_numbers(site, value), site.number(filling), site.writer.form(value)]
+    return Value(site.op("Where", names, "without_nan"), value.dtype, value.shape)
+
+
+def _nan_reduction(operator: str, filling: float, *, empty: bool) -> Callable[..., Value]:
+    """A reduction of what is a number; `empty`: whether none at all gives NaN."""
+
+    def run(site: Site, items: list[Any]) -> Value:
+        if _value(site, items[0]).dtype not in FLOATS:
+            return _reduction(operator)(site, items)
+        value = _float(site, items[0])
+        result = _reduce(site, operator, _without_nan(site, value, filling))
+        if not empty:
+            return result
+        names = [_none_at_all(site, value), site.number(math.nan), site.writer.form(result)]
+        return Value(site.op("Where", names, "or_nan"), result.dtype, result.shape)
+
+    return run
+
+
+def _none_at_all(site: Site, value: Value) -> str:
+    """Return whether all along the axes is NaN."""
+    flags = Value(_no_numbers(site, value), "bool", value.shape)
+    every = _reduce(site, "ReduceMin", site.writer.cast(flags, "int32"))
+    return site.writer.form(site.writer.cast(every, "bool"))
+
+
+def _counted(site: Site, value: Value, *, keep: bool) -> str:
+    """Return how many along the axes are numbers."""
+    flags = site.to(site.op("Not", [_no_numbers(site, value)], "is_number"), site.compute)
+    return site.reduce("ReduceSum", flags, _axes(site, value), "count", keep=keep)
+
+
+def _nan_mean(site: Site, items: list[Any]) -> Value:
+    value = _float(site, items[0])
+    total = _reduce(site, "ReduceSum", _without_nan(site, value, 0.0))
+    count = _counted(site, value, keep=site.flag("keepdims", False))
+    made = site.op("Div", [site.writer.form(total), count], "nanmean")
+    return Value(made, value.dtype, total.shape)
+
+
+def _nan_variance(*, root: bool) -> Callable[..., Value]:
+    def run(site: Site, items: list[Any]) -> Value:
+        value = _float(site, items[0])
+        axes, keep = _axes(site, value), site.flag("keepdims", False)
+        known = site.writer.form(_without_nan(site, value, 0.0))
+        total = site.reduce("ReduceSum", known, axes, "total", keep=True)
+        mean = site.op("Div", [total, _counted(site, value, keep=True)], "mean")
+        centred = site.op("Sub", [site.writer.form(value), mean], "centred")
+        centred = site.op("Where", [_no_numbers(site, value), site.number(0.0), centred])
+        squares = site.reduce(
+            "ReduceSum", site.op("Mul", [centred, centred], "squares"), axes, keep=keep
+        )
+        made = site.op("Div", [squares, _counted(site, value, keep=keep)], "nanvar")
+        made = site.op("Sqrt", [made]) if root else made
+        return Value(made, value.dtype, _reduced(value.shape, axes, keep=keep))
+
+    return run
+
+
+def _nan_place(operator: str, filling: float) -> Callable[..., Value]:
+    """The place of the largest or the least; -1 where there is no number."""
+
+    def run(site: Site, items: list[Any]) -> Value:
+        value, axis = _along(site, _float(site, items[0]))
+        site.config["axis"] = axis
+        places = _place(operator)(site, [_without_nan(site, value, filling)])
+        names = [_none_at_all(site, value), site.writer.number(-1, "int32")]
+        made = site.op("Where", [*names, site.writer.form(places)], "place")
+        return Value(made, "int32", places.shape)
+
+    return run
+
+
+def _accumulated_without_nan(function: Callable[..., Value], nan: float) -> Callable[..., Value]:
+    """NaN is put aside before, and what is infinite becomes finite, as Keras does it."""
+
+    def run(site: Site, items: list[Any]) -> Value:
+        site.config["nan"] = nan
+        return function(site, [_nan_to_num(site, items)])
+
+    return run
+
+
+def _larger_number(*, largest: bool) -> Callable[..., Value]:
+    """Fmax and Fmin: NaN loses against a number."""
+
+    def run(site: Site, items: list[Any]) -> Value:
+        operator = "Max" if largest else "Min"
+        if _common_dtype(site, items) in _INTEGERS:
+            return _binary(operator)(site, items)
+        first, second, shape, dtype = _real_pair(site, items)
+        made = site.op(operator, [first, second])
+        for other, name in ((second, first), (first, second)):
+            made = site.op("Where", [site.op("IsNaN", [name]), other, made], "number")
+        return Value(made, dtype, shape)
+
+    return run
+
+
+# ---- pairs of numbers, and what becomes of single ones -------------------------------------------
+
+
+def _is_near(site: Site, items: list[Any]) -> Value:
+    """Isclose: within 1e-8, or a part of the second."""
+    constants = [
+        default if len(items) <= at or items[at] is None else float(_constant(site, items[at]))
+        for at, default in ((2, 1e-5), (3, 1e-8))
+    ]
+    return _near(site, items[:2], *constants)
+
+
+def _near(site: Site, items: Sequence[Any], relative: float, absolute: float) -> Value:
+    if _common_dtype(site, items) in _INTEGERS:
+        return _binary("Equal", result="bool")(site, list(items))
+    first, second, shape, _ = _real_pair(site, items)
+    distance = site.op("Abs", [site.op("Sub", [first, second])], "distance")
+    share = site.op("Mul", [site.number(relative), site.op("Abs", [second])], "share")
+    allowed = site.op("Add", [site.number(absolute), share], "allowed")
+    made = site.op("LessOrEqual", [distance, allowed], "is_close")
+    if site.flag("equal_nan", False):
+        both = site.op("And", [site.op("IsNaN", [first]), site.op("IsNaN", [second])])
+        made = site.op("Or", [made, both], "is_close_or_nan")
+    return Value(made, "bool", shape)
+
+
+def _all_near(site: Site, items: list[Any]) -> Value:
+    near = _near(site, items, site.real("rtol", 1e-5), site.real("atol", 1e-8))
+    name = site.writer.form(near)
+    if _common_dtype(site, items) not in _INTEGERS:
+        first, second, _, _ = _real_pair(site, items)
+        # Two infinities are equal, and not near.
+        finite = [site.op("Not", [_infinite(site, x)], "finite") for x in (first, second)]
+        name = site.op("And", [name, site.op("And", finite)], "near_and_finite")
+        name = site.op("Or", [name, site.op("Equal", [first, second])], "near_or_equal")
+    every = site.reduce("ReduceMin", site.to(name, "int32"), range(near.rank), "all_near")
+    return site.writer.cast(Value(every, "int32", ()), "bool")
+
+
+def _step(site: Site, items: list[Any]) -> Value:
+    """Heaviside: nothing below zero, one above, the second at zero itself."""
+    first, second, shape, dtype = _real_pair(site, items)
+    zero, full = site.number(0.0), site.number(1.0)
+    above = site.op("Where", [site.op("Greater", [first, zero]), full, second], "above")
+    made = site.op("Where", [site.op("Less", [first, zero]), zero, above], "heaviside")
+    return Value(made, dtype, shape)
+
+
+def _sinc(site: Site, name: str) -> str:
+    turns = site.op("Mul", [name, site.number(math.pi)], "turns")
+    is_zero = site.op("Equal", [name, site.number(0.0)])
+    share = site.op("Div", [site.op("Sin", [turns]), turns], "share")
+    return site.op("Where", [is_zero, site.number(1.0), share], "sinc")
+
+
+def _log_add_exp2(site: Site, first: str, second: str) -> str:
+    ln2 = site.number(math.log(2.0))
+    distance = site.op("Sub", [first, second], "distance")
+    far = site.op("Mul", [site.op("Neg", [site.op("Abs", [distance])]), ln2], "power")
+    rest = site.op("Div", [activations.log1p(site, site.op("Exp", [far])), ln2], "rest")
+    total = site.op("Add", [site.op("Max", [first, second]), rest], "logaddexp2")
+    sums = site.op("Add", [first, second], "sum")
+    return site.op("Where", [site.op("IsNaN", [distance]), sums, total], "logaddexp2")
+
+
+def _scaled_by_power(site: Site, items: list[Any]) -> Value:
+    """Ldexp: times two to the power of a whole number."""
+    first, second, shape, dtype = _real_pair(site, items)
+    power = site.op("Pow", [site.number(2.0), second], "power")
+    is_zero = site.op("Equal", [first, site.number(0.0)])
+    kept = site.op("Or", [_infinite(site, first), is_zero], "is_kept")
+    made = site.op("Where", [kept, first, site.op("Mul", [first, power])], "ldexp")
+    return Value(made, dtype, shape)
+
+
+def _angle_of_real(site: Site, name: str) -> str:
+    is_below = site.op("Less", [name, site.number(0.0)])
+    return site.op("Where", [is_below, site.number(math.pi), site.number(0.0)], "angle")
+
+
+def _truth(value: bool) -> Callable[..., Value]:
+    def run(site: Site, items: list[Any]) -> Value:
+        given = _value(site, items[0])
+        shape = site.op("Shape", [site.writer.form(given)])
+        made = site.op("Expand", [site.writer.number(value, "bool"), shape])
+        return Value(made, "bool", given.shape)
+
+    return run
+
+
+def _within_and_cast(site: Site, items: list[Any]) -> Value:
+    """SaturateCast: within what the other type has."""
+    value, dtype = _value(site, items[0]), site.option("dtype")
+    if value.dtype == "bool" or dtype not in NUMBERS or dtype in ("bool", "bfloat16"):
+        raise site.refused("dtype", dtype)
+    given, wanted = (
+        np.finfo(dtype_of(name)) if name in FLOATS else np.iinfo(name)
+        for name in (value.dtype, str(dtype))
+    )
+    kind = dtype_of(value.dtype).type
+    low, high = kind(max(given.min, wanted.min)), kind(min(given.max, wanted.max))
+    if low < wanted.min:
+        low = np.nextafter(low, kind(0))
+    if high > wanted.max:
+        high = np.nextafter(high, kind(0))
+    bounds = [site.writer.number(x.item(), value.dtype) for x in (low, high)]
+    made = site.op("Clip", [site.writer.form(value), *bounds], "within")
+    return site.writer.cast(Value(made, value.dtype, value.shape), str(dtype))
+
+
+def _bitwise(operator: str) -> Callable[..., Value]:
+    def run(site: Site, items: list[Any]) -> Value:
+        if site.writer.opset < 18:
+            raise site.refused("opset", site.writer.opset, f"{operator} came with opset 18: "
+                               "ask for it with --opset 18")  # fmt: skip
+        if operator == "BitwiseNot":
+            value = _value(site, items[0])
+            if value.dtype not in _INTEGERS or value.dtype == "bool":
+                raise site.refused("inputs", value.dtype)
+            return Value(site.op(operator, [site.writer.form(value)]), value.dtype, value.shape)
+        names, _, dtype = _together(site, items)
+        if dtype not in _INTEGERS or dtype == "bool":
+            raise site.refused("inputs", dtype)
+        return Value(site.op(operator, names), dtype, _broadcast(_shapes(site, items)))
+
+    return run
+
+
+# ---- along axes ----------------------------------------------------------------------------------
+
+
+def _cumprod(site: Site, items: list[Any]) -> Value:
+    """The products up to each place: no operator has them, and of each row all are taken."""
+    value, axis = _along(site, _value(site, items[0]))
+    dtype = site.option("dtype", "int32" if value.dtype == "bool" else value.dtype)
+    if dtype not in ("float32", "float64", "int32", "int64"):
+        raise site.refused("dtype", dtype)
+    value = site.writer.cast(value, str(dtype))
+    order = (*(i for i in range(value.rank) if i != axis), axis)
+    rows = site.op("Unsqueeze", [site.writer.form(value, order), site.ints(-2)], "rows")
+    length = site.op("Squeeze", [_length(site, value, axis)], "steps")
+    places = site.op("Range", [site.writer.place(0), length, site.writer.place(1)], "places")
+    column = site.op("Unsqueeze", [places, site.ints(1)], "column")
+    reached = site.op("GreaterOrEqual", [column, places], "reached")
+    factors = site.op("Where", [reached, rows, site.writer.number(1, str(dtype))], "factors")
+    made = site.reduce("ReduceProd", factors, [value.rank], "cumprod")
+    return Value(made, value.dtype, value.shape, order)
+
+
+def _quantile(share: float) -> Callable[..., Value]:
+    """Quantile and Percentile, of constant shares along one axis of a known length."""
+
+    def run(site: Site, items: list[Any]) -> Value:
+        value = _float(site, items[0])
+        axes, keep = _axes(site, value), site.flag("keepdims", False)
+        if isinstance(items[1], Value) or len(axes) != 1 or value.static(axes[0]) is None:
+            raise site.refused("axis", site.config.get("axis"))
+        # Keras 3.15 computes the linear one whatever a Quantile's method is.
+        if share != 1.0 and site.option("method", "linear") != "linear":
+            raise site.refused("method", site.option("method"))
+        shares = np.asarray(_constant(site, items[1]), np.float32)
+        axis, size = axes[0], value.static(axes[0]) or 1
+        if shares.ndim > 1:
+            raise site.refused("q", "more than a list")
+        exact = (size - 1) * (shares / np.float32(share)).astype(np.float64)
+        upper = np.clip(np.ceil(exact).astype(np.int64), 0, size - 1)
+        lower = np.maximum(upper - 1, 0)
+        upper = np.minimum(lower + 1, size - 1)
+        order = (*(i for i in range(value.rank) if i != axis), axis)
+        bare = Value(site.writer.form(value, order), value.dtype,
+                     tuple(value.shape[i] for i in order))  # fmt: skip
+        ordered = _ordered(site, bare, bare.rank - 1)[0]
+        fraction = np.atleast_1d(upper - exact).astype(dtype_of(site.compute))
+        parts = []
+        for places, factor in ((upper, 1 - fraction), (lower, fraction)):
+            ints = site.ints(*np.atleast_1d(places).tolist())
+            picked = site.op("Gather", [ordered, ints], "picked", axis=bare.rank - 1)
+            parts.append(site.op("Mul", [picked, site.constant(factor, "shares")], "part"))
+        made = site.op("Add", parts, "quantiles")
+        flags = site.to(_no_numbers(site, bare), "int32")
+        missing = site.reduce("ReduceMax", flags, [bare.rank - 1], "is_missing", keep=True)
+        made = site.op("Where", [site.to(missing, "bool"), site.number(math.nan), made], "known")
+        rest = bare.shape[:-1]
+        if keep:
+            at = axis
+            made = site.op("Unsqueeze", [made, site.ints(at)], "kept")
+            rest = (*rest[:at], 1, *rest[at:])
+        if shares.ndim:
+            turned = site.op("Transpose", [made], "by_share", perm=[len(rest), *range(len(rest))])
+            return Value(turned, value.dtype, (len(shares), *rest))
+        return Value(site.op("Squeeze", [made, site.ints(-1)], "quantile"), value.dtype, rest)
+
+    return run
+
+
+def _append(site: Site, items: list[Any]) -> Value:
+    if site.config.get("axis") is None:
+        site.config["axis"] = 0
+        return _concatenate(site, [_ravel(site, [item]) for item in items])
+    return _concatenate(site, items)
+
+
+def _split_evenly(site: Site, items: list[Any]) -> list[Value]:
+    """ArraySplit: the first parts are one longer where the axis cannot be split evenly."""
+    value, count = _value(site, items[0]), site.option("indices_or_sections")
+    axis = axis_of(site, site.config.get("axis", 0), value.rank)
+    size = value.static(axis)
+    if not isinstance(count, int) or size is None or count < 1:
+        raise site.refused("indices_or_sections", count)
+    sizes = [size // count + (index < size % count) for index in range(count)]
+    site.config["indices_or_sections"] = np.cumsum(sizes)[:-1].tolist()
+    return _split(site, items)
+
+
+def _split_along(axis: int) -> Callable[..., list[Value]]:
+    def run(site: Site, items: list[Any]) -> list[Value]:
+        site.config["axis"] = min(axis, _value(site, items[0]).rank - 1)
+        return _split(site, items)
+
+    return run
+
+
+def _rotated(site: Site, items: list[Any]) -> Value:
+    """Rot90: quarter turns in the plane of two axes."""
+    value = _value(site, items[0])
+    stated = site.option("axes", [0, 1])
+    if not isinstance(stated, list) or len(stated) != 2:
+        raise site.refused("axes", stated)
+    first, second = (axis_of(site, axis, value.rank) for axis in stated)
+    order = list(range(value.rank))
+    order[first], order[second] = second, first
+    turns = site.integer("k", 1, low=BEFORE) % 4
+    if turns == 2 and (value.static(first) is None or value.shape[first] != value.shape[second]):
+        # Keras 3.15 on TensorFlow gives the numbers of such a plane in another order than on JAX.
+        raise site.refused("k", 2, "Keras turns a plane that is not square otherwise on each of "
+                           "its backends")  # fmt: skip
+    for _ in range(turns):
+        ints = [site.ints(-1), site.ints(BEFORE), site.ints(second), site.ints(-1)]
+        name = site.op("Slice", [site.writer.form(value), *ints], "turned")
+        value = _reordered(site, Value(name, value.dtype, value.shape), order)
+    return value.again()
+
+
+def _trapezoids(site: Site, items: list[Any]) -> Value:
+    value = _float(site, items[0])
+    if site.option("x") is not None:
+        raise site.refused("x", "places that are not a number apart")
+    axis, name = axis_of(site, site.config.get("axis", -1), value.rank), site.writer.form(value)
+    later = site.op("Slice", [name, site.ints(1), site.ints(END), site.ints(axis)], "later")
+    earlier = site.op("Slice", [name, site.ints(0), site.ints(-1), site.ints(axis)], "earlier")
+    heights = site.op("Mul", [site.number(0.5), site.op("Add", [later, earlier])], "heights")
+    areas = site.op("Mul", [heights, site.number(site.real("dx", 1.0))], "areas")
+    made = site.reduce("ReduceSum", areas, [axis], "trapezoid")
+    return Value(made, value.dtype, _reduced(value.shape, [axis], keep=False))
+
+
+def _flat_product(site: Site, items: list[Any]) -> Value:
+    """Vdot: the sum of all products."""
+    flat = [_ravel(site, [item]) for item in _alike(site, items)]
+    return _contracted(site, flat, [0], [0])
+
+
+def _selected(site: Site, items: list[Any]) -> Value:
+    """Select: of each element the first choice whose condition holds."""
+    conditions, choices = items[0], items[1]
+    default = items[2] if len(items) > 2 and items[2] is not None else 0
+    if not isinstance(conditions, list) or not isinstance(choices, list):
+        raise site.refused("inputs", "other than lists")
+    made: Any = default
+    for condition, choice in reversed(list(zip(conditions, choices, strict=True))):
+        made = _where(site, [condition, choice, made])
+    return made if isinstance(made, Value) else _value(site, made)
+
+
+def _is_in(site: Site, items: list[Any]) -> Value:
+    value, listed = _value(site, items[0]), _ravel(site, [items[1]])
+    dtype = _promoted(value.dtype, listed.dtype)
+    value, listed = site.writer.cast(value, dtype), site.writer.cast(listed, dtype)
+    column = site.op("Unsqueeze", [site.writer.form(value), site.ints(-1)], "column")
+    equal = site.op("Equal", [column, site.writer.form(listed)], "equal")
+    hits = site.reduce("ReduceMax", site.to(equal, "int32"), [value.rank], "is_in")
+    made = site.to(hits, "bool")
+    made = site.op("Not", [made]) if site.flag("invert", False) else made
+    return Value(made, "bool", value.shape)
+
+
+def _searched(site: Site, items: list[Any]) -> Value:
+    """SearchSorted: how many of a list in order are below each value, or are not above it."""
+    bounds, value = _alike(site, items)
+    if bounds.rank != 1:
+        raise site.refused("inputs", "bounds that are no list")
+    side = site.word("side", "left", "left", "right")
+    column = site.op("Unsqueeze", [site.writer.form(value), site.ints(-1)], "column")
+    operator = "Greater" if side == "left" else "GreaterOrEqual"
+    reached = site.op(operator, [column, site.writer.form(bounds)], "reached")
+    made = site.reduce("ReduceSum", site.to(reached, "int32"), [value.rank], "count")
+    return Value(made, "int32", value.shape)
+
+
+def _size(site: Site, items: list[Any]) -> Value:
+    value = _value(site, items[0])
+    made = site.op("Size", [site.writer.form(value)])
+    return site.writer.cast(Value(made, "int64", ()), "int32")
+
+
+def _updated(site: Site, items: list[Any]) -> Value:
+    """ScatterUpdate: other numbers at some places, or more, or the larger or smaller ones."""
+    value, places = _value(site, items[0]), site.writer.cast(_value(site, items[1]), "int64")
+    updates = site.writer.cast(_value(site, items[2]), value.dtype)
+    how = site.option("reduction")
+    attributes: dict[str, Any] = {}
+    if how is not None:
+        since = {"add": 16, "mul": 16, "max": 18, "min": 18}.get(str(how))
+        if since is None or site.writer.opset < since:
+            raise site.refused("reduction", how, "" if since is None else
+                               f"it came with opset {since}: ask for it with --opset {since}")
+        attributes["reduction"] = how
+    names = [site.writer.form(x) for x in (value, places, updates)]
+    return Value(site.op("ScatterND", names, **attributes), value.dtype, value.shape)
+
+
+# ---- normalizations, convolutions and distances as functions -------------------------------------
+
+
+def _at(items: Sequence[Any], index: int) -> Any:
+    return items[index] if index < len(items) else None
+
+
+def _along_axis(site: Site, item: Any, axis: int, rank: int) -> str:
+    """Return a vector along one axis of a value, as one that is broadcast to it."""
+    vector = _float(site, item)
+    if vector.rank != 1:
+        return site.writer.form(vector)
+    shape = [1] * rank
+    shape[axis] = -1
+    return site.op("Reshape", [site.writer.form(vector), site.ints(*shape)], "spread")
+
+
+def _batch_norm(site: Site, items: list[Any]) -> Value:
+    value = _float(site, items[0])
+    axis = axis_of(site, site.config.get("axis", -1), value.rank)
+    names = [
+        None if _at(items, at) is None else _along_axis(site, items[at], axis, value.rank)
+        for at in range(1, 5)
+    ]
+    mean, variance, offset, scale = names
+    if mean is None or variance is None:
+        raise site.refused("inputs", "no mean or variance")
+    more = site.op("Add", [variance, site.number(site.real("epsilon", 1e-3))])
+    factor = site.op("Reciprocal", [site.op("Sqrt", [more])], "factor")
+    factor = factor if scale is None else site.op("Mul", [factor, scale], "factor")
+    rest = site.op("Neg", [site.op("Mul", [mean, factor])], "rest")
+    rest = rest if offset is None else site.op("Add", [offset, rest], "rest")
+    made = site.op("Add", [site.op("Mul", [site.writer.form(value), factor]), rest], "normal")
+    return Value(made, value.dtype, value.shape)
+
+
+def _layer_norm(site: Site, items: list[Any]) -> Value:
+    """LayerNorm, and with a root of mean squares alone RMSNorm."""
+    value = _float(site, items[0])
+    if site.compute == "float16":
+        raise site.refused("inputs", "float16")
+    is_root = site.part.class_name == "RMSNorm"
+    config_axis = site.config.get("axis", -1)
+    listed = config_axis if isinstance(config_axis, list) else [config_axis]
+    axes = sorted(axis_of(site, axis, value.rank) for axis in listed)
+    if axes != list(range(value.rank - len(axes), value.rank)):
+        raise site.refused("axis", config_axis)
+    name, centred = site.writer.form(value), site.writer.form(value)
+    is_scaling = site.flag("rms_scaling", False)
+    if not is_root:
+        mean = site.reduce("ReduceMean", name, axes, "mean", keep=True)
+        centred = site.op("Sub", [name, mean], "centred")
+    squares = site.op("Mul", [centred, centred], "squares")
+    variance = site.reduce("ReduceMean", squares, axes, "variance", keep=True)
+    more = site.op("Add", [variance, site.number(site.real("epsilon", _EPSILON))])
+    deviation = site.op("Sqrt", [more], "deviation")
+    made = site.op("Div", [name if is_scaling else centred, deviation], "normalized")
+    for operator, at in (("Mul", 1), ("Add", 2)):
+        if _at(items, at) is not None and not (is_scaling and operator == "Add"):
+            made = site.op(operator, [made, site.writer.form(_float(site, items[at]))])
+    return Value(made, value.dtype, value.shape)
+
+
+def _convolved(kind: str, *roles: str) -> Callable[..., Value]:
+    """Conv and its like with constant kernels: what the layers do."""
+
+    def run(site: Site, items: list[Any]) -> Value:
+        value = _float(site, items[0])
+        if value.rank not in (3, 4, 5) or any(isinstance(item, Value) for item in items[1:]):
+            raise site.refused("kernel", "one that is no constant")
+        kernels = [np.asarray(_constant(site, item), dtype_of(site.compute)) for item in items[1:]]
+        if len(kernels) != len(roles) or kernels[0].ndim != value.rank:
+            raise site.refused("kernel", f"of {kernels[0].ndim} axes")
+        rank, part = value.rank - 2, site.part
+        part.class_name = f"{kind}{rank}D"
+        part.weights = tuple(Weight(role) for role in roles)
+        part.arrays = [ArrayTensor(kernel) for kernel in kernels]
+        config = {key: v for key, v in site.config.items() if v is not None}
+        first = config.get("data_format") == "channels_first"
+        channels = value.static(1 if first else -1)
+        site.config.clear()
+        site.config.update(config, kernel_size=list(kernels[0].shape[:-2]))
+        if kind == "Conv" and channels is not None:
+            site.config["groups"] = channels // kernels[0].shape[-2]
+        site.arguments = [value]
+        return _CONVOLUTIONS[kind](site)
+
+    return run
+
+
+_CONVOLUTIONS: Mapping[str, Callable[[Site], Value]] = {
+    "Conv": convolution.convolution,
+    "DepthwiseConv": convolution.depthwise,
+    "SeparableConv": convolution.separable,
+}
+
+
+def _blocks(operator: str) -> Callable[..., Value]:
+    """DepthToSpace and SpaceToDepth: blocks of pixels as channels."""
+
+    def run(site: Site, items: list[Any]) -> Value:
+        value, size = _float(site, items[0]), site.integer("block_size")
+        first = site.option("data_format", "channels_last") == "channels_first"
+        order = value.straight if first else (0, 3, 1, 2)
+        if value.rank != 4:
+            raise site.refused("inputs", f"{value.rank} axes")
+        made = site.op(operator, [site.writer.form(value, order)], blocksize=size)
+        is_space = operator == "DepthToSpace"
+        shape = list(value.shape)
+        channels, *spaces = order[1:]
+        for axis in spaces:
+            shape[axis] = _times_or_part(value.shape[axis], size, grows=is_space)
+        shape[channels] = _times_or_part(value.shape[channels], size * size, grows=not is_space)
+        return Value(made, value.dtype, tuple(shape), order)
+
+    return run
+
+
+def _times_or_part(size: Axis, count: int, *, grows: bool) -> Axis:
+    if not isinstance(size, int):
+        return None
+    return size * count if grows else size // count
+
+
+def _patches(site: Site, items: list[Any]) -> Value:
+    """ExtractPatches: a convolution with ones at each place of the window."""
+    value, size = _float(site, items[0]), site.option("size")
+    if not isinstance(size, list) or len(size) != 2 or value.rank != 4:
+        raise site.refused("size", size)
+    first = site.option("data_format", "channels_last") == "channels_first"
+    channels = value.static(1 if first else -1)
+    if channels is None:
+        raise site.refused("inputs", "an unknown number of channels")
+    count = math.prod(size) * channels
+    kernel = np.eye(count, dtype=dtype_of(site.compute)).reshape(*size, channels, count)
+    strides = site.option("strides", size)
+    site.config["strides"] = strides
+    return _convolved("Conv", "kernel")(site, [value, kernel])
+
+
+def _distances(site: Site, items: list[Any]) -> Value:
+    """CDist: from each row of the first to each of the second."""
+    first, second = _alike(site, items)
+    rows = site.op("Unsqueeze", [site.writer.form(first), site.ints(-2)], "rows")
+    columns = site.op("Unsqueeze", [site.writer.form(second), site.ints(-3)], "columns")
+    distance = site.op("Sub", [rows, columns], "distance")
+    squares = site.op("Mul", [distance, distance], "squares")
+    rank = max(first.rank, second.rank) + 1
+    total = site.reduce("ReduceSum", squares, [rank - 1], "total")
+    outer = _broadcast([first.shape[:-2], second.shape[:-2]]) if rank > 3 else ()
+    made = site.op("Sqrt", [total], "cdist")
+    return Value(made, first.dtype, (*outer, first.shape[-2], second.shape[-2]))
+
+
+def _signal_to_noise(site: Site, items: list[Any]) -> Value:
+    first, second, shape, dtype = _real_pair(site, items)
+    distance = site.op("Sub", [first, second], "distance")
+    squares = site.op("Mul", [distance, distance], "squares")
+    mean = site.reduce("ReduceMean", squares, range(len(shape)), "mean")
+    log = _log_of(10.0)(site, mean)
+    noise = site.op("Mul", [site.number(10.0), log], "noise")
+    top = 20 * math.log10(site.real("max_val", 1.0))
+    return Value(site.op("Sub", [site.number(top), noise], "psnr"), dtype, ())
+
+
+def _lower_root(site: Site, items: list[Any]) -> Value:
+    """Cholesky, row by row: of matrices of a known size."""
+    value = _float(site, items[0])
+    if site.flag("upper", False):
+        raise site.refused("upper", True)
+    rows, count = _root_rows(site, value)
+    zero = site.op("Sub", [rows[0][0], rows[0][0]], "zero")
+    full = [entry for row in rows for entry in (*row, *[zero] * (count - len(row)))]
+    flat = [site.op("Unsqueeze", [entry, site.ints(-1)], "entry") for entry in full]
+    joined = site.op("Concat", flat, "entries", axis=-1)
+    shape = site.op("Shape", [site.writer.form(value)])
+    return Value(site.op("Reshape", [joined, shape], "cholesky"), value.dtype, value.shape)
+
+
+def _root_rows(site: Site, value: Value) -> tuple[list[list[str]], int]:
+    count = value.static(-1)
+    if count is None or count > _LARGEST_ROOT or value.static(-2) != count:
+        raise site.refused("inputs", f"matrices of {count} rows")
+    given = [[_entry(site, value, i, j) for j in range(i + 1)] for i in range(count)]
+    rows: list[list[str]] = []
+    for i in range(count):
+        row: list[str] = []
+        for j in range(i + 1):
+            other = row if i == j else rows[j]
+            rest = given[i][j]
+            for k in range(j):
+                rest = site.op("Sub", [rest, site.op("Mul", [row[k], other[k]])], "rest")
+            row.append(site.op("Sqrt", [rest]) if i == j else
+                       site.op("Div", [rest, rows[j][j]], "below"))  # fmt: skip
+        rows.append(row)
+    return rows, count
+
+
+def _entry(site: Site, value: Value, row: int, column: int) -> str:
+    name = site.op("Gather", [site.writer.form(value), site.writer.place(row)], "row", axis=-2)
+    return site.op("Gather", [name, site.writer.place(column)], "entry", axis=-1)
+
+
+#: Matrices up to this many rows are taken distance by a node for each product.
+_LARGEST_ROOT = 8
+
+
+def _log_determinant(site: Site, items: list[Any]) -> Value:
+    """Logdet, of matrices that have a Cholesky root, as Keras takes it."""
+    rows, _ = _root_rows(site, value := _float(site, items[0]))
+    total = ""
+    for index, row in enumerate(rows):
+        log = site.op("Log", [row[index]])
+        total = log if not index else site.op("Add", [total, log], "sum")
+    made = site.op("Mul", [site.number(2.0), total], "logdet")
+    return Value(made, value.dtype, value.shape[:-2])
+
+
 Function = Callable[[Site, list[Any]], Any]
 
 #: Class of Keras 3 (keras/src/ops) -> what writes it.
@@ -1623,8 +2272,67 @@ CLASSES: Mapping[str, Function] = {
     "Fliplr": _flipped(1),
     "Cross": _cross,
     "Det": _determinant,
-    "Arctan2": _of_pair(_angle),
+    "Arctan2": _of_pair(angle),
     "Fmod": _of_pair(lambda site, first, second: site.op("Mod", [first, second], fmod=1)),
+    "Nansum": _nan_reduction("ReduceSum", 0.0, empty=False),
+    "Nanprod": _nan_reduction("ReduceProd", 1.0, empty=False),
+    "Nanmax": _nan_reduction("ReduceMax", -math.inf, empty=True),
+    "Nanmin": _nan_reduction("ReduceMin", math.inf, empty=True),
+    "Nanmean": _nan_mean,
+    "Nanvar": _nan_variance(root=False),
+    "Nanstd": _nan_variance(root=True),
+    "Nanargmax": _nan_place("ArgMax", -math.inf),
+    "Nanargmin": _nan_place("ArgMin", math.inf),
+    "Nancumsum": _accumulated_without_nan(_cumsum, 0.0),
+    "Nancumprod": _accumulated_without_nan(_cumprod, 1.0),
+    "Cumprod": _cumprod,
+    "Fmax": _larger_number(largest=True),
+    "Fmin": _larger_number(largest=False),
+    "Isclose": _is_near,
+    "AllClose": _all_near,
+    "Heaviside": _step,
+    "Sinc": _exact(_sinc),
+    "Angle": _exact(_angle_of_real),
+    "Logaddexp2": _of_pair(_log_add_exp2),
+    "Ldexp": _scaled_by_power,
+    "Isreal": _truth(True),
+    "Real": _identity,
+    "Conj": _identity,
+    "Conjugate": _identity,
+    "Imag": _like(0),
+    "SaturateCast": _within_and_cast,
+    **{name: _bitwise(operator) for name, operator in {
+        "BitwiseAnd": "BitwiseAnd", "BitwiseOr": "BitwiseOr", "BitwiseXor": "BitwiseXor",
+        "BitwiseNot": "BitwiseNot", "BitwiseInvert": "BitwiseNot",
+    }.items()},
+    "Quantile": _quantile(1.0),
+    "Percentile": _quantile(100.0),
+    "Append": _append,
+    "ArraySplit": _split_evenly,
+    "Vsplit": _split_along(0),
+    "Hsplit": _split_along(1),
+    "Dsplit": _split_along(2),
+    "Rot90": _rotated,
+    "Trapezoid": _trapezoids,
+    "Vdot": _flat_product,
+    "Select": _selected,
+    "IsIn": _is_in,
+    "SearchSorted": _searched,
+    "Size": _size,
+    "ScatterUpdate": _updated,
+    "BatchNorm": _batch_norm,
+    "LayerNorm": _layer_norm,
+    "RMSNorm": _layer_norm,
+    "Conv": _convolved("Conv", "kernel"),
+    "DepthwiseConv": _convolved("DepthwiseConv", "kernel"),
+    "SeparableConv": _convolved("SeparableConv", "depthwise_kernel", "pointwise_kernel"),
+    "DepthToSpace": _blocks("DepthToSpace"),
+    "SpaceToDepth": _blocks("SpaceToDepth"),
+    "ExtractPatches": _patches,
+    "CDist": _distances,
+    "PSNR": _signal_to_noise,
+    "Cholesky": _lower_root,
+    "Logdet": _log_determinant,
     "MaxPool": _pool,
     "AveragePool": _pool,
     "RGBToGrayscale": _grayscale,
@@ -1657,4 +2365,16 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
     "Where": ("condition", "x1", "x2"),
     "Take": ("x", "indices"),
     "TakeAlongAxis": ("x", "indices"),
+    "Isclose": ("x1", "x2", "rtol", "atol"),
+    "Quantile": ("x", "q"),
+    "Percentile": ("x", "q"),
+    "Select": ("condlist", "choicelist", "default"),
+    "SearchSorted": ("sorted_sequence", "values"),
+    "ScatterUpdate": ("inputs", "indices", "updates"),
+    "BatchNorm": ("x", "mean", "variance", "offset", "scale"),
+    "LayerNorm": ("x", "gamma", "beta"),
+    "RMSNorm": ("x", "scale"),
+    "Conv": ("inputs", "kernel"),
+    "DepthwiseConv": ("inputs", "kernel"),
+    "SeparableConv": ("inputs", "depthwise_kernel", "pointwise_kernel"),
 }

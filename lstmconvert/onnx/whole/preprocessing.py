@@ -23,13 +23,14 @@ CASTING = frozenset(
     {
         *("AugMix", "CutMix", "RandAugment", "RandomElasticTransform", "RandomErasing"),
         *("RandomFlip", "RandomGaussianBlur", "RandomPerspective", "RandomRotation"),
-        *("RandomSharpness", "RandomShear", "RandomTranslation", "RandomZoom"),
+        *("RandomSharpness", "RandomShear", "RandomTranslation", "RandomZoom", "Solarization"),
     }
 )
 #: Image layers that do something in training alone.
 IDLE = CASTING | frozenset(
     {
-        *("MixUp", "RandomBrightness", "RandomColorDegeneration", "RandomColorJitter"),
+        *("Equalization", "MaxNumBoundingBoxes", "MixUp", "RandomBrightness"),
+        *("RandomColorDegeneration", "RandomColorJitter"),
         *("RandomContrast", "RandomGrayscale", "RandomHue", "RandomInvert"),
         *("RandomPosterization", "RandomSaturation"),
         *("RandomHeight", "RandomWidth"),  # of Keras 2
@@ -46,6 +47,43 @@ def idle(site: Site) -> Value:
     if value.dtype in FLOATS or site.part.class_name in CASTING or not site.is_modern:
         value = site.writer.cast(value, site.policy)
     return value.again()
+
+
+def auto_contrast(site: Site) -> Value:
+    """AutoContrast: from the darkest to the brightest pixel of each image and channel."""
+    given: Value = site.arguments[0]
+    value = site.given(given)
+    if value.rank != 4 or site.compute not in ("float32", "float64"):
+        raise site.refused("inputs", f"{value.dtype} of {value.rank} axes")
+    stated: object = site.option("value_range", [0, 255])
+    if not isinstance(stated, list) or len(stated) != 2:
+        raise site.refused("value_range", stated)
+    low, high = (float(bound) for bound in stated)
+    name = _between(site, site.writer.form(value), (low, high), _PIXELS)
+    ends = [site.reduce(kind, name, [1, 2], keep=True) for kind in ("ReduceMin", "ReduceMax")]
+    spread = site.op("Sub", [ends[1], ends[0]], "spread")
+    scale = site.op("Div", [site.number(_PIXELS[1]), spread], "scale")
+    offset = site.op("Mul", [site.op("Neg", [ends[0]]), scale], "offset")
+    made = site.op("Add", [site.op("Mul", [name, scale]), offset], "stretched")
+    made = site.op("Clip", [made, site.number(_PIXELS[0]), site.number(_PIXELS[1])], "clipped")
+    made = _between(site, made, _PIXELS, (low, high))
+    names = [site.op("IsNaN", [made], "is_flat"), site.writer.form(value), made]
+    return site.made(site.op("Where", names, "contrast"), value.shape)
+
+
+_PIXELS = (0.0, 255.0)
+
+
+def _between(
+    site: Site, name: str, now: tuple[float, float], wanted: tuple[float, float]
+) -> str:
+    """Return numbers between two bounds as numbers between two others."""
+    if now == wanted:
+        return name
+    share = site.op("Sub", [name, site.number(now[0])], "from_zero")
+    share = site.op("Div", [share, site.number(now[1] - now[0])], "share")
+    made = site.op("Mul", [share, site.number(wanted[1] - wanted[0])], "widened")
+    return site.op("Add", [made, site.number(wanted[0])], "moved")
 
 
 def _axes(site: Site, value: Value) -> tuple[int, int]:
@@ -348,6 +386,49 @@ def integer_lookup(site: Site) -> Value:
         depth = site.integer("max_tokens")
     dtype = "int64" if mode == "int" or site.is_modern else site.policy
     return _encoded(site, Value(places, "int64", value.shape), depth, dtype, mode)
+
+
+def string_lookup(site: Site) -> Value:
+    """StringLookup: the place of a text in a list, or the text at a place."""
+    mode = site.word("output_mode", "int", *_MODES, *_OLD_MODES)
+    mask_token, outside = site.option("mask_token"), site.integer("num_oov_indices", 1, low=0)
+    if outside > 1:
+        raise site.refused("num_oov_indices", outside, "ONNX has no hash of a text")
+    first = int(mask_token is not None and mode == "int")
+    unknown = str(site.option("oov_token", "[UNK]"))
+    special = [str(mask_token)] * first + [unknown] * outside
+    listed = _texts(site)
+    tokens = [*special, *(listed[len(special) :] if listed[: len(special)] == special else listed)]
+    places = list(range(len(tokens)))
+    if site.flag("invert", False):
+        value = site.writer.cast(site.arguments[0], "int64")
+        made = site.op("LabelEncoder", [site.writer.form(value)], "token", keys_int64s=places,
+                       values_strings=tokens, default_string=unknown)  # fmt: skip
+        return Value(made, "string", value.shape)
+    value = site.arguments[0]
+    if value.dtype != "string":
+        raise site.refused("inputs", value.dtype)
+    # Keras stops at a text that is not in the list if it has no place for it: an Embedding does
+    # so here.
+    elsewhere = first if outside else len(tokens)
+    made = site.op("LabelEncoder", [site.writer.form(value)], "index", keys_strings=tokens,
+                   values_int64s=places, default_int64=elsewhere)  # fmt: skip
+    depth = site.integer("max_tokens") if site.flag("pad_to_max_tokens", False) else len(tokens)
+    dtype = "int64" if mode == "int" or site.is_modern else site.policy
+    return _encoded(site, Value(made, "int64", value.shape), depth, dtype, mode)
+
+
+def _texts(site: Site) -> list[str]:
+    """Return the list of the config, or that of the file that a .keras has of the layer."""
+    stated = site.option("vocabulary")
+    if stated is None:
+        text = site.asset("vocabulary.txt")
+        if text is None:
+            raise site.refused("vocabulary", why="the file does not have the layer's vocabulary")
+        return text.split("\n")
+    if not isinstance(stated, list) or not all(isinstance(token, str) for token in stated):
+        raise site.refused("vocabulary", str(stated))
+    return [str(token) for token in stated]
 
 
 def _vocabulary(site: Site) -> list[float]:

@@ -22,8 +22,8 @@ from lstmconvert.tensors.tensor import Tensor
 if TYPE_CHECKING:
     from lstmconvert.conversion import Options
 
-#: LayerNormalization came with this opset; without it, that layer is nine nodes.
-_LAYER_NORMALIZATION = 17
+#: Class -> the opset whose operators it takes: without LayerNormalization, the layer is nine nodes.
+_SINCE: Mapping[str, int] = {"LayerNormalization": 17, "MelSpectrogram": 17}
 
 
 class Whole(NamedTuple):
@@ -54,10 +54,7 @@ def content(model: Model, how: Options, opset: int | None, least: int) -> Whole:
     refusals: list[UnsupportedByTarget] = []
     put = replacing.read(how.replace)
     leave = Leave(
-        keywords=classes.TAKEN,
-        classes=frozenset(classes.WITHOUT_WEIGHTS),
-        put=put,
-        refusals=refusals,
+        keywords=classes.TAKEN, classes=classes.BESIDE, put=put, refusals=refusals
     )
     tree = crossing.tree(model, tensors, leave) if model.is_complete else None
     if tree is None:
@@ -121,8 +118,7 @@ _PARTS = frozenset({"InputLayer", "GRUCell", "SimpleRNNCell", "StackedRNNCells"}
 
 def _opset(root: Part, least: int) -> int:
     """Return the oldest opset that says every layer in one node where there is one."""
-    names = {part.class_name for part in root.walk()}
-    return max(least, _LAYER_NORMALIZATION) if "LayerNormalization" in names else least
+    return max([least, *(_SINCE.get(part.class_name, least) for part in root.walk())])
 
 
 def _check_names(graph: WholeGraph) -> None:

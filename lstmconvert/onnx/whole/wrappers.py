@@ -56,6 +56,19 @@ def time_distributed(site: Site, network: Network) -> Any:
     return results if len(results) > 1 else results[0]
 
 
+def spectral(site: Site, network: Network) -> Value:
+    """SpectralNormalization: training alone changes the kernel that is stored."""
+    inner = site.part.children[0][1]
+    given: Value = site.arguments[0]
+    made: Value = network.inner(site, inner, [given])
+    if made.dtype == given.dtype:
+        return made
+    # Keras gives the layer's numbers back in the type of what it was given, which drops the mask.
+    result = site.writer.cast(made, given.dtype).again()
+    result.mask = None
+    return result
+
+
 def _is_stepless(inner: Part) -> bool:
     if inner.layer is not None or inner.is_model:
         return False

@@ -158,8 +158,8 @@ class WholeGraph(Graph):
         Runtime has an Einsum of these types alone (1.32)."""
         if not new_axis or dtype.name not in ("float32", "float64"):
             return super().turned(matrix, name, dtype, new_axis=new_axis)
-        one = self.zeros(1, dtype, "", 1.0)
-        return self.node("Einsum", [matrix, one], name, equation="rc,d->dcr")
+        factor = self.zeros(1, dtype, "", 1.0)
+        return self.node("Einsum", [matrix, factor], name, equation="rc,d->dcr")
 
     def rename(self, old: str, new: str, start: int = 0) -> None:
         """Give a value that a node makes another name, in the nodes from `start` on."""

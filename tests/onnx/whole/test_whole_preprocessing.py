@@ -7,7 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.whole_tools import FLOAT32, beside_lstm, compared, distances, randomized
+from support.whole_tools import (
+    FLOAT32,
+    answers,
+    beside_lstm,
+    compared,
+    distance,
+    distances,
+    predicted,
+    randomized,
+    session,
+    written,
+)
 
 import lstmconvert as lc
 from lstmconvert.tensors.dtypes import Array
@@ -85,6 +96,37 @@ def test_categories(name: str, tmp_path: Path) -> None:
         lambda batch, length: rng.normal(size=(batch, length)).astype(np.float32),
     )
     assert compared(model, tmp_path / "model.onnx", inputs=inputs) < FLOAT32
+
+
+@pytest.mark.parametrize("name", ERAS)
+def test_texts(name: str, tmp_path: Path) -> None:
+    keras = pytest.importorskip(name)
+    m, listed = keras.layers, ["um", "zwölf", "uhr"]
+    x, y = keras.Input((None,), dtype="string"), keras.Input((None,), dtype="int64")
+    outputs = [
+        m.Embedding(5, 3)(m.StringLookup(vocabulary=listed)(x)),
+        m.StringLookup(vocabulary=listed, mask_token="")(x),
+        m.StringLookup(vocabulary=listed, output_mode="multi_hot")(x),
+        m.StringLookup(vocabulary=listed, output_mode="count", max_tokens=9,
+                       pad_to_max_tokens=True)(x),
+    ]  # fmt: skip
+    model = randomized(beside_lstm(keras, [x, y], [*outputs, y]))
+    path = written(model, tmp_path / "model.onnx")
+    texts = np.array([["uhr", "", "zwölf"], ["um", "[UNK]", "sonst"]], object)
+    steps = np.ones((2, 3, 2), np.float32)
+    numbers = np.array([[0, 1, 2], [3, 4, 7]])
+    ran = session(path)
+    for one, two in zip(
+        answers(ran, [texts, numbers, steps]), predicted(model, [texts, numbers, steps]),
+        strict=True,
+    ):
+        assert distance(one, two) < FLOAT32
+    back = keras.Sequential([keras.Input((None,), dtype="int64"),
+                             m.StringLookup(vocabulary=listed, invert=True)])  # fmt: skip
+    if name == "keras":
+        ran = session(written(back, tmp_path / "back.onnx"))
+        told = [text.decode() for text in np.asarray(back(numbers)).reshape(-1)]
+        assert answers(ran, [numbers])[0].reshape(-1).tolist() == told
 
 
 @pytest.mark.parametrize("name", ERAS)

@@ -1,0 +1,210 @@
+"""Spectrograms: the frequencies of a sound in windows that move along it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from lstmconvert.errors import CorruptFile
+from lstmconvert.onnx.messages import Axis
+from lstmconvert.onnx.whole.operations import angle
+from lstmconvert.onnx.whole.shaping import is_channels_first
+from lstmconvert.onnx.whole.site import Site
+from lstmconvert.onnx.whole.writer import Value
+from lstmconvert.tensors.dtypes import Array
+
+#: keras.config.epsilon(), the least power and magnitude that a logarithm is taken of.
+_LEAST = 1e-7
+#: keras/src/layers/preprocessing/mel_spectrogram.py.
+_MEL_BREAK_FREQUENCY, _MEL_HIGH_FREQUENCY = 700.0, 1127.0
+_STFT_SINCE = 17
+_MODES = ("log", "magnitude", "psd", "real", "imag", "angle", "stft")
+
+
+def stft_spectrogram(site: Site) -> Value:
+    """STFTSpectrogram: a convolution with the sines and cosines that are its weights."""
+    value = site.given(site.arguments[0])
+    if value.rank != 3:
+        raise CorruptFile("a spectrogram of other than channels over time", where=site.label)
+    mode = site.word("mode", "log", *_MODES)
+    first = is_channels_first(site)
+    channels, time = (1, 2) if first else (2, 1)
+    count = value.static(channels)
+    if count is None:
+        raise site.refused("inputs", "an unknown number of channels")
+    step = site.option("frame_step") or site.integer("frame_length", 256) // 2
+    if not isinstance(step, int):
+        raise site.refused("frame_step", step)
+    length = site.part.arrays[0].shape[0]
+    # (batch, 1, channels, time): each channel by itself, as rows of an image.
+    name = site.op("Unsqueeze", [site.writer.form(value, (0, channels, time)), site.ints(1)])
+    padding, steps = _padding(site, value.shape[time], length, step)
+
+    def part(role: str) -> str:
+        _, _, bins = site.needed(role).shape
+        kernel = site.weight(role, (2, 1, 0), (bins, 1, 1, length))
+        return site.op(
+            "Conv", [name, kernel], role.removesuffix("_kernel"), kernel_shape=[1, length],
+            strides=[1, step], **padding,
+        )  # fmt: skip
+
+    bins = site.part.arrays[0].shape[-1] * (2 if mode == "stft" else 1)
+    made = _of_mode(site, mode, part)
+    return _arranged(site, made, (value.shape[0], bins, count, steps), first=first)
+
+
+def _padding(site: Site, size: Axis, length: int, step: int) -> tuple[dict[str, Any], Axis]:
+    """Return the attributes that pad the time, and how many windows there are."""
+    if site.word("padding", "valid", "valid", "same") == "valid":
+        return {}, (size - length) // step + 1 if isinstance(size, int) else None
+    if not isinstance(size, int):
+        return {"auto_pad": "SAME_UPPER"}, size if step == 1 else None
+    steps = -(-size // step)
+    total = max((steps - 1) * step + length - size, 0)
+    return {"pads": [0, total // 2, 0, total - total // 2]}, steps
+
+
+def _of_mode(site: Site, mode: str, part: Any) -> str:
+    """Return (batch, frequencies, channels, windows)."""
+    if mode in ("real", "imag"):
+        return str(part(f"{mode}_kernel"))
+    real, imaginary = part("real_kernel"), part("imag_kernel")
+    if mode == "angle":
+        return angle(site, imaginary, real)
+    if mode == "stft":
+        return site.op("Concat", [real, imaginary], axis=1)
+    squares = [site.op("Mul", [name, name], "square") for name in (real, imaginary)]
+    power = site.op("Add", squares, "power")
+    if mode == "psd":  # what is between the first and the last stands for two frequencies
+        bins = site.part.arrays[0].shape[-1]
+        factors = np.full((bins, 1, 1), 2, np.float32)
+        factors[[0, -1]] = 1
+        return site.op("Mul", [power, site.constant(factors.astype(site.compute), "twice")], "psd")
+    least = site.number(_LEAST)
+    magnitude = site.op("Sqrt", [site.op("Max", [power, least])], "magnitude")
+    if mode == "magnitude":
+        return magnitude
+    return site.op("Log", [site.op("Max", [magnitude, least])], "log")
+
+
+def _arranged(
+    site: Site, made: str, shape: tuple[Axis, int, int, Axis], *, first: bool
+) -> Value:
+    """Return (batch, frequencies, channels, windows) as the layer's options say."""
+    batch, bins, channels, steps = shape
+    if site.flag("expand_dims", False):
+        if first:
+            return site.made(made, (batch, channels, steps, bins), (0, 3, 1, 2))
+        return site.made(made, (batch, steps, bins, channels), (0, 2, 3, 1))
+    if first:
+        turned = site.op("Transpose", [made], "by_channel", perm=[0, 2, 1, 3])
+        flat = site.op("Reshape", [turned, site.ints(0, bins * channels, -1)], "joined")
+        return site.made(flat, (batch, bins * channels, steps))
+    turned = site.op("Transpose", [made], "by_window", perm=[0, 3, 2, 1])
+    flat = site.op("Reshape", [turned, site.ints(0, -1, bins * channels)], "joined")
+    return site.made(flat, (batch, steps, bins * channels))
+
+
+def mel_spectrogram(site: Site) -> Value:
+    """MelSpectrogram: powers in bands as the ear has them, in decibels."""
+    if site.compute not in ("float32", "float64"):
+        site.compute = "float32"
+    value = site.given(site.arguments[0])
+    if value.rank != 2:
+        raise site.refused("inputs", f"sounds of {value.rank} axes")
+    size, step = site.integer("fft_length", 2048), site.integer("sequence_stride", 512)
+    half = size // 2
+    padded = site.op(
+        "Pad", [site.writer.form(value), site.ints(0, half, 0, half)], "reflected", mode="reflect"
+    )
+    is_exact = size & (size - 1) == 0 and site.writer.opset >= _STFT_SINCE
+    by = _power if is_exact else _power_by_waves
+    power = by(site, padded, size, step)
+    exponent = site.real("mag_exp", 2.0)
+    if exponent != 2.0:
+        spectrum = site.op("Sqrt", [power], "magnitude")
+        power = site.op("Pow", [spectrum, site.number(exponent)], "power_of_magnitude")
+    matrix = _bands(site, half + 1).astype(site.compute)
+    if is_exact:
+        made = site.op("MatMul", [power, site.constant(matrix, "bands")], "mel")
+    else:
+        bands = site.constant(np.ascontiguousarray(matrix.T), "bands")
+        made = site.op("MatMul", [bands, power], "mel")
+    if site.flag("power_to_db", True):
+        made = _decibels(site, made)
+    samples = value.static(1)
+    steps = None if samples is None else (samples + 2 * half - size) // step + 1
+    shape = (value.shape[0], site.integer("num_mel_bins", 128), steps)
+    order = (0, 2, 1) if is_exact else (0, 1, 2)
+    return site.writer.cast(site.made(made, shape, order), site.policy)
+
+
+def _power(site: Site, signal: str, size: int, step: int) -> str:
+    """Return the power of each frequency in each window, (batch, windows, frequencies)."""
+    channel = site.op("Unsqueeze", [signal, site.ints(2)], "signal")
+    window = site.constant(_window(site, size).astype(site.compute), "window")
+    places = [site.writer.place(number) for number in (step, size)]
+    pairs = site.op("STFT", [channel, places[0], window, places[1]], "frequencies", onesided=1)
+    squares = site.op("Mul", [pairs, pairs], "squares")
+    return site.reduce("ReduceSum", squares, [3], "power")
+
+
+def _power_by_waves(site: Site, signal: str, size: int, step: int) -> str:
+    """Return the same as (batch, frequencies, windows), by products with cosines and sines: the
+    STFT of ONNX Runtime errs by 5e-6 where the size is no power of two."""
+    channel = site.op("Unsqueeze", [signal, site.ints(1)], "signal")
+    turns = 2 * np.pi * np.outer(np.arange(size // 2 + 1), np.arange(size)) / size
+    squares = []
+    for wave in (np.cos, np.sin):
+        kernel = (wave(turns) * _window(site, size))[:, None].astype(site.compute)
+        name = site.constant(kernel, f"{wave.__name__}es")
+        made = site.op("Conv", [channel, name], wave.__name__, kernel_shape=[size], strides=[step])
+        squares.append(site.op("Mul", [made, made], "square"))
+    return site.op("Add", squares, "power")
+
+
+def _window(site: Site, size: int) -> Array:
+    """Return the window, periodic as TensorFlow's (tensorflow/python/ops/signal/window_ops.py), in
+    the middle of zeros."""
+    length = site.integer("sequence_length", size)
+    kind = site.option("window")
+    turns = 2 * np.pi * np.arange(length) / length
+    if kind not in ("hann", "hamming", None) or not 0 < length <= size:
+        raise site.refused("window", kind)
+    shares = {"hann": 0.5, "hamming": 0.54, None: 1.0}
+    share = shares[kind] if kind is None or isinstance(kind, str) else 1.0
+    window = share - (1 - share) * np.cos(turns)
+    before = (size - length) // 2
+    return np.pad(window, (before, size - length - before))
+
+
+def _mel(frequency: Array | float) -> Array:
+    share = np.asarray(frequency, np.float32) / np.float32(_MEL_BREAK_FREQUENCY)
+    return np.asarray(np.float32(_MEL_HIGH_FREQUENCY) * np.log(np.float32(1) + share))
+
+
+def _bands(site: Site, count: int) -> Array:
+    """Return how much of each frequency is in each band, (frequencies, bands): triangles between
+    places that are as far from each other in mel."""
+    rate, bands = site.real("sampling_rate", 16000), site.integer("num_mel_bins", 128)
+    low, high = site.real("min_freq", 20.0), site.real("max_freq", rate // 2)
+    frequencies = np.linspace(0, rate / 2, count, dtype=np.float32)[1:]
+    mels = _mel(frequencies)[:, None]
+    edges = np.linspace(_mel(low), _mel(high), bands + 2, dtype=np.float32)
+    rising = (mels - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - mels) / (edges[2:] - edges[1:-1])
+    triangles = np.maximum(np.float32(0), np.minimum(rising, falling))
+    return np.pad(triangles, ((1, 0), (0, 0)))
+
+
+def _decibels(site: Site, name: str) -> str:
+    least, ten = site.real("min_power", 1e-10), site.number(10.0)
+    tall = site.op("Max", [name, site.number(least)], "powers")
+    log = site.op("Div", [site.op("Log", [tall]), site.number(math.log(10.0))], "log10")
+    reference = 10 * math.log10(max(abs(site.real("ref_power", 1.0)), least))
+    decibels = site.op("Sub", [site.op("Mul", [ten, log]), site.number(reference)], "decibels")
+    top = site.reduce("ReduceMax", decibels, [0, 1, 2], "loudest")
+    lowest = site.op("Sub", [top, site.number(site.real("top_db", 80.0))], "lowest")
+    return site.op("Max", [decibels, lowest], "heard")
