@@ -165,7 +165,7 @@ WITHOUT_WEIGHTS: Mapping[str, frozenset[str] | None] = {
     ),
 }  # fmt: skip
 #: Those, and classes with weights that go to no other Keras.
-BESIDE: Mapping[str, KerasRow] = {**dict.fromkeys(WITHOUT_WEIGHTS, KerasRow()), **UNCROSSED}
+WITHOUT_ROW: Mapping[str, KerasRow] = {**dict.fromkeys(WITHOUT_WEIGHTS, KerasRow()), **UNCROSSED}
 #: Classes whose call takes a list of values.
 MERGING = frozenset(
     {

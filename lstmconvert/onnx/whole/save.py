@@ -54,7 +54,7 @@ def content(model: Model, how: Options, opset: int | None, least: int) -> Whole:
     refusals: list[UnsupportedByTarget] = []
     put = replacing.read(how.replace)
     leave = Leave(
-        keywords=classes.TAKEN, classes=classes.BESIDE, put=put, refusals=refusals
+        keywords=classes.TAKEN, classes=classes.WITHOUT_ROW, put=put, refusals=refusals
     )
     tree = crossing.tree(model, tensors, leave) if model.is_complete else None
     if tree is None:
