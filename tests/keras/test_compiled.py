@@ -146,6 +146,24 @@ def test_without_its_optimizer_no_compile_state_crosses(value: Any, told: str) -
     assert [text.partition(":")[0] for text in rest] == ["loss mse", "metric mae"]
 
 
+@pytest.mark.parametrize(
+    "value",
+    [1, [], "x", {"items": 1, "class_name": "__tuple__"}, {"a": 1}, [[["mse"]]],
+     {"class_name": "x"}],
+)  # fmt: skip
+def test_damaged_texts_are_dropped(value: Any) -> None:
+    """Whatever stands there: what cannot be read is dropped by name, and stops nothing."""
+    outputs = (Outputs(()), Outputs(("a",)), Outputs(("a", "b")), Outputs(("a",), True))
+    for key in ("optimizer", "loss", "metrics", "weighted_metrics", "loss_weights"):
+        stated = {"optimizer": "sgd", "loss": "mse", key: value}
+        for era, version in (("keras1", "1.2.2"), ("keras2", "9" * 9000), ("keras3", "3.3")):
+            for each in outputs:
+                made = compiled.carried(stated, each, era, version)
+                assert isinstance(made.config, dict)
+    big = {"class_name": "SGD", "config": {"lr": 10**400}}
+    assert "beyond" in crossed({"optimizer": big}).compiled.dropped[0]
+
+
 # -- losses and metrics -------------------------------------------------------------------------
 
 PROBABILITIES = RNG.dirichlet(np.ones(3), size=8).astype("f4")

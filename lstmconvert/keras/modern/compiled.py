@@ -283,9 +283,11 @@ def outputs_of(model: JsonObject) -> Outputs:
         return Outputs((str(config.get("name") if isinstance(config, dict) else ""),))
     if isinstance(listed, dict):
         return Outputs(tuple(sorted(listed)), keyed=True)
+    listed = listed if isinstance(listed, list) else []
     if listed and isinstance(listed[0], str):
         listed = [listed]
-    return Outputs(tuple(str(each[0]) if isinstance(each, list) else str(each) for each in listed))
+    names = (each[0] if isinstance(each, list) and each else each for each in listed)
+    return Outputs(tuple(map(str, names)))
 
 
 def carried(
@@ -318,7 +320,7 @@ class _Reader:
         self._name = "Keras 2" if self._for_keras2 else "Keras 3"
         self._is_kept = era == "keras3" and not self._for_keras2
         numbers = version.partition("-")[0].split(".")[:2]
-        release = tuple(int(number) for number in numbers if number.isdecimal())
+        release = tuple(int(number[:6]) for number in numbers if number.isdecimal())
         self._is_early = era == "keras1" or (
             era == "keras2" and "-tf" not in version and len(release) == 2 and release < (2, 4)
         )
@@ -744,7 +746,8 @@ def _plain(value: Json) -> Json:
     """Return a structure with every sequence as a plain list."""
     if isinstance(value, dict):
         items = value.get("items")
-        if value.get("class_name") in ("__tuple__", "ListWrapper", "TupleWrapper") and items:
+        is_sequence = value.get("class_name") in ("__tuple__", "ListWrapper", "TupleWrapper")
+        if is_sequence and isinstance(items, list):
             return [_plain(item) for item in items]
         is_leaf = _is_object(value)
         return value if is_leaf else {key: _plain(item) for key, item in value.items()}
@@ -783,7 +786,10 @@ def _is_plain(value: Json) -> bool:
 def _number(value: Json, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise _Unknown(f"with a {what} that is no number")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise _Unknown(f"with a {what} beyond all numbers") from None
 
 
 def _policy_name(value: Json) -> Json:
