@@ -59,11 +59,12 @@ _SHAPES = "lstmconvert_shapes"
 #: What follows a layer's name in that of the layer of its function.
 _FUNCTION = ".function"
 #: include/fdeep/import_model.hpp, `create_activation_layer_type_name`. Its log_sigmoid and
-#: log_softmax are logarithms of numbers that become zero, and are left out.
+#: log_softmax are logarithms of numbers that become zero, and are left out; so are hard_shrink and
+#: soft_shrink, which look for a threshold in the config of the layer that has the function.
 _FUNCTIONS = (
     *("tanh", "sigmoid", "relu", "softmax", "selu", "elu", "exponential", "gelu", "softsign"),
     *("softplus", "silu", "hard_sigmoid", "relu6", "leaky_relu", "celu", "hard_tanh"),
-    *("tanh_shrink", "hard_shrink", "soft_shrink", "sparse_plus", "squareplus"),
+    *("tanh_shrink", "sparse_plus", "squareplus"),
 )
 #: The functions with constants of a model's own, which are layers: `create_leaky_relu_layer`,
 #: `create_elu_layer`, `create_relu_layer`, which reads its constants where there is a largest one.

@@ -17,6 +17,7 @@ from support.chain_models import LARGE, NAMES, in_litert, in_ncnn, model, saved
 from support.cpp import C_COMPILERS, run_in_c, run_on_avr
 
 import lstmconvert as lc
+from lstmconvert.containers import fdeep
 from lstmconvert.keras.modern import chains
 from lstmconvert.reference import chains as reference
 from lstmconvert.tensors.dtypes import Array, same_bits
@@ -79,6 +80,27 @@ def test_frugally_deep(
     answer = cpp.answer(frugally_deep, tmp_path / "x.json", x[0])
     assert not isinstance(answer, str), answer
     assert distance(answer, wanted) < BOUND
+
+
+@pytest.mark.slow
+def test_frugally_deep_has_these_functions(
+    keras: Any, frugally_deep: Path, tmp_path: Path
+) -> None:
+    """Each function that is written behind a Dense, by its name or as a layer of its own."""
+    k = keras.layers
+    own = [k.LeakyReLU(0.3), k.ELU(0.5), k.ReLU(2.0), k.ReLU(2.0, 0.1, 0.05)]
+    x = np.random.default_rng(8).normal(size=(1, 20, 2)).astype(np.float32)
+    for function in [*fdeep._FUNCTIONS, *own]:
+        wide = keras.initializers.RandomNormal(stddev=3.0, seed=1)
+        head = k.Dense(3, function, kernel_initializer=wide, bias_initializer=wide)
+        made = keras.Sequential([k.Input((None, 2)), k.LSTM(4, return_sequences=True), head])
+        made.save(tmp_path / "x.keras")
+        lc.convert(tmp_path / "x.keras", tmp_path / "x.json", layout="frugally-deep",
+                   warn=False, force=True)  # fmt: skip
+        answer = cpp.answer(frugally_deep, tmp_path / "x.json", x[0])
+        assert not isinstance(answer, str), function
+        wanted = np.asarray(made(x))
+        assert distance(answer, wanted) < BOUND * max(1, abs(wanted).max()), function
 
 
 @pytest.mark.parametrize(
