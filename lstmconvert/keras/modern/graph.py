@@ -15,7 +15,7 @@ from lstmconvert.errors import CorruptFile
 from lstmconvert.files.jsontext import Json, JsonObject
 from lstmconvert.keras.configs import spelling
 from lstmconvert.keras.configs.nodes import node, snake_case
-from lstmconvert.keras.modern import expressions, operations
+from lstmconvert.keras.modern import operations
 from lstmconvert.keras.modern.classes import CLASSES, RECURRENT
 from lstmconvert.keras.modern.parts import Part, unsupported
 from lstmconvert.keras.modern.replacing import Expression
@@ -342,6 +342,8 @@ class _CallReader:
         for key, value in given.keywords.items():
             if value is not None and key != "training":
                 raise given.refused(key, value, f"it is called with {key}")
+        from lstmconvert.keras.modern import expressions  # only --replace needs it
+
         return expressions.written(expression, given.part.name, given.first)
 
     def _given(self, part: Part, stated: Json) -> operations.Given:
