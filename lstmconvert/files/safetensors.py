@@ -44,9 +44,9 @@ def read(source: SourceFile) -> tuple[dict[str, Tensor], dict[str, str]]:
     limits.HEADER_BYTES.check(length, source.path, "the safetensors header")
     if source.read_at(_LENGTH.size, min(length, 1)) != b"{":
         raise _damaged(source, "its header does not begin with {")
-    data = source.read_at(_LENGTH.size, length)
+    data = _decoded(source.read_at(_LENGTH.size, length))
     start = _LENGTH.size + length
-    plain = _plain(source, data, start)
+    plain = _plain(source, data, start) if isinstance(data, str) else None
     if plain is not None:
         return plain
     header = parse_object(data, source.path)
@@ -65,6 +65,15 @@ def read(source: SourceFile) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, metadata or {}
 
 
+def _decoded(data: bytearray) -> str | bytearray:
+    """Return bytes as text, or where they are none as they are, which the parser tells. Only one
+    of the two is in memory: of thousands of layers they are many megabytes."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data
+
+
 _FIRST = f'{{"{_METADATA}":{{'
 _NUMBER = "(?:0|[1-9][0-9]{0,18})"
 _ENTRY = re.compile(
@@ -77,7 +86,7 @@ _VALUES = 8
 
 
 def _plain(
-    source: SourceFile, data: bytearray, start: int
+    source: SourceFile, text: str, start: int
 ) -> tuple[dict[str, Tensor], dict[str, str]] | None:
     """Do what `read` does for a header that is spelled as the library and we spell it, its tensors
     one behind the other: without an object for each value of its JSON, of which there are millions.
@@ -87,7 +96,6 @@ def _plain(
     metadata: dict[str, str] = {}
     at = 1
     try:
-        text = data.decode()
         if text.startswith(_FIRST):
             metadata, at = _texts(text)
     except (ValueError, IndexError):

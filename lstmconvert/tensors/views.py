@@ -14,7 +14,7 @@ import numpy as np
 from lstmconvert.errors import CorruptFile
 from lstmconvert.limits import BUFFER_BYTES, MIB
 from lstmconvert.tensors.dtypes import Array, DType, little_endian
-from lstmconvert.tensors.tensor import Changed, Columns, Shape, SideBySide, Tensor
+from lstmconvert.tensors.tensor import Changed, Columns, FileTensor, Shape, SideBySide, Tensor
 
 #: How many bytes of a matrix that is turned are in memory at once, as they are stored: as much as
 #: the budget for memory leaves (150 MB), with as much again, half of it at a time, turned.
@@ -108,6 +108,8 @@ def columns(base: Tensor, start: int, stop: int) -> Tensor:
     """
     if (start, stop) == (0, base.shape[-1]):
         return base
+    if type(base) is FileTensor:  # of which files have thousands: looking for others takes longer
+        return Columns(base, start, stop)
     if isinstance(base, Transposed):
         return Transposed(rows(base.base, start, stop))
     if isinstance(base, Columns):

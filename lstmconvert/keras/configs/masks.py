@@ -72,12 +72,13 @@ def _behind(item: Node, mask: Mask) -> Mask:
 
 
 def _through_model(model: Node, mask: Mask, result: dict[int, Mask]) -> Mask:
-    if not any("inbound_nodes" in child.whole for child in model.layers()):
-        for child in model.layers():
+    layers = list(model.layers())
+    if not any("inbound_nodes" in child.whole for child in layers):
+        for child in layers:
             mask = _through(child, mask, result)
         return mask
     behind: dict[str, Mask] = {}
-    children = {child.name: child for child in model.layers()}
+    children = {child.name: child for child in layers}
     fed_by = {name: list(sources(child)) for name, child in children.items()}
     users: dict[str, list[str]] = {}
     for name, of in fed_by.items():

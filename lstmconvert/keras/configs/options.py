@@ -53,12 +53,6 @@ _KEYS = {"policy": "dtype"}
 
 _CONVOLUTION = ("kernel_size", "strides", "padding", "data_format", "dilation_rate")
 
-#: The keys of a config that tell the options of a kind.
-_READ_BY = {
-    kind: tuple(_KEYS.get(name, name) for name in names_of(kind))
-    for kind in (DirectionOptions, LayerOptions)
-} | {CellOptions: (*(_KEYS.get(name, name) for name in names_of(CellOptions)), *_CONVOLUTION)}
-
 
 def cell_options(
     config: JsonObject, era: Era, where: str, class_name: str = "LSTM"
@@ -139,7 +133,7 @@ def layer_options(config: JsonObject, era: Era, where: str) -> LayerOptions:
     def read() -> LayerOptions:
         return LayerOptions(merge_mode=mode, **_read(LayerOptions, modern, era, where))
 
-    return _shared(LayerOptions, {**modern, "merge_mode": mode}, era, read)
+    return _shared(LayerOptions, modern, era, read, mode)
 
 
 def _merge_mode(config: JsonObject, where: str) -> str | None:
@@ -157,25 +151,42 @@ def _merge_mode(config: JsonObject, where: str) -> str | None:
 
 #: What was read, by what it was read from. The layers of a model, and the models of a folder,
 #: mostly have the same options. They are then one object, which nobody changes.
-_known: dict[tuple[type, Era, str], Any] = {}
+_known: dict[tuple[type, Era, str | None, str], Any] = {}
 _MOST_KNOWN = 256
 
 
+#: A config's values as text, by its `id`: it is asked for as the options of a layer, of a direction
+#: and of a cell.
+_texts: dict[int, tuple[JsonObject, str]] = {}
+#: What a config says and is no option: layers that differ in nothing else have the same.
+_NO_OPTIONS = frozenset({"name", "units", "filters"})
+
+
 def _shared(
-    kind: type[AnyOptions], config: JsonObject, era: Era, read: Callable[[], AnyOptions]
+    kind: type[AnyOptions],
+    config: JsonObject,
+    era: Era,
+    read: Callable[[], AnyOptions],
+    mode: str | None = None,
 ) -> AnyOptions:
     """Return the options of a config: those of one with the same values, or new ones.
 
     The values are compared as text, since 1, 1.0 and True are equal.
     """
-    key = kind, era, repr([config.get(name, UNKNOWN) for name in _READ_BY[kind]])
-    options: AnyOptions | None = _known.get(key)
-    if options is None:
-        options = read()
+    text = _texts.get(id(config))
+    if text is None or text[0] is not config:
+        if len(_texts) >= _MOST_KNOWN:
+            _texts.clear()
+        options = {name: value for name, value in config.items() if name not in _NO_OPTIONS}
+        text = _texts[id(config)] = config, repr(options)
+    key = kind, era, mode, text[1]
+    known: AnyOptions | None = _known.get(key)
+    if known is None:
+        known = read()
         if len(_known) >= _MOST_KNOWN:
             _known.clear()
-        _known[key] = options
-    return options
+        _known[key] = known
+    return known
 
 
 _changed: dict[tuple[int, str, Any], tuple[Any, Any]] = {}
