@@ -226,10 +226,22 @@ class Network:
             return self._operation(part.node.whole, part.node.name, arguments, keywords, prefix)
         if part.is_model:
             values = list(_flat(_in_order(self._tree.graphs.get(part), arguments[0])))
+            values = self._with_masks(values, keywords.get("mask"))
             return self._model(part, values, f"{prefix}{part.node.name}/")
         site = self._site(part, prefix)
         site.arguments, site.keywords = _sorted(part, site, arguments, keywords)
         return self.written(site)
+
+    def _with_masks(self, values: Sequence[Value], stated: Any) -> list[Value]:
+        """Return a nested model's inputs with the masks that its call states: an attention may
+        have taken those off that the values had."""
+        masks = stated if isinstance(stated, list) else [stated]
+        result = list(values)
+        for index, mask in enumerate(masks[: len(result)]):
+            if isinstance(mask, Value):
+                result[index] = result[index].again()
+                result[index].mask = self._writer.cast(mask, "bool")
+        return result
 
     def written(self, site: Site) -> Any:
         """Write a layer on the arguments of its site, and return its value, or a list of them."""

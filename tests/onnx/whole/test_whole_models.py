@@ -73,6 +73,28 @@ def test_multi_head_attention(name: str, options: str, tmp_path: Path) -> None:
     assert compared(model, tmp_path / "model.onnx") < FLOAT32
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # that masks end at some layers
+def test_nested_model_keeps_a_mask_that_an_attention_takes_off(tmp_path: Path) -> None:
+    """Keras states the mask where it calls the model, as an argument."""
+    keras = pytest.importorskip("keras")
+    m = keras.layers
+    words, inner = keras.Input((None,)), keras.Input((None, 4))
+    nested = keras.Model(inner, m.LSTM(3, return_sequences=True)(m.Dense(2)(inner)))
+    x = m.Embedding(6, 4, mask_zero=True)(words)
+    seen = m.MultiHeadAttention(2, 3)(x, x)
+    read, again = nested(x), nested(m.Dense(4)(x))
+    outputs = [m.GlobalAveragePooling1D()(read), m.LSTM(2)(seen), m.LSTM(2)(again)]
+    model = randomized(keras.Model(words, outputs))
+
+    def inputs(batch: int, length: int) -> list[Array]:
+        ids = np.random.default_rng(8).integers(0, 6, (batch, length)).astype("float32")
+        ids[:, 0] = 1
+        ids[:, 2] = 0
+        return [ids]
+
+    assert compared(model, tmp_path / "model.onnx", inputs=inputs, lengths=(5,)) < FLOAT32
+
+
 @pytest.mark.parametrize("name", ERAS)
 @pytest.mark.parametrize("axes", [None, (1,), (2,)])
 def test_attention_over_images(name: str, axes: tuple[int, ...] | None, tmp_path: Path) -> None:
