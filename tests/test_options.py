@@ -161,7 +161,7 @@ def outcome(source: Path, target: Container, folder: Path, **options: Any) -> Ou
         result = lc.convert(source, folder / f"x{target.suffixes[0]}", warn=False, **given)
     except lc.LSTMConvertError as error:
         return Outcome({}, (), str(error))
-    files = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    files = {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
     told = (*result.warnings, *result.losses, *map(str, result.left_out), *result.notes)
     return Outcome(files, told)
 
