@@ -26,7 +26,7 @@ from lstmconvert.errors import (
     SourceError,
     UnsupportedByTarget,
 )
-from lstmconvert.files import writing
+from lstmconvert.files import locking, writing
 from lstmconvert.model.activations import HARD_SIGMOID_KERAS2, KERAS3
 from lstmconvert.model.layer import LSTMLayer
 from lstmconvert.model.model import Model, Source
@@ -425,7 +425,8 @@ def test_who_writes_next_ends_what_a_killed_process_began(
     with pytest.raises(DestinationError, match="appeared"):
         lc.convert(SEED95, package)
     assert bytes_of(package) == before
-    assert list(tmp_path.iterdir()) == [package]
+    if locking.has_locks():  # else who is alive cannot be told, and what is new is left alone
+        assert list(tmp_path.iterdir()) == [package]
 
 
 def test_batch_writes_packages_and_finds_them_done(tmp_path: Path) -> None:
