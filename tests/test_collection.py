@@ -16,7 +16,7 @@ def test_names_do_not_depend_on_the_process() -> None:
     for seed in "12":
         done = subprocess.run(
             command,
-            env=environment(PYTHONHASHSEED=seed),
+            env=environment(PYTHONHASHSEED=seed, PYTEST_ADDOPTS=""),
             capture_output=True,
             text=True,
             check=True,
