@@ -128,3 +128,56 @@ def test_growth_by_count(tmp_path: Path) -> None:
         return lambda: safetensors.read(open_source(path))
 
     check_linear(reading)
+
+
+def _read(path: Path) -> Any:
+    """What is read of a file, or that it is refused."""
+    try:
+        tensors, texts = safetensors.read(open_source(path))
+    except (CorruptFile, LimitExceeded):
+        return None
+    return {name: (t.shape, t.dtype.name, t.read().tobytes()) for name, t in tensors.items()}, texts
+
+
+def _spellings() -> list[bytes]:
+    """Headers as the library spells them, and each with one byte changed, doubled or left out."""
+    texts = {"a": 'say "é\n', "\u2028": "\\ud800", "b": "\U0001f600"}
+    headers = [
+        *FINE, *(header for header in REFUSED if isinstance(header, dict)),
+        {"__metadata__": texts, "a": F32, 'n"é': {**F32, "shape": [0], "data_offsets": [8, 8]}},
+        {"a": {**F32, "shape": [1], "data_offsets": [0, 4]},
+         "b": {**F32, "shape": [1, 1], "data_offsets": [4, 8]}},
+    ]  # fmt: skip
+    compact = [
+        json.dumps(header, separators=(",", ":"), ensure_ascii=is_ascii).encode()
+        for header in headers
+        for is_ascii in (True, False)
+    ]
+    changed = [
+        text[:at] + new + text[at + 1 :]
+        for text in compact[-4:-1]
+        for at in range(len(text))
+        for new in (b"", b'"', b"\\", b"}", b"0", b"\xff", b"\x00", text[at : at + 1] * 2)
+    ]
+    return [*compact, *changed]
+
+
+def test_the_short_road_reads_what_the_long_one_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Headers that are spelled as usual are read without their JSON: with the same result."""
+    path, plain, took = tmp_path / "x.safetensors", safetensors._plain, [0]
+
+    def counted(*arguments: Any) -> Any:
+        answer = plain(*arguments)
+        took[0] += answer is not None
+        return answer
+
+    for header in _spellings():
+        written(path, header)
+        monkeypatch.setattr(safetensors, "_plain", counted)
+        short = _read(path)
+        monkeypatch.setattr(safetensors, "_plain", lambda *_: None)
+        assert short == _read(path), header
+        assert short is None or is_theirs(path), header
+    assert took[0] > 50
