@@ -502,7 +502,7 @@ def patiently(work: Callable[[], T]) -> T:
     for attempt in range(1, attempts + 1):
         try:
             return work()
-        except Exception as error:
+        except Exception as error:  # each store has errors of its own; what is to stay is raised
             if attempt == attempts or not may_pass(error):
                 raise
             asked = _asked_wait(error)

@@ -15,7 +15,7 @@ and the engine that runs such files as they are give for it is compared with tha
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -390,19 +390,42 @@ def _of_stored(
 
 
 def _chosen(names: Sequence[str]) -> list[Engine]:
-    for name in names:
-        if name not in ENGINES:
-            raise UsageError(
-                "no such engine",
-                found=name,
-                expected=", ".join(ENGINES),
-                hint=close_to(name, ENGINES),
-            )
-        if not ENGINES[name].installed:
-            raise MissingPackage(f"the engine {name} is not installed", hint=ENGINES[name].needs)
+    check_engines(
+        names, ENGINES, "no such engine", lambda name: ENGINES[name].installed,
+        lambda name: ENGINES[name].needs,
+    )  # fmt: skip
     if names:
         return [ENGINES[name] for name in dict.fromkeys(names)]
     return [engine for engine in ENGINES.values() if engine.installed]
+
+
+def check_engines(
+    names: Sequence[str],
+    known: Collection[str],
+    unknown: str,
+    is_installed: Callable[[str], bool],
+    needs: Callable[[str], str],
+    hint: str | None = None,
+) -> None:
+    """Make sure that the engines that were asked for can run.
+
+    Args:
+        names: as the user gave them.
+        known: the names that there are.
+        unknown: what is said of another.
+        is_installed, needs: of a known one; what is to be installed for it.
+        hint: to one that is not known, and is close to none.
+
+    Raises:
+        UsageError: a name is not known.
+        MissingPackage: an engine is not installed.
+    """
+    for name in names:
+        if name not in known:
+            close = close_to(name, known) or hint
+            raise UsageError(unknown, found=name, expected=", ".join(known), hint=close)
+        if not is_installed(name):
+            raise MissingPackage(f"the engine {name} is not installed", hint=needs(name))
 
 
 def _model(

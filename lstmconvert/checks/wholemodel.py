@@ -20,13 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lstmconvert.checks.verification import BATCH, Line, Report, compared
+from lstmconvert.checks.verification import BATCH, Line, Report, check_engines, compared
 from lstmconvert.errors import (
     LSTMConvertError,
-    MissingPackage,
     UnsupportedByTarget,
     UsageError,
-    close_to,
     install,
 )
 from lstmconvert.keras.configs import code
@@ -118,16 +116,10 @@ def verify(
 
 
 def _chosen(names: Sequence[str]) -> list[str]:
-    for name in names:
-        if name not in ENGINES:
-            raise UsageError(
-                "no engine for whole models",
-                found=name,
-                expected=", ".join(ENGINES),
-                hint=close_to(name, ENGINES) or "leave --whole out to run layer by layer",
-            )
-        if find_spec(name) is None:
-            raise MissingPackage(f"the engine {name} is not installed", hint=_needs(name))
+    check_engines(
+        names, ENGINES, "no engine for whole models", lambda name: find_spec(name) is not None,
+        _needs, "leave --whole out to run layer by layer",
+    )  # fmt: skip
     if names:
         return list(dict.fromkeys(names))
     return [name for name in ENGINES if name != "openvino" and find_spec(name) is not None]

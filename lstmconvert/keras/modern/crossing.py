@@ -211,6 +211,26 @@ def rebuilt(model: Model, stored: Mapping[str, Tensor], how: How) -> Whole | Non
     elif written:
         check_v3(parse_object(written, "model_config"), tensors)
     state = _compile_state(model, written, era, how.store, no_compile=how.no_compile)
+    return _whole(root, source, fit, notes, state, how.store, (tensors, names, weights))
+
+
+def _whole(
+    root: Part,
+    source: Source,
+    fit: _Fit,
+    notes: Iterable[str],
+    state: _CompileState,
+    store: str,
+    contents: tuple[Mapping[str, Tensor], Mapping[str, str], Mapping[str, tuple[str, ...]]],
+) -> Whole:
+    """Return what is written, and what is told of it.
+
+    Args:
+        contents: what `_stored` returned.
+    """
+    tensors, names, weights = contents
+    customs = [part for part in root.walk() if part.custom]
+    registered = dict.fromkeys(part.custom for part in customs) if state.config else ()
     return Whole(
         tensors=tensors,
         names=names,
@@ -221,14 +241,14 @@ def rebuilt(model: Model, stored: Mapping[str, Tensor], how: How) -> Whole | Non
         losses=tuple(fit.fitter.losses),
         warnings=(
             *_foreign(source.foreign),
-            *_own_classes(root, how.store),
+            *_own_classes(root, store),
             *custom.notes(customs),
             *_put_there(root),
-            *(() if how.store == WEIGHTS else fit.fitter.notes),
+            *(() if store == WEIGHTS else fit.fitter.notes),
             *notes,
             *state.warnings,
         ),
-        custom_objects=tuple(dict.fromkeys(part.custom for part in customs)) if written else (),
+        custom_objects=tuple(registered),
     )
 
 
@@ -436,22 +456,7 @@ def _for_keras2(
         text = canonical(emission.without_modules(written) if store == LEGACY else written)
     tensors, names, weights = _stored(root, fit, store, is_keras2=True)
     state = _compile_state(model, text, era, store, target="keras2", no_compile=no_compile)
-    return Whole(
-        tensors=tensors,
-        names=names,
-        weights=weights,
-        config=state.config,
-        training=state.training,
-        compiled=state.compiled,
-        losses=tuple(fit.fitter.losses),
-        warnings=(
-            *_foreign(source.foreign),
-            *_own_classes(root, store),
-            *fit.fitter.notes,
-            *notes,
-            *state.warnings,
-        ),
-    )
+    return _whole(root, source, fit, notes, state, store, (tensors, names, weights))
 
 
 def _graphs_for_keras2(root: Part, era: str) -> Mapping[Part, graph.CallGraph]:
