@@ -302,11 +302,8 @@ def arrays(source: SourceFile) -> dict[str, Array]:
     if order is None or len(data) < HEAD or reader.numbers("H", data[124:126]) != (_LEVEL,):
         raise reader.error("no head of a file of level 5")
     expanded = stored = 0
-    rest = data[HEAD:]
-    while rest:
-        element, size = reader.first(rest)
+    for element in _elements(reader, data[HEAD:]):
         if element.kind == _COMPRESSED:
-            size = 8 + len(element.data)  # these are not padded
             stored += len(element.data)
             inner = _expanded(reader, element.data, expanded, stored)
             expanded += len(inner)
@@ -317,8 +314,18 @@ def arrays(source: SourceFile) -> dict[str, Array]:
             raise reader.error("an element that is no array", f"type {element.kind}")
         if element.data:
             reader.matrix(element.data, None, 0)
-        rest = rest[size:]
     return reader.variables
+
+
+def _elements(reader: _Reader, rest: memoryview) -> list[_Element]:
+    """Return the elements of a file. They are counted before one is read, which takes longer."""
+    elements = []
+    while rest:
+        element, size = reader.first(rest)
+        elements.append(element)
+        limits.ARRAYS.check(len(elements), reader.where, "the number of arrays")
+        rest = rest[8 + len(element.data) if element.kind == _COMPRESSED else size :]
+    return elements
 
 
 def _expanded(reader: _Reader, data: memoryview, before: int, stored: int) -> bytes:

@@ -38,8 +38,8 @@ from lstmconvert.errors import LSTMConvertError  # noqa: E402
 from support import mutate  # noqa: E402
 from support.fuzz_targets import TARGETS, Finding, Numbers, Target, everything, numbers  # noqa: E402
 
-_SECONDS = 10  # of processor time, for one mutant
-_STUCK = 60  # by the clock
+_SECONDS = 30  # of processor time, for one mutant
+_STUCK = 240  # by the clock
 _ROOM = 1 << 30
 
 

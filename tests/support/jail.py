@@ -27,6 +27,7 @@ from typing import Any
 import pytest
 
 from support.cli import spawn
+from support.pace import usual
 
 ROOT = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
@@ -36,7 +37,10 @@ RESIDENT = 300 * MIB  # the promise
 
 @dataclass(frozen=True)
 class Run:
-    """What one run did: exit code (or -signal), output, processor time, peak memory, bad events."""
+    """What one run did: exit code (or -signal), output, processor time, peak memory, bad events.
+
+    `seconds` are those of the usual machine (`support.pace`).
+    """
 
     code: int
     stdout: str
@@ -90,7 +94,14 @@ class Jail:
         assert self._server.stdout is not None
         print(json.dumps(requests), file=self._server.stdin, flush=True)
         answers = json.loads(self._server.stdout.readline())
-        return [Run(**{**answer, "events": tuple(answer["events"])}) for answer in answers]
+        return [
+            Run(**{
+                **answer,
+                "events": tuple(answer["events"]),
+                "seconds": usual(answer["seconds"]),
+            })
+            for answer in answers
+        ]
 
     def run(
         self,

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
 #: What the fork may map beyond what the server has mapped already.
 ROOM = 768 * MIB
-_HARD_SECONDS = 20  # after this the fork is killed
+_HARD_SECONDS = 60  # after this the fork is killed
 
 
 def _serve() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from support.bundlefiles import (
     write_bundle,
     write_floats,
 )
+from support.pace import within
 
 from lstmconvert.errors import CorruptFile, LimitExceeded, LSTMConvertError, NotAModel, SourceError
 from lstmconvert.tensorflow.formats import bundle as bundle_module
@@ -42,13 +42,11 @@ def content(bundle: Bundle) -> object:
 
 def outcome(read: Callable[[], object]) -> object:
     """Return what reading gives: a result, or the typed error; any other exception passes."""
-    start = time.perf_counter()
-    try:
-        found = read()
-    except LSTMConvertError as error:
-        found = error
-    assert time.perf_counter() - start < SECONDS
-    return found
+    with within(SECONDS):
+        try:
+            return read()
+        except LSTMConvertError as error:
+            return error
 
 
 def copied(source: Path, target: Path) -> Path:
@@ -271,6 +269,5 @@ def test_many_small_tensors_are_read_fast(tmp_path: Path) -> None:
         for i in range(count)
     }
     prefix = write_bundle(tmp_path / "x", entries, data)
-    start = time.process_time()
-    assert len(read_bundle(prefix).tensors) == count
-    assert time.process_time() - start < SECONDS
+    with within(SECONDS):
+        assert len(read_bundle(prefix).tensors) == count
