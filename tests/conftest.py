@@ -16,6 +16,10 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 # TensorFlow decides by the processor whether it computes with oneDNN, and has no dilated transposed
 # convolution without it: the oracle is the same on every machine.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+# About a thousand child processes import the package: where no bytecode may be kept, each compiles
+# all of it, which doubles its time, and the tests themselves are compiled in every run.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 #: The frameworks that take seconds to import. A test that imports one is marked `engines`.
 ENGINES = frozenset(
