@@ -1,6 +1,7 @@
-"""Each class of a whole model alone, over its options, in ONNX Runtime and in the Keras of its era.
+"""Each class of a whole model, over its options, in ONNX Runtime and in the Keras of its era.
 
-Every model has an LSTM beside the layer, as a model without one is no source here.
+Every model has an LSTM beside the layers, as a model without one is no source here. Several classes
+are in one model, each with inputs and an output of its own.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.whole_tools import FLOAT32, Shape, beside_lstm, compared, randomized
+from support.thinned import groups
+from support.whole_tools import FLOAT32, Shape, beside_lstm, distances, randomized
 
 Make = Callable[[Any], Any]
 #: (name, what makes the layer out of `keras.layers`, the shapes that it is given, their dtype).
@@ -244,15 +246,29 @@ def of_era(library: str, name: str) -> bool:
     return name not in (TF_KERAS_ALONE if library == "keras" else KERAS3_ALONE)
 
 
-@pytest.mark.parametrize("library", ERAS)
-@pytest.mark.parametrize("name", [row[0] for row in CASES])
-def test_class(library: str, name: str, tmp_path: Path) -> None:
-    if not of_era(library, name):
-        pytest.skip("a class or option of the other Keras")
+#: So many classes are in one model: what a model costs does not grow with each.
+SIZE = 40
+
+
+def cases_of(library: str) -> list[Any]:
+    names = [row[0] for row in CASES if of_era(library, row[0])]
+    return [
+        pytest.param(library, *group.values, id=f"{library}, {group.id}")
+        for group in groups(names, SIZE)
+    ]
+
+
+@pytest.mark.parametrize(("library", "names"), [row for era in ERAS for row in cases_of(era)])
+def test_class(library: str, names: list[str], tmp_path: Path) -> None:
     keras = pytest.importorskip(library)
-    _, make, shapes, dtype = next(row for row in CASES if row[0] == name)
-    inputs = [keras.Input(shape, dtype=dtype) for shape in shapes]
-    layer = make(importlib.import_module(f"{library}.layers"))
-    output = layer(inputs if len(inputs) > 1 else inputs[0])
-    model = randomized(beside_lstm(keras, inputs, output))
-    assert compared(model, tmp_path / "model.onnx") < FLOAT32
+    layers = importlib.import_module(f"{library}.layers")
+    every: list[Any] = []
+    outputs = []
+    for _, make, shapes, dtype in (row for row in CASES if row[0] in names):
+        inputs = [keras.Input(shape, dtype=dtype) for shape in shapes]
+        outputs.append(make(layers)(inputs if len(inputs) > 1 else inputs[0]))
+        every += inputs
+    model = randomized(beside_lstm(keras, every, outputs))
+    far = distances(model, tmp_path / "model.onnx").values()
+    worst = {name: value for name, value in zip(names, far, strict=True) if not value < FLOAT32}
+    assert not worst
