@@ -24,7 +24,9 @@ from lstmconvert.bulk import engines
 from lstmconvert.bulk.report import NAME
 from lstmconvert.errors import DestinationError, SourceError, UsageError
 
-COUNT = 60
+COUNT = 40
+#: So many more than are done before a scheduler is seen to be gone.
+MORE = 200
 ROOT = Path(__file__).parents[2]
 POISON = "poison.keras"
 
@@ -58,7 +60,9 @@ def environment(tmp_path: Path) -> dict[str, str]:
     custom.mkdir()
     (custom / "sitecustomize.py").write_text(_DEADLY)
     path = os.pathsep.join([str(custom), str(ROOT)])
-    return {**os.environ, "PYTHONPATH": path}
+    # A task that killed two workers is given up, not four: each new worker takes seconds to start.
+    few = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1"}
+    return {**os.environ, **few, "PYTHONPATH": path}
 
 
 def free_port() -> int:
@@ -156,7 +160,7 @@ def test_a_scheduler_that_goes_away(
     dask: tuple[str, list[int]], folder: Path, tmp_path: Path
 ) -> None:
     (folder / POISON).unlink()
-    for number in range(1000):
+    for number in range(MORE):
         shutil.copy(KERAS / "seed95.keras", folder / f"more{number}.keras")
     killed = []
 
@@ -170,7 +174,7 @@ def test_a_scheduler_that_goes_away(
         outcomes = lc.convert_many(
             [folder], tmp_path / "out", executor=executor, stall=5, on_event=kill
         )
-    assert len(outcomes) == COUNT - 1 + 1000
+    assert len(outcomes) == COUNT - 1 + MORE
     assert {outcome.status for outcome in outcomes} == {"written", "lost"}
     again = lc.convert_many([folder], tmp_path / "out", workers=2)
     assert all(again)
@@ -193,7 +197,6 @@ def test_ray(environment: dict[str, str], folder: Path, tmp_path: Path) -> None:
             env={**environment, "RAY_DISABLE_IMPORT_WARNING": "1", "RAY_USAGE_STATS_ENABLED": "0"},
             capture_output=True,
             text=True,
-            timeout=400,
             check=False,
         )
         assert done.returncode == 1, done.stderr

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.cli import KERAS, SEED95, failure
-from support.foreign import answers
+from support.foreign import WITHOUT_FRAMEWORKS, answers
 from support.layout_tools import SINGLE, case
 from support.neutral import make_cell, make_layer
 from support.protobuf import message
@@ -27,7 +27,7 @@ from lstmconvert.tensors.dtypes import Array, same_bits
 pytestmark = pytest.mark.engines
 
 #: Beside each case's file, coremltools's own of the same weights; both as coremltools reads them.
-CONVERT = """
+CONVERT = WITHOUT_FRAMEWORKS + """
     import coremltools as ct
     from coremltools.converters.mil import Builder as mb
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.cli import FIXTURES, KERAS, SEED95, failure, run
-from support.foreign import answers
+from support.foreign import WITHOUT_FRAMEWORKS, answers
 from support.neutral import make_cell, make_layer
 
 import lstmconvert as lc
@@ -198,7 +198,7 @@ def layers() -> dict[str, LSTMLayer]:
 #: What the operation says of a cell.
 OPTIONS = ("activation", "recurrent_activation", "output_activation", "cell_clip")
 #: What coremltools finds in our package, and makes itself of the same arguments.
-BUILD = """
+BUILD = WITHOUT_FRAMEWORKS + """
     import coremltools as ct
     from coremltools.converters.mil import Builder as mb
     from coremltools.converters.mil.frontend.milproto.load import load
