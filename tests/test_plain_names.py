@@ -50,11 +50,12 @@ def names(tree: ast.AST) -> Iterator[tuple[ast.AST, str]]:
 def vague(path: Path) -> list[str]:
     """Return the names of a module that do not say what they hold, with their lines."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    allowed = arguments_of_errors(tree)
+    suspects = [(node, name) for node, name in names(tree) if name.strip("_").lower() in VAGUE]
+    allowed = arguments_of_errors(tree) if suspects else set()
     faults = [
         f"{path.name}:{getattr(node, 'lineno', 0)}: {name}"
-        for node, name in names(tree)
-        if name.strip("_").lower() in VAGUE and id(node) not in allowed
+        for node, name in suspects
+        if id(node) not in allowed
     ]
     return [path.name] * (path.stem in VAGUE) + faults
 

@@ -388,7 +388,9 @@ def close_sources(paths: Collection[Path]) -> None:
 
 def _is_among(path: Path, paths: Collection[Path]) -> bool:
     """Whether a path, or a folder that it is in, is one of several."""
-    return bool(paths) and (path in paths or any(each in paths for each in path.parents))
+    name = str(path)
+    folders = (str(each) for each in tuple(paths))  # a copy: other threads add to them
+    return any(name == folder or name.startswith(folder + os.sep) for folder in folders)
 
 
 class FileTensor(Tensor):

@@ -31,13 +31,13 @@ from lstmconvert.bulk.plan import Job
 from lstmconvert.bulk.report import NAME
 from lstmconvert.bulk.runners import Ways, runner
 
-COUNT = 40
+COUNT = 24
 POISON = "poison.keras"
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Forty copies of one model, one of which a worker is to die of."""
+    """Copies of one model, one of which a worker is to die of."""
     root = tmp_path / "in"
     root.mkdir()
     for number in range(COUNT - 1):
@@ -349,7 +349,7 @@ main()
 def test_without_fork(folder: Path, tmp_path: Path) -> None:
     (folder / "broken.keras").write_bytes(b"PK\x03\x04")
     arguments = ["batch", str(folder), "--out-dir", str(tmp_path / "out"), "-j", "2"]
-    for text in ("40 written, 1 failed", "40 done before, 1 failed"):
+    for text in (f"{COUNT} written, 1 failed", f"{COUNT} done before, 1 failed"):
         done = subprocess.run(
             [sys.executable, "-c", _WITHOUT_FORK, *arguments], capture_output=True, text=True
         )
@@ -397,14 +397,14 @@ def test_the_end_says_how_it_was(folder: Path, tmp_path: Path) -> None:
     (folder / "notes.txt").write_text("no model")
     done = run("batch", folder, "--out-dir", tmp_path / "out", "-j", 1)
     assert done.err.splitlines()[-3:] == [
-        "42 files: 40 written, 2 failed (1 CorruptFile, 1 NoLSTM); passed over: 1 .txt",
+        f"{COUNT + 2} files: {COUNT} written, 2 failed (1 CorruptFile, 1 NoLSTM); passed over: 1 .txt",
         f"report: {tmp_path / 'out' / NAME}",
         "hint: the same command tries again what failed, and leaves alone what is done",
     ]
     skipping = ["batch", folder, "--out-dir", tmp_path / "out", "-j", 1, "--skip-without-lstm"]
     done = run(*skipping)
     assert done.err.splitlines()[-3] == (
-        "41 files: 40 done before, 1 failed (1 CorruptFile); "
+        f"{COUNT + 1} files: {COUNT} done before, 1 failed (1 CorruptFile); "
         "passed over: 1 .txt, 1 without an LSTM"
     )
     (folder / "broken.keras").unlink()

@@ -138,7 +138,7 @@ def test_a_sweep_leaves_what_is_being_created(tmp_path: Path) -> None:
 
     def create() -> None:
         try:
-            for _ in range(150):
+            for _ in range(40):
                 with writing.replacing(destination, force=True) as temporary:
                     assert temporary.exists()
                     time.sleep(0)
@@ -295,7 +295,7 @@ def test_interrupts(name: str, jail: Jail, tmp_path: Path) -> None:
                for x in _PRINTING[name]]  # fmt: skip
     count = jail.run(*command, fault=Fault("call", 0, "kill")).counts["call"]
     assert count > 100
-    for at in range(5, count, count // 8):  # from when the command line hears of it
+    for at in range(5, count, count // 5):  # from when the command line hears of it
         run = jail.run(*command, fault=Fault("call", at, "interrupt"))
         if run.code == 130:
             # Before click 8.4.2 an empty line comes first, where no command has begun yet.
