@@ -24,6 +24,8 @@ MIB = 1 << 20
 #: What the fork may map beyond what the server has mapped already.
 ROOM = 768 * MIB
 _HARD_SECONDS = 60  # after this the fork is killed
+#: Where code lies. Asked once: the first answer takes longer than half a conversion.
+_CODE = {os.path.realpath(path) for path in sysconfig.get_paths().values()}
 
 
 def _serve() -> None:
@@ -203,9 +205,7 @@ _HAPPEN: dict[str, Callable[[str], object]] = {
 def _guard(allow: list[str], seen: int) -> None:
     """Record what a conversion has no business doing. A hook cannot be taken off again."""
     known = {name.partition(".")[0] for name in sys.modules}
-    folders = {os.path.realpath(p) for p in sysconfig.get_paths().values()} | {
-        str(ROOT / "lstmconvert")
-    }
+    folders = _CODE | {str(ROOT / "lstmconvert")}
     allowed = {os.path.realpath(path) for path in allow}
     temporary = os.path.realpath(tempfile.gettempdir())
     inside = [False]
