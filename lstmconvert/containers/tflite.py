@@ -218,7 +218,7 @@ class _File:
                 "the weights that are variables have the values that the file begins with; what "
                 "they became since is in the files that it saved"
             )
-            result = replace(result, notes=(*result.notes, begun))
+            result = replace(result, more=(begun,))
         if not result.layers:
             raise SourceError(
                 "no operator of it is an LSTM, and no cell of plain operators is in it",

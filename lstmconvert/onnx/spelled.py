@@ -44,7 +44,7 @@ _FUNCTIONS: Mapping[str, tuple[str, Mapping[str, tuple[str, float]]]] = {
 }
 _SAME = frozenset({"Identity", "Dropout", "Cast", "CastLike"})
 #: What keeps the features of its first input.
-_MOVING = frozenset({"Expand", "Tile", "SequenceAt", "SplitToSequence", "ConcatFromSequence"})
+_MOVING = frozenset({"Tile", "SequenceAt", "SplitToSequence", "ConcatFromSequence"})
 #: How many Identity nodes a value of a loop is handed on by, at most.
 _HANDED_ON = 8
 #: The largest index of a Slice: to the end.
@@ -80,6 +80,7 @@ class _Reader:
             "Unsqueeze": self._expand, "Constant": self._constant, "Loop": self._loop,
             "Scan": self._scan, "Shape": self._shape_of, "ConstantOfShape": self._fill,
             "ReverseSequence": self._reverse, "SequenceInsert": self._insert,
+            "Flatten": self._flatten, "Einsum": self._einsum, "Expand": self._broadcast,
         }  # fmt: skip
         for scope, node in graphs.nodes:
             inputs = [self._ref(scope, name) for name in node.input]
@@ -124,8 +125,13 @@ class _Reader:
             kind = "other"
         if kind in _BINARY and len(inputs) == 2 and self._counted(scope, name, kind, inputs):
             return
+        inner = [self._untransposed(ref) for ref in inputs]
         if kind in _UNARY and len(inputs) == 1:
             self._add(scope, name, _UNARY[kind], inputs)
+        elif kind in _BINARY and len(inputs) == 2 and None not in inner:
+            both: Ref = (id(scope), name, "transposed")
+            self.flow.nodes[both] = Node(_BINARY[kind], tuple(inner))
+            self._add(scope, name, "transpose", [both], order=(1, 0))
         elif kind in _BINARY and len(inputs) == 2:
             self._add(scope, name, _BINARY[kind], inputs)
         elif kind in _FUNCTIONS and len(inputs) == 1:
@@ -168,6 +174,7 @@ class _Reader:
     def _gemm(self, scope: Scope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
         stated, name = self._stated(node), node.output[0]
         has_addend = len(inputs) > 2 and bool(node.input[2])
+        has_addend = has_addend and stated.get("beta", 1.0) != 0.0
         plain = stated.get("alpha", 1.0) == 1.0
         plain = plain and (not has_addend or stated.get("beta", 1.0) == 1.0)
         if not plain or stated.get("transA", 0) or len(inputs) < 2:
@@ -175,14 +182,52 @@ class _Reader:
             return
         turned = bool(stated.get("transB", 0))
         if not has_addend:
-            self._add(scope, name, "matmul", inputs[:2], turned=turned)
+            self._product(scope, name, inputs[:2], turned=turned)
             return
         product: Ref = (id(scope), name, "product")
         self.flow.nodes[product] = Node("matmul", tuple(inputs[:2]), {"turned": turned})
         self._add(scope, name, "add", [product, inputs[2]])
 
     def _matmul(self, scope: Scope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
-        self._add(scope, node.output[0], "matmul", inputs)
+        self._product(scope, node.output[0], inputs, turned=False)
+
+    def _product(self, scope: Scope, name: str, inputs: list[Ref], *, turned: bool) -> None:
+        """Add a product. That of weights and a transposed value is the transpose of the value
+        times the weights' own."""
+        value = None if turned else self._untransposed(inputs[1])
+        if value is None or self.flow.constant(inputs[0]) is None:
+            self._add(scope, name, "matmul", inputs, turned=turned)
+            return
+        product: Ref = (id(scope), name, "product")
+        self.flow.nodes[product] = Node("matmul", (value, inputs[0]), {"turned": True})
+        self.flow.known_ranks[product] = 2
+        self._add(scope, name, "transpose", [product], order=(1, 0))
+
+    def _untransposed(self, ref: Ref) -> Ref | None:
+        """Return the matrix that a value is the transpose of; None if it is none."""
+        node = self.flow.nodes.get(ref)
+        is_turned = node is not None and node.kind == "transpose" and node.get("order") == (1, 0)
+        return node.inputs[0] if node is not None and is_turned else None
+
+    def _einsum(self, scope: Scope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
+        """A product of features and a matrix, as its equation says: `ab,b->a`, `bi,ij->bj`."""
+        name, equation = node.output[0], self._stated(node).get("equation", b"")
+        sides = equation.decode("ascii", "replace").replace(" ", "").split("->")
+        letters = sides[0].split(",")
+        places = ((0, 1), (1, 0)) if len(sides) == len(letters) == len(inputs) == 2 else ()
+        for value, weights in places:
+            is_weights = len(set(letters[weights])) == len(letters[weights]) == 2
+            if not is_weights or self.flow.constant(inputs[weights]) is None:
+                continue
+            leading, last = letters[value][:-1], letters[value][-1:]
+            first, second = letters[weights]
+            made = second if last == first else first
+            is_product = last in (first, second) and made not in letters[value]
+            if is_product and sides[1] == leading + made and last not in leading:
+                pair = [inputs[value], inputs[weights]]
+                self._add(scope, name, "matmul", pair, turned=last == second)
+                return
+        self._add(scope, name, "other", inputs, what="Einsum")
 
     def _clip(self, scope: Scope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
         stated = self._stated(node)
@@ -219,10 +264,16 @@ class _Reader:
             axes = (listed[2] if len(listed) > 2 else None) or list(range(len(starts)))
             steps = (listed[3] if len(listed) > 3 else None) or [1] * len(starts)
         at = inputs[0]
+        holder = scope.holder(node.input[0])
+        sizes = (holder.shapes.get(node.input[0]) if holder is not None else None) or ()
+
+        def is_whole(axis: int, start: int, stop: int, step: int) -> bool:
+            size = sizes[axis] if -len(sizes) <= axis < len(sizes) else None
+            return start == 0 and step == 1 and stop >= (_END if size is None else size)
+
         cuts = [
-            cut for cut in zip(axes, starts, ends, steps, strict=False)
-            if not (cut[1] == 0 and cut[2] >= _END and cut[3] == 1)
-        ]  # fmt: skip
+            cut for cut in zip(axes, starts, ends, steps, strict=False) if not is_whole(*cut)
+        ]
         for place, (axis, start, stop, step) in enumerate(cuts):
             target: Ref = (id(scope), name)
             if place < len(cuts) - 1:
@@ -275,11 +326,45 @@ class _Reader:
 
     def _transpose(self, scope: Scope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
         order = self._stated(node).get("perm")
+        twice = self._untransposed(inputs[0])
+        if twice is not None and order is not None and tuple(order) == (1, 0):
+            self._add(scope, node.output[0], "identity", [twice])
+            return
         self._add(
             scope, node.output[0], "transpose", inputs, order=tuple(order) if order else None
         )
 
+    def _filled(self, scope: Scope, name: str, ref: Ref) -> bool:
+        """Whether a value is one number everywhere; if so, what is made of it is so, too."""
+        node = self.flow.nodes.get(ref)
+        if node is None or node.kind != "fill":
+            return False
+        self._add(scope, name, "fill", [], value=node.get("value"))
+        return True
+
+    def _broadcast(self, scope: Scope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
+        """Expand: a constant row for each of the batch is that row."""
+        name = node.output[0]
+        if self._filled(scope, name, inputs[0]):
+            return
+        tensor = self.flow.constant(inputs[0])
+        shape = self._shape(inputs[1]) if len(inputs) > 1 else None
+        kind = "move"
+        if tensor is not None and tensor.shape and tensor.size == tensor.shape[-1]:
+            kind = "identity" if shape and shape[-1] in (1, tensor.size) else "move"
+        self._add(scope, name, kind, inputs[:1])
+
+    def _flatten(self, scope: Scope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
+        rank, width = self.flow.rank(inputs[0]), self.flow.width(inputs[0])
+        axis = self._stated(node).get("axis", 1)
+        if rank is None or width is None or axis % (rank or 1) != rank - 1:
+            self._add(scope, node.output[0], "other", inputs, what="Flatten")
+        else:
+            self._add(scope, node.output[0], "reshape", inputs[:1], shape=(-1, width))
+
     def _reshape(self, scope: Scope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
+        if self._filled(scope, node.output[0], inputs[0]):
+            return
         shape = self._shape(inputs[1]) if len(inputs) > 1 else None
         if shape and shape[-1] == 0 and self.flow.rank(inputs[0]) == len(shape):
             shape = (*shape[:-1], self.flow.width(inputs[0]) or 0)

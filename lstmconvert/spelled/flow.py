@@ -108,7 +108,8 @@ class Flow:
     a value in the body of a loop -> how it goes on; `stacked`: a value in the body of a loop -> the
     values outside that hold it for each step; `finals`: the value that a loop hands on last, in its
     body -> the same outside; `names`: what the file calls the node of a value; `outputs` of the
-    graph; `known_ranks`, `known_widths`: of values, where the file says them.
+    graph; `open_ends`: what nothing takes, where a graph does not say whether its user does;
+    `known_ranks`, `known_widths`: of values, where the file says them.
     """
 
     nodes: dict[Ref, Node] = field(default_factory=dict)
@@ -118,6 +119,7 @@ class Flow:
     finals: dict[Ref, list[Ref]] = field(default_factory=dict)
     names: dict[Ref, str] = field(default_factory=dict)
     outputs: set[Ref] = field(default_factory=set)
+    open_ends: set[Ref] = field(default_factory=set)
     known_ranks: dict[Ref, int] = field(default_factory=dict)
     known_widths: dict[Ref, int] = field(default_factory=dict)
     _caches: _Caches = field(default_factory=_Caches)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -31,14 +31,54 @@ _CLOSE = 1e-6
 class Recovered:
     """What was recovered of a graph.
 
-    Fields: `layers`; `weights`: of each the constants that its weights are cut out of; `notes`,
-    for the user; `refused`: what looked like a cell, and why it is none.
+    Fields: `layers`; `weights`: of each the constants that its weights are cut out of; `remarks`:
+    of each what the user should know, with `{name}` for its name; `unknown`: the names of states
+    that are of no cell that is known; `refused`: what looked like a cell, and why it is none;
+    `more`: what else the user should know of the file.
     """
 
     layers: tuple[LSTMLayer, ...]
     weights: tuple[frozenset[Ref], ...]
-    notes: tuple[str, ...]
+    remarks: tuple[tuple[str, ...], ...]
+    unknown: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
+    more: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Notes for the user."""
+        if not self.layers:
+            return ()
+        names = [layer.name for layer in self.layers]
+        listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        proved = (
+            "the graph has no LSTM operator: its cells are recovered from plain operations, and a "
+            f"step of each was computed both ways: {listed}"
+        )
+        notes = [proved]
+        for name, remarks in zip(names, self.remarks, strict=True):
+            notes += remarks_on(remarks, name)
+        return (*notes, *self.left_out, *self.more)
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """A note on the states that are of no cell that is known, if there are any."""
+        if not self.unknown:
+            return ()
+        note = (
+            "states that a loop carries and that are sums of two products, as of a GRU, or of an "
+            f"LSTM with a function that is not known, are left out: {', '.join(self.unknown[:8])}"
+        )
+        return (note,)
+
+
+#: What is recovered of a graph that is not there.
+NOTHING = Recovered((), (), ())
+
+
+def remarks_on(remarks: Iterable[str], name: str) -> list[str]:
+    """Return what is remarked of a layer, with its name."""
+    return [remark.replace("{name}", name) for remark in remarks]
 
 
 def recovered(flow: Flow) -> Recovered:
@@ -54,30 +94,18 @@ def recovered(flow: Flow) -> Recovered:
             single.append(f"{chain[0].match.name or 'a cell'}: no other step has its weights")
     chains = _in_order(flow, chains)
     names = naming.layer_names(_name(chain[0]) for chain in chains)
-    notes: list[str] = []
+    remarks: list[list[str]] = [[] for _ in chains]
     layers = tuple(
         _Runs(flow, finder, chain).layer(name, notes)
-        for name, chain in zip(names, chains, strict=True)
+        for name, chain, notes in zip(names, chains, remarks, strict=True)
     )
-    if layers:
-        listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-        notes.insert(
-            0,
-            "the graph has no LSTM operator: its cells are recovered from plain operations, and a "
-            f"step of each was computed both ways: {listed}",
-        )
     unknown = _unknown_states(flow, {cell.match.carry for cell in cells})
-    if layers and unknown:
-        notes.append(
-            "states that a loop carries and that are sums of two products, as of a GRU, or of an "
-            f"LSTM with a function that is not known, are left out: {', '.join(unknown[:8])}"
-        )
     weights = tuple(
         frozenset(leaf for cell in chain for ref in cell.weights for leaf in flow.leaves(ref))
         for chain in chains
     )
     refused = tuple(dict.fromkeys([*finder.refused, *single]))
-    return Recovered(layers, weights, tuple(notes), refused)
+    return Recovered(layers, weights, tuple(map(tuple, remarks)), tuple(unknown), refused)
 
 
 def _chains(cells: Sequence[Spelled]) -> list[list[Spelled]]:
@@ -170,20 +198,20 @@ class _Runs:
             ),
             options=LayerOptions(masked=self._first.mask is not None),
         )
-        layer = self._started(layer, name, notes)
+        layer = self._started(layer, notes)
         if self._first.mask is not None:
             notes.append(
-                f"{name}: the loop leaves out steps that its mask, or the lengths of the sequences,"
+                "{name}: the loop leaves out steps that its mask, or the lengths of the sequences,"
                 " name: give them when you call the layer (mask)"
             )
         if len(self._first.xs) > 1:
             notes.append(
-                f"{name}: its input is {len(self._first.xs)} values of the graph side by side"
+                f"{{name}}: its input is {len(self._first.xs)} values of the graph side by side"
             )
         if isinstance(backwards, Unknown):
             notes.append(
-                f"{name}: the graph does not show whether the steps are taken from the end: "
-                f"--set {name}.go_backwards=true or false"
+                "{name}: the graph does not show whether the steps are taken from the end: "
+                "--set {name}.go_backwards=true or false"
             )
         wellformed.check_layer(layer, name)
         return layer
@@ -254,6 +282,8 @@ class _Runs:
             ]
             if any(self._takes_steps(outer) for outer in kept):
                 return True
+            if flow.open_ends and not any(map(flow.is_used, [*kept, *self._last()])):
+                return self._is_taken_inside() or UNKNOWN
             return False if kept else self._is_taken_inside()
         pairs = [(cell.h, cell) for cell in self._chain]
         if self._is_zero(self._first.h):  # it is before the first step
@@ -336,7 +366,9 @@ class _Runs:
                 is_cut = node.kind == "slice" and node.get("start") == -1
                 if (is_index or is_cut) and flow.passes(after):
                     continue
-                if node.kind in ("transpose", "identity") and flow.passes(after):
+                is_same = node.kind == "move" and node.get("axes") == 0
+                is_same = is_same and not (node.get("time") or node.get("counter"))
+                if (node.kind in ("transpose", "identity") and flow.passes(after)) or is_same:
                     if after not in seen:
                         seen.add(after)
                         waiting.append(after)
@@ -345,7 +377,17 @@ class _Runs:
                     return True
         return False
 
-    def _returns_state(self) -> bool:
+    def _last(self) -> list[Ref]:
+        """Return the output of the last step, as a loop hands it on."""
+        flow, output = self._flow, self._first.output
+        return [
+            outer
+            for inner, outers in flow.finals.items()
+            if output in flow.path(inner)
+            for outer in outers
+        ]
+
+    def _returns_state(self) -> bool | Unknown:
         carry = self._chain[-1].match.carry
         flow = self._flow
         if self._is_loop:
@@ -355,28 +397,31 @@ class _Runs:
                 if carry in flow.path(inner)
                 for outer in outers
             ]
-            return any(flow.is_used(outer) for outer in kept)
+            if any(flow.is_used(outer) for outer in kept):
+                return True
+            # A state that is given at the start may be taken at the end by who runs the graph.
+            return UNKNOWN if flow.open_ends and not self._is_zero_at_start() else False
         return carry in flow.outputs or any(
             after in flow.outputs for after in flow.uses(carry)
         )
 
     # -- where it starts ---------------------------------------------------------------------------
 
-    def _started(self, layer: LSTMLayer, name: str, notes: list[str]) -> LSTMLayer:
+    def _started(self, layer: LSTMLayer, notes: list[str]) -> LSTMLayer:
         """Note what the state is at the start, where it is not zero."""
-        if self._is_loop:
-            refs = (self._first.h, self._flow.origin(self._first.match.state))
-            starts = [self._flow.carried[ref].start for ref in refs]
-            is_zero = all(start is not None and self._is_zero(start) for start in starts)
-        else:
-            is_zero = self._starts_from_zero()
-        if is_zero:
+        if self._is_zero_at_start() if self._is_loop else self._starts_from_zero():
             return layer
         notes.append(
-            f"{name}: its states do not start from zero, or the graph does not show it: give them "
+            "{name}: its states do not start from zero, or the graph does not show it: give them "
             "when you call the layer (initial_state)"
         )
         return layer
+
+    def _is_zero_at_start(self) -> bool:
+        """Whether a loop begins with states of zero."""
+        refs = (self._first.h, self._flow.origin(self._first.match.state))
+        starts = [self._flow.carried[ref].start for ref in refs]
+        return all(start is not None and self._is_zero(start) for start in starts)
 
     def _is_zero(self, ref: Ref) -> bool:
         try:

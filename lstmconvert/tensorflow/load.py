@@ -10,9 +10,10 @@ model, in the spelling of Keras 2, with tuples and shapes as objects of their ow
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from lstmconvert.errors import CorruptFile, NoLSTM, SourceError
 from lstmconvert.files import opening
@@ -31,7 +32,7 @@ from lstmconvert.keras.stores.v3store import CONTAINERS
 from lstmconvert.model.layer import Direction, LSTMLayer
 from lstmconvert.model.model import KERAS, OBJECTS, PER_GATE, Model, Source, Structure
 from lstmconvert.model.naming import layer_names
-from lstmconvert.model.options import LayerOptions
+from lstmconvert.model.options import DirectionOptions, option_names
 from lstmconvert.tensorflow import objects, placing, tf1, tf1graph
 from lstmconvert.tensorflow.formats import graphdef
 from lstmconvert.tensorflow.formats.bundle import Bundle
@@ -46,6 +47,9 @@ from lstmconvert.tensorflow.formats.savedmodel import (
 )
 from lstmconvert.tensorflow.placing import forward_first
 from lstmconvert.tensors.tensor import SourceFile, Tensor
+
+if TYPE_CHECKING:
+    from lstmconvert.spelled.layers import Recovered
 
 CHECKPOINT, SAVED_MODEL, GRAPH = "checkpoint", "savedmodel", "graphdef"
 #: The layout of TensorFlow 1's cells.
@@ -105,6 +109,9 @@ def load_graph(source: SourceFile, layout: str | None = None) -> Model:
         CorruptFile, LimitExceeded: see `read_graph`.
         NoLSTM: no constant belongs to an LSTM cell; it says so where the graph has no weights.
     """
+    from lstmconvert.spelled.layers import recovered  # only graphs need it
+    from lstmconvert.tensorflow.spelled import flow_of
+
     where = source.path
     graph = graphdef.read_graph(source)
     constants: dict[str, Tensor] = {}
@@ -112,68 +119,114 @@ def load_graph(source: SourceFile, layout: str | None = None) -> Model:
         tensor = graphdef.constant(item, where)
         if tensor is not None and tensor.shape and "float" in tensor.dtype.name:
             constants[f"{item.graph}/{item.name}" if item.graph else item.name] = tensor
-    blocks = tf1graph.blocks(graph, constants)
-    named = {name: tensor for name, tensor in constants.items() if name not in blocks.taken}
-    named.update(blocks.arrays)
-    facts = tf1graph.facts(graph)
-    facts.update((name, facts[kernel]) for name, kernel in blocks.kernels.items())
-    cells = tf1.read(named, where, takes_open=layout == TF1, facts=facts)
+    flow = flow_of(graph, where)
+    run = recovered(flow)
+    cells = tf1.read(constants, where, takes_open=layout == TF1, facts=tf1graph.facts(graph))
+    if run.layers or cells.layers:
+        joined = _joined(cells, run)
+        kind = TF1 if cells.layers else PER_GATE
+        return _of_graph(source, joined.layers, kind, constants, joined.used, joined.notes)
+    layers, taken, told = tf1graph.of_cudnn(graph, constants, flow)
+    if not layers:
+        raise _no_cell(graph, cells, where, run.refused)
+    return _of_graph(source, layers, PER_GATE, constants, taken, told)
+
+
+class _Joined(NamedTuple):
+    """The layers of a graph, the keys of their weights, and notes for the user."""
+
+    layers: tuple[LSTMLayer, ...]
+    used: Set[str]
+    notes: tuple[str, ...]
+
+
+def _joined(cells: tf1.Read, run: Recovered) -> _Joined:
+    """Return the layers that are known by their variables, with what the graph says of how they
+    run over time, and behind them those that are known by the graph alone."""
+    from lstmconvert.spelled.layers import remarks_on  # only graphs need it
+
+    keys = [
+        frozenset(f"{ref[0]}/{ref[1]}".lstrip("/") for ref in refs if isinstance(ref, tuple))
+        for refs in run.weights
+    ]
+    rest = [place for place, mine in enumerate(keys) if mine.isdisjoint(cells.used)]
+    used = cells.used.union(*(keys[place] for place in rest))
     if not cells.layers:
-        return _spelled(source, graph, constants, cells)
-    used = cells.used | (blocks.taken if cells.used & blocks.arrays.keys() else set())
-    layers, told = _with_runs(graph, cells.layers, where)
-    notes = (*tf1.notes(cells), *told, *opaque_notes(layers))
-    return _of_graph(source, layers, TF1, constants, used, notes)
+        return _Joined(run.layers, used, run.notes)
+    notes = [*tf1.notes(replace(cells, open=tuple(p for p in cells.open if not _is_in(p, used))))]
+    layers: list[LSTMLayer] = []
+    for named in cells.layers:
+        layer, remarks = _with_runs(named, cells, run, keys)
+        layers.append(layer)
+        notes += [note for note in remarks if note not in notes]
+    names = layer_names([*(layer.name for layer in layers), *(run.layers[p].name for p in rest)])
+    for name, place in zip(names[len(layers) :], rest, strict=True):
+        layers.append(replace(run.layers[place], name=name))
+        notes.append(f"{name}: recovered from plain operations of the graph, and proved")
+        notes += remarks_on(run.remarks[place], name)
+    return _Joined(tuple(layers), used, (*notes, *run.left_out, *opaque_notes(tuple(layers))))
 
 
-#: The scope of each half of a `bidirectional_dynamic_rnn`.
-_HALVES = {"forward": "fw", "backward": "bw"}
+def _is_in(scope: str, keys: Set[str]) -> bool:
+    return any(key.startswith(f"{scope}/") for key in keys)
 
 
 def _with_runs(
-    graph: graphdef.Graph, layers: tuple[LSTMLayer, ...], where: Path
-) -> tuple[tuple[LSTMLayer, ...], tuple[str, ...]]:
-    """Return layers with what the graph says of how they run over time, where their cells are
-    written in plain operations; and notes for the user."""
-    from lstmconvert.spelled.layers import recovered  # only graphs need it
-    from lstmconvert.tensorflow.spelled import flow_of
+    layer: LSTMLayer, cells: tf1.Read, run: Recovered, keys: Sequence[frozenset[str]]
+) -> tuple[LSTMLayer, list[str]]:
+    """Return a layer with what the graph says of how it runs, and notes for the user.
 
-    result = recovered(flow_of(graph, where))
-    names = [{str(ref[1]) for ref in refs if isinstance(ref, tuple)} for refs in result.weights]
+    Args:
+        layer: the layer.
+        cells: with the kernels of its cells.
+        run: what the graph runs.
+        keys: of each of these its weights.
+    """
+    from lstmconvert.spelled.layers import remarks_on  # only graphs need it
 
-    def parts(scope: str) -> list[LSTMLayer]:
-        return [
-            recovered_layer
-            for recovered_layer, weights in zip(result.layers, names, strict=True)
-            if weights and all(name.startswith(f"{scope}/") for name in weights)
+    notes: list[str] = []
+    places: set[int] = set()
+
+    def runs(direction: Direction) -> Direction:
+        kernels = [cells.kernels[id(cell)] for cell in direction.cells]
+        of_cells = [
+            [place for place, mine in enumerate(keys) if mine & kernel] for kernel in kernels
         ]
-
-    def runs(layer: LSTMLayer, side: str, direction: Direction) -> Direction:
-        scope = layer.path if layer.backward is None else f"{layer.path}/{_HALVES[side]}"
-        mine = parts(scope)
-        if len(mine) != len(direction.cells):
+        places.update(*of_cells)
+        if len(set(kernels)) == 1 and len(kernels) == len(of_cells[0]):
+            of_cells = [[place] for place in of_cells[0]]  # layers that share their weights
+        elif len(set(kernels)) < len(kernels) or not all(of_cells):
             return direction
-        first, last = mine[0].forward.options, mine[-1].forward.options
-        options = replace(
-            first, return_sequences=last.return_sequences, return_state=last.return_state
+        firsts, lasts = (
+            [run.layers[place].forward.options for place in listed]
+            for listed in (of_cells[0], of_cells[-1])
         )
-        return replace(direction, options=options)
+        for name in option_names(DirectionOptions):
+            taken = lasts if name in ("return_sequences", "return_state") else firsts
+            values = {getattr(options, name) for options in taken}
+            if len(values) == 1:
+                direction = replace(
+                    direction, options=replace(direction.options, **{name: values.pop()})
+                )
+            else:
+                ways = " and ".join(sorted(map(str, values)))
+                notes.append(
+                    f"{layer.name}: the graph runs it {len(taken)} times, with {name} {ways}: "
+                    f"--set {layer.name}.{name} says which is meant"
+                )
+        return direction
 
-    def masked(layer: LSTMLayer) -> LayerOptions:
-        told = {part.options.masked for part in parts(layer.path)}
-        return replace(layer.options, masked=told.pop()) if len(told) == 1 else layer.options
-
-    changed = tuple(
-        replace(
-            layer,
-            forward=runs(layer, "forward", layer.forward),
-            backward=None if layer.backward is None else runs(layer, "backward", layer.backward),
-            options=masked(layer),
-        )
-        for layer in layers
+    changed = replace(
+        layer,
+        forward=runs(layer.forward),
+        backward=None if layer.backward is None else runs(layer.backward),
     )
-    told = ("initial_state", "(mask)")
-    return changed, tuple(note for note in result.notes if any(word in note for word in told))
+    masked = {run.layers[place].options.masked for place in places}
+    if len(masked) == 1:
+        changed = replace(changed, options=replace(changed.options, masked=masked.pop()))
+    for place in sorted(places):
+        notes += remarks_on(run.remarks[place], layer.name)
+    return changed, list(dict.fromkeys(notes))
 
 
 def _of_graph(
@@ -198,45 +251,11 @@ def _of_graph(
     )
 
 
-def _spelled(
-    source: SourceFile,
-    graph: graphdef.Graph,
-    constants: Mapping[str, Tensor],
-    cells: tf1.Read,
-) -> Model:
-    """Return the cells that are written in plain operations, under any name.
-
-    Raises:
-        NoLSTM: there are none.
-    """
-    from lstmconvert.spelled.layers import recovered  # rarely needed
-    from lstmconvert.tensorflow.spelled import flow_of
-
-    flow = flow_of(graph, source.path)
-    result = recovered(flow)
-    if not result.layers:
-        layers, taken, told = tf1graph.of_cudnn(graph, constants, flow)
-        if layers:
-            return _of_graph(source, layers, PER_GATE, constants, taken, told)
-        raise _no_cell(graph, cells, source.path, result.refused)
-    used = {
-        f"{ref[0]}/{ref[1]}" if ref[0] else str(ref[1])
-        for weights in result.weights
-        for ref in weights
-        if isinstance(ref, tuple)
-    }
-    return _of_graph(source, result.layers, PER_GATE, constants, used, result.notes)
-
-
-#: Operations that hold a variable, whose numbers are in a checkpoint.
-_VARIABLES = frozenset({"Variable", "VariableV2", "VarHandleOp", "AutoReloadVariable"})
-
-
 def _no_cell(
     graph: graphdef.Graph, cells: tf1.Read, where: Path, refused: tuple[str, ...]
 ) -> NoLSTM:
     kinds = [item.op for item in graph.nodes.values()]
-    count = sum(kind in _VARIABLES for kind in kinds)
+    count = sum(kind in tf1graph.VARIABLES for kind in kinds)
     if count:
         return NoLSTM(
             "the graph of a model, without its weights",
@@ -323,12 +342,13 @@ def _model(opened: _Opened, given: Given | None, *, takes_open: bool = False) ->
     sources = opened.sources
     if not content.layers and bundle.graph is None:
         graph = _graph_file(opened)
-        facts, remarks = _facts(opened, graph)
+        facts, run, remarks = _told_by(opened, graph)
         # What is known of the model comes from the graph, too: it is part of what was read.
         sources = (*sources, *([graph] if graph is not None else []))
         cells = tf1.read(bundle.tensors, opened.path, takes_open=takes_open, facts=facts)
-        notes = (*tf1.notes(cells), *(remarks if cells.layers else ()))
-        content = _Layers(cells.layers, cells.used, notes=notes, cells=cells)
+        joined = _joined(cells, run)
+        notes = (*joined.notes, *(remarks if joined.layers else ()))
+        content = _Layers(joined.layers, joined.used, notes=notes, cells=cells)
     if not content.layers:
         raise _no_lstm(opened, content)
     start = (placing.model_of(bundle) if content.names else None) or ROOT
@@ -378,21 +398,29 @@ def _graph_file(opened: _Opened) -> SourceFile | None:
     return opening.open_part(path) if path.is_file() else None
 
 
-def _facts(
+def _told_by(
     opened: _Opened, graph: SourceFile | None
-) -> tuple[dict[str, tf1graph.CellFacts], tuple[str, ...]]:
-    """Return what the graph of a model of TensorFlow 1 says of its cells, and what the user should
-    know of it. No number depends on a graph that cannot be read: it is left."""
+) -> tuple[dict[str, tf1graph.CellFacts], Recovered, tuple[str, ...]]:
+    """Return what the graph of a model of TensorFlow 1 says of its cells, what it runs, and what
+    the user should know of it. No number depends on a graph that cannot be read: it is left."""
+    from lstmconvert.spelled.layers import NOTHING, recovered  # only graphs need it
+    from lstmconvert.tensorflow.spelled import flow_of
+
+    facts: dict[str, tf1graph.CellFacts] = {}
     if graph is None:
-        return {}, ()
+        return facts, NOTHING, ()
     try:
         whole: Span | None = Span(graph, 0, graph.size)
         if whole is not None and opened.is_folder:
             whole = next(whole.find(META_GRAPHS), None)
-        facts = tf1graph.facts(read_meta_graph(whole)) if whole is not None else {}
+        if whole is None:
+            return facts, NOTHING, ()
+        read = read_meta_graph(whole)
+        facts = tf1graph.facts(read)
+        run = recovered(flow_of(read.forward, graph.path, opened.bundle.tensors))
     except SourceError as error:
-        return {}, (f"the graph in {graph.path.name} is not read: {error.message}",)
-    return facts, ()
+        return facts, NOTHING, (f"the graph in {graph.path.name} is not read: {error.message}",)
+    return facts, run, ()
 
 
 def _parsed(given: Given | None) -> Config | None:

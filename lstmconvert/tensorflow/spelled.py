@@ -1,5 +1,8 @@
 """TensorFlow's graphs as a `Flow`: what their operations do to features and steps.
 
+A cell, or a layer, that is one operation is written out here in the steps that it stands for
+(tensorflow/core/ops/rnn_ops.cc), so it is found, proved and asked how it runs as any other.
+
 Loops are written in two ways. TensorFlow 1's are nodes of the graph itself:
 
     Merge(Enter(start), NextIteration(following)) → Switch → … the step …      Exit: the last value
@@ -11,6 +14,7 @@ of steps are TensorArrays in the first, TensorLists in the second
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,6 +25,8 @@ from lstmconvert.spelled.flow import Carried, Flow, Ref
 from lstmconvert.spelled.flow import Node as Step
 from lstmconvert.tensorflow.formats import graphdef
 from lstmconvert.tensorflow.formats.graphdef import AttrValue, Graph, Node
+from lstmconvert.tensorflow.tf1graph import BLOCKS, VARIABLES
+from lstmconvert.tensors.tensor import ArrayTensor, Tensor
 
 _UNARY = {
     "Sigmoid": "sigmoid", "Tanh": "tanh", "Exp": "exp", "Log": "log", "Neg": "neg",
@@ -54,27 +60,41 @@ _MOVING: Mapping[str, tuple[int, int]] = {
 _TAKING = {"TensorArrayReadV3": (2, 1), "TensorListGetItem": (0, 1)}
 #: What adds one step to many: the input that holds them, and the step.
 _ADDING = {"TensorArrayWriteV3": (3, 2), "TensorListSetItem": (0, 2)}
+#: The outputs of a cell of one operation: i, cs, f, o, ci, co, h.
+_BLOCK_OUTPUTS, _STATE, _HIDDEN = 7, 1, 6
+#: How many operations a number of steps is made in, at most.
+_LONGEST_LENGTH = 8
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 _LOOPS = frozenset({"While", "StatelessWhile"})
+#: What ends a loop or a step of one, if nothing takes it.
+_OPEN = frozenset({"Exit", "Switch", "Merge", "NextIteration", "Enter", "LoopCond", "Shape"})
+_WHILE = re.compile(r"(^|/)while(_\d+)?(/|$)")
 _NONE = AttrValue()
 
 
-def flow_of(graph: Graph, where: object) -> Flow:
+def flow_of(
+    graph: Graph, where: object, variables: Mapping[str, Tensor] | None = None
+) -> Flow:
     """Return a graph as a flow.
 
     Args:
         graph: the graph, with all attributes.
         where: the file, for errors.
+        variables: the values of its variables, by name, where a checkpoint has them.
     """
-    return _Reader(graph, where).flow
+    return _Reader(graph, where, variables).flow
 
 
 class _Reader:
-    def __init__(self, graph: Graph, where: object) -> None:
+    def __init__(
+        self, graph: Graph, where: object, variables: Mapping[str, Tensor] | None
+    ) -> None:
         self.flow, self._graph = Flow(), graph
         self._bound: dict[str, str] = {"": ""}
         for node in graph.nodes.values():
             tensor = graphdef.constant(node, where)
+            if node.op in VARIABLES:
+                tensor = (variables or {}).get(node.name)
             if tensor is not None:
                 self.flow.constants[node.graph, node.name, 0] = tensor
             shape = node.attributes.get("shape", _NONE).shape
@@ -91,10 +111,11 @@ class _Reader:
             "ReverseV2": self._reverse, "ReverseSequence": self._reverse, "Fill": self._fill,
             "ZerosLike": self._fill, "Merge": self._merge, "Exit": self._exit,
             "ClipByValue": self._clip, "LeakyRelu": self._leaky,
+            "LSTMBlockCell": self._block, "BlockLSTM": self._fused, "BlockLSTMV2": self._fused,
         }  # fmt: skip
         self._links()
         for node in self._in_order():
-            if node.op == "Const":
+            if node.op == "Const" or node.op in VARIABLES:
                 continue
             self.flow.forget()
             inputs: list[Ref] = [(node.graph, *source) for source in node.inputs]
@@ -102,24 +123,32 @@ class _Reader:
             self.flow.names[node.graph, node.name, 0] = f"{scope}/{node.name}".strip("/")
             readers.get(node.op, self._plain)(node, inputs)
         self.flow.join_steps()
-        self.flow.outputs.update(self._outputs())
+        ends = self._ends()
+        if variables is None:
+            # Where values of another kind are left over, the outputs are `Identity`.
+            named = [node for node in ends if node.op == "Identity" and "while" not in node.name]
+            self.flow.outputs.update(("", node.name, 0) for node in named or ends)
+        else:
+            # The whole graph that was run: a loop hands on states that nothing takes.
+            for node in ends:
+                is_open = node.op in _OPEN or _WHILE.search(node.name) is not None
+                listed = self.flow.open_ends if is_open else self.flow.outputs
+                listed.add(("", node.name, 0))
 
-    def _outputs(self) -> list[Ref]:
-        """Return the outputs of a graph, which does not list them: what depends on its inputs and
-        is taken by nothing. Where values of another kind are left over, these are `Identity`."""
+    def _ends(self) -> list[Node]:
+        """Return what depends on the inputs of a graph and is taken by nothing. A graph does not
+        list its outputs: they are among these."""
         nodes = self._graph.nodes.values()
         taken = {source for node in nodes for source, _ in node.inputs if not node.graph}
         given: set[Ref] = {
             ("", node.name, 0) for node in nodes if node.op.startswith("Placeholder")
         }
         reached = self.flow.behind(given)
-        ends = [
+        return [
             node
             for node in nodes
             if not node.graph and node.name not in taken and ("", node.name, 0) in reached
         ]
-        named = [node for node in ends if node.op == "Identity" and "while" not in node.name]
-        return [("", node.name, 0) for node in named or ends]
 
     def _in_order(self) -> list[Node]:
         """Return the nodes, each behind those whose values it takes, save for a loop's end."""
@@ -379,6 +408,122 @@ class _Reader:
         function = Activation("leaky_relu", {"negative_slope": slope})
         self._add(node, "function", inputs[:1], activation=function)
 
+    # -- cells of one operation --------------------------------------------------------------------
+
+    def _block(self, node: Node, inputs: list[Ref]) -> None:
+        """One step: its outputs are i, cs, f, o, ci, co, h."""
+        x, c, h = inputs[:3]
+        values = self._step(node, x, c, h, inputs[3:])
+        for output, value in enumerate(values or ()):
+            self._add(node, "identity", [value], output)
+        if values is None:
+            for output in range(_BLOCK_OUTPUTS):
+                self._add(node, "other", inputs, output, what=node.op)
+
+    def _fused(self, node: Node, inputs: list[Ref]) -> None:
+        """All steps, in a loop. Behind the length that it is given there are zeros."""
+        length, x, c_start, h_start = inputs[:4]
+        c, h, step, counts, zero, y = (
+            (node.graph, node.name, name) for name in ("c", "h", "x", "counts", "zero", "y")
+        )
+        self.flow.nodes[step] = Step("move", (x,), {"time": "scan", "axes": -1})
+        values = self._step(node, step, c, h, inputs[4:])
+        outer: list[Ref] = [(node.graph, node.name, output) for output in range(_BLOCK_OUTPUTS)]
+        for ref in outer if values is None else ():
+            self.flow.nodes[ref] = Step("other", tuple(inputs), {"what": node.op})
+        if values is None:
+            return
+        state, hidden = values[_STATE], values[_HIDDEN]
+        self.flow.carried[c] = Carried(state, c_start)
+        self.flow.carried[h] = Carried(hidden, h_start)
+        if not self._is_whole(length, x):
+            self.flow.nodes[counts] = Step("other", (length,), {"what": "Less"})
+            self.flow.nodes[zero] = Step("fill", (), {"value": 0.0})
+            self.flow.nodes[y] = Step("where", (counts, hidden, zero))
+            for name, new, old in (("c1", state, c), ("h1", hidden, h)):
+                chosen: Ref = (node.graph, node.name, name)
+                self.flow.nodes[chosen] = Step("where", (counts, new, old))
+                self.flow.carried[old] = self.flow.carried[old]._replace(following=chosen)
+            hidden = y
+        for output, value in enumerate((*values[:_HIDDEN], hidden)):
+            self.flow.nodes[outer[output]] = Step("move", (value,), {"axes": 1})
+            self.flow.stacked.setdefault(value, []).append(outer[output])
+        self.flow.finals.setdefault(self.flow.carried[c].following, []).append(outer[_STATE])
+
+    def _is_whole(self, length: Ref, x: Ref) -> bool:
+        """Whether a length is that of an input, (steps, batch, features)."""
+        ref = length
+        for _ in range(_LONGEST_LENGTH):
+            node = self._graph.nodes.get((ref[0], ref[1])) if isinstance(ref, tuple) else None
+            if node is None:
+                return False
+            if node.op == "Const":
+                sizes, count = self._sizes(x), self._numbers(ref)
+                return sizes is None or (count is not None and count[0] in sizes[:2])
+            if node.op == "Shape":
+                return True
+            if node.op not in (*_SAME, "StridedSlice"):
+                return False
+            ref = (node.graph, *node.inputs[0])
+        return False
+
+    def _sizes(self, ref: Ref) -> list[int] | None:
+        """Return the sizes of the placeholder that a value comes from, if all are known."""
+        at = self.flow.origin(ref)
+        node = self._graph.nodes.get((at[0], at[1])) if isinstance(at, tuple) else None
+        shape = node.attributes.get("shape", _NONE).shape if node is not None else None
+        sizes = [dim.size for dim in shape.dims] if shape is not None else []
+        return sizes if sizes and min(sizes) > 0 else None
+
+    def _step(
+        self, node: Node, x: Ref, c: Ref, h: Ref, weights: list[Ref]
+    ) -> list[Ref] | None:
+        """Write out a step; return i, c, f, o, the candidate, the function of c, h. None where the
+        graph has not the weights: kernel, three peepholes, bias."""
+        block = BLOCKS[node.op]
+        kernel, *diagonals, bias = weights[:5]
+        tensor = self.flow.constant(kernel)
+        if tensor is None or len(tensor.shape) != 2 or tensor.shape[1] % 4:
+            return None
+        units = tensor.shape[1] // 4
+        has_peepholes = bool(node.attributes.get("use_peephole", _NONE).flag)
+
+        def made(name: str, kind: str, *inputs: Ref, **stated: Any) -> Ref:
+            ref: Ref = (node.graph, node.name, f"step {name}")
+            self.flow.nodes[ref] = Step(kind, inputs, stated)
+            return ref
+
+        joined = made("xh", "concat", x, h, axis=-1)
+        total = made("z", "add", made("xw", "matmul", joined, kernel), bias)
+        sums: dict[str, Ref] = {}
+        for place, letter in enumerate(block.order):
+            stated = {"axis": -1, "start": place * units, "stop": (place + 1) * units}
+            sums[letter] = made(letter, "slice", total, **stated)
+        peepholes = dict(zip("ifo", diagonals, strict=True))
+
+        def gate(letter: str, state: Ref) -> Ref:
+            whole = sums[letter]
+            if has_peepholes:
+                peephole = made(f"{letter} peephole", "mul", state, peepholes[letter])
+                whole = made(f"{letter} seen", "add", whole, peephole)
+            added = node.number("forget_bias", block.forget_bias) if letter == "f" else 0.0
+            if added:
+                bias_ref: Ref = (node.graph, node.name, "forget bias")
+                self.flow.constants[bias_ref] = ArrayTensor(np.array(added, np.float32))
+                whole = made("f more", "add", whole, bias_ref)
+            return made(f"{letter} gate", "sigmoid", whole)
+
+        i, f = gate("i", c), gate("f", c)
+        candidate = made("g", "tanh", sums["c"])
+        state = made("sum", "add", made("kept", "mul", f, c), made("new", "mul", i, candidate))
+        self.flow.names[state] = self.flow.names[node.graph, node.name, 0]
+        clip = node.number("cell_clip", block.clip)
+        if clip > 0:
+            state = made("clip", "clip", state, low=-clip, high=clip)
+        o, function = gate("o", state), made("co", "tanh", state)
+        hidden = made("h", "mul", function, o)
+        return [i, state, f, o, candidate, function, hidden]
+
     # -- loops of TensorFlow 1 ---------------------------------------------------------------------
 
     def _merge(self, node: Node, inputs: list[Ref]) -> None:
@@ -414,6 +559,4 @@ class _Reader:
 
 
 def _integers(values: list[int]) -> Any:
-    from lstmconvert.tensors.tensor import ArrayTensor
-
     return ArrayTensor(np.array(values, np.int64))

@@ -267,7 +267,8 @@ class Read:
 
     Fields: `layers`, sorted by name; `used`: the keys of their variables; `guessed`: scopes that
     are cells by their arrays and place, whatever their name; `open`: scopes that may be;
-    `repeated`: scopes that several layers of a stack run on.
+    `repeated`: scopes that several layers of a stack run on; `kernels`: the `id` of a cell -> the
+    keys of its kernel.
     """
 
     layers: tuple[LSTMLayer, ...]
@@ -275,6 +276,7 @@ class Read:
     guessed: tuple[str, ...] = ()
     open: tuple[str, ...] = ()
     repeated: tuple[str, ...] = ()
+    kernels: Mapping[int, frozenset[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,6 +334,7 @@ def read(
         tuple(guessed),
         tuple(unknown),
         tuple(f"{path}, {count} times" for path, count in repeats.items()),
+        {id(cells[scope.path]): scope.keys for scope in known},
     )
 
 
@@ -505,7 +508,8 @@ def _cell(
     if bias is not None:
         fused["bias"] = bias
         used.add(f"{scope.path}/{scope.spelling.bias}")
-    cut = {part: split(tensor, ORDER) for part, tensor in fused.items()}
+    order = by_letters(told.order) if told is not None else ORDER
+    cut = {part: split(tensor, order) for part, tensor in fused.items()}
     gates = {gate: {part: cut[part][gate] for part in cut} for gate in ORDER}
     _add_gate_parts(gates, tensors, scope, used)
     cell = Cell(

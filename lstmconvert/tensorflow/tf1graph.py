@@ -43,13 +43,14 @@ from lstmconvert.model.options import (
 from lstmconvert.spelled.flow import Flow
 from lstmconvert.tensorflow.formats.graphdef import AttrValue, Graph, Node
 from lstmconvert.tensors.tensor import Tensor
-from lstmconvert.tensors.views import Reshaped, columns, side_by_side, transposed
+from lstmconvert.tensors.views import Reshaped, columns, transposed
 
 #: Operations that hand on what they are given.
 _PASSING = frozenset({"Identity", "Enter", "ReadVariableOp", "Switch", "Cast"})
-_VARIABLES = frozenset({"Variable", "VariableV2", "VarHandleOp"})
+#: Operations that hold a variable, whose numbers are in a checkpoint.
+VARIABLES = frozenset({"Variable", "VariableV2", "VarHandleOp", "AutoReloadVariable"})
 #: Variables, and what they are in a frozen graph.
-_WEIGHTS = _VARIABLES | {"Const"}
+_WEIGHTS = VARIABLES | {"Const"}
 _ADDING = frozenset({"Add", "AddV2", "BiasAdd", "BiasAddV1"})
 _JOINING = frozenset({"ConcatV2", "Concat"})
 _FUNCTIONS: Mapping[str, Activation] = {
@@ -71,7 +72,7 @@ class _Block(NamedTuple):
     order: str = "icfo"
 
 
-_BLOCKS: Mapping[str, _Block] = {
+BLOCKS: Mapping[str, _Block] = {
     "LSTMBlockCell": _Block(3, 3.0, 1.0),
     "BlockLSTM": _Block(4, 3.0, 1.0),
     "BlockLSTMV2": _Block(4, 0.0, 0.0, "ifco"),
@@ -90,7 +91,7 @@ class CellFacts:
 
     Fields: `forget_bias`, `activation`, `output_activation`, `cell_clip`, `projection_clip`, as
     `CellOptions` has them, `UNKNOWN` where the graph is not read; `layers`: how many layers of a
-    stack run on this kernel.
+    stack run on this kernel; `order` of its gates.
     """
 
     forget_bias: float | Unknown = UNKNOWN
@@ -99,6 +100,7 @@ class CellFacts:
     cell_clip: float | Unknown | None = UNKNOWN
     projection_clip: float | Unknown | None = UNKNOWN
     layers: int = 1
+    order: str = "icfo"
 
 
 def facts(graph: Graph) -> dict[str, CellFacts]:
@@ -106,64 +108,7 @@ def facts(graph: Graph) -> dict[str, CellFacts]:
     return _CellReader(graph).facts()
 
 
-class Blocks(NamedTuple):
-    """The cells of a graph that are one operation each.
-
-    Fields: `arrays`: their arrays, under the names that TensorFlow gives to the variables of a
-    cell, and in its order of gates; `kernels`: the name of a kernel there -> the constant that it
-    is; `taken`: the constants that all of these are.
-    """
-
-    arrays: Mapping[str, Tensor]
-    kernels: Mapping[str, str]
-    taken: frozenset[str]
-
-
-def blocks(graph: Graph, constants: Mapping[str, Tensor]) -> Blocks:
-    """Return the cells of a graph that are one operation.
-
-    Args:
-        graph: a frozen graph.
-        constants: its constants, by name.
-    """
-    reader = _CellReader(graph)
-    arrays: dict[str, Tensor] = {}
-    kernels: dict[str, str] = {}
-    taken: set[str] = set()
-    for node in graph.nodes.values():
-        if node.op not in _BLOCKS:
-            continue
-        block = _BLOCKS[node.op]
-        names = [reader.weight(node, block.kernel + place) for place in range(5)]
-        kernel, bias = names[0], names[4]
-        if kernel is None or bias is None or not {kernel, bias} <= constants.keys():
-            continue
-        scope = kernel.removesuffix("/kernel")
-        if scope == kernel or block.order != "icfo":
-            scope = f"{scope}/lstm_cell"
-        leaves = {"kernel": kernel, "bias": bias}
-        if node.attributes.get("use_peephole", _NO).flag:
-            diagonals = zip(("w_i_diag", "w_f_diag", "w_o_diag"), names[1:4], strict=True)
-            leaves.update((leaf, name) for leaf, name in diagonals if name is not None)
-        for leaf, name in leaves.items():
-            tensor = constants[name]
-            is_fused = leaf in ("kernel", "bias")
-            arrays[f"{scope}/{leaf}"] = _ordered(tensor, block.order) if is_fused else tensor
-            taken.add(name)
-        kernels[f"{scope}/kernel"] = kernel
-    return Blocks(arrays, kernels, frozenset(taken))
-
-
 _NO = AttrValue()
-
-
-def _ordered(tensor: Tensor, order: str) -> Tensor:
-    """Return a tensor whose columns are gates in `order` with the gates in TensorFlow 1's order."""
-    width = tensor.shape[-1] // len(order)
-    if order == "icfo" or width * len(order) != tensor.shape[-1]:
-        return tensor
-    starts = [by_letters(order).index(gate) * width for gate in by_letters("icfo")]
-    return side_by_side([columns(tensor, start, start + width) for start in starts])
 
 
 class _CellReader:
@@ -172,8 +117,8 @@ class _CellReader:
         self._splits: dict[str, list[Node]] = {}
         self._blocks: dict[str, list[Node]] = {}
         for node in graph.nodes.values():
-            if node.op in _BLOCKS:
-                kernel = self._variable(graph.source(node, _BLOCKS[node.op].kernel))
+            if node.op in BLOCKS:
+                kernel = self._variable(graph.source(node, BLOCKS[node.op].kernel))
                 if kernel is not None:
                     self._blocks.setdefault(kernel, []).append(node)
             elif node.op in ("Split", "SplitV"):
@@ -239,7 +184,7 @@ class _CellReader:
         return takers
 
     def _block(self, node: Node) -> CellFacts:
-        block = _BLOCKS[node.op]
+        block = BLOCKS[node.op]
         clip = node.number("cell_clip", block.clip)
         return CellFacts(
             forget_bias=node.number("forget_bias", block.forget_bias),
@@ -247,6 +192,7 @@ class _CellReader:
             output_activation=None,
             cell_clip=clip if clip > 0 else None,
             projection_clip=None,
+            order=block.order,
         )
 
     def _cell(self, split: Node) -> CellFacts:
@@ -393,7 +339,9 @@ def _agreed(cells: list[CellFacts], layers: int) -> CellFacts:
 
     names = ("forget_bias", "activation", "output_activation", "cell_clip", "projection_clip")
     values = {name: same(name) for name in names}
-    return first if len(cells) == 1 and layers == 1 else CellFacts(**values, layers=layers)  # type: ignore[arg-type]  # of one name each
+    if len(cells) == 1 and layers == 1:
+        return first
+    return CellFacts(**values, layers=layers, order=first.order)  # type: ignore[arg-type]  # of one name each
 
 
 # -- the operation of cuDNN -----------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.cli import FIXTURES
 from support.spelled_graphs import STEPS, UNITS, WIDTH, Graph, State, affine, mixed
 
 import lstmconvert as lc
@@ -354,81 +355,13 @@ def test_nothing_is_believed_without_a_proof(
     assert "computes something else than an LSTM's" in str(caught.value.hint)
 
 
-def test_a_loop_as_jax2onnx_writes_it(tmp_path: Path) -> None:
-    """jax2onnx 0.17 hands weights through the loop, by Identity, and writes beta=0 without a C."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    rng = np.random.default_rng(6)
-    weights = {
-        "wx": rng.uniform(-0.9, 0.9, (WIDTH, 4 * UNITS)).astype("f4"),
-        "wh": rng.uniform(-0.9, 0.9, (UNITS, 4 * UNITS)).astype("f4"),
-        "b": rng.uniform(-0.9, 0.9, 4 * UNITS).astype("f4"),
-    }
-    node, names = helper.make_node, ["iter", "go", "wx_", "wh_", "b_", "c", "h", "xs"]
-    body = helper.make_graph(
-        [
-            node("Gather", ["xs", "iter"], ["x_t"], axis=0),
-            node("Gemm", ["x_t", "wx_"], ["zx"], beta=0.0),
-            node("Gemm", ["h", "wh_", "b_"], ["zh"]),
-            node("Add", ["zx", "zh"], ["z"]),
-            node("Split", ["z"], ["i", "f", "g", "o"], axis=1, num_outputs=4),
-            *(node("Sigmoid", [gate], [f"s{gate}"]) for gate in "ifo"),
-            node("Tanh", ["g"], ["tg"]),
-            node("Mul", ["sf", "c"], ["kept"]),
-            node("Mul", ["si", "tg"], ["added"]),
-            node("Add", ["kept", "added"], ["c1"]),
-            node("Tanh", ["c1"], ["tc"]),
-            node("Mul", ["so", "tc"], ["h1"]),
-            *(node("Identity", [name], [f"{name}out"]) for name in ("go", *names[2:5], "xs")),
-            node("Cast", ["c1"], ["c2"], to=TensorProto.FLOAT),
-            node("Cast", ["h1"], ["h2"], to=TensorProto.FLOAT),
-        ],
-        "body",
-        [
-            helper.make_tensor_value_info("iter", TensorProto.INT64, ()),
-            helper.make_tensor_value_info("go", TensorProto.BOOL, ()),
-            *(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names[2:]),
-        ],
-        [
-            helper.make_tensor_value_info("goout", TensorProto.BOOL, ()),
-            *(
-                helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
-                for name in ("wx_out", "wh_out", "b_out", "c2", "h2", "xsout", "h2")
-            ),
-        ],
-    )
-    zero = numpy_helper.from_array(np.zeros(1, "f4"))
-    graph = helper.make_graph(
-        [
-            node("ConstantOfShape", ["sizes"], ["start"], value=zero),
-            node("Transpose", ["x"], ["xt"], perm=[1, 0, 2]),
-            node(
-                "Loop",
-                ["steps", "yes", "wx", "wh", "b", "start", "start", "xt"],
-                [*(f"last{k}" for k in range(6)), "ys"],
-                body=body,
-            ),
-            node("Transpose", ["ys"], ["y"], perm=[1, 0, 2]),
-        ],
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (2, STEPS, WIDTH))],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        [
-            *(numpy_helper.from_array(array, name) for name, array in weights.items()),
-            numpy_helper.from_array(np.array([2, UNITS]), "sizes"),
-            numpy_helper.from_array(np.array(STEPS), "steps"),
-            numpy_helper.from_array(np.array(True), "yes"),
-        ],
-    )
-    opset = helper.make_opsetid("", 20)
-    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=9), tmp_path / "x.onnx")
-    (layer,) = lc.load(tmp_path / "x.onnx").layers
-    x = rng.normal(size=(2, STEPS, WIDTH)).astype("f4")
-    (ours,) = reference.run(layer, x).outputs
-    np.testing.assert_allclose(ours, answer(tmp_path / "x.onnx", x), rtol=0, atol=1e-6)
-    for part, name in (("kernel", "wx"), ("recurrent_kernel", "wh"), ("bias", "b")):
-        np.testing.assert_array_equal(layer.cell.fused(part).read(), weights[name])
+@pytest.mark.parametrize("stem", ["flax_loop", "flax_unrolled", "equinox_loop"])
+def test_loops_and_steps_of_jax2onnx(stem: str) -> None:
+    """Weights go through its loops, and in Equinox's they are multiplied by columns."""
+    (layer,) = lc.load(FIXTURES / "jax2onnx-0.17.1" / f"{stem}.onnx").layers
+    with np.load(FIXTURES / "jax2onnx-0.17.1" / f"{stem}.io.npz") as oracle:
+        (ours,) = reference.run(layer, oracle["x0"]).outputs
+        np.testing.assert_allclose(ours, oracle["y0"], rtol=0, atol=1e-6)
 
 
 #: How a masked step is written: `m` says that it counts.

@@ -55,10 +55,8 @@ _OPERATION = re.compile(rb"[A-Z][A-Za-z0-9_>]*")
 _NAME = re.compile(rb"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")
 #: How deeply loops may be nested.
 _NESTING = 16
-#: Operations whose attributes are read: constants, loops, and LSTM cells of one operation.
-_WITH_ATTRIBUTES = frozenset(
-    {"Const", "While", "StatelessWhile", "LSTMBlockCell", "BlockLSTM", "BlockLSTMV2"}
-)
+#: The scope of operations that `tf.gradients` adds, which train a model and are no part of it.
+_GRADIENTS = re.compile(r"gradients(_\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +206,16 @@ class Graph:
     arguments: Mapping[str, tuple[str, ...]]
     results: Mapping[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
 
+    @property
+    def forward(self) -> Graph:
+        """The graph without what only trains it."""
+        nodes = {
+            key: node
+            for key, node in self.nodes.items()
+            if not any(_GRADIENTS.fullmatch(part) for part in node.name.split("/"))
+        }
+        return Graph(nodes, self.arguments, self.results)
+
     @cached_property
     def callers(self) -> Mapping[str, Node]:
         """Function -> the loop that runs it."""
@@ -261,7 +269,7 @@ def read_meta_graph(whole: Span) -> Graph:
                 node = _node(parser, "", payload)
                 nodes["", node.name] = node
             else:
-                for node in _functions(parser, payload, library, _WITH_ATTRIBUTES):
+                for node in _functions(parser, payload, library):
                     nodes[node.graph, node.name] = node
     return Graph(nodes, library.arguments, library.results)
 
@@ -283,7 +291,7 @@ def read_graph(source: SourceFile) -> Graph:
                 raise CorruptFile("two nodes of one name", where=source.path, found=node.name)
             nodes["", node.name] = node
         elif number == _LIBRARY:
-            for node in _functions(parser, span.read(), library, None):
+            for node in _functions(parser, span.read(), library):
                 nodes[node.graph, node.name] = node
     return Graph(nodes, library.arguments, library.results)
 
@@ -373,7 +381,7 @@ def _numbers(proto: TensorProto, dtype: DType, where: object) -> np.ndarray[Any,
 
 
 def _functions(
-    parser: Parser, listed: Buffer, library: _Library, kinds: frozenset[str] | None
+    parser: Parser, listed: Buffer, library: _Library
 ) -> Iterator[Node]:
     """Yield the nodes of a library's functions; add their arguments and results to `library`."""
     for _, payload in parser.embedded(listed, _FUNCTION):
@@ -385,18 +393,13 @@ def _functions(
             tensors.get(item.name, ("", 0)) for item in signature.results
         )
         for _, below in parser.embedded(payload, _FUNCTION_NODE):
-            yield _node(parser, signature.name, below, kinds)
+            yield _node(parser, signature.name, below)
 
 
-def _node(
-    parser: Parser, graph: str, payload: Buffer, kinds: frozenset[str] | None = _WITH_ATTRIBUTES
-) -> Node:
-    """Read a node; its attributes if its operation is one of `kinds`, or these are None."""
+def _node(parser: Parser, graph: str, payload: Buffer) -> Node:
     plain = parser.parse(_Node, payload)
-    attributes: dict[str, AttrValue] = {}
-    if kinds is None or plain.op in kinds:
-        listed = parser.parse(_Attributes, payload).listed
-        attributes = {item.name: item.value for item in listed if item.value is not None}
+    listed = parser.parse(_Attributes, payload).listed
+    attributes = {item.name: item.value for item in listed if item.value is not None}
     return Node(graph, plain.name, plain.op, _inputs(plain), attributes)
 
 
@@ -406,7 +409,7 @@ def _inputs(plain: _Node) -> tuple[tuple[str, int], ...]:
 
 def _node_in_file(parser: Parser, span: Span) -> Node:
     if span.size <= _SMALL:
-        return _node(parser, "", span.read(), None)
+        return _node(parser, "", span.read())
     plain = parser.parse(_Node, b"".join(_small_fields(span, _ATTRIBUTE)))
     attributes: dict[str, AttrValue] = {}
     content: Span | None = None
