@@ -3,6 +3,7 @@ pointer and keys, sorts, follows the theme, and is readable by axe's rules."""
 
 from __future__ import annotations
 
+import base64
 import math
 import re
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from support.browser import Browser, launch
 from support.cli import FIXTURES, KERAS, SEED95
 from support.neutral import make_cell, make_layer
 from support.pages import arrays_of, with_arrays
+from support.thinned import ALL, turns
 
 import lstmconvert as lc
 from lstmconvert.model.gates import Gate
@@ -96,8 +98,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return made
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("name", PAGES)
+# Axe and the sizes take seconds: each page in one theme and with axe at one width.
+@pytest.mark.parametrize(("name", "theme"), turns(PAGES, ("light", "dark")))
 def test_no_request_no_message_no_sideways_scroll_and_nothing_for_axe(
     browser: Browser, page: Any, name: str, theme: str
 ) -> None:
@@ -114,7 +116,7 @@ def test_no_request_no_message_no_sideways_scroll_and_nothing_for_axe(
             ".map(t => t.textContent))"
         )
         assert cut == []
-        if width in (360, 1600):
+        if width in ((360, 1600) if ALL else (360,) if list(PAGES).index(name) % 3 else (1600,)):
             assert browser("axe") == []
     log = browser("log")
     assert log == {"log": [], "requests": [path.resolve().as_uri()]}
@@ -194,19 +196,24 @@ def sort_by(browser: Browser, heading: str, times: int = 1) -> None:
         browser("click", selector=".ut th button", nth=nth)
 
 
+#: So many places before the units are sorted, and after: of `wide`, few are exact.
+HOVERED = {"example": 40 if ALL else 12, "wide": 40}
+
+
 @pytest.mark.parametrize("name", ["example", "wide"])
 def test_hovered_numbers_are_the_files_unsorted_and_sorted(
     browser: Browser, page: Any, name: str
 ) -> None:
     layer = lc.load(SEED95)["lstm"] if name == "example" else wide_layer()
     browser.open(page(name))
-    first = hover_all(browser, layer, 40, name)
+    count = HOVERED[name]
+    first = hover_all(browser, layer, count, name)
     sort_by(browser, "half-life", 2)
-    second = hover_all(browser, layer, 40, name + " sorted")
+    second = hover_all(browser, layer, count, name + " sorted")
     if name == "example":
-        assert first == second == 40
+        assert first == second == count
     else:
-        assert 0 < first + second < 80  # biases and extremes are exact, the rest is not
+        assert 0 < first + second < 2 * count  # biases and extremes are exact, the rest is not
 
 
 @pytest.mark.parametrize("name", ["example", "wide"])
@@ -276,11 +283,14 @@ def test_hover_and_focus_light_the_same_and_a_pin_stays(browser: Browser, page: 
 
 def picture(browser: Browser, nth: int = 0) -> Array:
     """Return what a canvas shows, (height, width, 4) bytes, read by the test alone."""
-    data = browser.evaluate(
-        f"(c => [c.width, c.height, [...c.getContext('2d').getImageData(0, 0, c.width, c.height)"
-        f".data]])(document.querySelectorAll('.gates .plot canvas')[{nth}])"
+    width, height, text = browser.evaluate(
+        "(c => { const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"
+        "let t = ''; for (let i = 0; i < d.length; i += 8192)"
+        "t += String.fromCharCode(...d.subarray(i, i + 8192));"
+        "return [c.width, c.height, btoa(t)]; })"
+        f"(document.querySelectorAll('.gates .plot canvas')[{nth}])"
     )
-    return np.array(data[2], np.uint8).reshape(data[1], data[0], 4)
+    return np.frombuffer(base64.b64decode(text), np.uint8).reshape(height, width, 4)
 
 
 def test_sorting_reorders_columns_and_recurrent_rows(browser: Browser, page: Any) -> None:
