@@ -25,7 +25,7 @@ def apply(site: Site, value: Value, activation: Activation) -> Value:
     """
     if activation == LINEAR:
         return value
-    if activation.name in _ROWS:
+    if activation.name in ROWS:
         return rows(site, value, activation.name, -1)
     return site.map(value, lambda name, _: element(site, name, activation))
 
@@ -48,7 +48,7 @@ def rows(site: Site, value: Value, name: str, axis: int) -> Value:
     """Return softmax, log_softmax or sparsemax along one axis of Keras's."""
     axis %= value.rank
     start, order = site.writer.native(value)
-    made = _ROWS[name](site, start, order.index(axis))
+    made = ROWS[name](site, start, order.index(axis))
     return Value(made, value.dtype, value.shape, order)
 
 
@@ -78,7 +78,8 @@ def _number_of(site: Site) -> int:
     return NUMBERS[site.compute]
 
 
-_ROWS: Mapping[str, Callable[[Site, str, int], str]] = {
+#: Activations of whole rows -> what writes one along an axis of a stored array.
+ROWS: Mapping[str, Callable[[Site, str, int], str]] = {
     "softmax": lambda site, name, axis: site.op("Softmax", [name], axis=axis),
     "log_softmax": lambda site, name, axis: site.op("LogSoftmax", [name], axis=axis),
     "sparsemax": _sparsemax,

@@ -77,7 +77,10 @@ class RecurrentCell(ABC):
         """Return the next states: `x` is one step of what `projected` returns."""
 
     def _activated(self, name: str, index: int) -> str:
-        return activations.element(self.site, name, self.functions[index])
+        function = self.functions[index]
+        if function.name in activations.ROWS:  # the features of a step are its second axis
+            return activations.ROWS[function.name](self.site, name, 1)
+        return activations.element(self.site, name, function)
 
 
 class StandardCell(RecurrentCell):

@@ -46,6 +46,8 @@ class Row(NamedTuple):
     def run(self, site: Site, network: Network) -> Any:
         """Write a call of the layer, with the mask of what it returns."""
         result = self.write(site, network) if self.wraps else self.write(site)
+        if site.part.class_name in WIDE and site.policy == "float16":
+            result = site.writer.cast(result, site.policy)
         if self.decides or not isinstance(result, Value):
             return result
         rules = masking.TODAY if site.is_modern else masking.OLD

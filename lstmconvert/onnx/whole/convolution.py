@@ -177,34 +177,44 @@ def convolution(site: Site) -> Value:
 def locally_connected(site: Site) -> Value:
     """LocallyConnected1D and 2D of Keras 2: another kernel at each place."""
     value, rank = site.given(site.arguments[0]), window_rank(site)
-    if is_channels_first(site):
-        raise site.refused("data_format", "channels_first")
     if site.integer("implementation", 1) != 1 or site.word("padding", "valid", "valid") != "valid":
         raise site.refused("implementation", site.option("implementation"))
     window, strides = site.sizes("kernel_size", rank), site.sizes("strides", rank, 1)
-    spaces = [value.static(axis) for axis in range(1, rank + 1)]
+    first = int(is_channels_first(site))
     places, _, filters = site.needed("kernel").shape
     name = site.writer.form(value)
     counts: list[int] = []
-    for index, (size, k, step) in enumerate(zip(spaces, window, strides, strict=True)):
+    for index, (k, step) in enumerate(zip(window, strides, strict=True)):
+        size = value.static(1 + first + index)
         if size is None:
             raise site.refused("input_shape", "an axis whose length is not known")
         starts = np.arange(0, size - k + 1, step)
         counts.append(len(starts))
         steps = site.constant((starts[:, None] + np.arange(k)).astype(np.int64), f"steps_{index}")
         # An axis of the window becomes two: places, and steps in the window.
-        name = site.op("Gather", [name, steps], "windows", axis=1 + 2 * index)
+        name = site.op("Gather", [name, steps], "windows", axis=1 + first + 2 * index)
     if math.prod(counts) != places:
         raise CorruptFile("a kernel for other places than there are", where=site.label)
-    if rank > 1:
-        name = site.op("Transpose", [name], "windows_last", perm=[0, 1, 3, 2, 4, 5])
+    if rank > 1 or first:
+        at = range(1 + first, 1 + first + 2 * rank, 2)
+        channels = ([1], []) if first else ([], [2 * rank + 1])
+        perm = [0, *at, *channels[0], *(axis + 1 for axis in at), *channels[1]]
+        name = site.op("Transpose", [name], "windows_last", perm=perm)
     rows = site.op("Reshape", [name, site.ints(0, places, -1)], "rows")
     made = site.op("Einsum", [rows, site.weight("kernel")], "products", equation="bpi,pio->bpo")
     if rank > 1:
         made = site.op("Reshape", [made, site.ints(0, *counts, filters)], "places")
+    if not first:
+        if site.tensor("bias") is not None:
+            made = site.op("Add", [made, site.weight("bias")])
+        return _activated(site, site.made(made, (value.shape[0], *counts, filters)))
+    shape = (value.shape[0], filters, *counts)
+    result = site.made(made, shape, (0, *range(2, rank + 2), 1))
     if site.tensor("bias") is not None:
-        made = site.op("Add", [made, site.weight("bias")])
-    return _activated(site, site.made(made, (value.shape[0], *counts, filters)))
+        # Keras reshapes it, where one would turn it (tf_keras/src/backend.py, `bias_add`).
+        bias = site.weight("bias", shape=(filters, *counts))
+        result = site.made(site.op("Add", [site.writer.form(result), bias]), shape)
+    return _activated(site, result)
 
 
 def depthwise(site: Site) -> Value:

@@ -24,7 +24,7 @@ from lstmconvert.model.layer import Cell, Direction, LSTMLayer, OpaqueCell
 from lstmconvert.onnx import functions
 from lstmconvert.onnx.messages import NUMBERS, Axis
 from lstmconvert.onnx.weights import Named
-from lstmconvert.onnx.whole import masks
+from lstmconvert.onnx.whole import activations, masks
 from lstmconvert.onnx.whole.cells import (
     GatedCell,
     Loop,
@@ -794,6 +794,9 @@ class _ConvolvedHalf:
         self._rank = len(known["kernel_size"])
         self._known = known
         self._is_first = known.get("data_format") == "channels_first"
+        for function in self._named.functions:
+            if self._is_first and function.name in activations.ROWS:
+                raise site.refused("activation", f"{function} over the last axis of a window")
         if value.rank != self._rank + 3:
             raise CorruptFile("a ConvLSTM on other than steps of windows", where=site.label)
 

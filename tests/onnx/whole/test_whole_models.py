@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from support.whole_tools import FLOAT32, beside_lstm, compared, distances, randomized
 
@@ -192,7 +193,7 @@ def test_policies(policy: str, tmp_path: Path) -> None:
     m = keras.layers
     x = keras.Input((None, 4))
     y = m.Dense(6, activation="relu", dtype=policy)(x)
-    y = m.BatchNormalization(dtype=policy)(y)
+    y = normal = m.BatchNormalization(dtype=policy)(y)
     # TensorFlow has no orthogonal matrices of bfloat16.
     options = {"recurrent_initializer": "zeros", "return_sequences": True}
     y = m.LSTM(5, dtype=policy, **options)(y)
@@ -200,8 +201,13 @@ def test_policies(policy: str, tmp_path: Path) -> None:
     y = m.Conv1D(4, 2, padding="same", dtype=policy)(y)
     y = m.Add(dtype=policy)([y, m.Dropout(0.3, dtype=policy)(y)])
     y = m.GlobalAveragePooling1D(dtype=policy)(y)
-    model = keras.Model(x, m.Dense(3, activation="softmax", dtype="float32")(y))
+    model = keras.Model(x, [m.Dense(3, activation="softmax", dtype="float32")(y), normal])
     assert compared(randomized(model), tmp_path / "model.onnx") < POLICIES[policy]
+    ends = onnx.load(tmp_path / "model.onnx").graph.output
+    kinds = [value.type.tensor_type.elem_type for value in ends]
+    # ONNX Runtime hands no bfloat16 out.
+    half = onnx.TensorProto.FLOAT if "bfloat16" in policy else onnx.TensorProto.FLOAT16
+    assert kinds == [onnx.TensorProto.FLOAT, half]
 
 
 def test_float64(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ CELLS: dict[str, Make] = {
     "gru-before-swish": lambda m, **o: m.GRU(3, activation="swish", reset_after=False, **o),
     "gru-bare": lambda m, **o: m.GRU(3, use_bias=False, **o),
     "simple": lambda m, **o: m.SimpleRNN(3, **o),
-    "simple-selu": lambda m, **o: m.SimpleRNN(3, activation="selu", **o),
+    "simple-softmax": lambda m, **o: m.SimpleRNN(3, activation="softmax", **o),
     "stack": lambda m, **o: m.RNN([m.LSTMCell(4), m.GRUCell(2), m.SimpleRNNCell(3)], **o),
     "stack-alien": lambda m, **o: m.RNN([m.GRUCell(2), m.SimpleRNNCell(3)], **o),
     "stack-scanned": lambda m, **o: m.RNN([m.LSTMCell(4, activation="gelu"), m.GRUCell(2)], **o),

@@ -110,6 +110,8 @@ def _local(keras: Any) -> Made:
         m.LocallyConnected1D(3, 2, strides=2, activation="tanh")(x),
         m.LocallyConnected1D(2, 3, use_bias=False)(x),
         m.LocallyConnected2D(2, (3, 2), strides=(1, 2))(image),
+        m.LocallyConnected1D(3, 2, data_format="channels_first")(x),
+        m.LocallyConnected2D(2, (2, 1), data_format="channels_first")(m.Reshape((2, 3, 4))(x)),
     ]
 
 
