@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import sys
@@ -74,6 +75,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         return None
     text = collection_path.read_text(encoding="utf-8")
     return True if _ENGINE_MODULE.search(text) else None
+
+
+def pytest_collection_finish() -> None:
+    """What thousands of tests are made of stays: it is not looked through for garbage each time."""
+    gc.freeze()
 
 
 class _NoEngines(MetaPathFinder):

@@ -49,11 +49,15 @@ GROWTH: list[Callable[[tuple[int, ...]], tuple[int | None, ...]]] = [
 def test_every_kind_of_chunk_is_read_as_h5py_reads_it(
     libver: str, growth: Callable[..., tuple[int | None, ...]], tmp_path: Path
 ) -> None:
-    path, random = tmp_path / "a.h5", np.random.default_rng(0)
+    """Each kind of number in each shape and in each packing: a third of all that go together."""
+    path, random, count = tmp_path / "a.h5", np.random.default_rng(0), 0
     with h5py.File(path, "w", libver=libver) as file:
-        for kind in KINDS:
+        for place, kind in enumerate(KINDS):
             for number, (shape, chunk) in enumerate(SHAPES):
                 for index, options in enumerate(PACKED):
+                    if (place + number + index) % 3:
+                        continue
+                    count += 1
                     data = (random.standard_normal(shape) * 50).astype(kind)
                     file.create_dataset(
                         f"{number}/{index}{kind}",
@@ -75,7 +79,7 @@ def test_every_kind_of_chunk_is_read_as_h5py_reads_it(
             pieces = b"".join(block.tobytes() for block in tensor.blocks(64))
             assert pieces == theirs.tobytes(), name
             assert tensor.elements(2, 5).tobytes() == theirs.ravel()[2:5].tobytes()
-    assert len(found) == len(KINDS) * len(SHAPES) * len(PACKED)
+    assert len(found) == count > 50
 
 
 @pytest.mark.parametrize("growth", GROWTH)
@@ -106,15 +110,23 @@ def test_chunks_with_room_made_early(tmp_path: Path) -> None:
     assert tensors(path)["w"].read().tobytes() == data.tobytes()
 
 
-@pytest.mark.parametrize("signature", [b"FAHD", b"FADB", b"EAHD", b"EAIB", b"EASB", b"EADB",
-                                       b"BTHD", b"BTIN", b"BTLF", b"OHDR"])  # fmt: skip
-def test_a_flipped_bit_in_an_index_is_found(signature: bytes, tmp_path: Path) -> None:
-    path, data = tmp_path / "a.h5", np.zeros((97, 61), "f4")
+@pytest.fixture(scope="module")
+def of_every_growth(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A file of datasets with every kind of index."""
+    path, data = tmp_path_factory.mktemp("growth") / "a.h5", np.zeros((97, 61), "f4")
     with h5py.File(path, "w", libver="latest") as file:
         for number, growth in enumerate(GROWTH):
             most = growth((97, 61))
             file.create_dataset(f"{number}", data=data, chunks=(1, 2), maxshape=most)
-    whole = bytearray(path.read_bytes())
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("signature", [b"FAHD", b"FADB", b"EAHD", b"EAIB", b"EASB", b"EADB",
+                                       b"BTHD", b"BTIN", b"BTLF", b"OHDR"])  # fmt: skip
+def test_a_flipped_bit_in_an_index_is_found(
+    signature: bytes, of_every_growth: bytes, tmp_path: Path
+) -> None:
+    path, whole = tmp_path / "a.h5", of_every_growth
     places = [at.start() for at in re.finditer(signature, whole)]
     assert places
     for at in places[:3]:
