@@ -363,7 +363,8 @@ def _checkpoint(file: Opened) -> bool:
 
 
 def _graph(file: Opened) -> bool:
-    """A GraphDef: its first field is a node, which begins with a name and an operation."""
+    """A GraphDef: its first field is a node, which begins with a name and an operation; or a
+    `.meta` file that has one, and no checkpoint beside it."""
     if file.head[:1] != b"\x0a":
         return False
     from lstmconvert.tensorflow.formats.graphdef import is_graph
@@ -766,9 +767,10 @@ CONTAINERS: tuple[Container, ...] = (
         ambiguous=True,
         instead="write a .keras: keras.models.load_model(path).export(folder) makes a SavedModel",
         by="`convert_variables_to_constants`, `freeze_graph`",
-        notes="TF 1's cells by the names of their constants, cells that are one operation (of "
-        "cuDNN's the vector that Keras makes), and any cell of plain operations; the graph says "
-        "the forget bias, the functions, the clips and the order of the steps",
+        notes="also a `.meta` whose weights are constants; TF 1's cells by the names of their "
+        "constants, cells that are one operation (of cuDNN's the vector that Keras makes), and any "
+        "cell of plain operations; the graph says the forget bias, the functions, the clips and "
+        "how the layer runs",
     ),
     Container(
         name="c",

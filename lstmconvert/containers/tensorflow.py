@@ -18,7 +18,8 @@ def open(file: Opened, asked: Asked) -> Model:  # noqa: A001  # what every such 
     Raises as `load_saved_model`, `load_checkpoint` and `load_graph`.
     """
     path = file.path
-    if file.is_there and is_graph(file.source):
+    is_part = path.suffix == ".meta" and path.with_suffix(".index").is_file()
+    if file.is_there and not is_part and is_graph(file.source):
         return load.load_graph(file.source, asked.layout)
     for folder in (path, path.parent):
         if folder.is_dir() and is_saved_model(folder) and (file.is_folder or _stands_for(path)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -93,19 +93,52 @@ def recovered(flow: Flow) -> Recovered:
         else:
             single.append(f"{chain[0].match.name or 'a cell'}: no other step has its weights")
     chains = _in_order(flow, chains)
-    names = naming.layer_names(_name(chain[0]) for chain in chains)
     remarks: list[list[str]] = [[] for _ in chains]
-    layers = tuple(
-        _Runs(flow, finder, chain).layer(name, notes)
-        for name, chain, notes in zip(names, chains, remarks, strict=True)
-    )
+    layers = [
+        _Runs(flow, finder, chain).layer(notes)
+        for chain, notes in zip(chains, remarks, strict=True)
+    ]
     unknown = _unknown_states(flow, {cell.match.carry for cell in cells})
-    weights = tuple(
+    weights = [
         frozenset(leaf for cell in chain for ref in cell.weights for leaf in flow.leaves(ref))
         for chain in chains
-    )
+    ]
+    groups: list[list[int]] = []
+    for place, layer in enumerate(layers):
+        like = (weights[place], remarks[place], layer.forward.options, layer.options)
+        depends_on = flow.before(x for cell in chains[place] for x in cell.xs)
+        for group in groups:
+            first = group[0]
+            options = layers[first].forward.options, layers[first].options
+            if (weights[first], remarks[first], *options) != like:
+                continue
+            if chains[first][0].key != chains[place][0].key:
+                continue
+            if depends_on.isdisjoint(cell.match.carry for each in group for cell in chains[each]):
+                group.append(place)
+                break
+        else:
+            groups.append([place])
+    kept = [group[0] for group in groups]
+    for group in groups:
+        if len(group) > 1:
+            remarks[group[0]].append(
+                f"{{name}}: the graph runs it {len(group)} times, each time on another input, as a "
+                "TimeDistributed that is unrolled does, or a layer that is called often: it is one "
+                "layer"
+            )
+    names = naming.layer_names(_name(chains[place][0]) for place in kept)
+    for name, place in zip(names, kept, strict=True):
+        layers[place] = replace(layers[place], name=name, path=layers[place].path or name)
+        wellformed.check_layer(layers[place], name)
     refused = tuple(dict.fromkeys([*finder.refused, *single]))
-    return Recovered(layers, weights, tuple(map(tuple, remarks)), tuple(unknown), refused)
+    return Recovered(
+        tuple(layers[place] for place in kept),
+        tuple(weights[place] for place in kept),
+        tuple(tuple(remarks[place]) for place in kept),
+        tuple(unknown),
+        refused,
+    )
 
 
 def _chains(cells: Sequence[Spelled]) -> list[list[Spelled]]:
@@ -173,14 +206,14 @@ class _Runs:
         self._first = chain[0]
         self._is_loop = chain[0].previous is None
 
-    def layer(self, name: str, notes: list[str]) -> LSTMLayer:
-        """Return the layer; add what the user should know."""
+    def layer(self, notes: list[str]) -> LSTMLayer:
+        """Return the layer, without a name; add what the user should know, with `{name}`."""
         sequences = self._returns_sequences()
         cell = self._first.cell
         backwards = self._backwards()
         layer = LSTMLayer(
-            name=name,
-            path=self._first.match.name or name,
+            name="",
+            path=self._first.match.name,
             class_name="LSTM",
             forward=Direction(
                 cells=(cell,),
@@ -213,7 +246,6 @@ class _Runs:
                 "{name}: the graph does not show whether the steps are taken from the end: "
                 "--set {name}.go_backwards=true or false"
             )
-        wellformed.check_layer(layer, name)
         return layer
 
     # -- in which order ----------------------------------------------------------------------------

@@ -91,6 +91,21 @@ def test_what_is_recovered_goes_everywhere(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.asarray(again(X)), y, rtol=0, atol=1e-6)
 
 
+def test_a_layer_that_runs_often_is_one(tmp_path: Path) -> None:
+    import tf_keras
+
+    inner, side = tf_keras.layers.LSTM(2, unroll=True), tf_keras.Input((STEPS, WIDTH))
+    both = tf_keras.layers.Concatenate()([inner(side), inner(2 * side)])
+    y, weights = frozen([tf_keras.Model(side, both)], tf_keras, tmp_path / "x.pb", lowered=False)
+    model = lc.load(tmp_path / "x.pb")
+    (layer,) = model.layers
+    assert any("the graph runs it 2 times" in note for note in model.notes)
+    for part, theirs in zip(layer.cell.gate_parts, weights, strict=True):
+        np.testing.assert_array_equal(layer.cell.fused(part).read(), theirs)
+    ours = [reference.run(layer, x).outputs[0] for x in (X, 2 * X)]
+    np.testing.assert_allclose(np.concatenate(ours, axis=-1), y, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["GRU", "SimpleRNN"])
 def test_other_cells_are_none(kind: str, tmp_path: Path) -> None:
     import tf_keras

@@ -16,7 +16,7 @@ from tf_keras.src.layers.rnn.legacy_cells import BasicLSTMCell, LSTMCell, MultiR
 
 import lstmconvert as lc
 from lstmconvert import reference
-from lstmconvert.errors import CorruptFile, NoLSTM, NotAModel, UnsupportedByTarget
+from lstmconvert.errors import CorruptFile, NoLSTM, UnsupportedByTarget
 
 pytestmark = [pytest.mark.engines, pytest.mark.filterwarnings("ignore")]
 v1 = tf.compat.v1
@@ -165,6 +165,14 @@ def test_a_frozen_graph_says_all(name: str, tmp_path: Path) -> None:
     build, loops = GRAPHS[name]
     y, variables = frozen(build, tmp_path / "model.pb", loops)
     model = lc.load(tmp_path / "model.pb")
+    definition = v1.GraphDef.FromString((tmp_path / "model.pb").read_bytes())
+    meta = v1.MetaGraphDef(graph_def=definition)
+    meta.meta_info_def.tags.append("serve")
+    (tmp_path / "model.meta").write_bytes(meta.SerializeToString())
+    for twin, layer in zip(lc.load(tmp_path / "model.meta").layers, model.layers, strict=True):
+        assert twin.forward.options == layer.forward.options
+        for (_, mine), (_, theirs) in zip(twin.cell.tensors(), layer.cell.tensors(), strict=True):
+            assert mine.read().tobytes() == theirs.read().tobytes()
     (layer,) = model.layers
     (ours,) = reference.run(layer, X).outputs
     np.testing.assert_allclose(ours, y, rtol=0, atol=1e-6)
@@ -334,7 +342,7 @@ def test_a_graph_without_its_weights_is_named(tmp_path: Path) -> None:
     with pytest.raises(NoLSTM, match="without its weights") as caught:
         lc.load(tmp_path / "model.pb")
     assert "variables" in str(caught.value)
-    with pytest.raises(NotAModel, match="without its weights"):
+    with pytest.raises(NoLSTM, match="without its weights"):
         lc.load(tmp_path / "model.meta")
 
 

@@ -275,13 +275,15 @@ def read_meta_graph(whole: Span) -> Graph:
 
 
 def read_graph(source: SourceFile) -> Graph:
-    """Read a GraphDef that is a file of its own. Large constants stay in the file.
+    """Read a GraphDef, a file or the part of a MetaGraphDef. Large constants stay in the file.
 
     Raises:
         CorruptFile: it is not a GraphDef.
         LimitExceeded: it has too many nodes.
     """
-    parser, whole = Parser(source.path), Span(source, 0, source.size)
+    parser, whole = Parser(source.path), _place_of_graph(source)
+    if whole is None:
+        raise CorruptFile("not a graph of TensorFlow", where=source.path)
     nodes: dict[tuple[str, str], Node] = {}
     library = _Library({}, {})
     for number, span in whole.embedded():
@@ -297,23 +299,45 @@ def read_graph(source: SourceFile) -> Graph:
 
 
 def is_graph(source: SourceFile) -> bool:
-    """Whether a file begins as a GraphDef does: with a node that has a name and an operation."""
-    head = bytes(source.peek(0, min(_SMALL, source.size)))
+    """Whether a file is a GraphDef; a `.meta` file, whether it is a MetaGraphDef."""
+    try:
+        return _place_of_graph(source) is not None
+    except CorruptFile:
+        return False
+
+
+def _place_of_graph(source: SourceFile) -> Span | None:
+    """Return where the GraphDef of a file is.
+
+    Raises:
+        CorruptFile: the file is a `.meta` and is cut off.
+    """
+    whole = Span(source, 0, source.size)
+    if _begins_as_graph(whole):
+        return whole
+    graphs = whole.find(_GRAPH_DEF) if source.path.suffix == ".meta" else iter(())
+    return next((span for span in graphs if _begins_as_graph(span)), None)
+
+
+def _begins_as_graph(span: Span) -> bool:
+    """Whether a message begins as a GraphDef: with a node that has a name and an operation."""
+    where = span.source.path
+    head = bytes(span.source.peek(span.offset, min(_SMALL, span.size)))
     if head[:1] != bytes((_NODE << 3 | LENGTH,)):
         return False
     try:
-        length, at = varint(head, 1, source.path)
+        length, at = varint(head, 1, where)
         end = at + length
         for tag, pattern in ((1 << 3 | LENGTH, _NAME), (2 << 3 | LENGTH, _OPERATION)):
             if head[at : at + 1] != bytes((tag,)):
                 return False
-            length, at = varint(head, at + 1, source.path)
+            length, at = varint(head, at + 1, where)
             if pattern.fullmatch(head[at : at + length]) is None:
                 return False
             at += length
     except CorruptFile:
         return False
-    return at <= end <= source.size
+    return at <= end <= span.size
 
 
 def constant(node: Node, where: object) -> Tensor | None:
