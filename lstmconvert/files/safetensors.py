@@ -259,7 +259,6 @@ def _laid_out(tensors: Mapping[str, Tensor]) -> tuple[bytes, dict[str, int], int
     # Thousands of layers have tensors of a few shapes.
     kinds: dict[tuple[DType, Shape], tuple[int, str, int]] = {}
     described: dict[str, tuple[int, str, int]] = {}
-    names: dict[int, list[str]] = {}
     for name, tensor in tensors.items():
         key = tensor.dtype, tensor.shape
         kind = kinds.get(key)
@@ -269,11 +268,10 @@ def _laid_out(tensors: Mapping[str, Tensor]) -> tuple[bytes, dict[str, int], int
             text = f':{{"dtype":"{short}","shape":[{shape}],"data_offsets":['
             kind = kinds[key] = order[short], text, tensor.nbytes
         described[name] = kind
-        names.setdefault(kind[0], []).append(name)
     entries, begins, end = [], dict[str, int](), 0
-    for number in sorted(names):
+    for number in sorted({number for number, _, _ in described.values()}):
         # Texts are in the same order as their bytes in UTF-8.
-        for name in sorted(names[number]):
+        for name in sorted([name for name, kind in described.items() if kind[0] == number]):
             _, text, size = described[name]
             begins[name] = begin = end
             end += size

@@ -23,7 +23,7 @@ from lstmconvert.files.opening import url_of
 from lstmconvert.limits import MIB
 from lstmconvert.tensors.checksums import checking_later
 from lstmconvert.tensors.dtypes import Array, as_bits
-from lstmconvert.tensors.streaming import SMALL, Sums, pour
+from lstmconvert.tensors.streaming import SMALL, Sums, checksums, pour
 from lstmconvert.tensors.tensor import Tensor, close_sources, written_by_us
 
 _SUFFIX, _KEPT = "lstmconvert-tmp", ".lstmconvert-old"
@@ -464,14 +464,13 @@ def check_written(
             f"the written file differs from the intended one: {key}", where=destination
         )
 
-    rest: dict[str, Tensor] = {}
     for key, tensor in meant.items():
         there = written.get(key)
         if there is None or there.shape != tensor.shape or there.dtype != tensor.dtype:
             raise differs(key)
-        crc = None if sums is None else sums.of(key, tensor.nbytes)
-        if crc is None:
-            rest[key] = tensor
-        elif there.checksum() != crc:
+    passed = {} if sums is None else sums.of(meant)
+    # In the order in which they lie in the file.
+    for key, crc in checksums({key: there for key, there in written.items() if key in passed}):
+        if crc != passed[key]:
             raise differs(key)
-    pour(rest, compare)
+    pour({key: tensor for key, tensor in meant.items() if key not in passed}, compare)

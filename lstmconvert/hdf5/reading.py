@@ -44,7 +44,6 @@ from lstmconvert.hdf5.structures import (
     Table,
     Texts,
     Type,
-    as_text,
     root_entry,
     signatures,
 )
@@ -147,7 +146,8 @@ class _Walk:
             root = self._later_superblock()
         else:
             raise self.blocks.unread(f"a superblock of version {version}")
-        self.item(root.address or 0, "", 0, root.table)
+        _, address, table = root
+        self.item(address or 0, "", 0, table)
         if "" not in self.groups:
             raise self.blocks.damaged("its root is no group")
         return Tree(self.tensors, self.attributes, frozenset(self.groups))
@@ -171,7 +171,7 @@ class _Walk:
             for kind, _, _ in messages_of(self.blocks, extension):
                 if kind in (structures.SHARED_TABLE, structures.DRIVER, structures.CACHE):
                     raise self.blocks.unread("structures that are kept elsewhere")
-        return Entry(b"", root, None)
+        return b"", root, None
 
     def _check_ends(self, widths: tuple[int, ...], base: int, end: int, driver: int) -> None:
         if widths != _WIDTHS:
@@ -235,8 +235,9 @@ class _Walk:
         places = structures.elsewhere(parts[structures.LINKS][0], WORD.size)
         bounds = limits.HDF5_OBJECTS, len(self.seen), "the number of HDF5 objects"
         links = [*links, *self.in_heap(places, _LINK_RECORDS, bounds, path)]
-        entries = sorted(structures.link(self.blocks, link) for link in links)
-        if len({entry.name for entry in entries}) != len(entries):
+        entries = [structures.link(self.blocks, link) for link in links]
+        entries.sort(key=lambda entry: entry[0])
+        if len({name for name, _, _ in entries}) != len(entries):
             raise self.blocks.damaged("a name appears twice in a group")
         return entries
 
@@ -267,7 +268,7 @@ class _Walk:
 
     def child(self, entry: Entry, start: str, path: str, depth: int) -> None:
         name, address, table = entry
-        here = start + as_text(name)
+        here = start + name.decode("utf-8", "backslashreplace")
         if len(here) > self.longest:
             where = self.source.path
             limits.PATH_LENGTH.check(len(here), where, "the length of an HDF5 path")

@@ -230,12 +230,13 @@ class _Form(NamedTuple):
 
     Fields: `unpack` takes a piece apart into the head of each message and what it says, in turn;
     `heads`; `kept`: of each message that counts, which of these parts it is, its kind, and where
-    it is in the piece.
+    it is in the piece; `continued`: which of the parts tell where a further piece is.
     """
 
     unpack: Callable[[bytes], tuple[bytes, ...]]
     heads: tuple[bytes, ...]
     kept: tuple[tuple[int, int, int], ...]
+    continued: tuple[int, ...]
 
 
 #: So many forms are kept, of so many messages at most: a file of Keras has a dozen, of ten.
@@ -252,13 +253,14 @@ def messages(blocks: Blocks, address: int) -> list[Message]:
     if head.startswith(b"OHDR"):
         return list(_later_messages(blocks, address))
     result: list[Message] = []
+    values: tuple[bytes, ...] = ()
     version, count, _, size = _HEADER.unpack(head)
     if version != 1:
         raise blocks.damaged("no object where one should be")
     pieces, forms = [(address + _HEADER.size, size)], blocks.forms
     for start, length in pieces:
         data = blocks.at(start, length)
-        form, values = forms.get((length, data[:8])), tuple[bytes, ...]()
+        form = forms.get((length, data[:8]))
         if form is not None:
             values = form.unpack(data)
         if form is None or values[::2] != form.heads:
@@ -267,11 +269,9 @@ def messages(blocks: Blocks, address: int) -> list[Message]:
         count -= len(form.heads)
         if count < 0:
             break
-        for index, kind, offset in form.kept:
-            if kind == _CONTINUED:
-                pieces.append(PAIR.unpack(values[index]))
-            else:
-                result.append((kind, values[index], start + offset))
+        result += [(kind, values[index], start + offset) for index, kind, offset in form.kept]
+        for index in form.continued:
+            pieces.append(PAIR.unpack(values[index]))
     if count:
         raise blocks.damaged("the header of an object does not fit together")
     return result
@@ -280,6 +280,7 @@ def messages(blocks: Blocks, address: int) -> list[Message]:
 def _form(blocks: Blocks, data: bytes) -> _Form:
     """Return the form of a piece of a header."""
     heads, sizes, kept = list[bytes](), list[str](), list[tuple[int, int, int]]()
+    continued: list[int] = []
     position, length = 0, len(data)
     while position < length:
         kind, size, flags = _MESSAGE.unpack_from(data, position)
@@ -289,11 +290,14 @@ def _form(blocks: Blocks, data: bytes) -> _Form:
             raise blocks.damaged("the header of an object does not fit together")
         if kind != _CONTINUED and flags & ~_HARMLESS:
             _check_flags(blocks, kind, flags)
-        if kind not in _PASSED_BY:
+        if kind == _CONTINUED:
+            continued.append(2 * len(heads) - 1)
+        elif kind not in _PASSED_BY:
             kept.append((2 * len(heads) - 1, kind, position))
         sizes.append(f"8s{size}s")
         position += size
-    form = _Form(struct.Struct("".join(sizes)).unpack, tuple(heads), tuple(kept))
+    unpack = struct.Struct("".join(sizes)).unpack
+    form = _Form(unpack, tuple(heads), tuple(kept), tuple(continued))
     if len(heads) <= _MOST_KEPT and len(blocks.forms) < _FORMS:
         blocks.forms[length, data[:8]] = form
     return form
@@ -353,16 +357,9 @@ _NO_MORE = 1
 _GROUP, _SOFT = 1, 2
 
 
-class Entry(NamedTuple):
-    """A name in a group.
-
-    Fields: `address`, of the object's header, or None for a soft or external link; `table`, where
-    the tables of a group are, if that is stated here, too.
-    """
-
-    name: bytes
-    address: int | None
-    table: bytes | None
+#: A name in a group; the address of the object's header, or None for a soft or external link; where
+#: the tables of a group are, if that is stated here, too.
+Entry = tuple[bytes, int | None, bytes | None]
 
 
 class Table:
@@ -385,10 +382,10 @@ class Table:
         last = b""
         result: list[Entry] = []
         self._branch(tree, None, self._names(heap), result, most)
-        for entry in result:
-            if entry.name <= last:
+        for name, _, _ in result:
+            if name <= last:
                 raise self._blocks.damaged("the names of a group are not sorted, or appear twice")
-            last = entry.name
+            last = name
         return result
 
     def _names(self, address: int) -> bytes:
@@ -422,8 +419,8 @@ class Table:
                 self._branch(child, level, names, result, most)
             else:
                 self._symbols(child, names, result)
-            for entry in result[first:]:
-                if not low < entry.name <= high:
+            for name, _, _ in result[first:]:
+                if not low < name <= high:
                     raise self._blocks.damaged("a name in the wrong branch of its group")
             low = high
 
@@ -435,14 +432,22 @@ class Table:
             raise blocks.damaged("a tree with a branch that is not a node")
         blocks.visit(address)
         data = data[_SYMBOLS.size : _SYMBOLS.size + count * _ENTRY.size]
-        for name, header, kind, table in _ENTRY.iter_unpack(data):
-            result.append(_entry(self._name(names, name), header, kind, table))
+        try:
+            result += [
+                _entry(names[name : names.index(b"\0", name)], header, kind, table)
+                for name, header, kind, table in _ENTRY.iter_unpack(data)
+            ]
+        except ValueError:
+            raise self._outside() from None
 
     def _name(self, names: bytes, offset: int) -> bytes:
-        end = names.find(b"\0", offset) if offset < len(names) else -1
-        if end < 0:
-            raise self._blocks.damaged("a name is outside its heap")
-        return names[offset:end]
+        try:
+            return names[offset : names.index(b"\0", offset)]
+        except ValueError:
+            raise self._outside() from None
+
+    def _outside(self) -> CorruptFile:
+        return self._blocks.damaged("a name is outside its heap")
 
 
 def node(
@@ -473,7 +478,7 @@ def node(
 
 
 def _entry(name: bytes, header: int, kind: int, table: bytes) -> Entry:
-    return Entry(name, None if kind == _SOFT else header, table if kind == _GROUP else None)
+    return name, None if kind == _SOFT else header, table if kind == _GROUP else None
 
 
 def root_entry(blocks: Blocks, address: int) -> Entry:
@@ -884,7 +889,7 @@ class _Described(NamedTuple):
     Fields: `name`; `datatype`; `size`: of an element; `shape`; None: a space of nothing.
     """
 
-    name: bytes
+    name: str
     datatype: bytes
     size: int
     shape: Shape | None
@@ -920,7 +925,7 @@ def attributes(blocks: Blocks, texts: Texts, messages: list[bytes]) -> Iterator[
         else:
             items = []
         decoded = [as_text(item) for item in items]
-        yield as_text(name), decoded if shape else decoded[0]
+        yield name, decoded if shape else decoded[0]
 
 
 #: The head of an attribute that is kept is no longer.
@@ -954,7 +959,7 @@ def _described(blocks: Blocks, data: bytes) -> _Described:
         raise blocks.damaged("an attribute without a name or a type")
     shapes = space(blocks, extent)
     (size,) = _SIZE.unpack_from(datatype)
-    return _Described(name[:-1], datatype, size, None if shapes is None else shapes[0])
+    return _Described(as_text(name[:-1]), datatype, size, None if shapes is None else shapes[0])
 
 
 def as_text(name: bytes) -> str:
@@ -1005,8 +1010,8 @@ def link(blocks: Blocks, data: bytes) -> Entry:
     if version != 1 or len(name) != length or not name:
         raise blocks.damaged("a link of an unknown form")
     if kind != _HARD:
-        return Entry(name, None, None)
-    return Entry(name, WORD.unpack_from(data, position + length)[0], None)
+        return name, None, None
+    return name, WORD.unpack_from(data, position + length)[0], None
 
 
 def elsewhere(data: bytes, numbered: int) -> tuple[int, int]:

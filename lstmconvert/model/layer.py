@@ -32,8 +32,20 @@ GATE_PARTS: tuple[str, ...] = (
     "layer_norm",
     "layer_norm_bias",
 )
-#: The names of a gate's parts in its cell: made once, for files have thousands of each.
-_NAMES = {gate: {part: f"{gate}_gate.{part}" for part in GATE_PARTS} for gate in GATES}
+
+
+class _Names(dict[str, str]):
+    """Part -> its name in its cell: made once for each gate, for files have thousands of each."""
+
+    def __init__(self, gate: Gate) -> None:
+        super().__init__({part: f"{gate}_gate.{part}" for part in GATE_PARTS})
+        self._gate = gate
+
+    def __missing__(self, part: str) -> str:
+        return f"{self._gate}_gate.{part}"
+
+
+_NAMES = {gate: _Names(gate) for gate in GATES}
 #: The parts of a cell that do not belong to a gate.
 CELL_PARTS: tuple[str, ...] = (
     "projection",
@@ -199,13 +211,17 @@ class Cell:
         return tuple(p for p in GATE_PARTS if any(p in g.tensors for g in self.gates.values()))
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield `(forget_gate.kernel, tensor)` pairs: gates in order, then parts of the cell."""
-        for gate in GATES:
-            if gate in self.gates:
-                names = _NAMES[gate]
-                for part, tensor in self.gates[gate].tensors.items():
-                    yield names.get(part) or f"{gate}_gate.{part}", tensor
-        yield from self.parts.items()
+        """Return `(forget_gate.kernel, tensor)` pairs: gates in order, then parts of the cell."""
+        gates = self.gates
+        pairs = [
+            (_NAMES[gate][part], tensor)
+            for gate in GATES
+            if gate in gates
+            for part, tensor in gates[gate].tensors.items()
+        ]
+        if self.parts:
+            pairs += self.parts.items()
+        return iter(pairs)
 
     def fused(self, part: str, order: tuple[Gate, ...] = GATES) -> Tensor:
         """Return one part of all gates side by side: Keras's `kernel` for `"kernel"`."""

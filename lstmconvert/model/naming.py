@@ -10,7 +10,7 @@ that belongs to no LSTM is `other/` and its full path in the source.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from lstmconvert.errors import UnsupportedByTarget
@@ -84,12 +84,13 @@ def prefix(layer: LSTMLayer, direction: str, index: int) -> str:
     return f"{name}.cells.{index}" if len(half.cells) > 1 else name
 
 
-def tensors(layer: LSTMLayer) -> Iterator[tuple[str, Tensor]]:
-    """Yield `(canonical name, tensor)` of every tensor of a layer."""
+def tensors(layer: LSTMLayer) -> list[tuple[str, Tensor]]:
+    """Return `(canonical name, tensor)` of every tensor of a layer."""
+    pairs: list[tuple[str, Tensor]] = []
     for direction, index, cell in layer.cells():
         start = prefix(layer, direction, index)
-        for name, tensor in cell.tensors():
-            yield f"{start}.{name}", tensor
+        pairs += [(f"{start}.{name}", tensor) for name, tensor in cell.tensors()]
+    return pairs
 
 
 def layer_names(wanted: Iterable[str]) -> list[str]:

@@ -52,7 +52,7 @@ def check_cell(
     of_parts = _by_part(cell)
     fault = (
         _parts_fault(cell, of_parts)
-        or _dtype_fault(cell, arrays)
+        or _dtype_fault(cell, of_parts, arrays)
         or _shape_fault(cell, of_parts)
     )
     if fault is not None:
@@ -117,7 +117,9 @@ def _by_part(cell: Cell) -> dict[str, dict[Gate, Tensor]]:
     of_parts: dict[str, dict[Gate, Tensor]] = {part: {} for part in MATRICES}
     for gate, weights in cell.gates.items():
         for part, tensor in weights.tensors.items():
-            of_parts.setdefault(part, {})[gate] = tensor
+            if part not in of_parts:
+                of_parts[part] = {}
+            of_parts[part][gate] = tensor
     return of_parts
 
 
@@ -145,8 +147,16 @@ def _parts_fault(cell: Cell, of_parts: Mapping[str, Mapping[Gate, Tensor]]) -> s
     return None
 
 
-def _dtype_fault(cell: Cell, arrays: Mapping[str, Tensor] | None) -> str | None:
-    dtypes = {tensor.dtype for _, tensor in cell.tensors()}
+def _dtype_fault(
+    cell: Cell,
+    of_parts: Mapping[str, Mapping[Gate, Tensor]],
+    arrays: Mapping[str, Tensor] | None,
+) -> str | None:
+    dtypes = {
+        tensor.dtype
+        for having in (*of_parts.values(), cell.parts)
+        for tensor in having.values()
+    }
     if len(dtypes) == 1 and name_of(dtypes.pop()) in FLOATS:
         return None
     listed = dict(cell.tensors()) if arrays is None else arrays

@@ -64,7 +64,10 @@ class Sealing:
         While no tensor is written there are none, and no seal: zeros stand there.
         """
         sums = self._sums
-        entries = [f'{encode_basestring(name)}:"{sums[name]:08x}"' for name in self._names]
+        entries = [
+            f'{encode_basestring(name)}:"{crc:08x}"'
+            for name, crc in zip(self._names, sums.passed(self._names), strict=True)
+        ]
         start, text = text.split(f'"{self._checksums}"')
         middle, end = text.split(self._seal)
         before, seal = [start, f"{{{','.join(entries)}}}", middle], _NO_SEAL

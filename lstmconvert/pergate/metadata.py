@@ -125,7 +125,10 @@ def _answer(answer: Answer) -> JsonObject:
 
 
 class _Layers:
-    """Writes the canonical text of layers: what thousands of them have in common is made once."""
+    """Writes the canonical text of layers: what thousands of them have in common is made once.
+
+    The keys of an object are sorted by name.
+    """
 
     def __init__(self) -> None:
         self._options: dict[int, str] = {}
@@ -134,17 +137,13 @@ class _Layers:
 
     def layer(self, layer: LSTMLayer) -> str:
         shape = layer.input_shape
-        return _object(
-            {
-                "name": encode_basestring(layer.name),
-                "path": encode_basestring(layer.path),
-                "class": encode_basestring(layer.class_name),
-                "options": self._of(layer.options),
-                "config": canonical(layer.config),
-                "input_shape": "null" if shape is None else canonical(list(shape)),
-                "directions": _object({n: self._direction(d) for n, d in layer.directions}),
-                "tensors": self._tensors(layer),
-            }
+        input_shape = "null" if shape is None else canonical(list(shape))
+        directions = [f'"{name}":{self._direction(d)}' for name, d in sorted(layer.directions)]
+        return (
+            f'{{"class":{encode_basestring(layer.class_name)},"config":{canonical(layer.config)},'
+            f'"directions":{{{",".join(directions)}}},"input_shape":{input_shape},'
+            f'"name":{encode_basestring(layer.name)},"options":{self._of(layer.options)},'
+            f'"path":{encode_basestring(layer.path)},"tensors":{self._tensors(layer)}}}'
         )
 
     def _tensors(self, layer: LSTMLayer) -> str:
@@ -173,13 +172,10 @@ class _Layers:
         return template.replace("\0", encode_basestring(layer.name)[1:-1])
 
     def _direction(self, direction: Direction) -> str:
-        return _object(
-            {
-                "name": _text_or_null(direction.name),
-                "class": _text_or_null(direction.class_name),
-                "options": self._of(direction.options),
-                "cells": f"[{','.join([self._cell(cell) for cell in direction.cells])}]",
-            }
+        cells = ",".join([self._cell(cell) for cell in direction.cells])
+        return (
+            f'{{"cells":[{cells}],"class":{_text_or_null(direction.class_name)},'
+            f'"name":{_text_or_null(direction.name)},"options":{self._of(direction.options)}}}'
         )
 
     def _cell(self, cell: Cell | OpaqueCell) -> str:
@@ -193,18 +189,12 @@ class _Layers:
                 }
             )
         places = {key: encode_basestring(path) for key, path in cell.places.items()}
-        return _object(
-            {
-                "name": _text_or_null(cell.name),
-                "class": _text_or_null(cell.class_name),
-                "units": str(cell.units),
-                "input_dim": str(cell.input_dim),
-                "dtype": f'"{name_of(cell.dtype)}"',
-                "shapes": self._shapes_of(cell),
-                "places": _object(places),
-                "stored_as": encode_basestring(cell.stored_as),
-                "options": self._of(cell.options),
-            }
+        return (
+            f'{{"class":{_text_or_null(cell.class_name)},"dtype":"{name_of(cell.dtype)}",'
+            f'"input_dim":{cell.input_dim},"name":{_text_or_null(cell.name)},'
+            f'"options":{self._of(cell.options)},"places":{_object(places)},'
+            f'"shapes":{self._shapes_of(cell)},"stored_as":{encode_basestring(cell.stored_as)},'
+            f'"units":{cell.units}}}'
         )
 
     def _of(self, options: Options) -> str:
@@ -528,7 +518,7 @@ class Digest:
     """
 
     def __init__(self, model: Model, tensors: Mapping[str, Tensor], sums: Sums | None) -> None:
-        size = sum(tensor.nbytes for tensor in tensors.values())
+        size = sum([tensor.nbytes for tensor in tensors.values()])
         self._sealing = None if sums is None else Sealing(tensors, sums)
         self._error: Exception | None = None
         self._value: str | None = None

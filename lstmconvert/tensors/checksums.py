@@ -43,10 +43,10 @@ def crc32c(data: Data, crc: int = 0) -> int:
         data: bytes, or a contiguous array of them.
     """
     extend = _library()
+    if type(data) is bytes and data and extend is not None:
+        return extend(crc, data)
     if extend is None or not len(data):
         return by_numpy(data, crc)
-    if isinstance(data, bytes):
-        return extend(crc, data)
     # The library takes no writable memory, nor a `memoryview`.
     view = np.frombuffer(data, np.uint8)
     view.flags.writeable = False

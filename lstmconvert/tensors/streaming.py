@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO, TypeGuard
 
 import numpy as np
@@ -14,7 +14,14 @@ from lstmconvert.limits import BUFFER_BYTES, KIB, MIB
 from lstmconvert.tensors import progress
 from lstmconvert.tensors.checksums import crc32c
 from lstmconvert.tensors.dtypes import Array, little_endian
-from lstmconvert.tensors.tensor import ArrayTensor, Bytes, Columns, Tensor, write_whole
+from lstmconvert.tensors.tensor import (
+    ArrayTensor,
+    Bytes,
+    Columns,
+    FileTensor,
+    Tensor,
+    write_whole,
+)
 from lstmconvert.tensors.views import PANEL, Transposed, transposed
 
 #: Takes a tensor's key, a byte offset in it, and a piece of it: little-endian, each row's elements
@@ -93,26 +100,63 @@ class Sums:
 
     def add(self, name: str, data: Bytes | bytes) -> None:
         """Continue the checksum of a tensor with its next bytes."""
-        crc, size = self._sums.get(name, _NOTHING)
+        crc, size = self._sums[name] if name in self._sums else _NOTHING
         self._sums[name] = crc32c(data, crc), size + len(data)
 
-    def of(self, name: str, size: int) -> int | None:
-        """Return the checksum of a tensor of so many bytes; None unless all of them passed."""
-        crc, passed = self._sums.get(name, _NOTHING)
-        return crc if passed == size else None
+    def of(self, tensors: Mapping[str, Tensor]) -> dict[str, int]:
+        """Return the checksums of those of some tensors whose bytes have all passed."""
+        sums = self._sums
+        return {
+            name: sums[name][0]
+            for name, tensor in tensors.items()
+            if name in sums and sums[name][1] == tensor.nbytes
+        }
 
     @property
     def is_begun(self) -> bool:
         """Whether anything was written."""
         return bool(self._sums)
 
-    def __getitem__(self, name: str) -> int:
-        """Return the checksum of what was written of a tensor: 0 of nothing."""
-        return self._sums.get(name, _NOTHING)[0]
+    def passed(self, names: Iterable[str]) -> list[int]:
+        """Return the checksums of what was written of some tensors: 0 of nothing."""
+        sums = self._sums
+        return [sums[name][0] if name in sums else 0 for name in names]
 
 
 #: The checksum of nothing, and its length.
 _NOTHING = 0, 0
+
+
+def checksums(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, int]]:
+    """Yield the name of each tensor, and the CRC-32C of its elements in C order, little-endian.
+
+    Small ones that lie one behind the other in a file are read together.
+    """
+    run: list[tuple[str, FileTensor]] = []
+    begin, end, source = 0, 0, None
+    for name, tensor in tensors.items():
+        if type(tensor) is not FileTensor or tensor.nbytes > SMALL or not tensor.is_little_endian:
+            yield name, tensor.checksum()
+            continue
+        if tensor.offset != end or tensor.source is not source or end - begin > BUFFER_BYTES:
+            yield from _of_run(run, begin, end)
+            run, begin, source = [], tensor.offset, tensor.source
+        run.append((name, tensor))
+        end = tensor.offset + tensor.nbytes
+    yield from _of_run(run, begin, end)
+
+
+def _of_run(
+    run: Sequence[tuple[str, FileTensor]], begin: int, end: int
+) -> Iterator[tuple[str, int]]:
+    """Yield the checksums of tensors that are all of the bytes from `begin` to `end` of a file."""
+    if not run:
+        return
+    data = bytes(run[0][1].source.read_at(begin, end - begin))
+    for name, tensor in run:
+        start = tensor.offset - begin
+        yield name, crc32c(data[start : start + tensor.nbytes])
+    progress.advance(len(data))
 
 
 def pour_into(
@@ -145,7 +189,7 @@ def pour_into(
             _write_together(descriptor, waiting)
             waits = 0
 
-    with _sent_on(descriptor, sum(tensor.nbytes for tensor in tensors.values())):
+    with _sent_on(descriptor, sum([tensor.nbytes for tensor in tensors.values()])):
         pour(tensors, sink)
         _write_together(descriptor, waiting)
 

@@ -403,7 +403,9 @@ class FileTensor(Tensor):
         dtype: the dtype as stored; a big-endian one is turned as it is read.
     """
 
-    __slots__ = ("_stored", "dtype", "offset", "shape", "source")
+    __slots__ = ("_stored", "dtype", "nbytes", "offset", "shape", "source")
+
+    nbytes: int
 
     def __init__(self, source: SourceFile, offset: int, shape: Shape, dtype: DType) -> None:
         self.source = source
@@ -411,6 +413,7 @@ class FileTensor(Tensor):
         self.shape = shape
         self._stored = dtype
         self.dtype = dtype.newbyteorder("<") if dtype.byteorder == ">" else dtype
+        self.nbytes = math.prod(shape) * dtype.itemsize
         if offset < 0 or offset + self.nbytes > source.size:
             source.read_at(offset, self.nbytes)  # raises, and says what is missing
 
@@ -431,11 +434,6 @@ class FileTensor(Tensor):
     def checksum(self) -> int:
         if not self.is_little_endian:
             return super().checksum()
-        if self.nbytes <= _FEW and type(self) is FileTensor:
-            few = bytearray(self.nbytes)  # thousands of arrays take more calls than bytes
-            self.source.read_near(memoryview(few), self.offset)
-            progress.advance(len(few))
-            return crc32c(bytes(few))
         crc, size, step = 0, self.size, HOT_BYTES // self.dtype.itemsize
         buffer = np.empty(min(size, step), self.dtype).view(np.uint8)
         for start in range(0, size, step):
@@ -601,12 +599,15 @@ def verified(tensor: Tensor, crc: int, name: str, path: Path, hint: str) -> Tens
 class Columns(Tensor):
     """A range of the last axis of another tensor: one gate of a fused array."""
 
-    __slots__ = ("base", "dtype", "shape", "start", "stop")
+    __slots__ = ("base", "dtype", "nbytes", "shape", "start", "stop")
+
+    nbytes: int
 
     def __init__(self, base: Tensor, start: int, stop: int) -> None:
         self.base, self.start, self.stop = base, start, stop
         self.shape = (*base.shape[:-1], stop - start)
         self.dtype = base.dtype
+        self.nbytes = math.prod(self.shape) * base.dtype.itemsize
 
     def rows(self, start: int, stop: int) -> Array:
         return self.base.window(start, stop, self.start, self.stop)

@@ -68,7 +68,7 @@ def _fit(model: Model, source: str, to: str) -> bool:
 def _edges(model: Node, outer: str, masks: bool) -> Iterator[tuple[str, str]]:
     if not model.is_model:
         return
-    children = list(model.layers())
+    children = model.layers()
     is_chain = model.class_name == "Sequential"
     given = _sequence(children) if is_chain else _history(children, masks)
     by_name = {child.name: child for child in children}
@@ -92,13 +92,13 @@ def _through(given: dict[str, str], by_name: dict[str, Node], name: str) -> str 
     return None
 
 
-def _sequence(children: list[Node]) -> dict[str, str]:
+def _sequence(children: Sequence[Node]) -> dict[str, str]:
     return {
         after.name: before.name for before, after in itertools.pairwise(children)
     }
 
 
-def _history(children: list[Node], masks: bool) -> dict[str, str]:
+def _history(children: Sequence[Node], masks: bool) -> dict[str, str]:
     """Return `layer -> the one layer whose first output it takes` of a functional model."""
     names = {child.name for child in children}
     result = {}

@@ -32,7 +32,7 @@ def fed(root: Node) -> dict[int, Shape]:
 
 
 def _model(model: Node, result: dict[int, Shape]) -> None:
-    children = list(model.layers())
+    children = model.layers()
     shapes = {child.name: shape for child in children for shape in _input_shapes(child)}
     is_chain = not any("inbound_nodes" in child.whole for child in children)
     for before, child in zip([None, *children], children, strict=False):

@@ -72,7 +72,7 @@ def _behind(item: Node, mask: Mask) -> Mask:
 
 
 def _through_model(model: Node, mask: Mask, result: dict[int, Mask]) -> Mask:
-    layers = list(model.layers())
+    layers = model.layers()
     if not any("inbound_nodes" in child.whole for child in layers):
         for child in layers:
             mask = _through(child, mask, result)

@@ -6,8 +6,7 @@ A config is data. Class names are looked up in closed tables; a class that is no
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from lstmconvert.errors import CorruptFile
@@ -31,21 +30,23 @@ _SEQUENTIAL_KEYS = frozenset({"name", "trainable", "dtype", "layers", "build_inp
 _OPERATION_MODULES = ("keras.src.ops.", "keras.ops")
 
 
-class Node(NamedTuple):
-    """One serialized object of a config.
-
-    Fields: `class_name`; `name`, the layer's own; `config`, its keyword arguments; `whole`, the
-    object verbatim; `custom`: a class that is registered and not Keras's own; `own_class`: the name
-    of a user's own class whose config has the form of one of Keras's models, which the other fields
-    then state.
-    """
-
+class _Fields(NamedTuple):
     class_name: str
     name: str
     config: JsonObject
     whole: JsonObject
     custom: bool
     own_class: str = ""
+
+
+class Node(_Fields):
+    """One serialized object of a config, which nobody changes.
+
+    Fields: `class_name`; `name`, the layer's own; `config`, its keyword arguments; `whole`, the
+    object verbatim; `custom`: a class that is registered and not Keras's own; `own_class`: the name
+    of a user's own class whose config has the form of one of Keras's models, which the other fields
+    then state.
+    """
 
     @property
     def stored_class(self) -> str:
@@ -79,12 +80,16 @@ class Node(NamedTuple):
             raise CorruptFile(f"a config whose {key} are no list", where=self.name)
         return value
 
-    def layers(self) -> Iterator[Node]:
-        """Yield the layers of a model, in order, without bare operations."""
-        for index, item in enumerate(self.listed("layers")):
-            child = node(item, f"{self.name}.layers[{index}]")
-            if not child.is_operation:
-                yield child
+    def layers(self) -> tuple[Node, ...]:
+        """Return the layers of a model, in order, without bare operations."""
+        return self._layers
+
+    @cached_property
+    def _layers(self) -> tuple[Node, ...]:
+        # Once: who sketches the layers, and who follows shapes and masks, walk through them.
+        items = enumerate(self.listed("layers"))
+        children = [node(item, f"{self.name}.layers[{index}]") for index, item in items]
+        return tuple([child for child in children if not child.is_operation])
 
 
 def node(value: Json, where: str) -> Node:

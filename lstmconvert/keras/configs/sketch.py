@@ -11,8 +11,9 @@ and cells are under the attribute that holds them.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 from lstmconvert.errors import CorruptFile
@@ -121,6 +122,7 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
 
+_INPUT = "InputLayer"
 #: Keras 1's, of several Sequentials.
 _MERGE = "Merge"
 
@@ -171,26 +173,38 @@ def layer_groups(
 
 class _Walker:
     def __init__(self, result: Plan, container: str, groups: Collection[str]) -> None:
-        self.result, self.container = result, container
-        self.existing: dict[str, dict[str, list[str]]] = {}
-        for path in groups:
+        self.result, self.container, self.groups = result, container, groups
+
+    @cached_property
+    def existing(self) -> dict[str, dict[str, list[str]]]:
+        """The groups of the store: parent -> kind -> names."""
+        result: dict[str, dict[str, list[str]]] = {}
+        for path in self.groups:
             parent, _, leaf = path.rpartition("/")
             kind, _, number = leaf.rpartition("_")
             if not number.isdecimal():
                 kind = leaf
-            self.existing.setdefault(parent, {}).setdefault(kind, []).append(leaf)
+            result.setdefault(parent, {}).setdefault(kind, []).append(leaf)
+        return result
 
     def children(self, model: Node, group: str) -> Iterator[tuple[Node, str]]:
         parent = f"{group}/{self.container}".strip("/")
         used: dict[str, int] = {}
-        items = list(model.layers())
+        items = model.layers()
         names = [counted(child.stored_class, used) for child in items]
         for child, name in zip(items, self._stored_names(parent, items, names), strict=True):
             yield child, f"{parent}/{name}"
 
-    def _stored_names(self, parent: str, items: list[Node], names: list[str]) -> Iterator[str]:
+    def _stored_names(
+        self, parent: str, items: Sequence[Node], names: Sequence[str]
+    ) -> Sequence[str]:
         """Keras 2.12 and 2.13 count a layer with weights twice: lstm, lstm_2, lstm_4. Where the
         counted groups are not there, the layers of a class are its groups in order."""
+        pairs = zip(items, names, strict=True)
+        # A Sequential stores no group for its input.
+        counted_names = {f"{parent}/{name}" for item, name in pairs if item.class_name != _INPUT}
+        if counted_names.issubset(self.groups):
+            return names
         by_kind: dict[str, list[str]] = {}
         for item, name in zip(items, names, strict=True):
             by_kind.setdefault(snake_case(item.stored_class), []).append(name)
@@ -199,7 +213,7 @@ class _Walker:
             stored = self.existing.get(parent, {}).get(kind, [])
             if len(stored) == len(expected) and not set(expected) <= set(stored):
                 renamed.update(zip(expected, sorted(stored, key=natural), strict=True))
-        return (renamed.get(name, name) for name in names)
+        return [renamed.get(name, name) for name in names]
 
     def visit(self, item: Node, place: _Place) -> None:
         place = _Place(
