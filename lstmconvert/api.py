@@ -19,6 +19,7 @@ from lstmconvert.conversion import (
     SaveOptions,
     checked,
     left_out,
+    made_with,
     takes,
 )
 from lstmconvert.errors import ConversionWarning, UsageError
@@ -146,18 +147,19 @@ def converted(
     """
     how = checked(Request, options)
     asked = [name for name in OPTIONS if getattr(how, name)]
-    destination = in_folder(destination, Path(source), how.layout, asked)
+    source = Path(source)
+    destination = in_folder(destination, source, how.layout, asked)
     target = _check_target(destination, how)
     # A whole model is what these are made for: it need not have an LSTM.
     is_for_whole = target.is_keras or how.whole
     any_model = is_for_whole and not (with_lstm or how.lstm_only or how.layers)
     replaceable = target.replaceable
     writing.check_destination(
-        destination, force=how.force, source=Path(source), replaceable=replaceable
+        destination, force=how.force, source=source, replaceable=replaceable
     )
     if how.into is not None:
         model, how = _into(source, Path(how.into), target, how)
-        return model, _save(model, destination, how, Path(source), whole=model)
+        return model, _save(model, destination, target, how, source, whole=model)
     model = opened(
         source,
         layout=how.from_layout,
@@ -169,9 +171,9 @@ def converted(
         writing.check_destination(
             destination, force=how.force, source=part, replaceable=replaceable
         )
-    _check_unfilled(model, destination, how)
+    _check_unfilled(model, target, how)
     chosen = edit.only_layers(model, how.layers) if how.layers else model
-    return model, _save(chosen, destination, how, Path(source), whole=model)
+    return model, _save(chosen, destination, target, how, source, whole=model)
 
 
 def _into(
@@ -188,10 +190,10 @@ def _into(
     return into.filled(whole, model, path.name), replace(how, with_optimizer=keeps)
 
 
-def _check_unfilled(model: Model, destination: Path, how: Request) -> None:
+def _check_unfilled(model: Model, target: Container, how: Request) -> None:
     """Raise `UsageError` where a Keras file is asked for of a model whose config was given, and the
     source does not hold the weights of all its layers."""
-    is_wanted = _check_target(destination, how).is_keras and not (how.lstm_only or how.layers)
+    is_wanted = target.is_keras and not (how.lstm_only or how.layers)
     if is_wanted and model.unfilled:
         raise UsageError(
             "the source does not hold the weights of every layer of the config",
@@ -249,17 +251,18 @@ def save(
     """
     if isinstance(model, LSTMLayer):
         model = alone(model)
-    result = _save(model, file_path(path), checked(Options, options), None, whole=model)
+    how, destination = checked(Options, options), file_path(path)
+    target = _check_target(destination, how)
+    result = _save(model, destination, target, how, None, whole=model)
     if warn:
         _warn(result)
     return result
 
 
 def _save(
-    model: Model, path: Path, how: Options, source: Path | None, *, whole: Model
+    model: Model, path: Path, target: Container, how: Options, source: Path | None, *, whole: Model
 ) -> Result:
     """Write a model; `whole` is the one that it was chosen from, to tell what is left out."""
-    target = _check_target(path, how)
     if how.dtype is not None:
         model = edit.cast(model, how.dtype)
     if how.lstm_only:
@@ -268,7 +271,9 @@ def _save(
         from lstmconvert.keras.configs import chain  # rarely needed: start-up is faster without
 
         chain.check_stacks(whole, how.stacks)
-    checked_by, model = model.answers, replace(model, answers=())
+    # Where the file says how the gates are arranged, it need not say that it was asked for.
+    decisive = {name: value for name, value in made_with(how).items() if name != "layout"}
+    checked_by, model = model.answers, replace(model, answers=(), made_with=decisive)
     layout = how.layout or target.default or PER_GATE
     draft = _draft(model, path, target, layout, how)
     paths: list[Path] = []

@@ -6,7 +6,7 @@ keywords by typed dictionaries only: `tests/support/write_guide.py` writes these
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -26,7 +26,7 @@ from typing import (
 from lstmconvert.errors import UsageError, close_to
 
 if TYPE_CHECKING:
-    from lstmconvert.files.jsontext import JsonObject
+    from lstmconvert.files.jsontext import Json, JsonObject
     from lstmconvert.model.model import Model
 
 VERSION = 1
@@ -233,6 +233,37 @@ def _in_words(hint: Any) -> str:
     if kind is UnionType:
         return " or ".join(map(_in_words, get_args(hint)))
     return "several texts, as a list" if kind is not None else _WORDS.get(hint, hint.__name__)
+
+
+#: Options that do not change what is written.
+_NO_MATTER = frozenset({"force", "dry_run"})
+
+
+def made_with(how: Options) -> JsonObject:
+    """Return the options that decide what is written, as JSON: those that differ from the defaults.
+
+    Of a file its hash is told, and not where it is.
+
+    Raises:
+        SourceError: such a file cannot be read.
+    """
+    names = sorted(set(_hints(type(how))) - _NO_MATTER)
+    given = {name: getattr(how, name) for name in names}
+    return {name: _plain(name, value) for name, value in given.items() if value}
+
+
+#: Options that are paths of files.
+_FILES = frozenset({"config", "into"})
+
+
+def _plain(name: str, value: Any) -> Json:
+    if name in _FILES:
+        from lstmconvert.files import opening  # rarely needed: start-up is faster without
+
+        return {"sha256": opening.digest_of(Path(value))}
+    if isinstance(value, (bool, int, str)):
+        return value
+    return sorted(value) if isinstance(value, Set) else list(value)
 
 
 def takes(kind: type[Options]) -> Callable[[F], F]:

@@ -19,14 +19,15 @@ from lstmconvert import __version__
 from lstmconvert.bulk import stores
 from lstmconvert.bulk.ends import Ends
 from lstmconvert.bulk.outcome import FAILED, LOST, PASSED_OVER, SKIPPED, WRITTEN, Outcome
+from lstmconvert.conversion import Request, checked, made_with
 from lstmconvert.errors import DestinationError, LSTMConvertError, NoLSTM, NotAModel
-from lstmconvert.files import opening
 from lstmconvert.files.jsontext import canonical
 
 if TYPE_CHECKING:
     from lstmconvert.bulk.outcome import FileFacts, Known
     from lstmconvert.bulk.plan import Job
     from lstmconvert.conversion import Result
+    from lstmconvert.model.model import Model
 
 
 class Task(NamedTuple):
@@ -59,10 +60,6 @@ class Order(NamedTuple):
     skip_without_lstm: bool = False
 
 
-#: Options that do not change what is written.
-_NO_MATTER = ("force", "dry_run")
-
-
 def order(options: Mapping[str, Any], *, skip_without_lstm: bool = False) -> Order:
     """Return the order of a run, with whole paths: a worker may be in another folder.
 
@@ -73,17 +70,7 @@ def order(options: Mapping[str, Any], *, skip_without_lstm: bool = False) -> Ord
     for name in ("config", "into"):
         if options.get(name) is not None:
             options[name] = Path(os.path.abspath(options[name]))
-    decisive = {key: value for key, value in options.items() if key not in _NO_MATTER and value}
-    made_with = {key: _plain(value) for key, value in sorted(decisive.items())}
-    return Order(options, made_with, skip_without_lstm)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Path):  # a config: its contents count, not where it is
-        return {"sha256": opening.digest_of_file(opening.open_source(value))}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(item) for item in value]
-    return value if isinstance(value, (bool, int, float)) else str(value)
+    return Order(options, made_with(checked(Request, options)), skip_without_lstm)
 
 
 def convert_several(tasks: Sequence[Task], given: Order) -> list[Outcome]:
@@ -204,8 +191,32 @@ def _compared(task: Task, given: Order, ends: Ends, reason: str | None) -> Outco
         model, result = api.converted(source, path, with_lstm=True, **given.options)
         files = tuple(map(stores.facts_of, result.files))
         if not ends.holds(files, result.files):
-            raise _other(task.job, reason)
+            stated = None if task.known else _stated(task.job, model, given)
+            raise _other(task.job, stated or reason)
         return _done_before(task, given, ends.was_read(model, given.options), files, result)
+
+
+def _stated(job: Job, model: Model, given: Order) -> str | None:
+    """Return in what a destination on this machine says itself that it was made otherwise.
+
+    Args:
+        model: of the source.
+    """
+    from lstmconvert import api
+
+    try:
+        there = api.load(job.destination)
+    except LSTMConvertError:
+        return None
+    if not there.is_converted:  # it says nothing
+        return None
+    if there.source.sha256 != model.source.sha256:
+        return "it says itself that it was made from other bytes of the source"
+    wanted = {name: value for name, value in given.made_with.items() if name != "layout"}
+    if there.made_with != wanted:
+        made = canonical(there.made_with) if there.made_with else "none"
+        return f"it says itself that it was made with other options: {made}"
+    return None
 
 
 def _other(job: Job, reason: str | None) -> DestinationError:

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
+from json.encoder import encode_basestring_ascii
 from typing import Any, TextIO
 
 import click
@@ -70,7 +71,7 @@ def paragraph(
 
 def as_json(value: Any) -> None:
     """Print one JSON value as data: the same bytes for the same value, ASCII only."""
-    click.echo(json.dumps(_finite(value), indent=2, allow_nan=False))
+    click.echo(_indented(value, ""))
 
 
 def plain(text: str) -> None:
@@ -249,12 +250,36 @@ def _encodable(text: str, stream: TextIO) -> str:
     return text
 
 
-def _finite(value: Any) -> Any:
-    """Spell the numbers that JSON does not have."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+def _indented(value: Any, margin: str) -> str:
+    """Return what `json.dumps` gives with `indent=2`, for which that has no C: a report of many
+    layers takes five times as long. The numbers that JSON does not have are spelled as texts.
+
+    Args:
+        value: the value.
+        margin: the blanks before the line that it begins in.
+    """
+    if isinstance(value, str):
+        return encode_basestring_ascii(value)
+    if isinstance(value, int):
+        return _WORDS[value] if isinstance(value, bool) else int.__repr__(value)
     if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value
+        return '"NaN"' if math.isnan(value) else '"Infinity"' if value > 0 else '"-Infinity"'
+    inner = f"{margin}  "
+    if isinstance(value, dict):
+        items = [
+            f"{encode_basestring_ascii(key)}: {_indented(item, inner)}"
+            for key, item in value.items()
+        ]
+        ends = "{}"
+    elif isinstance(value, (list, tuple)):
+        items = [_indented(item, inner) for item in value]
+        ends = "[]"
+    else:
+        return json.dumps(value)
+    if not items:
+        return ends
+    between = f",\n{inner}"
+    return f"{ends[0]}\n{inner}{between.join(items)}\n{margin}{ends[1]}"
+
+
+_WORDS = {True: "true", False: "false"}

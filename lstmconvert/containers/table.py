@@ -990,8 +990,10 @@ def suffixes(rows: Iterable[Container]) -> list[str]:
 
 def suffix_of(name: str, rows: Iterable[Container]) -> str | None:
     """Return the longest suffix of some rows that a file's name ends with, if there is one."""
-    fitting = [suffix for suffix in suffixes(rows) if name.lower().endswith(suffix)]
-    return max(fitting, key=len, default=None)
+    lowered = name.lower()
+    fitting = [row.suffixes for row in rows if lowered.endswith(row.suffixes)]
+    every = [suffix for listed in fitting for suffix in listed if lowered.endswith(suffix)]
+    return max(every, key=len, default=None)
 
 
 def readable() -> str:

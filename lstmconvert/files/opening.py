@@ -140,6 +140,17 @@ def digest_of_files(
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file, or of all files below a folder.
+
+    Raises:
+        SourceError: it is not there, or cannot be read.
+    """
+    if path.is_dir():
+        return digest_of_files(path, files_below(path))
+    return digest_of_file(open_source(path))
+
+
 def files_below(root: Path) -> list[Path]:
     """Return every regular file of a directory, sorted; links are not followed.
 

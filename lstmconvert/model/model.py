@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lstmconvert.errors import NoLSTM, UnknownLayer, close_to
+from lstmconvert.files.jsontext import JsonObject
 from lstmconvert.model.layer import LSTMLayer, OpaqueCell
 from lstmconvert.model.neighbours import Neighbour
 from lstmconvert.tensors.tensor import Tensor
@@ -116,7 +117,8 @@ class Model(Mapping[str, LSTMLayer]):
     `describe`: finds the `neighbours` by the config, which takes reading Keras's; `absent`: of a
     whole model without an LSTM layer, the error for those who need one; `answers`: what the file
     states that the model gives for one input, by which `verify` checks it; `unfilled`: layers of
-    the config that the user gave whose weights the file does not hold.
+    the config that the user gave whose weights the file does not hold; `made_with`: the options
+    that decided what a conversion wrote, as its file states them.
 
     Arrays are read from the file when they are touched. The mapping is from layer name to layer.
     """
@@ -133,6 +135,7 @@ class Model(Mapping[str, LSTMLayer]):
     losses: tuple[str, ...] = ()
     unfilled: tuple[str, ...] = ()
     answers: tuple[Answer, ...] = ()
+    made_with: JsonObject = field(default_factory=dict)
     describe: Callable[[Model], Mapping[str, Neighbour]] | None = field(
         default=None, compare=False, repr=False
     )

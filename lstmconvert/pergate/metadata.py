@@ -54,6 +54,8 @@ TEXTS = ("model_config", "training_config", "archive_metadata", DOCUMENT)
 _UNREAD = ("training_config",)
 #: The model's answer to one input, in the object; `convert --check` writes it.
 _CHECK = "check"
+#: The options that decided what is in the file; a file that was made with none has no such key.
+_MADE_WITH = "made_with"
 #: No number of a check is as large: sums and differences of such numbers stay finite.
 _LARGEST = 1e300
 _SHA256 = re.compile("[0-9a-f]{64}")
@@ -79,6 +81,8 @@ def to_text(
         value["notes"] = list(model.notes)
     if model.losses:
         value["losses"] = list(model.losses)
+    if model.made_with:
+        value[_MADE_WITH] = model.made_with
     if model.answers:
         value[_CHECK] = [_answer(answer) for answer in model.answers]
     texts = {key: canonical(item) for key, item in value.items()}
@@ -256,6 +260,7 @@ class Reader:
             texts={key: self._json_text(value, key) for key in TEXTS if key in value},
             notes=tuple(self._texts(value.get("notes", []))),
             losses=tuple(self._texts(value.get("losses", []))),
+            made_with=self._object(value, _MADE_WITH) if _MADE_WITH in value else {},
             answers=tuple(
                 self._answer(item, names)
                 for item in (self._list(value, _CHECK) if _CHECK in value else [])
