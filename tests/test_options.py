@@ -98,6 +98,12 @@ def test_every_option_is_among_them() -> None:
     assert {field.name for field in fields(Request)} == VALUES.keys() | ELSEWHERE
 
 
+@pytest.fixture(autouse=True)
+def unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files do not say with which options they were made, as that alone is no effect."""
+    monkeypatch.setattr("lstmconvert.api.made_with", lambda _how: {})
+
+
 class Case(NamedTuple):
     """One conversion: of what, to what, and how it went without the option."""
 

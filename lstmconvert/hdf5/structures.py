@@ -270,8 +270,7 @@ def messages(blocks: Blocks, address: int) -> list[Message]:
         if count < 0:
             break
         result += [(kind, values[index], start + offset) for index, kind, offset in form.kept]
-        for index in form.continued:
-            pieces.append(PAIR.unpack(values[index]))
+        pieces += [PAIR.unpack(values[index]) for index in form.continued]
     if count:
         raise blocks.damaged("the header of an object does not fit together")
     return result

@@ -100,7 +100,7 @@ class Sums:
 
     def add(self, name: str, data: Bytes | bytes) -> None:
         """Continue the checksum of a tensor with its next bytes."""
-        crc, size = self._sums[name] if name in self._sums else _NOTHING
+        crc, size = self._sums.get(name, _NOTHING)
         self._sums[name] = crc32c(data, crc), size + len(data)
 
     def of(self, tensors: Mapping[str, Tensor]) -> dict[str, int]:
