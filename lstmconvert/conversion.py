@@ -247,9 +247,12 @@ def made_with(how: Options) -> JsonObject:
     Raises:
         SourceError: such a file cannot be read.
     """
-    names = sorted(set(_hints(type(how))) - _NO_MATTER)
-    given = {name: getattr(how, name) for name in names}
-    return {name: _plain(name, value) for name, value in given.items() if value}
+    given = {name: getattr(how, name) for name in sorted(_hints(cast("Any", type(how))))}
+    return {
+        name: _plain(name, value)
+        for name, value in given.items()
+        if value and name not in _NO_MATTER
+    }
 
 
 #: Options that are paths of files.

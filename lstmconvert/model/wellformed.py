@@ -152,11 +152,8 @@ def _dtype_fault(
     of_parts: Mapping[str, Mapping[Gate, Tensor]],
     arrays: Mapping[str, Tensor] | None,
 ) -> str | None:
-    dtypes = {
-        tensor.dtype
-        for having in (*of_parts.values(), cell.parts)
-        for tensor in having.values()
-    }
+    dtypes = {tensor.dtype for having in of_parts.values() for tensor in having.values()}
+    dtypes |= {tensor.dtype for tensor in cell.parts.values()}
     if len(dtypes) == 1 and name_of(dtypes.pop()) in FLOATS:
         return None
     listed = dict(cell.tensors()) if arrays is None else arrays
