@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import re
@@ -41,6 +42,32 @@ _MATRIX: dict[tuple[str, str], float] = {}
 def matrix() -> dict[tuple[str, str], float]:
     """The table that is printed when all is done."""
     return _MATRIX
+
+
+#: Where what TensorFlow makes of a layer is what is tested: there tf_keras is as it comes.
+_GRAPHS = frozenset(("tensorflow", "spelled", "test_onnx_writers.py"))
+
+
+@pytest.fixture(autouse=True)
+def plain_kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the LSTMs and GRUs of tf_keras compute step by step, as its other cells do.
+
+    Otherwise it traces each of them twice as a whole, for a processor and for CuDNN: 1.5 seconds
+    for each layer that a test builds or loads, and the same numbers.
+    """
+    if request.node.get_closest_marker("engines") is None or not _names_tf_keras(request.path):
+        return
+    tf_keras = pytest.importorskip("tf_keras")
+    name = "_could_use_gpu_kernel"
+    # What a layer says of itself is kept: a later test may use it as it comes.
+    plain = property(lambda _: False, lambda layer, value: vars(layer).update({name: value}))
+    for kind in (tf_keras.layers.LSTM, tf_keras.layers.GRU):
+        monkeypatch.setattr(kind, name, plain, raising=False)
+
+
+@functools.cache
+def _names_tf_keras(path: Path) -> bool:
+    return _GRAPHS.isdisjoint(path.parts) and "tf_keras" in path.read_text(encoding="utf-8")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.modern_models import MODELS, filled, outputs, samples
+from support.modern_models import example, outputs, samples
 
 import lstmconvert as lc
 from lstmconvert.errors import UnsupportedByTarget, UsageError
@@ -72,16 +72,14 @@ BACK = [
 def test_a_model_goes_back_to_keras_2(
     name: str, library: str, suffix: str, target: str, tmp_path: Path
 ) -> None:
-    model = filled(MODELS[name](importlib.import_module(library)), name)
+    model, given, wanted = example(library, name)
     source, back = tmp_path / f"m.{suffix}", tmp_path / f"back.{target}"
     model.save(str(source))
     result = lc.convert(source, back, era="keras2")
     assert result.whole_model
     assert result.opens is None
     assert lc.load(back).source.era == "keras2"
-    given = samples(model, name)
     again = outputs(tf_keras.models.load_model(str(back), compile=False), given)
-    wanted = outputs(model, given)
     assert len(again) == len(wanted)
     for a, b in zip(again, wanted, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6)

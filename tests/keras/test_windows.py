@@ -53,7 +53,7 @@ def model() -> Any:
         ]
     )
     made.compile("adam", "mse")
-    made.fit(np.zeros((2, 5, 4)), np.zeros((2, 2)), verbose=0)
+    made.optimizer.build(made.trainable_variables)  # what a fit makes, without its traces
     return made
 
 

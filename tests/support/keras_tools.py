@@ -23,6 +23,7 @@ import numpy as np
 
 import lstmconvert as lc
 from lstmconvert.tensors.dtypes import Array, same_bits
+from support.thinned import ALL
 
 ROOT = Path(__file__).parents[2]
 FIXTURES = ROOT / "fixtures"
@@ -277,6 +278,30 @@ def call(model: Any, xs: list[Array], **options: Any) -> list[Array]:
     reset(model)
     given = [_tensor(x) for x in xs]
     return flat(model(given if len(given) > 1 else given[0], **options))
+
+
+_RUN: set[str] = set()
+
+
+def is_new(layer: Any, *how: Any) -> bool:
+    """Whether no layer with these options, but for names, was asked for in this way before.
+
+    Layers of the same options and weights compute the same: one of each is run, not one of each
+    file that has it.
+    """
+    if ALL:
+        return True
+    key = json.dumps([type(layer).__module__, _nameless(as_json(layer.get_config())), *how])
+    if key in _RUN:
+        return False
+    _RUN.add(key)
+    return True
+
+
+def _nameless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _nameless(v) for k, v in value.items() if k not in ("name", "build_config")}
+    return [_nameless(item) for item in value] if isinstance(value, list) else value
 
 
 def predict(model: Any, xs: list[Array]) -> list[Array]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -294,3 +296,11 @@ def outputs(model: Any, given: list[np.ndarray[Any, Any]]) -> list[np.ndarray[An
 
     collect(model(given if len(given) > 1 else given[0], training=False))
     return found
+
+
+@functools.cache
+def example(library: str, name: str) -> tuple[Any, list[Any], list[Any]]:
+    """Return a model of one Keras, inputs for it and its outputs, built and run once."""
+    model = filled(MODELS[name](importlib.import_module(library)), name)
+    given = samples(model, name)
+    return model, given, outputs(model, given)
