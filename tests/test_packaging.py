@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -19,22 +18,6 @@ from lstmconvert.errors import install
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 EXTRAS = PROJECT["project"]["optional-dependencies"]
-#: Commands that need no framework: they are to work after `pip install .` alone.
-ALONE = (
-    ["inspect", "fixtures/keras-3.15.1/seed95.keras", "--stats"],
-    ["convert", "fixtures/keras-3.15.1/seed95.keras", "OUT/a.safetensors"],
-    ["convert", "fixtures/keras-3.15.1/seed95.keras", "OUT/a.onnx", "--whole"],
-    ["convert", "OUT/a.onnx", "OUT/b.keras"],
-    ["convert", "fixtures/keras-1.2.2/sequential.h5", "OUT/c.keras"],
-    ["convert", "fixtures/keras-3.15.1/seed95.keras", "OUT/a.h", "--explain"],
-    ["diff", "fixtures/keras-3.15.1/seed95.keras", "OUT/a.safetensors"],
-    ["verify", "fixtures/keras-3.15.1/seed95.keras", "OUT/a.safetensors", "--engine", "numpy"],
-    ["view", "fixtures/keras-3.15.1/seed95.keras", "-o", "OUT/a.html"],
-    ["formats"],
-    ["batch", "fixtures/keras-2.0.8", "--out-dir", "OUT/many"],
-    ["guide", "recipes"],
-    ["completion", "bash"],
-)
 
 
 def copied(folder: Path) -> Path:
@@ -103,24 +86,3 @@ def test_the_group_for_development_is_part_of_the_extra_for_tests() -> None:
     tests = {re.split(r"[<>=\[]", text)[0] for text in EXTRAS["test"]}
     group = {re.split(r"[<>=]", text)[0] for text in PROJECT["dependency-groups"]["dev"]}
     assert group - tests == {"pre-commit"}
-
-
-@pytest.mark.slow
-def test_what_is_installed_alone_runs_every_command_that_needs_no_framework(
-    tmp_path: Path,
-) -> None:
-    environ = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL"))}
-    venv, clone = tmp_path / "venv", copied(tmp_path)
-    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True, env=environ)
-    pip = [str(venv / "bin" / "pip"), "install", "--quiet", str(clone)]
-    subprocess.run(pip, check=True, env=environ, capture_output=True)
-    for words in ALONE:
-        command = [word.replace("OUT", str(tmp_path)) for word in words]
-        done = subprocess.run(
-            [str(venv / "bin" / "lstmconvert"), *command],
-            cwd=ROOT,
-            env=environ,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, (command, done.stderr)

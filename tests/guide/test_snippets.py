@@ -38,6 +38,22 @@ RUNNERS = ("py", "py-old", "js", "c")
 KNOWN = {"console", "python", "sh", "text", "json", "yaml", "toml", *RUNNERS}
 #: Marks of the blocks of the README that install: they have tests of their own.
 INSTALLING = ("<!-- start -->", "<!-- tests -->")
+#: Commands that need no framework: they are to work after `pip install .` alone.
+ALONE = (
+    ["inspect", "fixtures/keras-3.15.1/seed95.keras", "--stats"],
+    ["convert", "fixtures/keras-3.15.1/seed95.keras", "OUT/a.safetensors"],
+    ["convert", "fixtures/keras-3.15.1/seed95.keras", "OUT/a.onnx", "--whole"],
+    ["convert", "OUT/a.onnx", "OUT/b.keras"],
+    ["convert", "fixtures/keras-1.2.2/sequential.h5", "OUT/c.keras"],
+    ["convert", "fixtures/keras-3.15.1/seed95.keras", "OUT/a.h", "--explain"],
+    ["diff", "fixtures/keras-3.15.1/seed95.keras", "OUT/a.safetensors"],
+    ["verify", "fixtures/keras-3.15.1/seed95.keras", "OUT/a.safetensors", "--engine", "numpy"],
+    ["view", "fixtures/keras-3.15.1/seed95.keras", "-o", "OUT/a.html"],
+    ["formats"],
+    ["batch", "fixtures/keras-2.0.8", "--out-dir", "OUT/many"],
+    ["guide", "recipes"],
+    ["completion", "bash"],
+)
 
 
 def every(*kinds: str) -> list[object]:
@@ -208,6 +224,8 @@ def test_what_loads_the_files(
 def test_the_first_command_on_a_fresh_machine(tmp_path: Path) -> None:
     """Install from a copy of the checkout, convert, and show: what a newcomer types first.
 
+    What was installed runs every command that needs no framework.
+
     Afterwards git would see no file that it did not know.
     """
     command = re.search(r"<!-- start -->\n```sh\n(.*?)```", README.text, re.DOTALL)
@@ -226,6 +244,18 @@ def test_the_first_command_on_a_fresh_machine(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "7 inputs × 4 gates × 2 units" in done.stdout
+    out = tmp_path / "out"
+    out.mkdir()
+    for words in ALONE:
+        line = [word.replace("OUT", str(out)) for word in words]
+        done = subprocess.run(
+            [str(clone / ".venv" / "bin" / "lstmconvert"), *line],
+            cwd=clone,
+            env=environ,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, (line, done.stderr)
     new = subprocess.run(
         ["git", "status", "--porcelain"], cwd=clone, check=True, capture_output=True, text=True
     )
