@@ -70,6 +70,11 @@ def blob(number: int) -> Any:
     return _field(Rule(number, LENGTH, lambda _, value: bytes(value)), b"")
 
 
+def blobs(number: int) -> Any:
+    """Declare repeated bytes: a tuple."""
+    return _field(Rule(number, LENGTH, lambda _, value: bytes(value), True), ())
+
+
 def message(number: int, kind: type[Any]) -> Any:
     """Declare an embedded message; None if it is absent."""
     return _field(Rule(number, LENGTH, lambda parser, value: parser.embed(kind, value)), None)

@@ -22,6 +22,7 @@ from lstmconvert.files.wire import Span
 from lstmconvert.keras.configs.era import Era, era_of
 from lstmconvert.keras.configs.nodes import PEEPHOLE_CELL, Node, node
 from lstmconvert.keras.configs.sketch import CellSketch, LayerSketch, layer_groups, natural, plan
+from lstmconvert.keras.modern.classes import LOOKUPS
 from lstmconvert.keras.reading import build
 from lstmconvert.keras.reading.load import Given
 from lstmconvert.keras.reading.read import Config, opaque_notes, parse_config
@@ -33,7 +34,7 @@ from lstmconvert.model.layer import Direction, LSTMLayer
 from lstmconvert.model.model import KERAS, OBJECTS, PER_GATE, Model, Source, Structure
 from lstmconvert.model.naming import layer_names
 from lstmconvert.model.options import DirectionOptions, option_names
-from lstmconvert.tensorflow import objects, placing, tf1, tf1graph
+from lstmconvert.tensorflow import lookups, objects, placing, tf1, tf1graph
 from lstmconvert.tensorflow.formats import graphdef
 from lstmconvert.tensorflow.formats.bundle import Bundle
 from lstmconvert.tensorflow.formats.checkpoint import read_checkpoint
@@ -93,7 +94,7 @@ def load_saved_model(path: Path, given: Given | None = None) -> Model:
     saved = read_saved_model(path)
     keras = _described(saved)
     opened = _Opened(
-        path, path, saved.bundle, saved.sources, SAVED_MODEL, keras, is_folder=True
+        path, path, saved.bundle, saved.sources, SAVED_MODEL, keras, is_folder=True, saved=saved
     )
     return _model(opened, given)
 
@@ -289,7 +290,7 @@ def _no_cell(
 class _Opened:
     """What was opened: where, its variables, the files that they came from, and what it says.
 
-    `is_folder`: whether every file of the folder `root` belongs to it.
+    `is_folder`: whether every file of the folder `root` belongs to it; `saved`: the SavedModel.
     """
 
     path: Path
@@ -299,6 +300,7 @@ class _Opened:
     container: str
     keras: _Described
     is_folder: bool = False
+    saved: SavedModel | None = None
 
 
 def _hashed(opened: _Opened, sources: Iterable[SourceFile]) -> set[Path]:
@@ -323,7 +325,8 @@ def _hashed(opened: _Opened, sources: Iterable[SourceFile]) -> set[Path]:
 @dataclass(frozen=True, slots=True)
 class _Layers:
     """The layers, the keys of their arrays, and notes for the user; the config of the whole model
-    and its weights' keys by name, where known; what was found of TensorFlow 1's cells."""
+    and its weights' keys by name, where known; what was found of TensorFlow 1's cells; files that
+    were read beside those that were opened; the keys of tables of words."""
 
     layers: tuple[LSTMLayer, ...]
     used: Set[str]
@@ -331,6 +334,8 @@ class _Layers:
     names: Mapping[str, str] | None = None
     notes: tuple[str, ...] = ()
     cells: tf1.Read | None = None
+    sources: tuple[SourceFile, ...] = ()
+    tables: Set[str] = frozenset()
 
 
 def _model(opened: _Opened, given: Given | None, *, takes_open: bool = False) -> Model:
@@ -339,7 +344,7 @@ def _model(opened: _Opened, given: Given | None, *, takes_open: bool = False) ->
     if keras.model:
         stored_config = Given(keras.model, keras.version, f"{opened.path}: model_config")
     content = _content(opened, given, stored_config)
-    sources = opened.sources
+    sources = (*opened.sources, *content.sources)
     if not content.layers and bundle.graph is None:
         graph = _graph_file(opened)
         facts, run, remarks = _told_by(opened, graph)
@@ -349,11 +354,13 @@ def _model(opened: _Opened, given: Given | None, *, takes_open: bool = False) ->
         joined = _joined(cells, run)
         notes = (*joined.notes, *(remarks if joined.layers else ()))
         content = _Layers(joined.layers, joined.used, notes=notes, cells=cells)
-    if not content.layers:
-        raise _no_lstm(opened, content)
+    absent = None if content.layers else _no_lstm(opened, content)
+    if absent is not None and content.config is None:
+        raise absent
     start = (placing.model_of(bundle) if content.names else None) or ROOT
     training = placing.training_keys(bundle, keras.metrics, start) - content.used
     training -= set((content.names or {}).values())
+    training |= content.tables & bundle.tensors.keys()
     twice = _listed_twice(bundle)
     other = {k: t for k, t in bundle.tensors.items() if k not in content.used | training | twice}
     config = content.config
@@ -382,6 +389,7 @@ def _model(opened: _Opened, given: Given | None, *, takes_open: bool = False) ->
         optimizer={k: t for k, t in bundle.tensors.items() if k in training},
         texts=_texts(config, keras) if config else {},
         notes=(*content.notes, *opaque_notes(content.layers)),
+        absent=absent,
     )
 
 
@@ -538,15 +546,20 @@ def _whole(opened: _Opened, given: Given) -> _Layers:
         CorruptFile: the graph is not that model's.
     """
     config = parse_config(given.text, given.version, given.where)
-    names = placing.place(config.root, opened.bundle)
-    tensors = opened.bundle.tensors
+    placed = placing.place(config.root, opened.bundle)
+    names, tensors = placed.keys, opened.bundle.tensors
+    filled = lookups.Filled()
+    if any(f'"{name}"' in given.text for name in LOOKUPS):
+        filled = lookups.fill(placed.layers, opened.bundle, opened.saved)
+    if filled.changed:
+        given = given._replace(text=canonical(config.root.whole))
     described = plan(config.root)
     planned = [s for s in described.layers if s.has_lstm and _peepholes_fit(s, names)]
     kept = set(map(id, planned))
     loose = _bound_by_place(planned, config.era, names, tensors)
     layers = _built(loose, config)
     used = _used(layers)
-    remarks = [*described.notes]
+    remarks = [*described.notes, *filled.notes]
     remarks += [
         not_plain(sketch.name, sketch.foreign_cell.class_name, _names_below(names, sketch.group))
         for sketch in described.layers
@@ -559,7 +572,10 @@ def _whole(opened: _Opened, given: Given) -> _Layers:
         extra = [_bound_by_graph(layer, opened.keras.nodes) for layer in rest]
         layers = _built([*loose, *extra], config)
         used = _used(layers)
-    return _Layers(layers, used, given, names, notes=tuple(dict.fromkeys(remarks)))
+    notes = tuple(dict.fromkeys(remarks))
+    return _Layers(
+        layers, used, given, names, notes=notes, sources=filled.sources, tables=filled.keys
+    )
 
 
 def _known(

@@ -132,8 +132,20 @@ _SPARSE = 100
 _DEPTH = 3
 
 
-def place(root: Node, bundle: Bundle) -> dict[str, str]:
-    """Return the name of each weight of a model, as above -> its key in the checkpoint.
+class Placed(NamedTuple):
+    """A model in a checkpoint.
+
+    Fields: `keys`: the name of each weight, as above -> its key in the checkpoint; `layers`: the
+    name of each layer's group, its config, and its node in the graph of objects, where there is
+    one.
+    """
+
+    keys: dict[str, str]
+    layers: tuple[tuple[str, Node, int], ...] = ()
+
+
+def place(root: Node, bundle: Bundle) -> Placed:
+    """Return where the weights of a model are.
 
     Args:
         root: the model's config.
@@ -144,10 +156,10 @@ def place(root: Node, bundle: Bundle) -> dict[str, str]:
     """
     start = model_of(bundle)
     if bundle.graph is None or start is None:
-        return _place_by_name(root, bundle)
+        return Placed(_place_by_name(root, bundle))
     placer = _Placer(bundle, bundle.graph)
     placer.model(root, start, "")
-    return placer.keys
+    return Placed(placer.keys, tuple(placer.layers))
 
 
 def model_of(bundle: Bundle) -> int | None:
@@ -164,6 +176,7 @@ class _Placer:
     def __init__(self, bundle: Bundle, graph: ObjectGraph) -> None:
         self._bundle, self._graph = bundle, graph
         self.keys: dict[str, str] = {}
+        self.layers: list[tuple[str, Node, int]] = []
         self._steps = 0
 
     def listed(self, at: int) -> list[int | None]:
@@ -242,6 +255,7 @@ class _Placer:
         limits.PROTOBUF_MESSAGES.check(self._steps, self._bundle.path, "the edges below the layers")
 
     def _layer(self, item: Node, at: int, group: str) -> None:
+        self.layers.append((group, item, at))
         if item.is_model:
             self.model(item, at, group)
             return

@@ -178,7 +178,14 @@ CLASSES: Mapping[str, Row] = {
     "HashedCrossing": _row("num_bins output_mode sparse"),
     "Discretization": _row("bin_boundaries num_bins epsilon output_mode sparse"),
     "StringLookup": _row(f"{_LOOKUP} encoding", dropped="vocabulary_size vocab_size"),
-    "IntegerLookup": _row(f"{_LOOKUP} vocabulary_dtype", dropped="vocabulary_size vocab_size"),
+    "IntegerLookup": _row(
+        f"{_LOOKUP} vocabulary_dtype",
+        dropped="vocabulary_size vocab_size",
+        # TensorFlow before 2.5.
+        renamed={
+            "max_values": "max_tokens", "mask_value": "mask_token", "oov_value": "oov_token"
+        },
+    ),
     "TextVectorization": _row(
         "max_tokens standardize split ngrams output_mode output_sequence_length pad_to_max_tokens "
         "vocabulary idf_weights sparse ragged encoding",

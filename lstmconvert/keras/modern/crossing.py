@@ -29,7 +29,13 @@ from lstmconvert.keras.modern.parts import (
     unsupported,
 )
 from lstmconvert.keras.modern.replacing import Replacements
-from lstmconvert.keras.modern.weights import Source, legacy_store, lstm_paths, v3_store
+from lstmconvert.keras.modern.weights import (
+    Source,
+    legacy_store,
+    lstm_paths,
+    settle_bins,
+    v3_store,
+)
 from lstmconvert.keras.reading.read import Config, parse_config
 from lstmconvert.keras.stores.v3store import CONTAINERS
 from lstmconvert.keras.writing import emit
@@ -129,6 +135,7 @@ def tree(model: Model, stored: Mapping[str, Tensor], leave: Leave) -> Tree | Non
     graphs: Mapping[Part, graph.CallGraph] = {}
     if not leave.refusals:
         Source(structure, stored, model.layers, model.source.container).fill(root, era)
+        settle_bins(root, era)
         if era == "keras3":
             models = [part for part in root.walk() if part.is_model]
             functional = [part for part in models if part.class_name == "Functional"]
@@ -187,6 +194,7 @@ def rebuilt(model: Model, stored: Mapping[str, Tensor], how: How) -> Whole | Non
     where = model.source.container
     source = Source(structure, stored, model.layers, where, how.attributes)
     source.fill(root, era)
+    settle_bins(root, era)
     notes: dict[str, None] = {}
     customs = [part for part in root.walk() if part.custom]
     _check_customs(customs, model.layers, how)
@@ -542,9 +550,6 @@ def _vocabularies(root: Part, assets: Mapping[str, Tensor]) -> frozenset[str]:
     held: set[str] = set()
     for part in root.walk():
         config = part.config
-        if part.class_name == "Discretization" and config.get("bin_boundaries") is None:
-            what = "the boundaries that it was adapted to are not in the config"
-            raise unsupported(what, part.name, "bin_boundaries")
         if part.class_name not in LOOKUPS:
             continue
         folder = f"assets/{part.group}/"
@@ -556,9 +561,9 @@ def _vocabularies(root: Part, assets: Mapping[str, Tensor]) -> frozenset[str]:
                     "the file does not have the layer's vocabulary", part.name, "vocabulary"
                 )
             config["vocabulary"] = _lines(tensor, part)
-        if config.get("output_mode") == "tf_idf":
+        if config.get("output_mode") in ("tf_idf", "tf-idf"):
             what = "each Keras stores the weights of its words (idf_weights) otherwise"
-            raise unsupported(what, part.name, "output_mode", "tf_idf")
+            raise unsupported(what, part.name, "output_mode", config["output_mode"])
     return frozenset(held)
 
 

@@ -217,6 +217,9 @@ class Builder:
             item, name, row.today or item.class_name, config, row, group, _trainable(item)
         )
         self._add_parts(part, item)
+        is_adapted = config.get("bin_boundaries") is None and self._era != "keras3"
+        if item.class_name == "Discretization" and is_adapted:
+            part.weights = (_SUMMARY,)
         return part
 
     def _unknown(self, item: Node, group: str, name: str) -> Part:
@@ -361,6 +364,8 @@ class Builder:
         part.children.append((attribute, dense))
 
 
+#: What a Discretization of Keras 2 was adapted to.
+_SUMMARY = Weight("summary", trainable=False)
 #: The class of a function between layers in which an expression is written.
 _FUNCTION = "TFOpLambda"
 #: Keywords of a layer that say what the model is fed with, where it is the first one.
@@ -480,6 +485,8 @@ def _fix(class_name: str, config: JsonObject, name: str, era: str) -> None:
         config.setdefault("merge_mode", "concat")
     if class_name in ("GRU", "GRUCell") and era == "keras1":
         config.setdefault("use_bias", True)
+    if class_name in LOOKUPS and config.get("max_tokens") is None:
+        config.pop("pad_to_max_tokens", None)  # TensorFlow before 2.6 states it where none is told
     if class_name == "IntegerLookup" and isinstance(config.get("oov_token"), str):
         text = config["oov_token"]
         if not text.removeprefix("-").isdecimal():

@@ -684,6 +684,31 @@ def pad_as_theano(part: Part) -> None:
     part.config["kernel_size"] = [size + 1 - size % 2 for size in sizes]
 
 
+def settle_bins(root: Part, era: str) -> None:
+    """Give each Discretization that was adapted its boundaries: Keras 2 keeps a summary of what it
+    saw in a variable, and computes them from it (tf_keras/src/layers/preprocessing/
+    discretization.py, `get_bin_boundaries`); Keras 3 states them.
+
+    Raises:
+        UnsupportedByTarget: it was never adapted.
+    """
+    for part in root.walk() if era != "keras3" else ():
+        if part.class_name != "Discretization" or part.config.get("bin_boundaries") is not None:
+            continue
+        bins = part.config.get("num_bins")
+        summary = part.arrays[0].read() if part.arrays else np.zeros((2, 0))
+        if not isinstance(bins, int) or bins < 1 or summary.ndim != 2 or not summary.shape[1]:
+            what = "the boundaries that it was adapted to are not in the file"
+            raise unsupported(what, part.name, "bin_boundaries")
+        ends, each = summary[0], 1.0 / bins
+        if summary.shape[1] * each >= 1:
+            total = summary[1].cumsum()
+            ends = np.interp(each + np.arange(0.0, 1.0, each), total / total[-1], summary[0])
+        part.config["bin_boundaries"] = [float(end) for end in ends.astype(np.float32)[:-1]]
+        part.config.pop("num_bins")
+        part.arrays, part.paths, part.weights = [], [], ()
+
+
 #: Layers that pool, and others that pad, by their class in Keras 3.
 _POOLS = frozenset(f"{kind}Pooling{rank}D" for kind in ("Max", "Average") for rank in (1, 2, 3))
 _PADDED = CONVOLUTIONS | {"DepthwiseConv2D", "SeparableConv1D", "SeparableConv2D"}

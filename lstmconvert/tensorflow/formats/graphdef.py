@@ -28,6 +28,7 @@ from lstmconvert.files.wire import (
     Parser,
     Span,
     blob,
+    blobs,
     encoded,
     fixed32,
     integer,
@@ -37,7 +38,7 @@ from lstmconvert.files.wire import (
     texts,
     varint,
 )
-from lstmconvert.tensorflow.formats.entries import DTYPES, ShapeProto
+from lstmconvert.tensorflow.formats.entries import DTYPES, STRING, ShapeProto
 from lstmconvert.tensors.dtypes import DType, dtype_of
 from lstmconvert.tensors.tensor import ArrayTensor, FileTensor, SourceFile, Tensor
 from lstmconvert.tensors.views import Filled
@@ -46,6 +47,8 @@ from lstmconvert.tensors.views import Filled
 _GRAPH_DEF, _NODE, _LIBRARY = 2, 1, 2
 #: FunctionDefLibrary.function, FunctionDef.node_def.
 _FUNCTION, _FUNCTION_NODE = 1, 3
+#: FunctionDef.signature, NodeDef.name.
+_SIGNATURE, _NAME_FIELD = 1, 1
 #: NodeDef.attr, the key and value of an attribute, AttrValue.tensor, TensorProto.tensor_content.
 _ATTRIBUTE, _KEY, _VALUE, _TENSOR, _CONTENT = 5, 1, 2, 8, 4
 #: Messages up to this size are read whole; of a larger one, the content stays in the file.
@@ -69,6 +72,7 @@ class TensorProto:
     floats: bytes = blob(5)
     doubles: bytes = blob(6)
     integers: bytes = blob(7)
+    strings: tuple[bytes, ...] = blobs(8)
     longs: bytes = blob(10)
     flags: bytes = blob(11)
     halves: bytes = blob(13)
@@ -338,6 +342,50 @@ def _begins_as_graph(span: Span) -> bool:
     except CorruptFile:
         return False
     return at <= end <= span.size
+
+
+def function(meta_graph: Span, name: str) -> tuple[dict[str, Node], tuple[str, ...]]:
+    """Return the nodes of one function of a MetaGraphDef by name, and its arguments; none if it is
+    not there. Raises as `read_meta_graph`."""
+    parser = Parser(meta_graph.source.path)
+    for graph in meta_graph.find(_GRAPH_DEF):
+        for listed in graph.find(_LIBRARY):
+            for span in listed.find(_FUNCTION):
+                heads = [parser.parse(_Signature, head.read()) for head in span.find(_SIGNATURE)]
+                if not heads or heads[0].name != name:
+                    continue
+                payload = span.read()
+                below = parser.embedded(payload, _FUNCTION_NODE)
+                nodes = [_node(parser, name, item, None) for _, item in below]
+                return {n.name: n for n in nodes}, tuple(a.name for a in heads[0].arguments)
+    return {}, ()
+
+
+def top_node(meta_graph: Span, name: str) -> Node | None:
+    """Return one node of a MetaGraphDef that is in no function, with its attributes."""
+    parser = Parser(meta_graph.source.path)
+    for graph in meta_graph.find(_GRAPH_DEF):
+        for span in graph.find(_NODE):
+            heads = [parser.text(head.read()) for head in span.find(_NAME_FIELD)]
+            if heads == [name]:
+                return _node(parser, "", span.read(), None)
+    return None
+
+
+def strings(node: Node, where: object) -> tuple[bytes, ...] | None:
+    """Return the texts of a constant of texts; None of any other node.
+
+    Raises:
+        CorruptFile: it has another number of them than its shape.
+    """
+    value = node.attributes.get("value")
+    proto = value.tensor if value is not None and node.op == "Const" else None
+    if proto is None or proto.dtype != STRING:
+        return None
+    if math.prod(proto.sizes) != len(proto.strings):
+        raise CorruptFile("a constant's texts do not fit its shape", where=where,
+                          found=len(proto.strings), expected=proto.sizes)
+    return proto.strings
 
 
 def constant(node: Node, where: object) -> Tensor | None:
