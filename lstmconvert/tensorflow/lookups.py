@@ -186,10 +186,15 @@ def _in_order(table: _Table, item: Node) -> list[Json]:
     if indices != list(range(start, start + len(indices))):
         raise CorruptFile("the indices of its table are not those of words",
                           found=f"{indices[0]} to {indices[-1]}, {len(indices)} of them")
+    keywords = ("mask_token", "oov_token", "mask_value", "oov_value")
+    special: set[Json] = {"", "[UNK]"} if item.class_name == "TextVectorization" else set()
+    special |= {item.config.get(key) for key in keywords} - {None}
+    if lost := {word for index, word in words.items() if index < start} - special:
+        raise CorruptFile("a word of its table has an index below those of words",
+                          found=lost.pop())
     result = [words[index] for index in indices]
     if item.class_name == "IntegerLookup":
         result = [_whole(word) for word in result]
-    special = {item.config.get(key) for key in ("mask_token", "oov_token")} - {None}
     if reserved := special.intersection(result):
         raise CorruptFile("a reserved token is one of its words", found=reserved.pop())
     return result
@@ -204,12 +209,13 @@ def _whole(word: Json) -> Json:
 def _start(item: Node) -> int:
     """Return the index of the first word (index_lookup.py, `_token_start_index`)."""
     config = item.config
-    is_int = config.get("output_mode", "int") == "int"
+    is_int = int(config.get("output_mode", "int") == "int")
     if item.class_name == "TextVectorization":
         return 1 + is_int
     masks = [config[key] for key in ("mask_token", "mask_value") if key in config]
     unknown = config.get("num_oov_indices", 1)
-    return (is_int and masks != [None]) + (unknown if isinstance(unknown, int) else 1)
+    begin = is_int if masks != [None] else 0
+    return begin + unknown if isinstance(unknown, int) else begin + 1
 
 
 class _Reader:

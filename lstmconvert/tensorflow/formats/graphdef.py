@@ -356,7 +356,7 @@ def function(meta_graph: Span, name: str) -> tuple[dict[str, Node], tuple[str, .
                     continue
                 payload = span.read()
                 below = parser.embedded(payload, _FUNCTION_NODE)
-                nodes = [_node(parser, name, item, None) for _, item in below]
+                nodes = [_node(parser, name, item) for _, item in below]
                 return {n.name: n for n in nodes}, tuple(a.name for a in heads[0].arguments)
     return {}, ()
 
@@ -368,7 +368,7 @@ def top_node(meta_graph: Span, name: str) -> Node | None:
         for span in graph.find(_NODE):
             heads = [parser.text(head.read()) for head in span.find(_NAME_FIELD)]
             if heads == [name]:
-                return _node(parser, "", span.read(), None)
+                return _node(parser, "", span.read())
     return None
 
 
