@@ -1,15 +1,20 @@
-"""A bounded run of the fuzzer (fuzz.py makes longer ones), and truncations of small files."""
+"""A bounded run of the fuzzer (fuzz.py makes longer ones), and truncations of small files.
+
+With LSTMCONVERT_TESTS=all there are more mutants, and every file is cut at every offset.
+"""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import h5py
 import pytest
 from support import fuzz, fuzz_targets, mutate
 from support.crafted import members, zipped
+from support.thinned import ALL
 
 import lstmconvert
 from lstmconvert.containers import table
@@ -19,7 +24,7 @@ from lstmconvert.tensorflow.formats import bundle
 from lstmconvert.tensors.tensor import SourceFile
 
 SEED = 20240229
-COUNT = 100
+COUNT = 100 if ALL else 40
 
 
 @pytest.fixture(autouse=True)
@@ -59,17 +64,21 @@ OPEN = {"onnx", "onnx-data", "tflite", "params", "mat", "mat-compressed", "ncnn"
         "savedmodel", "mlpackage"}  # fmt: skip
 
 
-#: Of these the weights are a file that another target has, too.
-SEVERAL = {"shards", "unzipped"}
+#: So many lengths at a file's start and end, and about so many between them.
+ENDS, BETWEEN = 64, 150
+
+
+def lengths(path: Path) -> Iterable[int]:
+    every = fuzz.every_length(path)
+    if ALL:
+        return every
+    step = len(every) // BETWEEN | 1  # odd: lengths of every alignment
+    return {*every[:ENDS], *every[::step], *every[-ENDS:]}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CUT)
-def test_truncations_at_every_offset(name: str, tmp_path: Path) -> None:
-    def lengths(path: Path) -> range:
-        step = 29 if name in SEVERAL and path.suffix == ".h5" else 1
-        return fuzz.every_length(path)[::step]
-
+def test_truncations(name: str, tmp_path: Path) -> None:
     accepted = [what for what, kept in fuzz.truncated(name, tmp_path, lengths) if kept]
     assert not accepted or name in OPEN, accepted[:9]
 
@@ -155,17 +164,19 @@ def test_an_untyped_error_is_a_finding(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.engines
 def test_mutants_are_repeatable(tmp_path: Path) -> None:
-    suffixes: set[str] = set()
     for name in fuzz.TARGETS:
         pairs = []
+        target = fuzz.TARGETS[name]
+        (tmp_path / name).mkdir()
+        valid = target.make(tmp_path / name)
         for folder in (tmp_path / f"{name}-1", tmp_path / f"{name}-2"):
             folder.mkdir()
-            path = fuzz.mutant(name, 1, 2, folder)
+            path = target.mutate(valid, folder, mutate.dice(name, 1, 2))
             paths = sorted(path.rglob("*.*")) if path.is_dir() else [path]
             pairs.append([each.read_bytes() for each in paths if each.is_file()])
         if "tree" not in name and name != "legacy-config":  # HDF5 keeps times and addresses
             assert pairs[0] == pairs[1], name
-        suffixes.update(path.name.partition(".")[2] for path in (tmp_path / f"{name}-1").rglob("*"))
+    suffixes = {path.name.partition(".")[2] for path in tmp_path.rglob("*")}
     assert {row.suffixes[0].lstrip(".") for row in table.read() if row.suffixes} <= suffixes
 
 
