@@ -44,8 +44,10 @@ def matrix() -> dict[tuple[str, str], float]:
     return _MATRIX
 
 
-#: Where what TensorFlow makes of a layer is what is tested: there tf_keras is as it comes.
-_GRAPHS = frozenset(("tensorflow", "spelled", "test_onnx_writers.py"))
+#: Where the graph that TensorFlow makes of a layer is what is tested, tf_keras is as it comes.
+_GRAPHS = frozenset(
+    ("spelled", "test_frozen.py", "test_onnx_writers.py", "test_tf1_cells.py", "test_tf1_graph.py")
+)
 
 
 @pytest.fixture(autouse=True)

@@ -37,6 +37,7 @@ BY_ARRAYS = {"LayerNormLSTMCell": "norm", "AttentionLSTMCell": "attention"}
 #: Classes with an LSTM's arrays and no others.
 BY_CLASS = ("ScaledLSTMCell", "QLSTM", "Gated")
 UNITS, INPUTS = 3, 4
+Saved = Callable[[str, str, str], Path]
 
 
 def written(library: str, container: str) -> bool:
@@ -78,9 +79,17 @@ def model(library: str, kind: str) -> Any:
     return keras.Model(inputs, layers.Dense(2, name="head")(rec(plain)))
 
 
-def save(library: str, kind: str, container: str, folder: Path) -> Path:
-    path = folder / f"{library}-{kind}.{container}"
-    return save_model(library, model(library, kind), container, path)
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
+    """What saves a model of a kind, once: a SavedModel takes seconds."""
+    folder = tmp_path_factory.mktemp("saved")
+
+    @functools.cache
+    def save(library: str, kind: str, container: str) -> Path:
+        path = folder / f"{library}-{kind}.{container}"
+        return save_model(library, model(library, kind), container, path)
+
+    return save
 
 
 def save_model(library: str, made: Any, container: str, path: Path) -> Path:
@@ -113,9 +122,9 @@ def read(path: Path) -> tuple[dict[str, Any], str]:
     ("library", "container", "kind"), each(CASES, BY_ARRAYS, "LayerNormLSTMCell")
 )
 def test_a_cell_with_more_arrays_is_no_lstm(
-    library: str, container: str, kind: str, tmp_path: Path
+    library: str, container: str, kind: str, saved: Saved
 ) -> None:
-    layers, said = read(save(library, kind, container, tmp_path))
+    layers, said = read(saved(library, kind, container))
     assert len(layers) == 1
     assert next(iter(layers.values())).units == INPUTS  # the plain one
     assert "left as it is" in said
@@ -130,9 +139,9 @@ def test_a_cell_with_more_arrays_is_no_lstm(
     ("library", "container", "kind"), each(WITH_CLASSES, BY_CLASS, "QLSTM")
 )
 def test_a_class_of_the_users_own_is_no_lstm_where_the_config_names_it(
-    library: str, container: str, kind: str, tmp_path: Path
+    library: str, container: str, kind: str, saved: Saved
 ) -> None:
-    layers, said = read(save(library, kind, container, tmp_path))
+    layers, said = read(saved(library, kind, container))
     assert [name for name in layers if "plain" in name] == list(layers)
     assert kind in said
     assert "rec" in said
@@ -144,9 +153,9 @@ def test_a_class_of_the_users_own_is_no_lstm_where_the_config_names_it(
     [case for case in CASES if case not in WITH_CLASSES and case[1] != "weights.h5"],
 )
 def test_a_cell_that_is_called_otherwise_is_told(
-    library: str, container: str, kind: str, tmp_path: Path
+    library: str, container: str, kind: str, saved: Saved
 ) -> None:
-    layers, said = read(save(library, kind, container, tmp_path))
+    layers, said = read(saved(library, kind, container))
     assert len(layers) == 2
     assert "may compute something else" in said
 
@@ -234,10 +243,10 @@ def test_a_model_without_lstm_names_classes_and_arrays(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("library", "container"), CASES)
 def test_peepholes_are_read_in_every_container(
-    library: str, container: str, tmp_path: Path
+    library: str, container: str, saved: Saved
 ) -> None:
     kind = "PeepholeLSTMCell"
-    path = save(library, kind, container, tmp_path)
+    path = saved(library, kind, container)
     found = lc.load(path)
     layer = next(layer for layer in found.values() if layer.units == UNITS)
     cell = model(library, kind).get_layer("rec").cell
@@ -253,9 +262,9 @@ def test_peepholes_are_read_in_every_container(
 
 @pytest.mark.parametrize(("library", "container"), WITH_CLASSES)
 def test_peepholes_compute_what_that_class_computes(
-    library: str, container: str, tmp_path: Path
+    library: str, container: str, saved: Saved
 ) -> None:
-    path = save(library, "PeepholeLSTMCell", container, tmp_path)
+    path = saved(library, "PeepholeLSTMCell", container)
     layer = next(layer for layer in lc.load(path).values() if layer.units == UNITS)
     x = np.random.default_rng(1).normal(size=(2, 5, INPUTS)).astype("f4")
     theirs = np.asarray(model(library, "PeepholeLSTMCell").get_layer("rec")(x))
@@ -264,8 +273,10 @@ def test_peepholes_compute_what_that_class_computes(
 
 @pytest.mark.parametrize("container", ["weights.h5", "h5", "keras"])
 @pytest.mark.parametrize("kind", ["PeepholeLSTMCell", "LayerNormLSTMCell"])
-def test_they_go_back_into_their_container(kind: str, container: str, tmp_path: Path) -> None:
-    path = save("keras", kind, container, tmp_path)
+def test_they_go_back_into_their_container(
+    kind: str, container: str, saved: Saved, tmp_path: Path
+) -> None:
+    path = saved("keras", kind, container)
     back = tmp_path / f"back.{container}"
     result = lc.convert(path, back)
     assert result.whole_model

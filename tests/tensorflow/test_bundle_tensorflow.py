@@ -59,7 +59,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     new.optimizer.build(new.trainable_variables)
     tf.train.Checkpoint(model=new).save(str(root / "new" / "ckpt"))
     old = tf_keras.Sequential([tf_keras.layers.LSTM(2, name="enc")])
-    old.compile(tf_keras.optimizers.legacy.Adam(), "mse")
+    old.compile(tf_keras.optimizers.legacy.Adam(), "mse", run_eagerly=True)
     old.fit(np.zeros((1, 2, 3)), np.zeros((1, 2)), verbose=0)
     tf.train.Checkpoint(model=old, optimizer=old.optimizer).write(str(root / "slots" / "ckpt"))
     return root
