@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -60,19 +61,17 @@ def test_importing_the_package_is_light() -> None:
     assert imported("import lstmconvert; dir(lstmconvert)", HEAVY | {"click"}) == set()
 
 
-@pytest.mark.parametrize("args", [["--help"], ["--version"], ["convert", "--help"], ["diff", "-h"]])
-def test_help_imports_click_alone(args: list[str]) -> None:
-    assert imported(command(*args), HEAVY | {"click"}) == {"click"}
+def test_help_imports_click_alone() -> None:
+    commands = (["--help"], ["--version"], ["convert", "--help"], ["diff", "-h"])
+    code = "".join(command(*args) for args in commands)
+    assert imported(code, HEAVY | {"click"}) == {"click"}
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".keras", ".weights.h5", ".h5"])
-def test_convert_imports_no_framework(
-    tmp_path_factory: pytest.TempPathFactory, suffix: str
-) -> None:
-    path = tmp_path_factory.mktemp("out") / f"lstm{suffix}"
-    code = command("convert", SEED95, path)
+def test_convert_imports_no_framework(tmp_path: Path) -> None:
+    paths = [tmp_path / f"lstm{end}" for end in (".safetensors", ".keras", ".weights.h5", ".h5")]
+    code = "".join(command("convert", SEED95, path) for path in paths)
     assert imported(code, FRAMEWORKS | {"onnx", "rich", "numpy"}) == {"numpy"}
-    assert path.exists()
+    assert all(path.exists() for path in paths)
 
 
 @pytest.mark.parametrize(
@@ -90,24 +89,18 @@ def test_few_data_classes_are_declared(
     assert len(declared) <= most, sorted(declared)
 
 
-@pytest.mark.parametrize(
-    "source",
-    [
+def test_files_of_others_need_no_onnx() -> None:
+    sources = (
         "fixtures/coremltools-9.0/torch.mlpackage",
         "fixtures/coremltools-9.0/network.mlpackage",
         "fixtures/rtneural-keras-3.15.1/lstm.json",
         "fixtures/tf-1.15.5-cells/basic",
-    ],
-)
-def test_files_of_others_need_no_onnx(source: str) -> None:
-    assert imported(command("inspect", source, "--json"), FRAMEWORKS | {"onnx", "rich"}) == set()
+    )
+    code = "".join(command("inspect", source, "--json") for source in sources)
+    assert imported(code, FRAMEWORKS | {"onnx", "rich"}) == set()
 
 
-def test_tables_need_no_library() -> None:
-    assert imported(command("inspect", SEED95, "--json"), FRAMEWORKS | {"rich"}) == set()
-    assert imported(command("diff", SEED95, SEED95, "--json"), FRAMEWORKS | {"rich"}) == set()
-    assert imported(command("inspect", SEED95), FRAMEWORKS | {"rich"}) == set()
-
-
-def test_an_ordinary_file_needs_no_ml_dtypes() -> None:
-    assert imported(command("inspect", SEED95, "--json", "--stats"), {"ml_dtypes"}) == set()
+def test_tables_need_no_library_and_an_ordinary_file_no_ml_dtypes() -> None:
+    code = command("inspect", SEED95) + command("inspect", SEED95, "--json", "--stats")
+    code += command("diff", SEED95, SEED95, "--json")
+    assert imported(code, FRAMEWORKS | {"rich", "ml_dtypes"}) == set()

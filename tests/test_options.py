@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 from safetensors.numpy import load_file, save_file
 from support.cli import SEED95
+from support.thinned import ALL
 
 import lstmconvert as lc
 from lstmconvert.containers import table
@@ -191,10 +192,10 @@ def silent(source: str, targets: Iterable[Container], folder: Path) -> list[str]
     return silent
 
 
-@pytest.mark.parametrize("part", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 3))])
+@pytest.mark.parametrize("part", range(4) if ALL else [0])
 @pytest.mark.parametrize("source", SOURCES)
 def test_it_has_an_effect_or_is_refused(source: str, part: int, tmp_path: Path) -> None:
-    """Part 0 of each source: together each option goes to each target, from two kinds of source."""
+    """A quarter of the targets: over all sources each option goes to each, from two sources."""
     place = [*SOURCES].index(source)
     targets = [*table.written()][(place + part) % 4 :: 4]
     assert not silent(source, targets, tmp_path)

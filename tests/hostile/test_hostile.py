@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +50,18 @@ def jail(plugins: Path) -> Iterator[Jail]:
         yield one
 
 
-@pytest.mark.parametrize("craft", CRAFTS, ids=lambda craft: craft.name)
+def in_turn() -> Iterator[Any]:
+    """Yield each craft. Of one that is made in several kinds of file, one in turn is quick."""
+    kinds: dict[str, list[Craft]] = {}
+    for craft in CRAFTS:
+        kinds.setdefault(craft.name.rpartition("-")[0] or craft.name, []).append(craft)
+    for number, same in enumerate(kinds.values()):
+        for place, craft in enumerate(same):
+            marks = () if place == number % len(same) else pytest.mark.slow
+            yield pytest.param(craft, id=craft.name, marks=marks)
+
+
+@pytest.mark.parametrize("craft", [*in_turn()])
 def test_crafted_file(craft: Craft, jail: Jail, plugins: Path, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()

@@ -24,6 +24,7 @@ from support.keras_tools import (
 )
 from support.neutral import make_cell, make_layer
 from support.onnx_tools import difference, model_of, run, write
+from support.thinned import turns
 
 import lstmconvert as lc
 from lstmconvert.errors import (
@@ -73,8 +74,11 @@ def expressible() -> Iterator[Path]:
             yield path
 
 
-@pytest.mark.parametrize("fused", [False, True], ids=["gates", "fused"])
-@pytest.mark.parametrize("source", [*expressible()], ids=name_of)
+@pytest.mark.parametrize(
+    ("source", "fused"),
+    turns(expressible(), (False, True)),
+    ids=lambda value: name_of(value) if isinstance(value, Path) else f"fused={value}",
+)
 def test_every_fixture_that_can_be_expressed(source: Path, fused: bool, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     try:

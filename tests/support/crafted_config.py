@@ -266,7 +266,7 @@ def _large(
 
 
 def _keys(count: int) -> str:
-    return "{" + ",".join(f'"{number}":0' for number in range(count)) + "}"
+    return '{"' + '":0,"'.join(map(str, range(count))) + '":0}'
 
 
 _PACKED = "beyond the archive is above the limit"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -26,10 +27,11 @@ Edit = Callable[[onnx.ModelProto, Bench], None]
 
 
 @cache
-def _valid(folder: Path) -> bytes:
-    path = folder / "valid.onnx"
-    lstmconvert.convert(FIXTURES / KERAS, path, force=True)
-    return path.read_bytes()
+def _valid() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "valid.onnx"
+        lstmconvert.convert(FIXTURES / KERAS, path)
+        return path.read_bytes()
 
 
 def craft(refused: str | None) -> Callable[[Callable[[Bench], bytes]], Callable[[Bench], bytes]]:
@@ -50,7 +52,7 @@ def edit(refused: str | None) -> Callable[[Edit], Edit]:
 
     def register(change: Edit) -> Edit:
         def make(bench: Bench) -> bytes:
-            model = onnx.ModelProto.FromString(_valid(bench.folder))
+            model = onnx.ModelProto.FromString(_valid())
             change(model, bench)
             return model.SerializeToString()
 
@@ -256,14 +258,14 @@ def onnx_without_graph(bench: Bench) -> bytes:
 
 @craft("not an ONNX model")
 def onnx_without_version(bench: Bench) -> bytes:
-    model = onnx.ModelProto.FromString(_valid(bench.folder))
+    model = onnx.ModelProto.FromString(_valid())
     model.ClearField("ir_version")
     return b"\x12\x00" + model.SerializeToString()
 
 
 @craft("not a valid ONNX file")
 def onnx_cut(bench: Bench) -> bytes:
-    data = _valid(bench.folder)
+    data = _valid()
     return data[: len(data) // 2]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -16,10 +17,11 @@ Header = dict[str, Any]
 
 
 @cache
-def _valid(folder: Path) -> bytes:
-    path = folder / "valid.safetensors"
-    lstmconvert.convert(FIXTURES / KERAS, path, force=True)
-    header, body = split(path.read_bytes())
+def _valid() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "valid.safetensors"
+        lstmconvert.convert(FIXTURES / KERAS, path)
+        header, body = split(path.read_bytes())
     header["__metadata__"]["lstmconvert"] = json.dumps(
         unsealed(json.loads(header["__metadata__"]["lstmconvert"]))
     )
@@ -50,7 +52,7 @@ def _header_attack(
 ) -> Callable[[Callable[[Header, bytes], bytes]], Callable[[Header, bytes], bytes]]:
     def register(attack: Callable[[Header, bytes], bytes]) -> Callable[[Header, bytes], bytes]:
         def make(bench: Bench) -> Path:
-            header, body = split(_valid(bench.folder))
+            header, body = split(_valid())
             return bench.write("crafted.safetensors", attack(header, body))
 
         make.__name__ = attack.__name__

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from support.cli import run as command
 from support.keras_tools import FIXTURES
+from support.thinned import turns
 from support.whole_tools import answers, distance, session
 
 import lstmconvert as lc
@@ -63,17 +64,16 @@ def _record(path: Path) -> Path:
     return path.with_name(f"{path.name.split('.')[0]}.io.npz")
 
 
-@pytest.mark.parametrize("fused", [False, True], ids=["gates", "fused"])
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("keras-3.15.1/seed95.keras", "keras-3.15.1/zoo.keras", "keras-3.15.1/conv_lstm2d.keras"),
-        *("keras-3.15.1/neighbours.keras", "keras-3.15.1/rnn_stack_gru.keras"),
-        "keras-2.2.4/zoo.h5",
-        *("keras-3.15.1/mixed_float16.keras", "tf_keras-2.21.0/zoo.h5", "keras-1.2.2/seed95.h5"),
-        *("keras-3.15.1/shared.keras", "keras-3.15.1/nested.keras", "keras-3.15.1/both_gru.keras"),
-    ],
+BOTH_WAYS = (
+    *("keras-3.15.1/seed95.keras", "keras-3.15.1/zoo.keras", "keras-3.15.1/conv_lstm2d.keras"),
+    *("keras-3.15.1/neighbours.keras", "keras-3.15.1/rnn_stack_gru.keras"),
+    "keras-2.2.4/zoo.h5",
+    *("keras-3.15.1/mixed_float16.keras", "tf_keras-2.21.0/zoo.h5", "keras-1.2.2/seed95.h5"),
+    *("keras-3.15.1/shared.keras", "keras-3.15.1/nested.keras", "keras-3.15.1/both_gru.keras"),
 )
+
+
+@pytest.mark.parametrize(("name", "fused"), turns(BOTH_WAYS, (True, False)))
 def test_back_bit_for_bit(name: str, fused: bool, tmp_path: Path) -> None:
     source = FIXTURES / name
     path = converted(source, tmp_path / "model.onnx", fused=fused)
