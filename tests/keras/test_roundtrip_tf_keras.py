@@ -15,6 +15,7 @@ import pytest
 from support import keras_tools as tools
 from support.keras_tools import FIXTURES, name_of
 from support.neutral import make_cell, make_layer
+from support.thinned import ALL
 
 import lstmconvert as lc
 from lstmconvert.errors import UnknownOption, UnsupportedByTarget
@@ -30,19 +31,19 @@ keras = pytest.importorskip("keras")
 tf_keras = pytest.importorskip("tf_keras")
 L = tf_keras.layers
 
-#: Seconds each, or much like a neighbour: these are called slow.
-SLOW = ("keras-2.1.6/*", "keras-2.3.1/*", "tf-2.1[234].1/*")
+#: Much like a neighbour. Other tests read all of them, and compare their numbers.
+LIKE_OTHERS = ("keras-2.1.6/*", "keras-2.3.1/*", "tf-2.1[234].1/*")
 QUICK_ZOO = "tf-2.15.1/zoo.keras"
 
 
 def case(path: Path) -> Any:
     name = name_of(path)
-    is_slow = any(fnmatch(name, pattern) for pattern in SLOW)
-    is_slow |= "zoo" in name and name != QUICK_ZOO
+    is_slow = "zoo" in name and name != QUICK_ZOO
     return pytest.param(path, id=name, marks=pytest.mark.slow if is_slow else ())
 
 
 KERAS2 = [p for p in tools.fused() if not tools.is_keras3(p) and tools.is_whole(p)]
+KERAS2 = [p for p in KERAS2 if ALL or not any(fnmatch(name_of(p), x) for x in LIKE_OTHERS)]
 LOADED = [p for p in KERAS2 if tools.why_not(tools.NOT_LOADED, p) is None]
 
 
