@@ -30,7 +30,6 @@ def words_after(code: str, shown: str) -> set[str]:
         [sys.executable, "-c", f"import sys\n{code}\nprint()\n{shown}"],
         capture_output=True,
         text=True,
-        timeout=120,
         check=True,
     )
     return set(done.stdout.splitlines()[-1].split())

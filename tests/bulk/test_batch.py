@@ -366,7 +366,7 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(
         time.sleep(0.005)
     os.kill(process.pid, number)
     (tmp_path / "go-on").touch()
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate()
     assert process.returncode == code, err
     assert "Traceback" not in err
     # The workers of a killed process end by themselves, each after the file that it has.

@@ -147,7 +147,6 @@ def command(address: str, home: Path, *arguments: object) -> subprocess.Complete
         env={**environment, "HF_ENDPOINT": address, "HF_HOME": str(home)},
         capture_output=True,
         text=True,
-        timeout=120,
         check=False,
     )
 

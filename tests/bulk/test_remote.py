@@ -152,7 +152,6 @@ def test_s3(bucket: dict[str, str], tmp_path: Path) -> None:
         env={**os.environ, **bucket},
         capture_output=True,
         text=True,
-        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -210,7 +209,6 @@ def test_versions_of_an_object_and_commands_on_s3(
         env={**os.environ, **bucket},
         capture_output=True,
         text=True,
-        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -91,7 +91,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=300,
         env={**os.environ, "NODE_OPTIONS": ""},
     )
     assert done.returncode == 0, done.stderr[-2000:]

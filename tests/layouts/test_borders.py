@@ -157,7 +157,7 @@ def test_paddle_runs_the_dtypes_of_its_row(dtype: str, tmp_path: Path) -> None:
     arrays = {key: np.asarray(value) for key, value in lc.arrange(layer, "paddle").items()}
     np.savez(tmp_path / "in.npz", x=X, **arrays)
     command = [sys.executable, "-c", _PADDLE, tmp_path / "in.npz", dtype, tmp_path / "out.npy"]
-    done = subprocess.run(command, capture_output=True, check=False, timeout=300)
+    done = subprocess.run(command, capture_output=True, check=False)
     assert (done.returncode == 0) is is_allowed, done.stderr[-2000:]
     if is_allowed:
         wanted = reference.run(layer, X.astype(np.float64)).outputs[0]

@@ -228,7 +228,7 @@ def _compiled(
     source.write_text(text)
     includes = [f"-I{root}" for root in _folders()]
     command = ["g++", "-O0", "-w", *flags, *includes, "-o", program, source, *sources]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return program
 
@@ -237,7 +237,7 @@ def answer(program: Path, model: Path, x: Array) -> Array | str:
     """Return every number of the outputs for one sequence (steps, inputs), or what is refused."""
     given = " ".join(map(str, [*x.shape, *x.reshape(-1).astype(np.float64)]))
     done = subprocess.run(
-        [program, model], input=given, capture_output=True, text=True, timeout=60
+        [program, model], input=given, capture_output=True, text=True
     )
     if done.returncode:
         return done.stderr or f"exit {done.returncode}"
@@ -263,11 +263,11 @@ def run_in_c(folder: Path, x: Array, outputs: int, compiler: str) -> tuple[Array
     (folder / source).write_text(text)
     done = subprocess.run(
         [command, *flags, "-o", folder / "program", folder / source, "-lm"],
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     made = subprocess.run([folder / "program", str(x.shape[1])], input=x.tobytes(),
-                          capture_output=True, timeout=60, check=True)  # fmt: skip
+                          capture_output=True, check=True)  # fmt: skip
     both = np.frombuffer(made.stdout, np.float32).reshape(2, x.shape[1], outputs)
     return both[0], both[1]
 
@@ -294,11 +294,11 @@ def run_on_avr(folder: Path, x: Array, outputs: int) -> Array:
     flags = ["-mmcu=atmega2560", "-std=c99", "-Os", "-Wall", "-Werror", "-Wno-unused-function"]
     done = subprocess.run(
         ["avr-gcc", *flags, "-o", folder / "avr.elf", folder / "avr.c", "-lm"],
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     command = ["simavr", "-m", "atmega2560", "-f", "16000000", folder / "avr.elf"]
-    made = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
     words = re.findall(r"([0-9a-f]{8})\.", made.stdout + made.stderr)
     bits = np.array([int(word, 16) for word in words], np.uint32)
     return bits.view(np.float32).reshape(x.shape[1], outputs)
