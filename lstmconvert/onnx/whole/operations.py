@@ -19,7 +19,14 @@ from lstmconvert.keras.modern.classes import Weight
 from lstmconvert.keras.modern.parts import Part
 from lstmconvert.model.activations import Activation
 from lstmconvert.onnx.messages import NUMBERS, Axis
-from lstmconvert.onnx.whole import activations, basic, convolution, merging, preprocessing
+from lstmconvert.onnx.whole import (
+    activations,
+    basic,
+    convolution,
+    merging,
+    preprocessing,
+    signals,
+)
 from lstmconvert.onnx.whole.normalization import axis_of, unit_length
 from lstmconvert.onnx.whole.site import Site
 from lstmconvert.onnx.whole.writer import BEFORE, END, FLOATS, Shape, Value
@@ -485,19 +492,6 @@ def _divided_or_zero(site: Site, first: str, second: str) -> str:
     zero = site.number(0.0)
     is_zero = site.op("Equal", [second, zero])
     return site.op("Where", [is_zero, zero, site.op("Div", [first, second])], "divide_no_nan")
-
-
-def angle(site: Site, first: str, second: str) -> str:
-    """The angle of the point (second, first), from -pi to pi."""
-    zero, half_turn = site.number(0.0), site.number(math.pi)
-    angle = site.op("Atan", [site.op("Div", [first, second])])
-    is_below = site.op("Less", [first, zero], "is_below")
-    turn = site.op("Where", [is_below, site.op("Neg", [half_turn]), half_turn], "turn")
-    is_left = site.op("Less", [second, zero], "is_left")
-    angle = site.op("Where", [is_left, site.op("Add", [angle, turn]), angle], "turned")
-    # Straight up or down the quotient is infinite, whose angle is right; 0 / 0 is no number.
-    is_both = site.op("And", [site.op("Equal", [first, zero]), site.op("Equal", [second, zero])])
-    return site.op("Where", [is_both, zero, angle], "angle")
 
 
 def _remainder(site: Site, items: list[Any]) -> Value:
@@ -1671,6 +1665,28 @@ def _scaled_by_power(site: Site, items: list[Any]) -> Value:
     return Value(made, dtype, shape)
 
 
+def _of_frequencies(write: Callable[..., Any], parts: int) -> Function:
+    """Return what writes a function of real numbers, or of complex ones in two parts."""
+    def run(site: Site, items: list[Any]) -> Any:
+        given = items[0] if isinstance(items[0], list) else [items[0]]
+        if len(given) != parts:
+            raise site.refused("inputs", f"{len(given)} arguments")
+        values = [_float(site, item) for item in given]
+        if any(value.shape != values[0].shape for value in values):
+            raise site.refused("inputs", "parts of other shapes")
+        return write(site, *values)
+
+    return run
+
+
+def _windows(site: Site, items: list[Any]) -> Value:
+    """ExtractSequences: windows that move along the last axis."""
+    value = _value(site, items[0])
+    return signals.windows(
+        site, value, site.integer("sequence_length"), site.integer("sequence_stride")
+    )
+
+
 def _angle_of_real(site: Site, name: str) -> str:
     is_below = site.op("Less", [name, site.number(0.0)])
     return site.op("Where", [is_below, site.number(math.pi), site.number(0.0)], "angle")
@@ -2272,7 +2288,7 @@ CLASSES: Mapping[str, Function] = {
     "Fliplr": _flipped(1),
     "Cross": _cross,
     "Det": _determinant,
-    "Arctan2": _of_pair(angle),
+    "Arctan2": _of_pair(signals.angle),
     "Fmod": _of_pair(lambda site, first, second: site.op("Mod", [first, second], fmod=1)),
     "Nansum": _nan_reduction("ReduceSum", 0.0, empty=False),
     "Nanprod": _nan_reduction("ReduceProd", 1.0, empty=False),
@@ -2293,6 +2309,13 @@ CLASSES: Mapping[str, Function] = {
     "Heaviside": _step,
     "Sinc": _exact(_sinc),
     "Angle": _exact(_angle_of_real),
+    "FFT": _of_frequencies(signals.fft, 2),
+    "FFT2": _of_frequencies(signals.fft2, 2),
+    "IFFT2": _of_frequencies(signals.ifft2, 2),
+    "RFFT": _of_frequencies(signals.rfft, 1),
+    "IRFFT": _of_frequencies(signals.irfft, 2),
+    "STFT": _of_frequencies(signals.stft, 1),
+    "ExtractSequences": _windows,
     "Logaddexp2": _of_pair(_log_add_exp2),
     "Ldexp": _scaled_by_power,
     "Isreal": _truth(True),

@@ -1,4 +1,4 @@
-"""Spectrograms: the frequencies of a sound in windows that move along it."""
+"""Spectrograms: the frequencies of a sound in windows that move along it; Fourier transforms."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import numpy as np
 
 from lstmconvert.errors import CorruptFile
 from lstmconvert.onnx.messages import Axis
-from lstmconvert.onnx.whole.operations import angle
 from lstmconvert.onnx.whole.shaping import is_channels_first
 from lstmconvert.onnx.whole.site import Site
-from lstmconvert.onnx.whole.writer import Value
-from lstmconvert.tensors.dtypes import Array
+from lstmconvert.onnx.whole.writer import Shape, Value
+from lstmconvert.tensors.dtypes import Array, dtype_of
 
 #: keras.config.epsilon(), the least power and magnitude that a logarithm is taken of.
 _LEAST = 1e-7
 #: keras/src/layers/preprocessing/mel_spectrogram.py.
 _MEL_BREAK_FREQUENCY, _MEL_HIGH_FREQUENCY = 700.0, 1127.0
 _STFT_SINCE = 17
+#: A transform is a product with all its waves: so many steps of float32 take 32 MB.
+_LONGEST = 2048
 _MODES = ("log", "magnitude", "psd", "real", "imag", "angle", "stft")
 
 
@@ -107,6 +108,139 @@ def _arranged(
     return site.made(flat, (batch, steps, bins * channels))
 
 
+# ---- transforms ----------------------------------------------------------------------------------
+#
+# ONNX Runtime's DFT errs by 5e-6 where a size is no power of two; a product with the waves does
+# not, and is in every opset.
+
+
+def fft(site: Site, real: Value, imaginary: Value) -> list[Value]:
+    """FFT: a complex transform of the last axis, in two parts."""
+    return _transformed(site, real, imaginary, real.rank - 1)
+
+
+def fft2(site: Site, real: Value, imaginary: Value) -> list[Value]:
+    """FFT2: a complex transform of the last two axes, in two parts."""
+    first = _transformed(site, real, imaginary, real.rank - 1)
+    return _transformed(site, first[0], first[1], real.rank - 2)
+
+
+def ifft2(site: Site, real: Value, imaginary: Value) -> list[Value]:
+    """IFFT2: back from `fft2`. Exchanged parts make the transform turn the other way."""
+    swapped = fft2(site, imaginary, real)
+    count = math.prod(_length_of(site, real, axis) for axis in (-2, -1))
+    divided = [
+        site.op("Div", [site.writer.form(part), site.number(float(count))], "divided")
+        for part in swapped[::-1]
+    ]
+    return [site.made(name, real.shape) for name in divided]
+
+
+def rfft(site: Site, value: Value) -> list[Value]:
+    """RFFT: the transform of real numbers, cut off or filled with zeros to `fft_length`."""
+    size = _length_of(site, value, -1)
+    length = site.integer("fft_length", size)
+    waves = _waves(site, size, length, length // 2 + 1)
+    waves[length:] = 0
+    name = site.op("MatMul", [site.writer.form(value), _kernel(site, waves, "waves")])
+    return _parts(site, name, (*value.shape[:-1], length // 2 + 1), value.rank - 1)
+
+
+def irfft(site: Site, real: Value, imaginary: Value) -> Value:
+    """IRFFT: back from `rfft`, cut off or filled with zeros to what `fft_length` has."""
+    size = _length_of(site, real, -1)
+    length = site.integer("fft_length", 2 * (size - 1))
+    waves = _waves(site, size, length, length)
+    waves[length // 2 + 1 :] = 0
+    # The first frequency, and the last of an even length, stand for themselves; the rest for two.
+    twice = np.full((size, 1), 2.0)
+    twice[0] = 1
+    if length % 2 == 0:
+        twice[length // 2 : length // 2 + 1] = 1
+    cosines, sines = np.split(waves * twice / length, 2, axis=1)
+    parts = [
+        site.op("MatMul", [site.writer.form(value), _kernel(site, kernel, what)])
+        for value, kernel, what in ((real, cosines, "cosines"), (imaginary, sines, "sines"))
+    ]
+    return site.made(site.op("Add", parts, "signal"), (*real.shape[:-1], length))
+
+
+def stft(site: Site, value: Value) -> list[Value]:
+    """STFT: the transforms of windows that move along the last axis."""
+    if site.compute not in ("float32", "float64"):
+        raise site.refused("inputs", site.compute)
+    size, step = site.integer("fft_length"), site.integer("sequence_stride")
+    samples = _length_of(site, value, -1)
+    if site.flag("center", True):
+        sides = [0] * (value.rank - 1)
+        pads = site.ints(*sides, size // 2, *sides, size // 2)
+        name = site.op("Pad", [site.writer.form(value), pads], "reflected", mode="reflect")
+        value = site.made(name, (*value.shape[:-1], samples + 2 * (size // 2)))
+    moved = windows(site, value, size, step)
+    waves = _waves(site, size, size, size // 2 + 1) * _window(site, size)[:, None]
+    name = site.op("MatMul", [site.writer.form(moved), _kernel(site, waves, "waves")])
+    return _parts(site, name, (*moved.shape[:-1], size // 2 + 1), moved.rank - 1)
+
+
+def windows(site: Site, value: Value, length: int, step: int) -> Value:
+    """Return windows of the last axis, (…, windows, length)."""
+    size = _length_of(site, value, -1, math.inf)
+    if size < length:
+        raise site.refused("sequence_length", length, "the axis is shorter than a window")
+    starts = np.arange(0, size - length + 1, step)
+    places = site.constant((starts[:, None] + np.arange(length)).astype(np.int64), "places")
+    made = site.op("Gather", [site.writer.form(value), places], "windows", axis=value.rank - 1)
+    return Value(made, value.dtype, (*value.shape[:-1], len(starts), length))
+
+
+def _transformed(site: Site, real: Value, imaginary: Value, axis: int) -> list[Value]:
+    """Return the complex transform along one of the last two axes, in two parts."""
+    size, is_last = _length_of(site, real, axis), axis == real.rank - 1
+    waves = _waves(site, size, size, size)
+    kernel = _kernel(site, waves if is_last else waves.T, f"waves_{axis}")
+
+    def product(value: Value) -> list[str]:
+        name = site.writer.form(value)
+        made = site.op("MatMul", [name, kernel] if is_last else [kernel, name])
+        return [site.writer.form(part) for part in _parts(site, made, real.shape, axis)]
+
+    (cosines, sines), (turned_cosines, turned_sines) = product(real), product(imaginary)
+    parts = [site.op("Sub", [cosines, turned_sines], "real"),
+             site.op("Add", [sines, turned_cosines], "imaginary")]  # fmt: skip
+    return [site.made(name, real.shape) for name in parts]
+
+
+def _parts(site: Site, name: str, shape: Shape, axis: int) -> list[Value]:
+    """Return the real and the imaginary half of an axis, each of a shape."""
+    size = int(str(shape[axis]))
+    names = site.ops("Split", [name, site.ints(size, size)], 2, "parts", axis=axis)
+    return [site.made(part, shape) for part in names]
+
+
+def _waves(site: Site, size: int, length: int, bins: int) -> Array:
+    """Return cosines and sines of a transform, (size, 2 · bins): exp(-2 pi i t k / length)."""
+    if max(size, length) > _LONGEST:
+        raise site.refused("inputs", f"an axis of {max(size, length)}",
+                           f"a transform of more than {_LONGEST} numbers")  # fmt: skip
+    turns = np.outer(np.arange(size), np.arange(bins)) % length * (2 * np.pi / length)
+    return np.concatenate([np.cos(turns), -np.sin(turns)], axis=1)
+
+
+def _kernel(site: Site, array: Array, what: str) -> str:
+    return site.constant(np.ascontiguousarray(array.astype(dtype_of(site.compute))), what)
+
+
+def _length_of(site: Site, value: Value, axis: int, most: float = _LONGEST) -> int:
+    size = value.static(axis)
+    if size is None or not 0 < size <= most:
+        raise site.refused("inputs", size, "a transform of an axis whose length is not known, or "
+                           f"is more than {_LONGEST}")  # fmt: skip
+    return size
+
+
+# ---- sounds --------------------------------------------------------------------------------------
+
+
 def mel_spectrogram(site: Site) -> Value:
     """MelSpectrogram: powers in bands as the ear has them, in decibels."""
     if site.compute not in ("float32", "float64"):
@@ -166,16 +300,20 @@ def _power_by_waves(site: Site, signal: str, size: int, step: int) -> str:
 
 
 def _window(site: Site, size: int) -> Array:
-    """Return the window, periodic as TensorFlow's (tensorflow/python/ops/signal/window_ops.py), in
-    the middle of zeros."""
+    """Return the window, in the middle of zeros: periodic, as TensorFlow's are of an even length
+    (tensorflow/python/ops/signal/window_ops.py)."""
     length = site.integer("sequence_length", size)
-    kind = site.option("window")
-    turns = 2 * np.pi * np.arange(length) / length
-    if kind not in ("hann", "hamming", None) or not 0 < length <= size:
+    kind = site.config.get("window", "hann")
+    shares = {"hann": 0.5, "hamming": 0.54}
+    if not 0 < length <= size or (kind is not None and kind not in ("hann", "hamming")):
         raise site.refused("window", kind)
-    shares = {"hann": 0.5, "hamming": 0.54, None: 1.0}
-    share = shares[kind] if kind is None or isinstance(kind, str) else 1.0
-    window = share - (1 - share) * np.cos(turns)
+    if kind is None:  # not even its length counts then
+        return np.ones(size)
+    if length % 2:
+        raise site.refused("sequence_length", length, "TensorFlow has another window of an odd "
+                           "length than Keras's other backends")  # fmt: skip
+    share = shares[str(kind)]
+    window = share - (1 - share) * np.cos(2 * np.pi * np.arange(length) / length)
     before = (size - length) // 2
     return np.pad(window, (before, size - length - before))
 
@@ -208,3 +346,16 @@ def _decibels(site: Site, name: str) -> str:
     top = site.reduce("ReduceMax", decibels, [0, 1, 2], "loudest")
     lowest = site.op("Sub", [top, site.number(site.real("top_db", 80.0))], "lowest")
     return site.op("Max", [decibels, lowest], "heard")
+
+
+def angle(site: Site, first: str, second: str) -> str:
+    """The angle of the point (second, first), from -pi to pi."""
+    zero, half_turn = site.number(0.0), site.number(math.pi)
+    angle = site.op("Atan", [site.op("Div", [first, second])])
+    is_below = site.op("Less", [first, zero], "is_below")
+    turn = site.op("Where", [is_below, site.op("Neg", [half_turn]), half_turn], "turn")
+    is_left = site.op("Less", [second, zero], "is_left")
+    angle = site.op("Where", [is_left, site.op("Add", [angle, turn]), angle], "turned")
+    # Straight up or down the quotient is infinite, whose angle is right; 0 / 0 is no number.
+    is_both = site.op("And", [site.op("Equal", [first, zero]), site.op("Equal", [second, zero])])
+    return site.op("Where", [is_both, zero, angle], "angle")
