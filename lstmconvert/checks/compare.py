@@ -8,7 +8,7 @@ does not say is listed, and is not a difference. Optimizer slots are not compare
 from __future__ import annotations
 
 from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -262,12 +262,34 @@ AnyOptions = CellOptions | DirectionOptions | LayerOptions
 def _fields(where: str, a: AnyOptions, b: AnyOptions, skipped: set[str]) -> Iterator[OptionDiff]:
     if a is b:  # as of most layers: options of one content are one object
         return
+    for each in _differences(a, b):
+        if each.option not in skipped:
+            yield replace(each, where=where)
+
+
+#: What two objects of options differ in, by their `id`: the layers of a file have few of them.
+_known: dict[tuple[int, int], tuple[AnyOptions, AnyOptions, tuple[OptionDiff, ...]]] = {}
+_MOST_KNOWN = 64
+
+
+def _differences(a: AnyOptions, b: AnyOptions) -> tuple[OptionDiff, ...]:
+    """Return what two objects of options differ in, without a place."""
+    key = id(a), id(b)
+    known = _known.get(key)
+    if known is None or known[0] is not a or known[1] is not b:
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        known = _known[key] = a, b, tuple(_compared(a, b))
+    return known[2]
+
+
+def _compared(a: AnyOptions, b: AnyOptions) -> Iterator[OptionDiff]:
     for field in fields(a):
         value_a, value_b = getattr(a, field.name), getattr(b, field.name)
         if field.name == "convolution":
             # None: no convolution, or weights alone. The kernels' shapes tell which.
             value_a, value_b = value_a or UNKNOWN, value_b or UNKNOWN
-        if field.name in skipped or value_a is value_b is UNKNOWN:
+        if value_a is value_b is UNKNOWN:
             continue
         if field.name == "output_activation" and value_a != value_b:
             value_a, value_b = _output_activation(a), _output_activation(b)
@@ -278,7 +300,7 @@ def _fields(where: str, a: AnyOptions, b: AnyOptions, skipped: set[str]) -> Iter
         unknown_in = "a" if value_a is UNKNOWN else "b" if value_b is UNKNOWN else None
         if unknown_in or _differ(meaning_a, meaning_b):
             yield OptionDiff(
-                where=where,
+                where="",
                 option=field.name,
                 a=value_to_json(value_a),
                 b=value_to_json(value_b),

@@ -34,6 +34,7 @@ from lstmconvert.model.layer import (
 )
 from lstmconvert.model.model import PER_GATE, Model, Source, Structure
 from lstmconvert.model.options import (
+    AnyOptions,
     CellOptions,
     DirectionOptions,
     LayerOptions,
@@ -234,6 +235,8 @@ class Reader:
     def __init__(self, tensors: Mapping[str, Tensor], where: object) -> None:
         self._tensors, self._where = tensors, where
         self._used: set[str] = set()
+        #: By their text, as 1, 1.0 and True are equal: thousands of layers have the same options.
+        self._options: dict[tuple[type, str], Any] = {}
 
     def fail(self, what: str, **facts: Any) -> CorruptFile:
         return CorruptFile(f"not a per-gate file: {what}", where=self._where, **facts)
@@ -356,7 +359,7 @@ class Reader:
             class_name=self._text(value, "class"),
             forward=built["forward"],
             backward=built.get("backward"),
-            options=options_from_json(LayerOptions, value.get("options"), self._at(name)),
+            options=self._options_of(LayerOptions, value, name),
             config=config,
             input_shape=self._shape(value.get("input_shape"), name),
         )
@@ -404,7 +407,7 @@ class Reader:
             raise self.fail(f"{where}: no cells")
         return Direction(
             cells=cells,
-            options=options_from_json(DirectionOptions, value.get("options"), self._at(where)),
+            options=self._options_of(DirectionOptions, value, where),
             name=self._optional_text(value, "name"),
             class_name=self._optional_text(value, "class"),
         )
@@ -420,7 +423,7 @@ class Reader:
             self._put(name, self._tensors[tensor], gates, parts, where)
         cell = Cell(
             gates=weights_of(gates),
-            options=options_from_json(CellOptions, value.get("options"), self._at(where)),
+            options=self._options_of(CellOptions, value, where),
             parts=parts,
             name=self._optional_text(value, "name"),
             class_name=self._optional_text(value, "class"),
@@ -429,6 +432,14 @@ class Reader:
         )
         self._check_cell(cell, value, where)
         return cell
+
+    def _options_of(self, kind: type[AnyOptions], value: JsonObject, place: str) -> AnyOptions:
+        stated = value.get("options")
+        key = kind, repr(stated)
+        known: AnyOptions | None = self._options.get(key)
+        if known is None:
+            known = self._options[key] = options_from_json(kind, stated, self._at(place))
+        return known
 
     def _opaque(self, value: JsonObject) -> OpaqueCell:
         config = value.get("config")
