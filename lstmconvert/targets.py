@@ -167,8 +167,8 @@ def check_options(how: Options, target: Container, destination: Path) -> None:
                 f"{_flag(option)} is for framework layouts (--to torch, flax, …)", found=destination
             )
     for option, others in _CONTRADICTIONS.items():
-        for other in others:
-            if getattr(how, option, None) and getattr(how, other, None):
+        for other in others if getattr(how, option, None) else ():
+            if getattr(how, other, None):
                 raise UsageError(f"{_flag(option)} and {_flag(other)} contradict each other")
 
 

@@ -25,7 +25,7 @@ _HEAVY_BYTES = 16
 
 #: Python refuses longer integers with a ValueError of its own; 64 bits need 20 digits.
 _MAX_DIGITS = 400
-_NESTED = frozenset({dict, list})
+NESTED = frozenset({dict, list})
 
 
 def parse(text: str | bytes | bytearray, where: object) -> Json:
@@ -104,7 +104,7 @@ def _check_depth(value: Json, where: object) -> None:
             child
             for item in level
             for child in (item.values() if type(item) is dict else item)
-            if type(child) in _NESTED
+            if type(child) in NESTED
         ]
         depth += 1
     limits.JSON_DEPTH.check(depth, where, "the nesting of the JSON text")

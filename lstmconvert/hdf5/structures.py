@@ -56,8 +56,7 @@ class Blocks:
     """A file's bytes, by address, read in blocks that are kept for a while.
 
     Fields: `window`, where the file is, without its user block; `size`, where its last address
-    is; `forms`, of the headers that were read: by the length of a piece and its first message;
-    `described`: the attributes that were read, by the bytes before their values.
+    is; `described`: the attributes that were read, by the bytes before their values.
     """
 
     def __init__(self, window: Window) -> None:
@@ -66,7 +65,6 @@ class Blocks:
         self._left = 2 * window.size + _BLOCK
         self._kept: dict[int, bytes] = {}
         self._visited: set[int] = set()
-        self.forms: dict[tuple[int, bytes], _Form] = {}
         self.described: dict[bytes, _Described] = {}
 
     def at(self, address: int, length: int) -> bytes:
@@ -241,6 +239,8 @@ class _Form(NamedTuple):
 
 #: So many forms are kept, of so many messages at most: a file of Keras has a dozen, of ten.
 _FORMS, _MOST_KEPT = 64, 32
+#: By the length of a piece and its first message. The files of a batch have the same.
+_forms: dict[tuple[int, bytes], _Form] = {}
 
 
 def messages(blocks: Blocks, address: int) -> list[Message]:
@@ -257,10 +257,10 @@ def messages(blocks: Blocks, address: int) -> list[Message]:
     version, count, _, size = _HEADER.unpack(head)
     if version != 1:
         raise blocks.damaged("no object where one should be")
-    pieces, forms = [(address + _HEADER.size, size)], blocks.forms
+    pieces = [(address + _HEADER.size, size)]
     for start, length in pieces:
         data = blocks.at(start, length)
-        form = forms.get((length, data[:8]))
+        form = _forms.get((length, data[:8]))
         if form is not None:
             values = form.unpack(data)
         if form is None or values[::2] != form.heads:
@@ -297,8 +297,10 @@ def _form(blocks: Blocks, data: bytes) -> _Form:
         position += size
     unpack = struct.Struct("".join(sizes)).unpack
     form = _Form(unpack, tuple(heads), tuple(kept), tuple(continued))
-    if len(heads) <= _MOST_KEPT and len(blocks.forms) < _FORMS:
-        blocks.forms[length, data[:8]] = form
+    if len(heads) <= _MOST_KEPT:
+        if len(_forms) >= _FORMS:
+            _forms.clear()
+        _forms[length, data[:8]] = form
     return form
 
 

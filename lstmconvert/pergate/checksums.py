@@ -22,7 +22,7 @@ from json.encoder import encode_basestring
 from pathlib import Path
 
 from lstmconvert.errors import CorruptFile
-from lstmconvert.files.jsontext import JsonObject, canonical, parse_object
+from lstmconvert.files.jsontext import JsonObject, parse_object
 from lstmconvert.limits import MIB
 from lstmconvert.tensors.checksums import crc32c
 from lstmconvert.tensors.dtypes import DType, name_of
@@ -100,7 +100,8 @@ def _heads(tensors: Mapping[str, Tensor], names: Sequence[str]) -> str:
         kind = tensor.dtype, tensor.shape
         end = ends.get(kind)
         if end is None:
-            end = ends[kind] = canonical([name_of(tensor.dtype), list(tensor.shape)])[1:]
+            shape = ",".join(map(str, tensor.shape))
+            end = ends[kind] = f'"{name_of(tensor.dtype)}",[{shape}]]'
         heads.append(f"[{encode_basestring(name)},{end}")
     return f"[{','.join(heads)}]"
 

@@ -129,6 +129,12 @@ def _answer(answer: Answer) -> JsonObject:
     }
 
 
+#: The text of options, by their `id`: the layers of a model, and the models of a folder, mostly
+#: have the same object.
+_texts: dict[int, tuple[Options, str]] = {}
+_MOST_TEXTS = 256
+
+
 class _Layers:
     """Writes the canonical text of layers: what thousands of them have in common is made once.
 
@@ -136,7 +142,6 @@ class _Layers:
     """
 
     def __init__(self) -> None:
-        self._options: dict[int, str] = {}
         self._shapes: dict[tuple[tuple[str, Shape], ...], str] = {}
         self._maps: dict[tuple[tuple[Any, ...], ...], str] = {}
 
@@ -203,11 +208,12 @@ class _Layers:
         )
 
     def _of(self, options: Options) -> str:
-        # By identity: the model that is written keeps the object alive.
-        text = self._options.get(id(options))
-        if text is None:
-            text = self._options[id(options)] = canonical(options_to_json(options))
-        return text
+        known = _texts.get(id(options))
+        if known is None or known[0] is not options:
+            if len(_texts) >= _MOST_TEXTS:
+                _texts.clear()
+            known = _texts[id(options)] = options, canonical(options_to_json(options))
+        return known[1]
 
     def _shapes_of(self, cell: Cell) -> str:
         shapes = tuple([(name, tensor.shape) for name, tensor in cell.tensors()])

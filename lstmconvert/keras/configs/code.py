@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from lstmconvert.errors import UnsupportedByTarget
-from lstmconvert.files.jsontext import parse_object
+from lstmconvert.files.jsontext import NESTED, parse_object
 
 #: Class -> what Keras does when it opens or calls one (keras/src/layers and keras/src/export).
 CLASSES = {
@@ -76,10 +76,10 @@ def _walk(root: Any) -> Iterator[Finding]:
     while waiting:
         value, name = waiting.pop()
         if isinstance(value, list):
-            waiting.extend((item, name) for item in value)
-        elif isinstance(value, dict):
+            waiting += [(item, name) for item in value if type(item) in NESTED]
+        else:
             name = _name(value) or name
-            waiting.extend((item, name) for item in value.values())
+            waiting += [(item, name) for item in value.values() if type(item) in NESTED]
             what = _what(value)
             if what is not None:
                 yield Finding(name, what)

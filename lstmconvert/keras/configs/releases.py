@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from lstmconvert.conversion import Opens, Reason, Release, shown
 from lstmconvert.errors import UnsupportedByTarget, UsageError
-from lstmconvert.files.jsontext import Json, JsonObject, parse_object
+from lstmconvert.files.jsontext import NESTED, Json, JsonObject, parse_object
 from lstmconvert.keras.configs.nodes import MODELS, own_name
 from lstmconvert.keras.configs.spelling import COMPOSITION_NAME, OLDEST_NAMES
 
@@ -244,13 +244,14 @@ class _Walk:
         while waiting:
             value, name = waiting.pop()
             if isinstance(value, list):
-                waiting.extend((item, name) for item in reversed(value))
+                waiting += [(item, name) for item in reversed(value) if type(item) in NESTED]
             elif isinstance(value, dict):
                 inner = value.get("config")
                 if isinstance(value.get("class_name"), str) and isinstance(inner, dict):
                     name = _name(inner.get("name"), value.get("name"), name)
                     yield from self._object(value, inner, name)
-                waiting.extend((item, name) for item in reversed(list(value.values())))
+                inside = [item for item in value.values() if type(item) in NESTED]
+                waiting += [(item, name) for item in reversed(inside)]
 
     def _object(self, whole: JsonObject, config: JsonObject, name: str) -> Iterator[Reason]:
         class_name = own_name(whole["class_name"])
