@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 from support.cli import FIXTURES, KERAS, SEED95, failure, run
 from support.corpus import CORPUS
 from support.neutral import make_cell, make_layer
+from support.thinned import turns
 
 import lstmconvert as lc
 from lstmconvert.containers import table
@@ -46,8 +47,9 @@ def same_lstm(a: Any, b: Any) -> bool:
 # ---- every option comes back --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("layout", SAFETENSORS)
-@pytest.mark.parametrize("suffix", [".safetensors", ".npz", ".json"])
+@pytest.mark.parametrize(
+    ("layout", "suffix"), turns(SAFETENSORS, (".safetensors", ".npz", ".json"))
+)
 def test_every_option_comes_back_by_the_metadata(
     layout: str, suffix: str, tmp_path: Path
 ) -> None:

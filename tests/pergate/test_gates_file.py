@@ -345,10 +345,6 @@ def first_layer(value: Any) -> Any:
     return value["layers"][0]
 
 
-def first_cell(value: Any) -> Any:
-    return first_layer(value)["directions"]["forward"]["cells"][0]
-
-
 def put(*path: Any, to: Any) -> Callable[[dict[str, Any]], None]:
     def change(value: Any) -> None:
         for key in path[:-1]:

@@ -262,11 +262,6 @@ def outputs_of(path: Path) -> list[Array]:
     return _oracle(path, "y")
 
 
-def has_oracle(path: Path) -> bool:
-    """Whether the writer's own outputs were recorded."""
-    return Path(f"{stem(path)}.io.npz").exists()
-
-
 def _oracle(path: Path, kind: str) -> list[Array]:
     with np.load(f"{stem(path)}.io.npz") as found:
         keys = [key for key in found.files if key[0] == kind]
