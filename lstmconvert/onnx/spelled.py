@@ -45,6 +45,10 @@ _FUNCTIONS: Mapping[str, tuple[str, Mapping[str, tuple[str, float]]]] = {
 _SAME = frozenset({"Identity", "Dropout", "Cast", "CastLike"})
 #: What keeps the features of its first input.
 _MOVING = frozenset({"Tile", "SequenceAt", "SplitToSequence", "ConcatFromSequence"})
+#: Operators that are not followed, element by element: what they say of a mask.
+_ELEMENTWISE = frozenset(
+    {"Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal", "Not", "And", "Or", "Xor"}
+)
 #: How many Identity nodes a value of a loop is handed on by, at most.
 _HANDED_ON = 8
 #: The largest index of a Slice: to the end.
@@ -149,6 +153,12 @@ class _Reader:
         else:
             for output in node.output:
                 self._add(scope, output, "other", inputs, what=node.op_type)
+            ranks = [self.flow.rank(ref) for ref in inputs] if kind in _ELEMENTWISE else []
+            if kind.startswith("Reduce") and self._stated(node).get("keepdims", 1):
+                ranks = [self.flow.rank(inputs[0])] if inputs else []
+            known = [rank for rank in ranks if rank is not None]
+            if known and len(known) == len(ranks):
+                self.flow.known_ranks[id(scope), name] = max(known)
 
     def _counted(self, scope: Scope, name: str, kind: str, inputs: list[Ref]) -> bool:
         """Compute what is made of sizes; return whether it is."""

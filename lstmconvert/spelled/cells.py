@@ -231,6 +231,10 @@ class Finder:
     def cells(self) -> list[Spelled]:
         """Return the cells that are proved: of an unrolled graph each step that follows another."""
         matches = [match for ref in self._flow.nodes for match in self._matches(ref)]
+        if self._find_masks(matches):
+            self._sums, self._gates = {}, {}
+            self._flow.forget()
+            matches = [match for ref in self._flow.nodes for match in self._matches(ref)]
         by_carry = self.matches
         for match in matches:
             by_carry.setdefault(match.carry, []).append(match)
@@ -245,6 +249,41 @@ class Finder:
         for carry in result:
             self._refused.pop(carry, None)
         return list(result.values())
+
+    def _find_masks(self, matches: Sequence[Match]) -> bool:
+        """Find where an unrolled graph chooses between what a step makes and what was before it;
+        return whether it does."""
+        flow = self._flow
+        hidden = {match.hidden for match in matches}
+        masked: dict[Ref, Node] = {}
+        for match in matches:
+            state = flow.origin(match.state)
+            if state in flow.carried:
+                continue
+            sources = frozenset.intersection(*(total.sources for total in match.gates.values()))
+            for value, kept in ((match.carry, {state}), (match.hidden, sources)):
+                for after in self._after(value):
+                    node = flow.nodes[after]
+                    if node.kind != "where" or len(node.inputs) != 3:
+                        continue
+                    condition, *branches = node.inputs
+                    is_new = [value in flow.path(branch) for branch in branches]
+                    if is_new[0] is is_new[1]:
+                        continue
+                    old = branches[is_new[0]]
+                    is_output = value == match.hidden and self._is_output(old, hidden)
+                    if flow.origin(old) in kept or is_output:
+                        inputs = branches[is_new[1]], old, condition
+                        masked[after] = Node("masked", inputs, {"when": is_new[0]})
+        flow.nodes.update(masked)
+        return bool(masked)
+
+    def _is_output(self, ref: Ref, hidden: set[Ref]) -> bool:
+        """Whether a value is what a step gave, or the one before it where that was left out."""
+        node = self._flow.nodes.get(self._flow.origin(ref))
+        branches = node.inputs[1:] if node is not None and node.kind == "where" else ()
+        is_start = node is not None and node.kind == "fill" and node.get("value") == 0
+        return is_start or any(hidden & set(self._flow.path(branch)) for branch in branches)
 
     @property
     def refused(self) -> list[str]:
@@ -747,7 +786,10 @@ class Finder:
     ) -> Spelled | None:
         try:
             spelled = self._built(match, h, projected, previous)
-            if spelled is not None and ends is not None:
+            if spelled is not None:
+                # Of an unrolled graph, that of the step before.
+                given = (ref for ref in spelled.paths[h] if self._flow.origin(ref) == h)
+                ends = ends or (next(given, h), match.state)
                 spelled = replace(spelled, mask=self._mask(ends))
             if spelled is not None:
                 self._prove(spelled)
@@ -893,7 +935,7 @@ class Finder:
                 theirs = np.broadcast_to(theirs, mine.shape)
                 if not np.all(np.abs(mine - theirs) <= _ROUNDING * (1 + np.abs(theirs))):
                     raise UnprovenError("the step computes something else than an LSTM's")
-            if spelled.mask is not None:
+            if spelled.mask is not None and spelled.previous is None:
                 new = known[spelled.output], known[match.carry]
                 self._prove_mask(spelled.mask, given, new, (h, c))
 

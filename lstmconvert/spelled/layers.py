@@ -87,11 +87,21 @@ def recovered(flow: Flow) -> Recovered:
     cells = finder.cells()
     chains: list[list[Spelled]] = []
     single = []
-    for chain in _chains(cells):
-        if chain[0].previous is None or len(chain) > 1 or _Runs(flow, finder, chain).is_second():
+    every = _chains(flow, cells)
+    faults = [_Runs(flow, finder, chain).fault_of_mask() for chain in every]
+    faulty = {chain[0].key for chain, fault in zip(every, faults, strict=True) if fault}
+    for chain, fault in zip(every, faults, strict=True):
+        name = chain[0].match.name or "a cell"
+        if fault is not None:
+            single.append(f"{name}: {fault}")
+        elif chain[0].key in faulty:
+            continue
+        elif chain[0].previous is None or len(chain) > 1 or (
+            _Runs(flow, finder, chain).is_second()
+        ):
             chains.append(chain)
         else:
-            single.append(f"{chain[0].match.name or 'a cell'}: no other step has its weights")
+            single.append(f"{name}: no other step has its weights")
     chains = _in_order(flow, chains)
     remarks: list[list[str]] = [[] for _ in chains]
     layers = [
@@ -141,14 +151,15 @@ def recovered(flow: Flow) -> Recovered:
     )
 
 
-def _chains(cells: Sequence[Spelled]) -> list[list[Spelled]]:
+def _chains(flow: Flow, cells: Sequence[Spelled]) -> list[list[Spelled]]:
     """Return the cells of each layer: of a loop one, of an unrolled graph one a step, in order."""
     by_carry = {cell.match.carry: cell for cell in cells}
     following: dict[Ref, Spelled] = {}
     starts: list[Spelled] = []
     for cell in cells:
         before = by_carry.get(cell.previous) if cell.previous is not None else None
-        if before is not None and before.key == cell.key and before.match.carry not in following:
+        is_next = before is not None and before.key == cell.key and _keeps(flow, before, cell)
+        if before is not None and is_next and before.match.carry not in following:
             following[before.match.carry] = cell
         else:
             starts.append(cell)
@@ -159,6 +170,16 @@ def _chains(cells: Sequence[Spelled]) -> list[list[Spelled]]:
             chain.append(later)
         chains.append(chain)
     return chains
+
+
+def _keeps(flow: Flow, before: Spelled, cell: Spelled) -> bool:
+    """Whether a step that is left out hands on what it was given."""
+    ends = cell.mask.ends if cell.mask is not None else ()
+    for end, given in zip(ends, (before.h, before.match.state), strict=False):
+        chosen = next(ref for ref in flow.path(end) if flow.nodes[ref].kind == "masked")
+        if flow.origin(flow.nodes[chosen].inputs[1]) != flow.origin(given):
+            return False
+    return True
 
 
 def _unknown_states(flow: Flow, known: set[Ref]) -> list[str]:
@@ -205,6 +226,7 @@ class _Runs:
         self._flow, self._finder, self._chain = flow, finder, chain
         self._first = chain[0]
         self._is_loop = chain[0].previous is None
+        self._mask = next((cell.mask for cell in chain if cell.mask is not None), None)
 
     def layer(self, notes: list[str]) -> LSTMLayer:
         """Return the layer, without a name; add what the user should know, with `{name}`."""
@@ -229,12 +251,12 @@ class _Runs:
                 ),
                 class_name="LSTM",
             ),
-            options=LayerOptions(masked=self._first.mask is not None),
+            options=LayerOptions(masked=self._mask is not None),
         )
         layer = self._started(layer, notes)
-        if self._first.mask is not None:
+        if self._mask is not None:
             notes.append(
-                "{name}: the loop leaves out steps that its mask, or the lengths of the sequences,"
+                "{name}: the graph leaves out steps that its mask, or the lengths of the sequences,"
                 " name: give them when you call the layer (mask)"
             )
         if len(self._first.xs) > 1:
@@ -291,8 +313,12 @@ class _Runs:
 
     def _place(self, cell: Spelled) -> int | None:
         """Return which step of the input a cell of an unrolled graph takes."""
+        return self._step(cell.paths[cell.xs[0]])
+
+    def _step(self, path: Sequence[Ref]) -> int | None:
+        """Return which step of all is taken on a path, if that is one."""
         places = []
-        for ref in cell.paths[cell.xs[0]]:
+        for ref in path:
             node = self._flow.nodes.get(ref)
             if node is not None and node.kind == "take":
                 places.append(node.get("index"))
@@ -334,11 +360,47 @@ class _Runs:
     def _gives_zeros(self) -> bool:
         """Whether the output of a step that is left out is zero; else it is the last one."""
         flow, cell = self._flow, self._first
+        if not self._is_loop and self._mask is not None:
+            return self._is_zeroed(self._chain[-1].output, flow.origin(self._mask.conditions[0]))
         for inner in flow.stacked if cell.mask is not None else ():
             node = flow.nodes.get(flow.origin(inner))
             if node is not None and node.kind == "where" and cell.output in self._either(inner):
                 return any(self._is_zero(branch) for branch in node.inputs[1:])
         return False
+
+    def _is_zeroed(self, output: Ref, mask: Ref) -> bool:
+        """Whether an output is zero in the end where a mask says so."""
+        flow = self._flow
+        waiting, seen = [output], {output}
+        while waiting:
+            for after in flow.uses(waiting.pop()):
+                node = flow.nodes[after]
+                if node.kind == "where" and flow.origin(node.inputs[0]) == mask:
+                    return any(self._is_zero(branch) for branch in node.inputs[1:])
+                if after not in seen and (node.kind == "stack" or flow.passes(after)):
+                    seen.add(after)
+                    waiting.append(after)
+        return False
+
+    def fault_of_mask(self) -> str | None:
+        """Return why the steps of an unrolled graph are not left out as an LSTM's are, if so."""
+        flow, chain = self._flow, self._chain
+        if self._is_loop or self._mask is None:
+            return None
+        masks = [cell.mask for cell in chain[1:]]
+        if chain[0].mask is not None or None in masks:
+            return "some of its steps are left out as an LSTM's are not"
+        listed = [(mask.conditions[0], mask.when) for mask in masks if mask is not None]
+        ends = [flow.nodes[after] for after in flow.uses(chain[-1].output)]
+        if chain[-1].output in flow.outputs or any(node.kind != "masked" for node in ends):
+            return "its last step has no mask, and those before it have one"
+        listed += [(node.inputs[2], node.get("when")) for node in ends[:1]]
+        if len({(flow.origin(condition), when) for condition, when in listed}) != 1:
+            return "its steps have different masks"
+        places = [self._step(flow.path(condition)) for condition, _ in listed]
+        if None in places or places != [self._place(cell) for cell in chain][: len(places)]:
+            return "the mask of a step is not that of its input"
+        return None
 
     def _is_taken_inside(self) -> bool | Unknown:
         """Whether the output of a step goes to another layer of the same loop; unknown where it
@@ -376,11 +438,14 @@ class _Runs:
             if at in flow.outputs:
                 return True
             for after in flow.uses(at):
-                if after in inside:
+                node = flow.nodes[after]
+                if node.kind == "masked" and flow.origin(node.inputs[0]) != flow.origin(at):
+                    continue  # what a step that is left out hands on
+                if after in inside or node.kind == "masked":
                     if after not in seen:
                         seen.add(after)
                         waiting.append(after)
-                elif flow.nodes[after].kind != "matmul" or at not in inside:
+                elif node.kind != "matmul" or at not in inside:
                     return True
         return False
 

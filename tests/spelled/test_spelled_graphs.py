@@ -50,6 +50,7 @@ MODELS: dict[str, tuple[str, tuple[dict[str, Any], ...], bool]] = {
     "Keras 3, loops": ("keras", STACK, True),
     "tf_keras, masked": ("tf_keras", ({"return_sequences": True}, {}), False),
     "Keras 3, masked": ("keras", ({"return_sequences": True, "zero_output_for_mask": True},), True),
+    "tf_keras, unrolled, masked": ("tf_keras", ({"unroll": True, "return_sequences": True},), True),
     "Keras 3, functions": ("keras", STACK, False),
 }
 

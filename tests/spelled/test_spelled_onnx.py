@@ -485,3 +485,61 @@ def test_what_is_no_mask_of_an_lstm(kind: str, tmp_path: Path) -> None:
     with pytest.raises(lc.NoLSTM) as caught:
         lc.load(tmp_path / "x.onnx")
     assert NO_MASKS[kind] in str(caught.value.hint)
+
+
+#: What is no mask of an unrolled LSTM: why.
+NO_UNROLLED_MASKS = {
+    "the last step has none": "its last step has no mask",
+    "the state has another": "different masks",
+    "a step takes that of another": "the mask of a step is not that of its input",
+    "the state becomes the input": "left out as an LSTM's are not",
+}
+
+
+def masked_steps(kind: str, width: int) -> tuple[Graph, str]:
+    """Return an unrolled graph that leaves out steps of zeros; its last state is the output."""
+    graph = Graph(4)
+    state = h, c = graph.zeros(width), graph.zeros(width)
+    counts = graph("ReduceMax", graph("Abs", "x"), graph.constant([2], "i8"), keepdims=1)
+    counts = graph("Greater", counts, graph.constant(0.0))
+    other = graph("Not", counts)
+    for time in range(STEPS):
+        x, (h, c) = graph.step_of(time), state
+        kernel = graph.weight(WIDTH + width, 4 * width, name="k.w")
+        z = graph("MatMul", graph("Concat", x, h, axis=-1), kernel)
+        i, f, g, o = graph.split(graph("Add", z, graph.weight(4 * width, name="k.b")), 4)
+        new = mixed(graph, graph("Sigmoid", f), c, graph("Sigmoid", i), graph("Tanh", g))
+        out = graph("Mul", graph("Tanh", new), graph("Sigmoid", o))
+        if kind == "the last step has none" and time == STEPS - 1:
+            return graph, out
+        place = STEPS - 1 - time if "another" in kind and "takes" in kind else time
+        at = graph.constant(place, "i8")
+        yes = graph("Gather", counts, at, axis=1)
+        of_state = graph("Gather", other, at, axis=1) if "state has" in kind else yes
+        kept = x if "becomes" in kind else h
+        state = graph("Where", yes, out, kept), graph("Where", of_state, new, c)
+    return graph, state[0]
+
+
+@pytest.mark.parametrize("width", [UNITS, WIDTH, 1])
+def test_steps_of_an_unrolled_graph_that_a_mask_leaves_out(width: int, tmp_path: Path) -> None:
+    graph, output = masked_steps("right", width)
+    (tmp_path / "x.onnx").write_bytes(graph.model(output).SerializeToString())
+    model = lc.load(tmp_path / "x.onnx")
+    (layer,) = model.layers
+    assert layer.options.masked is True
+    assert layer.forward.options.return_sequences is False
+    assert any("its mask, or the lengths" in note for note in model.notes)
+    x = np.random.default_rng(2).normal(size=(2, STEPS, WIDTH)).astype("f4")
+    x[0, 1] = x[1, :2] = 0
+    (ours,) = reference.run(layer, x, mask=(x != 0).any(-1)).outputs
+    np.testing.assert_allclose(ours, answer(tmp_path / "x.onnx", x), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", NO_UNROLLED_MASKS)
+def test_what_is_no_mask_of_an_unrolled_lstm(kind: str, tmp_path: Path) -> None:
+    graph, output = masked_steps(kind, WIDTH)
+    (tmp_path / "x.onnx").write_bytes(graph.model(output).SerializeToString())
+    with pytest.raises(lc.NoLSTM) as caught:
+        lc.load(tmp_path / "x.onnx")
+    assert NO_UNROLLED_MASKS[kind] in str(caught.value.hint)
