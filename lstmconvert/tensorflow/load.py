@@ -326,7 +326,7 @@ def _hashed(opened: _Opened, sources: Iterable[SourceFile]) -> set[Path]:
 class _Layers:
     """The layers, the keys of their arrays, and notes for the user; the config of the whole model
     and its weights' keys by name, where known; what was found of TensorFlow 1's cells; files that
-    were read beside those that were opened; the keys of tables of words."""
+    were read beside those that were opened; the keys of tables of words and of pruning's masks."""
 
     layers: tuple[LSTMLayer, ...]
     used: Set[str]
@@ -335,7 +335,7 @@ class _Layers:
     notes: tuple[str, ...] = ()
     cells: tf1.Read | None = None
     sources: tuple[SourceFile, ...] = ()
-    tables: Set[str] = frozenset()
+    no_weights: Set[str] = frozenset()
 
 
 def _model(opened: _Opened, given: Given | None, *, takes_open: bool = False) -> Model:
@@ -360,7 +360,7 @@ def _model(opened: _Opened, given: Given | None, *, takes_open: bool = False) ->
     start = (placing.model_of(bundle) if content.names else None) or ROOT
     training = placing.training_keys(bundle, keras.metrics, start) - content.used
     training -= set((content.names or {}).values())
-    training |= content.tables & bundle.tensors.keys()
+    training |= content.no_weights & bundle.tensors.keys()
     twice = _listed_twice(bundle)
     other = {k: t for k, t in bundle.tensors.items() if k not in content.used | training | twice}
     config = content.config
@@ -553,13 +553,26 @@ def _whole(opened: _Opened, given: Given) -> _Layers:
         filled = lookups.fill(placed.layers, opened.bundle, opened.saved)
     if filled.changed:
         given = given._replace(text=canonical(config.root.whole))
+    counters: set[str] = set()
+    notes: list[str] = list(filled.notes)
+    if '"PruneLowMagnitude"' in given.text:
+        from lstmconvert.keras.reading import pruned  # few models are
+
+        without = pruned.unwrapped(given.text)
+        if without is not None:
+            given = given._replace(text=without.text)
+            config = parse_config(given.text, given.version, given.where)
+            names = {new: key for name, key in names.items() if (new := without.moved(name))}
+            counters = {key for name, key in objects.full_names(opened.bundle)
+                        if without.is_own(name)} - set(names.values())
+            notes.append(without.note(len(counters)))
     described = plan(config.root)
     planned = [s for s in described.layers if s.has_lstm and _peepholes_fit(s, names)]
     kept = set(map(id, planned))
     loose = _bound_by_place(planned, config.era, names, tensors)
     layers = _built(loose, config)
     used = _used(layers)
-    remarks = [*described.notes, *filled.notes]
+    remarks = [*described.notes, *notes]
     remarks += [
         not_plain(sketch.name, sketch.foreign_cell.class_name, _names_below(names, sketch.group))
         for sketch in described.layers
@@ -572,9 +585,9 @@ def _whole(opened: _Opened, given: Given) -> _Layers:
         extra = [_bound_by_graph(layer, opened.keras.nodes) for layer in rest]
         layers = _built([*loose, *extra], config)
         used = _used(layers)
-    notes = tuple(dict.fromkeys(remarks))
     return _Layers(
-        layers, used, given, names, notes=notes, sources=filled.sources, tables=filled.keys
+        layers, used, given, names, notes=tuple(dict.fromkeys(remarks)), sources=filled.sources,
+        no_weights=filled.keys | counters,
     )
 
 

@@ -306,9 +306,11 @@ def _starts_with_input(model: Node) -> bool:
 
 def _parts(item: Node) -> Iterator[tuple[str, Node]]:
     """Yield the attribute and the config of each layer inside a wrapper."""
+    inner = item.child("layer")
+    if item.class_name == "PruneLowMagnitude" and inner:  # of model-optimization
+        yield "layer", inner
     if item.custom:
         return
-    inner = item.child("layer")
     if item.class_name == "TimeDistributed" and inner:
         yield "layer", inner
     elif item.class_name == "Bidirectional" and inner:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import lstmconvert as lc
-from lstmconvert.errors import UnsupportedByTarget
 
 tf_keras = pytest.importorskip("tf_keras")
 pytestmark = [pytest.mark.engines, pytest.mark.filterwarnings("ignore")]
@@ -81,10 +80,25 @@ def test_an_h5_is_read_as_without_them(kind: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(np.asarray(same(X)), wanted, atol=1e-6)
 
 
-def test_in_a_keras_archive_they_are_refused_by_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["m.keras", "saved"])
+def test_a_keras_archive_and_a_savedmodel_are_read_as_without_them(
+    name: str, tmp_path: Path
+) -> None:
+    """The groups of a class are counted: `dense` is another layer without the wrappers."""
     layers = tf_keras.layers
-    dense = PruneLowMagnitude(layers.Dense(2))
-    model = tf_keras.Sequential([layers.Input((5, 4)), layers.LSTM(3), dense])
-    model.save(str(tmp_path / "m.keras"))
-    with pytest.raises(UnsupportedByTarget, match="user's own"):
-        lc.convert(tmp_path / "m.keras", tmp_path / "n.h5")
+    inner = tf_keras.Sequential([layers.Input((3,)), layers.Dense(2), wrapped(layers.Dense(4))])
+    first, plain, last = wrapped(layers.Dense(3)), layers.Dense(5), wrapped(layers.Dense(2))
+    steps = [layers.Input((5, 4)), first, plain, layers.LSTM(3), inner, last]
+    model = tf_keras.Sequential(steps)
+    random = np.random.default_rng(5)
+    model.set_weights([
+        random.normal(size=w.shape).astype(w.dtype) if w.dtype.kind == "f" else w
+        for w in model.get_weights()
+    ])
+    model.save(str(tmp_path / name), save_format="keras" if name == "m.keras" else "tf")
+    result = lc.convert(tmp_path / name, tmp_path / "new.keras", era="keras3", warn=False)
+    assert result.whole_model
+    assert any("9 masks, thresholds and counters" in text for text in result.warnings)
+    keras = pytest.importorskip("keras")
+    loaded = keras.saving.load_model(str(tmp_path / "new.keras"))
+    np.testing.assert_allclose(np.asarray(loaded(X)), np.asarray(model(X)), atol=1e-6)

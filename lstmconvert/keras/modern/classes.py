@@ -509,6 +509,6 @@ REFUSED: Mapping[str, str] = {
         "it rounds as model-optimization's quantization does, which Keras 3 has no layer for",
     ),
     "ClusterWeights": "strip_clustering of model-optimization gives the layer that is in it",
-    "PruneLowMagnitude": "it is taken away where an .h5 is read; of another file, strip_pruning "
-                         "of model-optimization does",
+    "PruneLowMagnitude": "it is taken away where a model is read; in another wrapper, "
+                         "strip_pruning of model-optimization does",
 }  # fmt: skip
