@@ -1,4 +1,4 @@
-"""Measure what the design allows: `python tests/bench [--quick] [--alone] [--markdown]`.
+"""Measure what the design allows: `python tests/bench [--quick] [--few] [--alone] [--markdown]`.
 
 All numbers are ratios of whole processes that ran in turn on one machine, and medians, because
 seconds say little about another machine. The limit stands beside each: the bare imports, cp and
@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from sys import stderr
 
-from rows import FULL, QUICK, Row, rows
+from rows import FEW, FULL, QUICK, Row, rows
 
 _HEADER = ("work", "takes", "limit", "ratio", "budget", "", "instead")
 _PACKAGES = ("numpy", "h5py", "safetensors", "click")
@@ -27,10 +27,12 @@ def main() -> None:
     """Measure, and print the table."""
     parser = argparse.ArgumentParser(description="Measure the speed and the memory of lstmconvert.")
     parser.add_argument("--quick", action="store_true", help="small files, once: a smoke test")
+    parser.add_argument("--few", action="store_true", help="few of the roads of a large file")
     parser.add_argument("--alone", action="store_true", help="leave the users' own ways out")
     parser.add_argument("--markdown", action="store_true", help="print a table for the README")
     given = parser.parse_args()
     plan = QUICK if given.quick else FULL._replace(alone=given.alone)
+    plan = plan._replace(roads=FEW if given.few else ())
     os.chdir(Path(__file__).parents[2])  # where `python -m lstmconvert` finds the package
     measured = []
     with tempfile.TemporaryDirectory(prefix="lstmconvert-bench-") as scratch:

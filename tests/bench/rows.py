@@ -142,7 +142,7 @@ class Plan(NamedTuple):
     Fields: `sizes`: (units, layers) of files of more and more bytes, the second last of them for
     the roads; `layers`: (units, layers) of files of more and more layers; `files`: how many of the
     smallest are converted at once; `tensors`: how many are beside the LSTMs; `alone`: whether the
-    users' own ways are left out.
+    users' own ways are left out; `roads`: the titles of those that are measured, or none for all.
     """
 
     small: int
@@ -153,6 +153,7 @@ class Plan(NamedTuple):
     files: tuple[int, ...]
     tensors: tuple[int, ...]
     alone: bool
+    roads: tuple[str, ...] = ()
 
 
 #: The roads' file is of 604 MB. The sizes make 1.2, 60 and 604 MB, and 5 GB.
@@ -176,6 +177,9 @@ QUICK = Plan(
     tensors=(2, 20),
     alone=True,
 )
+#: One road of each kind: of one pass, turned, back, through a library, from and to a whole model.
+FEW = ("to gates, .weights.h5", "--to torch", "torch to .keras", ".h5 to .keras", "tfjs to .keras",
+       "to .onnx --whole")  # fmt: skip
 
 
 def rows(plan: Plan, scratch: Path) -> Iterator[Row]:
@@ -232,7 +236,8 @@ def _large(plan: Plan, scratch: Path, base: Cost) -> Iterator[Row]:
     keras = _make(scratch / "large.keras", *plan.road)
     made = {"keras": keras, "weights.h5": _make(scratch / "large.weights.h5", *plan.road)}
     size = _size(keras)
-    for number, road in enumerate(_ROADS):
+    roads = [road for road in _ROADS if not plan.roads or road.title in plan.roads]
+    for number, road in enumerate(roads):
         try:
             source = made.get(road.source) or _source(road.source, keras)
         except RuntimeError:
@@ -252,7 +257,7 @@ def _large(plan: Plan, scratch: Path, base: Cost) -> Iterator[Row]:
             continue  # what the road needs, is not here
         yield row
         yield _memory(work, cost, base)
-        rest = {later.source for later in _ROADS[number + 1 :]} | {"keras", "h5", "torch"}
+        rest = {later.source for later in roads[number + 1 :]} | {"keras", "h5", "torch"}
         if road.source not in rest:
             for path in _files_of(made.pop(road.source)):
                 path.unlink()
