@@ -144,7 +144,7 @@ class _Joined(NamedTuple):
 def _joined(cells: tf1.Read, run: Recovered) -> _Joined:
     """Return the layers that are known by their variables, with what the graph says of how they
     run over time, and behind them those that are known by the graph alone."""
-    from lstmconvert.spelled.layers import remarks_on  # only graphs need it
+    from lstmconvert.spelled.layers import NOTHING, remarks_on  # only graphs need it
 
     keys = [
         frozenset(f"{ref[0]}/{ref[1]}".lstrip("/") for ref in refs if isinstance(ref, tuple))
@@ -160,6 +160,12 @@ def _joined(cells: tf1.Read, run: Recovered) -> _Joined:
         layer, remarks = _with_runs(named, cells, run, keys)
         layers.append(layer)
         notes += [note for note in remarks if note not in notes]
+        if run is not NOTHING and layer.forward.options == named.forward.options:
+            notes.append(
+                f"{layer.name}: its steps are written in a way that is not followed, so the graph "
+                "does not say how it runs, nor whether it leaves out steps: --set "
+                f"{layer.name}.return_sequences=true or false, go_backwards and masked"
+            )
     names = layer_names([*(layer.name for layer in layers), *(run.layers[p].name for p in rest)])
     for name, place in zip(names[len(layers) :], rest, strict=True):
         layers.append(replace(run.layers[place], name=name))

@@ -170,8 +170,10 @@ def test_other_functions_stay_unknown(tmp_path: Path) -> None:
         return LSTMCell(3, activation=lambda x: tf.tanh(0.5 * x))
 
     path, _, _ = saved(tmp_path, dynamic(make))
-    (layer,) = lc.load(path).layers
+    model = lc.load(path)
+    (layer,) = model.layers
     assert layer.cell.options.activation is UNKNOWN
+    assert any("does not say how it runs" in note for note in model.notes)
     assert layer.cell.options.forget_bias == 1.0
 
 
