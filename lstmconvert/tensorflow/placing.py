@@ -34,7 +34,7 @@ from lstmconvert.errors import CorruptFile
 from lstmconvert.files.jsontext import Json
 from lstmconvert.keras.configs.nodes import RECURRENT, Node, node
 from lstmconvert.keras.configs.sketch import STACKED, cell_groups, layer_groups, mirrored, natural
-from lstmconvert.keras.modern.classes import CLASSES, IN_A_CELL
+from lstmconvert.keras.modern.classes import CLASSES, IN_A_CELL, UNCROSSED
 from lstmconvert.keras.stores.v3store import CONTAINERS
 from lstmconvert.tensorflow import objects
 from lstmconvert.tensorflow.formats.bundle import Bundle
@@ -238,8 +238,9 @@ class _Placer:
         for _, below in self._below(at):
             yield from (attribute.full_name for attribute in self._graph.nodes[below].attributes)
 
-    def _below(self, at: int) -> Iterator[tuple[str, int]]:
-        """Yield `(path, node)` of what hangs on a layer, the nearest first, each once."""
+    def _below(self, at: int, *, as_named: bool = False) -> Iterator[tuple[str, int]]:
+        """Yield `(path, node)` of what hangs on a layer, the nearest first, each once; attributes
+        without the _ that private ones begin with, or `as_named`."""
         seen, waiting = {at}, deque([("", at, 0)])
         while waiting:
             above, parent, depth = waiting.popleft()
@@ -248,7 +249,7 @@ class _Placer:
                 if child in seen or name in objects.BOOKKEEPING:
                     continue
                 seen.add(child)
-                path = f"{above}/{name.lstrip('_')}"
+                path = f"{above}/{name if as_named else name.lstrip('_')}"
                 yield path, child
                 if depth < _DEPTH:
                     waiting.append((path, child, depth + 1))
@@ -265,7 +266,8 @@ class _Placer:
         if item.class_name == STACKED:
             self._cells(item, at, group)
         elif not parts:
-            self._weights(at, group)
+            as_named = item.custom or item.class_name not in {*CLASSES, *UNCROSSED}
+            self._weights(at, group, as_named=as_named)
 
     def _part(self, item: Node, at: int, edge: str, group: str) -> None:
         child = self._graph.children(at).get(edge)
@@ -278,8 +280,8 @@ class _Placer:
             if cells is not None:
                 self._part(cell, cells, str(index), f"{group}/cells/{leaf}")
 
-    def _weights(self, at: int, group: str) -> None:
-        for path, below in self._below(at):
+    def _weights(self, at: int, group: str, *, as_named: bool) -> None:
+        for path, below in self._below(at, as_named=as_named):
             key = self._key(below)
             if key is not None:
                 self.keys.setdefault(f"{group}{path}", key)

@@ -17,6 +17,9 @@ from support.own_classes import classes
 
 import lstmconvert as lc
 from lstmconvert.errors import UnsupportedByTarget, UsageError
+from lstmconvert.keras.configs.nodes import node
+from lstmconvert.keras.modern import custom
+from lstmconvert.keras.modern.parts import Part
 
 pytestmark = [pytest.mark.engines, pytest.mark.filterwarnings("ignore")]
 STEPS, WIDTH = 4, 3
@@ -284,3 +287,19 @@ def test_a_layer_that_is_not_there_is_refused(written: Any, tmp_path: Path) -> N
     }.items():
         with pytest.raises((UsageError, UnsupportedByTarget), match=message):
             lc.convert(written["lstm"][0], tmp_path / "new.keras", replace=[text])
+
+
+def test_a_graph_of_objects_tells_the_attributes_and_not_the_order_of_the_weights() -> None:
+    part = Part(node({"class_name": "Own"}, "own"), "own", "Own", {}, None, "layers/own", True)
+    names = ["W", "_score/bias", "_score/kernel", "b", "rec/cell/bias", "rec/cell/kernel"]
+    assert custom.of_objects(part, names[:3], None) == [
+        "vars/0", "_score/vars/1", "_score/vars/0",
+    ]
+    assert custom.of_objects(part, names, ["b", "W"]) == [
+        "vars/1", "_score/vars/1", "_score/vars/0", "vars/0", "rec/cell/vars/1", "rec/cell/vars/0",
+    ]
+    for listed in (names, ["several/0/kernel"], ["inner/scale_of_mine"]):
+        with pytest.raises(UnsupportedByTarget, match="in which order"):
+            custom.of_objects(part, listed, None)
+    with pytest.raises(UsageError, match="makes itself"):
+        custom.of_objects(part, names, ["W"])

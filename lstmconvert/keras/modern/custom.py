@@ -120,6 +120,62 @@ def places(part: Part, names: Sequence[str], stated: Sequence[str] | None) -> li
     return result
 
 
+#: The weights of layers of Keras's own, in the order in which they make them.
+_ROLES = ("kernel", "recurrent_kernel", "embeddings", "gamma", "beta", "bias", "moving_mean",
+          "moving_variance")
+
+
+def of_objects(part: Part, names: Sequence[str], stated: Sequence[str] | None) -> list[str]:
+    """Return where, in a layer's group, Keras 3 looks for each of its weights, by a graph of
+    objects: it tells the attributes that hold them, and not the order in which they were made.
+    That of layers of Keras's own inside is known.
+
+    Args:
+        part: the layer.
+        names: of its weights, by attributes: `W`, `dense/kernel`.
+        stated: the attributes of the layer's own weights in their order, if the user says so.
+
+    Raises:
+        UnsupportedByTarget: neither the file nor the user tells an order or a place.
+        UsageError: the user says it of other weights.
+    """
+    of_layer = [name for name in names if "/" not in name]
+    if stated is not None and sorted(stated) != sorted(of_layer):
+        raise UsageError(
+            f"--weights-of {part.class_name}: not the weights that the layer makes itself",
+            where=part.name, found=", ".join(stated), expected=_listed(of_layer) or "none",
+        )
+    order = list(stated or of_layer)
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        holder, _, leaf = name.rpartition("/")
+        groups.setdefault(holder, []).append(leaf)
+    unknown = [
+        f"{holder}/{leaf}"
+        for holder, leaves in groups.items()
+        for leaf in leaves
+        if holder and (leaf not in _ROLES or any(step.isdigit() for step in holder.split("/")))
+    ]
+    if unknown or (stated is None and len(of_layer) > 1):
+        error = UnsupportedByTarget(
+            "the file does not say in which order a class of your own makes its weights",
+            where=part.name, layer=part.name, option=part.class_name, target="Keras 3",
+            found=_listed(unknown or of_layer),
+        )
+        if not unknown:
+            error.hint = (
+                f"--weights-of {part.class_name}={','.join(of_layer[:_SHOWN])}, in the order in "
+                "which the class makes them, the trained ones first, says it"
+            )
+        raise error
+    places = []
+    for name in names:
+        holder, _, leaf = name.rpartition("/")
+        among = order if not holder else sorted(groups[holder], key=_ROLES.index)
+        places.append(f"{holder}/vars/{among.index(leaf)}".lstrip("/"))
+    return places
+
+
 def _listed(names: Sequence[str]) -> str:
     rest = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

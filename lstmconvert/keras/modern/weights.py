@@ -207,12 +207,11 @@ class Source:
         """Give a layer of the user's own class its arrays, at the places that the store says."""
         inside = self._below(part)
         is_v3 = self._structure.kind == "v3"
-        if not is_v3 and len(inside) > 1:
-            raise unsupported(
-                "the file does not say in which order a class of your own makes its weights",
-                part.name, part.class_name, ", ".join(inside)[:300],
+        part.places = list(inside)
+        if not is_v3:
+            part.places = custom.of_objects(
+                part, list(inside), self._attributes.get(part.class_name)
             )
-        part.places = list(inside) if is_v3 else ["vars/0"][: len(inside)]
         if self._era != "keras3":
             part.places = custom.of_older_store(part.places, CONTAINERS)
         part.is_listed = all(place.startswith("vars/") for place in part.places)
