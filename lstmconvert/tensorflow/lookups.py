@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from lstmconvert import limits
 from lstmconvert.errors import CorruptFile, SourceError
 from lstmconvert.files.jsontext import Json
 from lstmconvert.files.opening import open_part
@@ -188,7 +189,8 @@ def _in_order(table: _Table, item: Node) -> list[Json]:
                           found=f"{indices[0]} to {indices[-1]}, {len(indices)} of them")
     keywords = ("mask_token", "oov_token", "mask_value", "oov_value")
     special: set[Json] = {"", "[UNK]"} if item.class_name == "TextVectorization" else set()
-    special |= {item.config.get(key) for key in keywords} - {None}
+    tokens = [item.config.get(key) for key in keywords]
+    special |= {token for token in tokens if isinstance(token, (str, int))}
     if lost := {word for index, word in words.items() if index < start} - special:
         raise CorruptFile("a word of its table has an index below those of words",
                           found=lost.pop())
@@ -341,6 +343,8 @@ class _Program:
         tensor = None if node is None else graphdef.constant(node, where)
         if tensor is None or tensor.dtype.kind not in "iu":
             raise CorruptFile("what fills its table is no constant of the file", where=where)
+        # A few bytes may state a constant of any size.
+        limits.PROTOBUF_MESSAGES.check(tensor.size, where, "the words of a table")
         return [int(value) for value in tensor.read().ravel()]
 
     def _asset(self, name: str, ends: Mapping[str, _Object]) -> str:

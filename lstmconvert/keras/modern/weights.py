@@ -696,7 +696,7 @@ def settle_bins(root: Part, era: str) -> None:
             continue
         bins = part.config.get("num_bins")
         summary = part.arrays[0].read() if part.arrays else np.zeros((2, 0))
-        if not isinstance(bins, int) or bins < 1 or summary.ndim != 2 or not summary.shape[1]:
+        if not isinstance(bins, int) or bins < 1 or summary.shape[:1] != (2,) or summary.size < 2:
             what = "the boundaries that it was adapted to are not in the file"
             raise unsupported(what, part.name, "bin_boundaries")
         ends, each = summary[0], 1.0 / bins
