@@ -86,11 +86,12 @@ class Term(NamedTuple):
 
 class Bias(NamedTuple):
     """A constant that is added: a vector, or one number. `joined`: the sources of the products that
-    it is added to, before any other."""
+    it is added to, before any other; `is_vector`: it has an axis in the graph."""
 
     tensor: Tensor
     joined: frozenset[Ref]
     weights: Ref
+    is_vector: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,7 +387,8 @@ class Finder:
             if not _is_float(tensor) or tensor.size != (tensor.shape or (1,))[-1]:
                 return None
             vector = tensor if len(tensor.shape) == 1 else Reshaped(tensor, (tensor.size,))
-            return Sum((), (Bias(vector, frozenset(), ref),), tensor.size)
+            bias = Bias(vector, frozenset(), ref, bool(tensor.shape))
+            return Sum((), (bias,), tensor.size)
         return self.sum(ref, deep) or self._diagonal(ref)
 
     def _diagonal(self, ref: Ref) -> Sum | None:
@@ -398,7 +400,7 @@ class Finder:
             return None
         for state, vector in (node.inputs, node.inputs[::-1]):
             tensor = flow.constant(vector)
-            if tensor is None or not _is_float(tensor) or tensor.size < 2 or not tensor.shape:
+            if tensor is None or not _is_float(tensor) or not tensor.shape or not tensor.size:
                 continue
             if tensor.size == tensor.shape[-1] and flow.constant(state) is None:
                 flat = tensor if len(tensor.shape) == 1 else Reshaped(tensor, (tensor.size,))
@@ -866,7 +868,9 @@ class Finder:
     def _biases(self, total: Sum, h: Ref) -> tuple[dict[str, Tensor], list[float]]:
         """Return the vectors that are added to a gate, and the numbers."""
         vectors: dict[str, Tensor] = {}
-        listed = [bias for bias in total.biases if bias.tensor.size > 1 or total.width == 1]
+        listed = [bias for bias in total.biases if bias.tensor.size == total.width]
+        if total.width == 1 and any(bias.is_vector for bias in listed):
+            listed = [bias for bias in listed if bias.is_vector]
         numbers = [
             float(bias.tensor.read().reshape(())) for bias in total.biases if bias not in listed
         ]

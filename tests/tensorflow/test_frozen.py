@@ -149,6 +149,9 @@ GRAPHS: dict[str, tuple[Build, int]] = {
         ),
         1,
     ),
+    "one unit, plain": (dynamic(lambda: LSTMCell(1)), 1),
+    "one unit": (dynamic(lambda: LSTMCell(1, use_peepholes=True)), 1),
+    "one unit, unrolled": (static(lambda: LSTMCell(1, use_peepholes=True)), 1),
     "stack": (
         dynamic(lambda: MultiRNNCell([LSTMCell(3, forget_bias=0.2), LSTMCell(2)])), 2,
     ),
@@ -171,8 +174,9 @@ def test_a_frozen_graph_says_all(name: str, tmp_path: Path) -> None:
     (tmp_path / "model.meta").write_bytes(meta.SerializeToString())
     for twin, layer in zip(lc.load(tmp_path / "model.meta").layers, model.layers, strict=True):
         assert twin.forward.options == layer.forward.options
-        for (_, mine), (_, theirs) in zip(twin.cell.tensors(), layer.cell.tensors(), strict=True):
-            assert mine.read().tobytes() == theirs.read().tobytes()
+        for mine, theirs in zip(twin.cells(), layer.cells(), strict=True):
+            for (_, a), (_, b) in zip(mine[2].tensors(), theirs[2].tensors(), strict=True):
+                assert a.read().tobytes() == b.read().tobytes()
     (layer,) = model.layers
     (ours,) = reference.run(layer, X).outputs
     np.testing.assert_allclose(ours, y, rtol=0, atol=1e-6)
