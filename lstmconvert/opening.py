@@ -23,12 +23,13 @@ class Config(NamedTuple):
     """A config that the user supplies with `--config`.
 
     Fields: `given`, where its file has the text of one; `layers` that it describes; `where`: the
-    file, for errors.
+    file, for errors; `absent`: where no LSTM layer is among them, the error that says so.
     """
 
     given: Given | None
     layers: tuple[LSTMLayer, ...]
     where: str
+    absent: UsageError | None = None
 
 
 def open_model(
@@ -46,7 +47,12 @@ def open_model(
         SourceError: it is missing, unreadable, damaged, hostile, or no model.
         UsageError: the config is of another model, or says otherwise than the file.
     """
+    lacks = None if config is None else config.absent
+    if lacks is not None and not any_model:
+        raise lacks
     model = _opened(Opened(path), Asked(layout, None if config is None else config.given))
+    if lacks is not None and model.layers:
+        raise lacks  # the weights are of a model that has one
     if model.absent is not None and not any_model:
         raise model.absent
     model = replace(model, describe=neighbours)
@@ -94,7 +100,7 @@ def read_config(path: Path) -> Config:
     """Read the config that a file holds: JSON or YAML of a config alone, or a model's file.
 
     Raises:
-        UsageError: the file holds no config, or none of a model with an LSTM layer.
+        UsageError: the file holds no config.
         SourceError: it cannot be read.
     """
     file = Opened(path)
@@ -110,8 +116,6 @@ def _config_of_model(file: Opened) -> Config:
     path = file.path
     try:
         model = _opened(file, Asked())
-        if model.absent is not None:
-            raise model.absent
     except NoLSTM as error:
         raise UsageError(
             "the model of --config has no LSTM layer", where=path, found=error.found
@@ -146,7 +150,10 @@ def _config_alone(file: Opened) -> Given | None:
 def _described(given: Given) -> Config:
     from lstmconvert.keras.reading import described  # imported late to keep start-up fast
 
-    layers = described.layers(given.text, given.version, given.where)
+    try:
+        layers = described.layers(given.text, given.version, given.where)
+    except UsageError as error:
+        return Config(given, (), given.where, absent=error)
     return Config(given, layers, given.where)
 
 

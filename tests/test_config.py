@@ -303,6 +303,8 @@ def test_what_is_wrong_is_the_config(tmp_path: Path) -> None:
     gru.write_text(gru.read_text().replace('"LSTM"', '"GRU"'))
     weights, made = KERAS / "seed95.weights.h5", tmp_path / "x.keras"
     error, _ = failure("convert", weights, made, "--config", gru)
+    assert error.startswith(f"{gru}: the config is of another model")
+    error, _ = failure("convert", weights, tmp_path / "x.npz", "--config", gru)
     assert error.startswith(f"{gru}: the config has no LSTM layer")
     error, _ = failure("convert", source, made, "--config", weights)
     assert "seed95.weights.h5: the file holds weights and no config" in error

@@ -140,7 +140,8 @@ _OTHER_CONFIG = "give the config of this model, or leave --config away"
 
 def _counted(layers: Mapping[str, Neighbour]) -> Counter[str]:
     """Count the layers that have weights, by what `_described_as` says of them."""
-    return Counter(_described_as(each) for each in layers.values() if each.class_name in SIZES)
+    known = (each for each in layers.values() if each.class_name in SIZES or each.cells)
+    return Counter(map(_described_as, known))
 
 
 def _in_words(layers: Counter[str]) -> str:
@@ -155,6 +156,8 @@ def _described_as(layer: Neighbour) -> str:
     if window := _window(layer):
         told.append(f"a window of {'×'.join(map(str, window))}")
     told += ["no bias"] if config.get("use_bias") is False else []
+    if sizes is None:
+        told += [f"{cell.class_name} of {cell.config.get('units')} units" for cell in layer.cells]
     return ", ".join([layer.class_name, *told])
 
 

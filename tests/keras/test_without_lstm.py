@@ -53,6 +53,13 @@ MODELS = {"gru": _gru, "simple": _simple, "convolution": _convolution}
 
 def made(build: Callable[[Any], list[Any]], path: Path) -> tuple[Array, Array]:
     """Write a model of Keras 2 with random weights; return an input, and what it predicts."""
+    model, rng = _model(build)
+    x = rng.normal(size=(3, STEPS, INPUTS)).astype(np.float32)
+    model.save(path)
+    return x, np.asarray(model(x))
+
+
+def _model(build: Callable[[Any], list[Any]]) -> tuple[Any, np.random.Generator]:
     import tf_keras
 
     model = tf_keras.Sequential([tf_keras.layers.Input((STEPS, INPUTS)), *build(tf_keras.layers)])
@@ -60,9 +67,7 @@ def made(build: Callable[[Any], list[Any]], path: Path) -> tuple[Array, Array]:
     shapes = [weight.shape for weight in model.get_weights()]
     # A variance is positive.
     model.set_weights([0.1 + np.abs(rng.normal(scale=0.5, size=shape)) for shape in shapes])
-    x = rng.normal(size=(3, STEPS, INPUTS)).astype(np.float32)
-    model.save(path)
-    return x, np.asarray(model(x))
+    return model, rng
 
 
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
@@ -89,6 +94,28 @@ def test_it_predicts_the_same_in_keras_3(name: str, suffix: str, tmp_path: Path)
         for file in ("new.keras", "again.keras")
     )
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("weights", ["x.weights.h5", "x.h5", "x.ckpt"])
+def test_weights_and_a_config_are_a_whole_model(weights: str, tmp_path: Path) -> None:
+    import keras
+
+    model, _ = _model(_gru)
+    model.save_weights(tmp_path / weights)
+    config, path = tmp_path / "config.json", tmp_path / "new.keras"
+    config.write_text(model.to_json())
+    done = run("convert", tmp_path / weights, path, "--config", config)
+    assert done.code == 0, done.err
+    new = keras.saving.load_model(path, compile=False)
+    pairs = zip(new.get_weights(), model.get_weights(), strict=True)
+    assert all(np.array_equal(ours, theirs) for ours, theirs in pairs)
+
+    # The config of a model that lacks its first layer with weights.
+    value = json.loads(model.to_json())
+    del value["config"]["layers"][2]
+    config.write_text(json.dumps(value))
+    error, _ = failure("convert", tmp_path / weights, tmp_path / "x.keras", "--config", config)
+    assert "of another model" in error or "no layer of the config" in error
 
 
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")

@@ -15,8 +15,9 @@ from lstmconvert.keras.modern import crossing
 from lstmconvert.keras.modern.classes import SIZES
 from lstmconvert.keras.modern.parts import Leave, Part
 from lstmconvert.keras.modern.weights import Source
+from lstmconvert.keras.stores.stored import tensors as all_tensors
 from lstmconvert.model import naming
-from lstmconvert.model.model import Model
+from lstmconvert.model.model import Model, Structure
 from lstmconvert.model.neighbours import Cell, Neighbour
 from lstmconvert.tensors.tensor import Tensor
 
@@ -30,16 +31,10 @@ _OF_A_CELL = {"GRUCell": "GRU", "SimpleRNNCell": "SimpleRNN"}
 
 def of(model: Model) -> dict[str, Neighbour]:
     """Return name -> neighbour, in the order of the config; none where there is no config."""
-    try:
-        known = crossing.known_config(model)
-        if known is None:
-            return {}
-        structure, config = known
-        era = config.era.name
-        leave = Leave(refusals=[], any_keyword=True)
-        root = crossing.parts_of(model, structure, era, config.root, leave)
-    except (CorruptFile, UnsupportedByTarget):  # a class of the user's own, for one
+    known = _tree(model)
+    if known is None:
         return {}
+    root, structure, era, _ = known
     source = Source(structure, model.other, model.layers, model.source.container)
     source.fill_known(root, era)
     held = {layer.path for layer in model.layers}
@@ -49,6 +44,39 @@ def of(model: Model) -> dict[str, Neighbour]:
         name: _neighbour(name, part, source, model.other)
         for name, (_, part) in zip(names, layers, strict=True)
     }
+
+
+def contradiction(model: Model) -> CorruptFile | UnsupportedByTarget | None:
+    """Return how the weights of a model are others than its config says; None where they are not,
+    or where a class stands in it of which that is not known."""
+    known = _tree(model)
+    if known is None:
+        return None
+    root, structure, era, refusals = known
+    if refusals:
+        return None
+    try:
+        Source(structure, all_tensors(model), model.layers, model.source.container).fill(root, era)
+    except (CorruptFile, UnsupportedByTarget) as error:
+        return error
+    return None
+
+
+def _tree(model: Model) -> tuple[Part, Structure, str, list[UnsupportedByTarget]] | None:
+    """Return a model's layers without arrays, its structure and era, and what cannot cross; None
+    where there is no config that can be read."""
+    refusals: list[UnsupportedByTarget] = []
+    try:
+        known = crossing.known_config(model)
+        if known is None:
+            return None
+        structure, config = known
+        era = config.era.name
+        leave = Leave(refusals=refusals, any_keyword=True)
+        root = crossing.parts_of(model, structure, era, config.root, leave)
+    except (CorruptFile, UnsupportedByTarget):  # a class of the user's own, for one
+        return None
+    return root, structure, era, refusals
 
 
 def _layers(part: Part, outer: str) -> Iterator[tuple[str, Part]]:

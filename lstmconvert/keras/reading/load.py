@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from lstmconvert.errors import UsageError
+from lstmconvert.errors import CorruptFile, UsageError
 from lstmconvert.files import opening
 from lstmconvert.files.jsontext import parse_object
 from lstmconvert.files.opening import Window
@@ -160,8 +160,11 @@ def _model(opened: _Opened, given: Given | None) -> Model:
     if opened.config is None or given is None:
         return _read(opened, opened.config or given)
     model = _read(opened, opened.config)
-    # Without an LSTM, the layers are of a user's own class, perhaps.
-    return model if model.absent is None else _read(opened, given)
+    if model.absent is None:
+        return model
+    # Without an LSTM, the layers are of a user's own class, perhaps, which the other config tells.
+    other = _read(opened, given)
+    return other if other.absent is None else model
 
 
 def _read(opened: _Opened, stated: Given | None) -> Model:
@@ -205,12 +208,13 @@ def _read(opened: _Opened, stated: Given | None) -> Model:
     return model
 
 
+_OF_THE_WEIGHTS = "--config takes the config of the model that the weights are of"
 #: How many layers an error lists.
 _SHOWN = 5
 
 
 def _check_stored(model: Model, where: str) -> None:
-    """Raise `UsageError` where a config that the user gave has layers that the weights have not."""
+    """Raise `UsageError` where a config that the user gave is not that of the weights."""
     missing = [
         f"{name} ({layer.class_name})"
         for name, layer in neighbours(model).items()
@@ -222,7 +226,19 @@ def _check_stored(model: Model, where: str) -> None:
             "the config is of another model: weights of its layers are not stored",
             where=where,
             found=listed,
-            hint="--config takes the config of the model that the weights are of",
+            hint=_OF_THE_WEIGHTS,
+        )
+    from lstmconvert.keras.modern.neighbours import contradiction  # as in `neighbours`
+
+    error = contradiction(model)
+    # A config of the LSTM layers alone is one, too: weights beside them are left over.
+    if error is not None and (model.absent is not None or isinstance(error, CorruptFile)):
+        raise UsageError(
+            f"the config is of another model: {error.message}",
+            where=f"{where}: {error.where}",
+            found=error.found,
+            expected=error.expected,
+            hint=_OF_THE_WEIGHTS,
         )
 
 
