@@ -22,7 +22,7 @@ from lstmconvert.conversion import (
     made_with,
     takes,
 )
-from lstmconvert.errors import ConversionWarning, UsageError
+from lstmconvert.errors import ConversionWarning, UnsupportedByTarget, UsageError
 from lstmconvert.files import writing
 from lstmconvert.files.jsontext import parse_object
 from lstmconvert.model import edit
@@ -275,7 +275,14 @@ def _save(
     decisive = {name: value for name, value in made_with(how).items() if name != "layout"}
     checked_by, model = model.answers, replace(model, answers=(), made_with=decisive)
     layout = how.layout or target.default or PER_GATE
-    draft = _draft(model, path, target, layout, how)
+    try:
+        draft = _draft(model, path, target, layout, how)
+    except UnsupportedByTarget as error:
+        # What was noted of this layer when the file was read may be why.
+        start = f"{error.where}: "
+        told = [text.removeprefix(start) for text in model.notes if text.startswith(start)]
+        error.hint = "; ".join(text for text in (*told[:3], error.hint) if text) or None
+        raise
     paths: list[Path] = []
     if not how.dry_run:
         paths = [path, *draft.more_files()]

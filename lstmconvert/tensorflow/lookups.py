@@ -145,7 +145,8 @@ def fill(
     if bundle.graph is None or not listed:
         return Filled()
     reader = _Reader(bundle, bundle.graph, saved)
-    notes, changed = [], False
+    notes: list[str] = []
+    changed = False
     for item, at in listed:
         reader.take(at)
         stated = item.config.get("vocabulary")
@@ -155,7 +156,7 @@ def fill(
             table = reader.table(at)
             if table is None:
                 continue
-            item.config["vocabulary"] = _in_order(table, item)
+            item.config["vocabulary"] = _in_order(table, item, notes)
         except SourceError as error:
             notes.append(f"{item.name}: its vocabulary is not read: {error.message}")
             continue
@@ -168,8 +169,13 @@ def fill(
     return Filled(changed, tuple(notes), tuple(reader.sources), frozenset(reader.keys))
 
 
-def _in_order(table: _Table, item: Node) -> list[Json]:
+def _in_order(table: _Table, item: Node, notes: list[str]) -> list[Json]:
     """Return a layer's words in the order of their indices, without the tokens before them.
+
+    Args:
+        table: of the layer.
+        item: the layer.
+        notes: for the user; one is added where Keras 3 gives a token another index.
 
     Raises:
         CorruptFile: the table is not one of words and the indices that the layer gives them.
@@ -199,6 +205,15 @@ def _in_order(table: _Table, item: Node) -> list[Json]:
         result = [_whole(word) for word in result]
     if reserved := special.intersection(result):
         raise CorruptFile("a reserved token is one of its words", found=reserved.pop())
+    unknown = item.config.get("num_oov_indices", 1)
+    outside = [item.config.get(key) for key in ("oov_token", "oov_value")]
+    if isinstance(unknown, int) and unknown > 1:
+        notes.extend(
+            f"{item.name}: its table gives {word} the index {index}; Keras 3 gives it one of the "
+            f"{unknown} before {start}, as it does any unknown word"
+            for index, word in words.items()
+            if index < start and word in outside
+        )
     return result
 
 

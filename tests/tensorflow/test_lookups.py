@@ -77,6 +77,8 @@ def test_what_would_give_other_indices_is_refused(
     with pytest.raises(UnsupportedByTarget, match="address") as error:
         lc.convert(tmp_path / "saved", tmp_path / "today.keras", warn=False)
     assert error.value.where == "file"
+    assert "its vocabulary is not read" in (hint := str(error.value.hint))
+    assert why in hint
     notes = " ".join(str(item) for item in lc.inspect(tmp_path / "saved").source.notes)
     assert "file: its vocabulary is not read" in notes
     assert why in notes
@@ -84,19 +86,28 @@ def test_what_would_give_other_indices_is_refused(
 
 def test_a_table_that_can_change_is_in_the_checkpoint(tmp_path: Path) -> None:
     """As TensorFlow 2.4 saved it: with the tokens for masks and for unknown words in it."""
-    old = tf.Module()
-    old._table = tf.lookup.experimental.MutableHashTable("string", "int64", -1)
-    old._table.insert(["b", "", "a", "[UNK]"], tf.constant([3, 0, 2, 1], "int64"))
+    tables = {}
+    for outside in (1, 2):
+        tables[f"words{outside}"] = old = tf.Module()
+        old._table = tf.lookup.experimental.MutableHashTable("string", "int64", -1)
+        indices = tf.constant([2 + outside, 0, 1 + outside, 1], "int64")
+        old._table.insert(["b", "", "a", "[UNK]"], indices)
     x, steps = tf_keras.Input((3,), dtype="string"), tf_keras.Input((2, 1))
-    words = layers.StringLookup(mask_token="", name="words")
-    model = tf_keras.Model([x, steps], [words(x), layers.LSTM(1)(steps)])
-    kept = [old if layer is words else layer for layer in model.layers]
+    words = [layers.StringLookup(mask_token="", num_oov_indices=count, name=f"words{count}")(x)
+             for count in (1, 2)]
+    model = tf_keras.Model([x, steps], [*words, layers.LSTM(1)(steps)])
+    kept = [tables.get(layer.name, layer) for layer in model.layers]
     saver = tf.train.Checkpoint(**{f"layer-{at}": layer for at, layer in enumerate(kept)})
     saver.write(str(tmp_path / "old"))
     config = tmp_path / "config.json"
     config.write_text(model.to_json())
-    lc.convert(tmp_path / "old.index", tmp_path / "today.keras", config=config, warn=False)
+    done = lc.convert(tmp_path / "old.index", tmp_path / "today.keras", config=config, warn=False)
+    told = [text for text in done.warnings if "as it does any unknown word" in text]
+    assert [text.partition(";")[0] for text in told] == [
+        "words2: its table gives [UNK] the index 1"
+    ]
     given = [tf.constant([["a", "b", "z"]]), tf.ones((1, 2, 1))]
-    found, state = keras.models.load_model(tmp_path / "today.keras")(given)
+    found, more, state = keras.models.load_model(tmp_path / "today.keras")(given)
     assert np.asarray(found).tolist() == [[2, 3, 1]]
+    assert np.asarray(more)[0, :2].tolist() == [3, 4]
     np.testing.assert_allclose(np.asarray(state), np.asarray(model.layers[-1](given[1])), atol=1e-6)
