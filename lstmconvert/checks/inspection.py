@@ -130,7 +130,8 @@ def _lambdas(model: Model) -> list[str]:
         return []
     from lstmconvert.keras.configs import lambdas  # rarely needed: start-up is faster without
 
-    return [each.text for each in lambdas.of(text)]
+    is_older = model.source.era != "keras3"
+    return [each.text(replaceable=is_older) for each in lambdas.of(text)]
 
 
 VERSION = 1

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import random
+from pathlib import Path
 
 import pytest
+from support.cli import SEED95, failure
 
 from lstmconvert.keras.configs import lambdas
 
@@ -90,6 +92,14 @@ def test_each_form_of_a_config() -> None:
     assert [set(each.names) for each in found] == [NAMES, set(), NAMES, set(), set()]
     assert "my_function" in found[1].kind
     assert "theirs" in found[3].kind
-    assert "never run" in found[0].text
-    assert "--replace a=" in found[0].text
+    assert "never run" in (text := found[0].text(replaceable=True))
+    assert "--replace a=" in text
+    assert "--replace" not in found[0].text(replaceable=False)
     assert lambdas.of("{}") == []
+
+
+def test_replace_is_refused_for_models_of_keras_3(tmp_path: Path) -> None:
+    for target in ("x.keras", "x.h5", "x.weights.h5"):
+        error, _ = failure("convert", SEED95, tmp_path / target, "--replace", "lstm=x * 2")
+        assert "--replace is for models of an older Keras" in error
+    assert not list(tmp_path.iterdir())

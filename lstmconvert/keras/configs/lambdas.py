@@ -32,16 +32,13 @@ class Lambda(NamedTuple):
     kind: str
     names: tuple[str, ...]
 
-    @property
-    def text(self) -> str:
-        """In one line."""
+    def text(self, *, replaceable: bool) -> str:
+        """Return it in one line, with what to do where `--replace` takes it."""
         rest = len(self.names) - _SHOWN
         listed = ", ".join(self.names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
         mentioned = f"; the names in it: {listed}" if self.names else ""
-        return (
-            f"{self.layer}: a Lambda, of {self.kind}, which is never run here{mentioned}; "
-            f"--replace {self.layer}='…' says what it computes"
-        )
+        how = f"; --replace {self.layer}='…' says what it computes" if replaceable else ""
+        return f"{self.layer}: a Lambda, of {self.kind}, which is never run here{mentioned}{how}"
 
 
 def of(config: str) -> list[Lambda]:

@@ -38,7 +38,10 @@ from lstmconvert.tensors.tensor import Tensor
 
 TARGET = "Keras 3"
 #: What to do with classes of the user's own.
-KEEP = "--keep-custom writes it as it stands, and --replace puts another in its place"
+KEEP = (
+    "--keep-custom writes it as it stands, and in a model of an older Keras --replace puts another "
+    "in its place"
+)
 _INITIAL_STATE = '"initial_state"'
 #: Keras 3 joins the masks of a Concatenate by an operation, which takes this name when the model is
 #: loaded (keras/src/layers/merging/concatenate.py, `compute_mask`); two of one name it refuses.
@@ -225,7 +228,7 @@ class Builder:
     def _unknown(self, item: Node, group: str, name: str) -> Part:
         if item.class_name in code.CLASSES:
             error = code.refused(name, code.CLASSES[item.class_name], "another Keras")
-            if item.class_name == "Lambda":
+            if item.class_name == "Lambda" and self._era != "keras3":
                 how = f"--replace {name}='…' says what it computes, as x[:, -1]"
                 error.hint = f"{how}; {error.hint}"
             raise error
