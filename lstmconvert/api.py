@@ -9,7 +9,7 @@ from typing import Unpack
 
 from lstmconvert import opening
 from lstmconvert.containers import table
-from lstmconvert.containers.table import OPTIONS, Container
+from lstmconvert.containers.table import Container
 from lstmconvert.conversion import (
     ConvertOptions,
     Draft,
@@ -62,11 +62,11 @@ def load(
         SourceError: the file is missing, damaged, hostile or no model; `NoLSTM` if it has none.
         UsageError: `config` or `settings` do not fit.
     """
-    return opened(path, layout=layout, config=config, settings=settings)
+    return opened(Path(path), layout=layout, config=config, settings=settings)
 
 
 def opened(
-    path: str | Path,
+    path: Path,
     *,
     layout: str | None = None,
     config: str | Path | None = None,
@@ -75,7 +75,7 @@ def opened(
 ) -> Model:
     """Do what `load` does; with `any_model`, open a whole Keras model without an LSTM, too."""
     stated = None if config is None else opening.read_config(Path(config))
-    model = opening.open_model(Path(path), layout, stated, any_model=any_model)
+    model = opening.open_model(path, layout, stated, any_model=any_model)
     _check_layout(model, layout, path)
     if settings:
         from lstmconvert.model.settings import apply  # rarely needed: start-up is faster without
@@ -84,7 +84,7 @@ def opened(
     return model
 
 
-def _check_layout(model: Model, layout: str | None, path: str | Path) -> None:
+def _check_layout(model: Model, layout: str | None, path: Path) -> None:
     if layout is None:
         return
     from lstmconvert.layouts.rows import row_of
@@ -120,7 +120,7 @@ def convert(
         options: `layers` (the names of those to convert), `from_layout`, `config` and `settings`
             (see `load`), and those of `save`.
     """
-    _, result = converted(source, destination, **options)
+    _, result = converted(Path(source), destination, **options)
     if warn:
         _warn(result)
     return result
@@ -135,7 +135,7 @@ def _warn(result: Result) -> None:
 
 
 def converted(
-    source: str | Path,
+    source: Path,
     destination: str | Path,
     *,
     with_lstm: bool = False,
@@ -146,9 +146,7 @@ def converted(
     `with_lstm`: refuse a whole model without an LSTM layer also where the target could hold it.
     """
     how = checked(Request, options)
-    asked = [name for name in OPTIONS if getattr(how, name)]
-    source = Path(source)
-    destination = in_folder(destination, source, how.layout, asked)
+    destination = in_folder(destination, source, how.layout, options)
     target = _check_target(destination, how)
     # A whole model is what these are made for: it need not have an LSTM.
     is_for_whole = target.is_keras or how.whole
@@ -177,7 +175,7 @@ def converted(
 
 
 def _into(
-    source: str | Path, path: Path, target: Container, how: Request
+    source: Path, path: Path, target: Container, how: Request
 ) -> tuple[Model, Request]:
     """Return the model of `--into` with the source's weights, and how it is saved."""
     from lstmconvert.keras.writing import into  # rarely needed: start-up is faster without

@@ -46,6 +46,8 @@ class Limit:
 
     def check(self, amount: int, where: object, what: str) -> None:
         """Raise `LimitExceeded` if `amount` is above the limit."""
+        if amount <= 1:  # as no limit is less
+            return
         limit = self.value
         if amount > limit:
             raise LimitExceeded(

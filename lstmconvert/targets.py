@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import shlex
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
 
 from lstmconvert.containers import table
@@ -40,7 +40,7 @@ def _is_folder_kind(path: str | Path) -> bool:
 
 
 def in_folder(
-    destination: str | Path, source: Path, layout: str | None, options: Collection[str]
+    destination: str | Path, source: Path, layout: str | None, given: Mapping[str, object]
 ) -> Path:
     """Return the file that a destination names: of a folder, one in it that is named as the source.
 
@@ -50,7 +50,7 @@ def in_folder(
         destination: a file, or a folder that is there.
         source: the file that is converted; its name counts.
         layout: how the gates are to be arranged, where the user says so.
-        options: the names of the options that the user gives.
+        given: the options, by name.
 
     Raises:
         DestinationError: the folder does not exist, or is itself a model.
@@ -58,7 +58,7 @@ def in_folder(
     is_named_so = isinstance(destination, str) and destination.endswith(("/", os.sep))
     is_named_so = is_named_so and not _is_folder_kind(destination)
     path = Path(destination)
-    is_file = table.suffix_of(path.name, table.written()) is not None and not is_named_so
+    is_file = _written_suffix(_tail(path.name)) is not None and not is_named_so
     if is_file or not (is_named_so or path.is_dir()):
         return path
     if not path.is_dir():
@@ -77,14 +77,14 @@ def in_folder(
             hint="name a file, or a folder beside it",
         )
     name = source.resolve().name
-    return path / renamed(name, _usual(layout, options).suffixes[0])
+    return path / renamed(name, _usual(layout, given).suffixes[0])
 
 
-def _usual(layout: str | None, options: Collection[str]) -> Container:
+def _usual(layout: str | None, given: Mapping[str, object]) -> Container:
     """Return the kind of file that a layout and some options are for, the first in the table."""
     rows = table.written() if layout is None else table.holders(layout)
     rows = [row for row in rows if row.default is not None or layout is not None]
-    asked = [name for name in options if name in table.OPTIONS]
+    asked = [name for name, value in given.items() if value and name in table.OPTIONS]
     return next((row for row in rows if all(map(row.takes, asked))), rows[0])
 
 
@@ -106,8 +106,12 @@ def renamed(place: str, suffix: str, *, keep_suffix: bool = False) -> str:
 
 
 def _own_suffix(name: str) -> str | None:
-    # No suffix has more than two points.
-    return _suffix_of("".join(f".{part}" for part in name.lower().split(".")[1:][-2:]))
+    return _suffix_of(_tail(name))
+
+
+def _tail(name: str) -> str:
+    """Return what a name ends with, as far as a suffix goes: none has more than two points."""
+    return "".join([f".{part}" for part in name.lower().split(".")[1:][-2:]])
 
 
 @functools.lru_cache(4096)
@@ -120,13 +124,19 @@ def _suffix_of(tail: str) -> str | None:
     return suffix
 
 
+@functools.lru_cache(4096)
+def _written_suffix(tail: str) -> str | None:
+    """Return the suffix of a file that is written here, of a name that ends so."""
+    return table.suffix_of(tail, table.written())
+
+
 def target_of(path: Path, layout: str | None) -> Container:
     """Return the container that a destination's suffix and a layout, where it is given, name.
 
     Raises:
         UsageError: no container has that suffix, or not that layout.
     """
-    suffix = table.suffix_of(path.name, table.written())
+    suffix = _written_suffix(_tail(path.name))
     if suffix is None:
         raise _no_container(path)
     fitting = [row for row in table.written() if suffix in row.suffixes]

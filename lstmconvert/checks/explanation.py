@@ -83,7 +83,7 @@ def explain(
     """
     is_replaced = not options.get("force") and Path(destination).is_file()
     options |= {"force": True, "dry_run": True}
-    model, result = api.converted(source, destination, **options)
+    model, result = api.converted(Path(source), destination, **options)
     lines = list(_lines(model, result))
     if is_replaced:
         lines.append(Line(NOTE, result.destination.name, "is there: --force replaces it"))

@@ -173,7 +173,7 @@ def inspect(
         from lstmconvert.api import opened
 
         path = Path(source)
-        source = opened(source, any_model=True)
+        source = opened(path, any_model=True)
     model = alone(source) if isinstance(source, LSTMLayer) else source
     return Inspection(
         model=model, path=path, layer=layer, stats=stats, values=values, gate=_gate(gate)

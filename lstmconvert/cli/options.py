@@ -76,8 +76,7 @@ def destination(function: F) -> F:
             from lstmconvert.bulk import stores  # imported late to keep start-up fast
 
             source = Path(stores.name_of(source))
-        asked = [name for name, value in given.items() if value]
-        path = in_folder(destination or ".", source, given.get("layout"), asked)
+        path = in_folder(destination or ".", source, given.get("layout"), given)
         return function(*args, destination=path, **given)
 
     kind = click.Path(path_type=str, readable=False)  # a `Path` forgets a `/` at the end

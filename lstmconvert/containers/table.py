@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable, Iterable, Set
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -204,7 +205,12 @@ class Container(NamedTuple):
         return cast("DraftingModule", self._module())
 
     def _module(self) -> object:
-        return import_module(self.module, __package__)
+        return _imported(self.module)
+
+
+@cache
+def _imported(module: str) -> object:
+    return import_module(module, __package__)
 
 
 # -- how files are recognised -----------------------------------------------------------------

@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -38,9 +39,10 @@ def open_source(path: Path) -> SourceFile:
         NotAModel: it is empty, or a Git LFS pointer.
     """
     try:
-        if path.is_dir():
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
             raise NotAModel("a directory that holds no model", where=path)
-        if path.exists() and not path.is_file():
+        if not stat.S_ISREG(mode):
             raise NotAModel("not a regular file", where=path)
         source = SourceFile(path)
     except (OSError, ValueError) as error:  # ValueError: a null character

@@ -286,17 +286,22 @@ _PIECE = 1 << 20
 def _header(
     metadata: Mapping[str, str], entries: bytes, length: int | None = None
 ) -> Iterator[bytes | memoryview]:
-    """Yield the header in pieces, with the entries' JSON text, which is made once.
+    """Yield the header in pieces of a megabyte or so, with the entries' JSON text, which is made
+    once.
 
     Args:
         length: of the whole header in bytes, if it is known; else zeros stand for it.
     """
-    size = _LENGTH.size
-    yield _LENGTH.pack(0 if length is None else length - size)
+    total = size = _LENGTH.size
+    run: list[bytes | memoryview] = [_LENGTH.pack(0 if length is None else length - size)]
     for piece in _spelled({key: metadata[key] for key in sorted(metadata)}, entries):
+        run.append(piece)
         size += len(piece)
-        yield piece
-    yield b" " * (-size % _ALIGNMENT)
+        if size >= _PIECE:
+            yield b"".join(run)
+            total, size, run = total + size, 0, []
+    run.append(b" " * (-(total + size) % _ALIGNMENT))
+    yield b"".join(run)
 
 
 def _spelled(texts: Mapping[str, str], entries: bytes) -> Iterator[bytes | memoryview]:

@@ -470,7 +470,8 @@ def check_written(
             raise differs(key)
     passed = {} if sums is None else sums.of(meant)
     # In the order in which they lie in the file.
-    for key, crc in checksums({key: there for key, there in written.items() if key in passed}):
+    stored = checksums({key: there for key, there in written.items() if key in passed})
+    for key, crc in stored.items():
         if crc != passed[key]:
             raise differs(key)
     pour({key: tensor for key, tensor in meant.items() if key not in passed}, compare)

@@ -112,13 +112,15 @@ class ZipMembers:
 
     def _data_offset(self, info: zipfile.ZipInfo) -> int:
         begin = self._start + info.header_offset
-        fields = _LOCAL_HEADER.unpack(self.source.peek(begin, _LOCAL_HEADER.size))
-        begin += _LOCAL_HEADER.size
         encoding = "utf-8" if info.flag_bits & _UTF8 else "cp437"
         name = info.orig_filename.encode(encoding)
-        if fields[0] != SIGNATURE or self.source.peek(begin, fields[9]) != name or 0 in name:
+        size = _LOCAL_HEADER.size + len(name)
+        data = self.source.peek(begin, size)
+        fields = _LOCAL_HEADER.unpack_from(data)
+        is_named = fields[9] == len(name) and data[_LOCAL_HEADER.size :] == name
+        if fields[0] != SIGNATURE or not is_named or 0 in name:
             raise self._damaged(f"no member where {info.filename} should begin")
-        return begin + int(fields[9]) + int(fields[10])
+        return begin + size + int(fields[10])
 
     def _check_end(self) -> None:
         comment = len(self._archive.comment)
@@ -273,12 +275,30 @@ class _Member(SourceFile):
         self._archive.check_unchanged()
 
 
+#: So much of an archive's end is read at once: the directory of a few members, and the records
+#: behind it.
+_TAIL_BYTES = 4096
+
+
 class _Bounded(Window):
     """What `zipfile` reads from: it takes the archive's directory in one read, of any size."""
 
+    def __init__(self, source: SourceFile, offset: int, size: int) -> None:
+        super().__init__(source, offset, size)
+        self._tail_size = min(size, _TAIL_BYTES)
+        self._tail = bytes(source.read_at(offset + size - self._tail_size, self._tail_size))
+        self._most = limits.ZIP_DIRECTORY_BYTES.value
+
     def read(self, size: int = -1) -> bytes:
-        limits.ZIP_DIRECTORY_BYTES.check(size, self.source.path, "the archive's directory")
-        return super().read(size) or b""
+        if size > self._most:
+            path = self.source.path
+            limits.ZIP_DIRECTORY_BYTES.check(size, path, "the archive's directory")
+        begin = self._position - self.size + self._tail_size
+        if begin < 0 or size < 0:
+            return super().read(size) or b""
+        data = self._tail[begin : begin + size]
+        self._position += len(data)
+        return data
 
 
 class Scratch(SourceFile):

@@ -250,12 +250,12 @@ def messages(blocks: Blocks, address: int) -> list[Message]:
         CorruptFile: no header, one that does not fit together, or a message that objects share.
     """
     head = blocks.at(address, _HEADER.size)
-    if head.startswith(b"OHDR"):
-        return list(_later_messages(blocks, address))
     result: list[Message] = []
     values: tuple[bytes, ...] = ()
     version, count, _, size = _HEADER.unpack(head)
     if version != 1:
+        if head.startswith(b"OHDR"):
+            return list(_later_messages(blocks, address))
         raise blocks.damaged("no object where one should be")
     pieces = [(address + _HEADER.size, size)]
     for start, length in pieces:
@@ -270,7 +270,8 @@ def messages(blocks: Blocks, address: int) -> list[Message]:
         if count < 0:
             break
         result += [(kind, values[index], start + offset) for index, kind, offset in form.kept]
-        pieces += [PAIR.unpack(values[index]) for index in form.continued]
+        if form.continued:
+            pieces += [PAIR.unpack(values[index]) for index in form.continued]
     if count:
         raise blocks.damaged("the header of an object does not fit together")
     return result

@@ -74,10 +74,9 @@ def blocks(tensor: Tensor, count: int) -> tuple[Tensor, ...]:
     Raises:
         ValueError: the last axis is not `count` equal blocks of at least one column.
     """
-    from lstmconvert.tensors import views
+    from lstmconvert.tensors.views import columns
 
     width = _width(tensor.shape[-1:], count)
-    columns = views.columns
     return tuple([columns(tensor, k * width, (k + 1) * width) for k in range(count)])
 
 

@@ -127,35 +127,37 @@ class Sums:
 _NOTHING = 0, 0
 
 
-def checksums(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, int]]:
-    """Yield the name of each tensor, and the CRC-32C of its elements in C order, little-endian.
+def checksums(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """Return the CRC-32C of the elements of each tensor, in C order, little-endian, by its name.
 
     Small ones that lie one behind the other in a file are read together.
     """
+    result: dict[str, int] = {}
     run: list[tuple[str, FileTensor]] = []
     begin, end, source = 0, 0, None
     for name, tensor in tensors.items():
         if type(tensor) is not FileTensor or tensor.nbytes > SMALL or not tensor.is_little_endian:
-            yield name, tensor.checksum()
+            result[name] = tensor.checksum()
             continue
         if tensor.offset != end or tensor.source is not source or end - begin > BUFFER_BYTES:
-            yield from _of_run(run, begin, end)
+            _sum_run(run, begin, end, result)
             run, begin, source = [], tensor.offset, tensor.source
         run.append((name, tensor))
         end = tensor.offset + tensor.nbytes
-    yield from _of_run(run, begin, end)
+    _sum_run(run, begin, end, result)
+    return result
 
 
-def _of_run(
-    run: Sequence[tuple[str, FileTensor]], begin: int, end: int
-) -> Iterator[tuple[str, int]]:
-    """Yield the checksums of tensors that are all of the bytes from `begin` to `end` of a file."""
+def _sum_run(
+    run: Sequence[tuple[str, FileTensor]], begin: int, end: int, result: dict[str, int]
+) -> None:
+    """Add the checksums of tensors that are all of the bytes from `begin` to `end` of a file."""
     if not run:
         return
     data = bytes(run[0][1].source.read_at(begin, end - begin))
     for name, tensor in run:
         start = tensor.offset - begin
-        yield name, crc32c(data[start : start + tensor.nbytes])
+        result[name] = crc32c(data[start : start + tensor.nbytes])
     progress.advance(len(data))
 
 
@@ -184,7 +186,7 @@ def pour_into(
         few = piece.tobytes()
         sums.add(name, few)
         waiting.append((offsets[name] + offset, few))
-        waits += len(few)
+        waits += piece.nbytes
         if waits > BUFFER_BYTES:
             _write_together(descriptor, waiting)
             waits = 0

@@ -359,38 +359,42 @@ _FRESH_SECONDS = 2.0
 #: The files that are open; threads open some, too.
 _open: weakref.WeakSet[SourceFile] = weakref.WeakSet()
 _registering = threading.Lock()
-#: The files that this process is writing.
-_ours: set[Path] = set()
+#: The names of the files that this process is writing.
+_ours: set[str] = set()
 
 
 @contextlib.contextmanager
 def written_by_us(paths: Collection[Path]) -> Iterator[None]:
     """Take it that nobody else writes to the files of these paths, or below them, that are opened
     in the block, and close them at its end."""
+    names = [str(path) for path in paths]
     with _registering:
-        _ours.update(paths)
+        _ours.update(names)
     try:
         yield
         close_sources(paths)
     finally:
         with _registering:
-            _ours.difference_update(paths)
+            _ours.difference_update(names)
 
 
 def close_sources(paths: Collection[Path]) -> None:
     """Close what was opened at some paths, or below them: Windows neither renames nor deletes an
     open file."""
+    names = [str(path) for path in paths]
     with _registering:
-        sources = [source for source in _open if _is_among(source.path, paths)]
+        sources = [source for source in _open if _is_among(source.path, names)]
     for source in sources:
         source.close()
 
 
-def _is_among(path: Path, paths: Collection[Path]) -> bool:
+def _is_among(path: Path, names: Collection[str]) -> bool:
     """Whether a path, or a folder that it is in, is one of several."""
     name = str(path)
-    folders = (str(each) for each in tuple(paths))  # a copy: other threads add to them
-    return any(name == folder or name.startswith(folder + os.sep) for folder in folders)
+    if name in names:
+        return True
+    folders = tuple(names)  # a copy: other threads add to them
+    return name.startswith(tuple([folder + os.sep for folder in folders]))
 
 
 class FileTensor(Tensor):
@@ -403,7 +407,7 @@ class FileTensor(Tensor):
         dtype: the dtype as stored; a big-endian one is turned as it is read.
     """
 
-    __slots__ = ("_stored", "dtype", "nbytes", "offset", "shape", "source")
+    __slots__ = ("_stored", "dtype", "is_little_endian", "nbytes", "offset", "shape", "source")
 
     nbytes: int
 
@@ -412,15 +416,12 @@ class FileTensor(Tensor):
         self.offset = offset
         self.shape = shape
         self._stored = dtype
-        self.dtype = dtype.newbyteorder("<") if dtype.byteorder == ">" else dtype
+        #: Whether the elements are stored as they are handed out.
+        self.is_little_endian = dtype.byteorder != ">"
+        self.dtype = dtype if self.is_little_endian else dtype.newbyteorder("<")
         self.nbytes = math.prod(shape) * dtype.itemsize
         if offset < 0 or offset + self.nbytes > source.size:
             source.read_at(offset, self.nbytes)  # raises, and says what is missing
-
-    @property
-    def is_little_endian(self) -> bool:
-        """Whether the elements are stored as they are handed out."""
-        return self._stored == self.dtype
 
     def rows(self, start: int, stop: int) -> Array:
         width = self.shape[-1] if self.shape else 1

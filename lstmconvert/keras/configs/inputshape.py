@@ -5,11 +5,10 @@ Keras builds a layer from that shape, and some layers for one shape only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from lstmconvert.errors import UnknownOption
 from lstmconvert.files.jsontext import Json
-from lstmconvert.keras.configs.masks import sources
 from lstmconvert.keras.configs.nodes import Node
 from lstmconvert.model.layer import LSTMLayer, OpaqueCell
 
@@ -35,11 +34,12 @@ def _model(model: Node, result: dict[int, Shape]) -> None:
     children = model.layers()
     shapes = {child.name: shape for child in children for shape in _input_shapes(child)}
     is_chain = not any("inbound_nodes" in child.whole for child in children)
+    names: Sequence[str]
     for before, child in zip([None, *children], children, strict=False):
         if is_chain:
             names = [before.name] if before is not None and before.class_name == _INPUT else []
         else:
-            names = list(sources(child))
+            names = child.sources
         if len(names) == 1 and names[0] in shapes:
             result[id(child.whole)] = shapes[names[0]]
         if child.is_model:

@@ -7,10 +7,7 @@ in no table leaves it unknown behind it, where there was one before it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from lstmconvert.files.jsontext import Json
-from lstmconvert.keras.configs.nodes import RECURRENT, Node
+from lstmconvert.keras.configs.nodes import RECURRENT, Node, sources_of
 from lstmconvert.model.options import UNKNOWN, Unknown
 
 Mask = bool | Unknown
@@ -79,7 +76,7 @@ def _through_model(model: Node, mask: Mask, result: dict[int, Mask]) -> Mask:
         return mask
     behind: dict[str, Mask] = {}
     children = {child.name: child for child in layers}
-    fed_by = {name: list(sources(child)) for name, child in children.items()}
+    fed_by = {name: child.sources for name, child in children.items()}
     users: dict[str, list[str]] = {}
     for name, of in fed_by.items():
         for source in set(of):
@@ -97,36 +94,12 @@ def _through_model(model: Node, mask: Mask, result: dict[int, Mask]) -> Mask:
         result.update({id(x.whole): UNKNOWN for n, x in children.items() if n not in behind})
         return UNKNOWN
     ends = model.config.get("output_layers")
-    names = [name for name in _names(ends) if name in behind]
+    names = [name for name in sources_of(ends) if name in behind]
     return _joined([behind[name] for name in names] or [UNKNOWN])
 
 
 def _joined(masks: list[Mask]) -> Mask:
     return masks[0] if all(mask is masks[0] for mask in masks) else UNKNOWN
-
-
-def sources(child: Node) -> Iterator[str]:
-    """Yield the names of the layers whose outputs a layer is called on."""
-    calls = child.whole.get("inbound_nodes", [])
-    for call in calls if isinstance(calls, list) else []:
-        # Keras 3 lists arguments, of which the first is the input; Keras 2 lists tensors.
-        arguments = call.get("args") if isinstance(call, dict) else call
-        if isinstance(call, dict):
-            arguments = arguments[:1] if isinstance(arguments, list) else []
-        yield from _names(arguments)
-
-
-def _names(value: Json) -> Iterator[str]:
-    if isinstance(value, dict):
-        config = value.get("config")
-        history = config.get("keras_history") if isinstance(config, dict) else None
-        yield from _names(history)
-    elif isinstance(value, list):
-        if value and isinstance(value[0], str):
-            yield value[0]
-        else:
-            for item in value:
-                yield from _names(item)
 
 
 def _stated(child: Node) -> bool:

@@ -91,6 +91,33 @@ class Node(_Fields):
         children = [node(item, f"{self.name}.layers[{index}]") for index, item in items]
         return tuple([child for child in children if not child.is_operation])
 
+    @cached_property
+    def sources(self) -> tuple[str, ...]:
+        """The names of the layers whose outputs a layer is called on."""
+        names: list[str] = []
+        calls = self.whole.get("inbound_nodes", [])
+        for call in calls if isinstance(calls, list) else []:
+            # Keras 3 lists arguments, of which the first is the input; Keras 2 lists tensors.
+            arguments = call.get("args") if isinstance(call, dict) else call
+            if isinstance(call, dict):
+                arguments = arguments[:1] if isinstance(arguments, list) else []
+            names += sources_of(arguments)
+        return tuple(names)
+
+
+def sources_of(value: Json) -> list[str]:
+    """Return the names of the layers that tensors of a config come from: one tensor, or a list."""
+    if isinstance(value, dict):
+        config = value.get("config")
+        value = config.get("keras_history") if isinstance(config, dict) else None
+        if isinstance(value, dict):
+            return sources_of(value)
+    if not isinstance(value, list):
+        return []
+    if value and isinstance(value[0], str):
+        return [value[0]]
+    return [name for item in value for name in sources_of(item)]
+
 
 def node(value: Json, where: str) -> Node:
     """Read one serialized object: `{"class_name": …, "config": …}`.
