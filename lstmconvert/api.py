@@ -271,7 +271,9 @@ def _save(
         chain.check_stacks(whole, how.stacks)
     # Where the file says how the gates are arranged, it need not say that it was asked for.
     decisive = {name: value for name, value in made_with(how).items() if name != "layout"}
-    checked_by, model = model.answers, replace(model, answers=(), made_with=decisive)
+    checked_by = model.answers
+    if checked_by or model.made_with != decisive:
+        model = replace(model, answers=(), made_with=decisive)
     layout = how.layout or target.default or PER_GATE
     try:
         draft = _draft(model, path, target, layout, how)

@@ -57,7 +57,7 @@ def in_folder(
     """
     is_named_so = isinstance(destination, str) and destination.endswith(("/", os.sep))
     is_named_so = is_named_so and not _is_folder_kind(destination)
-    path = Path(destination)
+    path = destination if isinstance(destination, Path) else Path(destination)
     is_file = _written_suffix(_tail(path.name)) is not None and not is_named_so
     if is_file or not (is_named_so or path.is_dir()):
         return path

@@ -64,7 +64,7 @@ class Opened:
         files = {entry.name for entry in entries if entry.is_file()}
         return frozenset(files | {f"{entry.name}/" for entry in entries if entry.is_dir()})
 
-    @cached_property
+    @property
     def members(self) -> tuple[str, ...]:
         """The names of a zip file's members, in its order."""
         return self.archive.names if self.is_zip else ()

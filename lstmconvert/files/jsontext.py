@@ -20,6 +20,8 @@ JsonObject = dict[str, Any]
 #: Lists, objects and their keys, which take the most memory. Each value of a text but the first
 #: follows one of these, or a comma.
 _HEAVY = "[{:"
+#: A text is no deeper than the number of these in it.
+_BRACKETS = "[{"
 #: At most one in this number of bytes of a model's text is heavy.
 _HEAVY_BYTES = 16
 
@@ -66,7 +68,9 @@ def parse(text: str | bytes | bytearray, where: object) -> Json:
         raise CorruptFile(f"not valid JSON: {str(error)[:200]}", where=where) from None
     except RecursionError:
         raise CorruptFile("the JSON text is nested too deeply", where=where) from None
-    _check_depth(value, where)
+    most = limits.JSON_DEPTH.value
+    if len(text) > most and sum(map(text.count, _BRACKETS)) > most:
+        _check_depth(value, where)
     return value
 
 

@@ -24,7 +24,7 @@ from lstmconvert.limits import MIB
 from lstmconvert.tensors.checksums import checking_later
 from lstmconvert.tensors.dtypes import Array, as_bits
 from lstmconvert.tensors.streaming import SMALL, Sums, checksums, pour
-from lstmconvert.tensors.tensor import Tensor, close_sources, written_by_us
+from lstmconvert.tensors.tensor import Tensor, written_by_us
 
 _SUFFIX, _KEPT = "lstmconvert-tmp", ".lstmconvert-old"
 #: How many bytes of a long name the temporary file carries: file systems allow 255.
@@ -109,7 +109,6 @@ def replacing_all(
         raise
     finally:
         try:
-            close_sources(temporaries)
             _let_go(held, [])
         finally:  # an interrupt may come at any moment
             for temporary in temporaries:

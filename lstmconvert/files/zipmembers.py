@@ -147,23 +147,40 @@ class ZipMembers:
     def read(self, name: str) -> bytes:
         """Return a small member whole: a config."""
         where = f"{self.source.path}: {name}"
-        size = self._infos[name].file_size
+        info = self._infos[name]
+        size = info.file_size
         limits.CONFIG_BYTES.check(size, where, "the archive member")
         # Else a few kilobytes would be hundreds of megabytes, once they are parsed.
         beyond = size - self.source.size
         limits.PACKED_BYTES.check(beyond, where, "what the archive member has beyond the archive")
-        window = self.open(name)
-        return bytes(window.source.read_at(window.offset, window.size))
+        window = self._place(info)
+        data = bytes(window.source.read_at(window.offset, window.size))
+        self._check_sum(info, zlib.crc32(data))
+        return data
 
     def open(self, name: str) -> Window:
         """Return a member as a window into the archive, or into a temporary file if deflated."""
         info = self._infos[name]
-        where = f"{self.source.path}: {name}"
+        window = self._place(info)
+        if window.source is not self.source:  # unpacked, and its checksum was compared
+            return window
+        if name not in self._checks:
+            self._checks[name] = Check(partial(self._compare, info, window.offset))
+        check = self._checks[name]
+        if info.file_size <= _CHECK_NOW:
+            check.now()
+        return Window(_Member(self.source, check), window.offset, window.size)
+
+    def _place(self, info: zipfile.ZipInfo) -> Window:
+        """Return where the bytes of a member are. Of a stored one they are not checked yet."""
+        where = f"{self.source.path}: {info.filename}"
         if info.flag_bits & _ENCRYPTED:
             raise CorruptFile("the archive member is encrypted", where=where)
         limits.check_expansion(info.file_size, info.compress_size, where)
         if info.compress_type == zipfile.ZIP_STORED:
-            return self._in_place(info)
+            if info.file_size != info.compress_size:
+                raise self._damaged(f"{info.filename} is stored, and its two sizes differ")
+            return Window(self.source, self._offsets[info.filename], info.file_size)
         if info.compress_type == zipfile.ZIP_DEFLATED:
             return self._unpacked(info)
         raise CorruptFile(
@@ -172,17 +189,6 @@ class ZipMembers:
             found=f"method {info.compress_type}",
             expected="stored, or deflate",
         )
-
-    def _in_place(self, info: zipfile.ZipInfo) -> Window:
-        if info.file_size != info.compress_size:
-            raise self._damaged(f"{info.filename} is stored, and its two sizes differ")
-        offset = self._offsets[info.filename]
-        if info.filename not in self._checks:
-            self._checks[info.filename] = Check(partial(self._compare, info, offset))
-        check = self._checks[info.filename]
-        if info.file_size <= _CHECK_NOW:
-            check.now()
-        return Window(_Member(self.source, check), offset, info.file_size)
 
     def check_large(self) -> None:
         """Check the CRC of the large members that were opened; small ones were checked then."""
@@ -222,6 +228,9 @@ class ZipMembers:
             crc = zlib.crc32(piece, crc)
             if digest is not None:
                 digest.update(piece)
+        self._check_sum(info, crc)
+
+    def _check_sum(self, info: zipfile.ZipInfo, crc: int) -> None:
         if crc != info.CRC and not self.lacks_sums:
             raise self._damaged(f"bad CRC-32 of {info.filename}")
 

@@ -13,6 +13,7 @@ import os
 import re
 import threading
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from json.encoder import encode_basestring
 from typing import Any, TypeGuard
 
@@ -88,8 +89,7 @@ def to_text(
         value[_CHECK] = [_answer(answer) for answer in model.answers]
     texts = {key: canonical(item) for key, item in value.items()}
     # One at a time: as objects, 10,000 layers take ten times the memory of their text.
-    write = _Layers()
-    texts["layers"] = f"[{','.join([write.layer(layer) for layer in model.layers])}]"
+    texts["layers"] = f"[{','.join([_layer(layer) for layer in model.layers])}]"
     return _object(texts)
 
 
@@ -135,93 +135,91 @@ _texts: dict[int, tuple[Options, str]] = {}
 _MOST_TEXTS = 256
 
 
-class _Layers:
-    """Writes the canonical text of layers: what thousands of them have in common is made once.
+# The canonical text of a layer: the keys of an object are sorted by name.
 
-    The keys of an object are sorted by name.
-    """
 
-    def __init__(self) -> None:
-        self._shapes: dict[tuple[tuple[str, Shape], ...], str] = {}
-        self._maps: dict[tuple[tuple[Any, ...], ...], str] = {}
+def _layer(layer: LSTMLayer) -> str:
+    shape = layer.input_shape
+    input_shape = "null" if shape is None else canonical(list(shape))
+    directions = [f'"{name}":{_direction(d)}' for name, d in sorted(layer.directions)]
+    return (
+        f'{{"class":{encode_basestring(layer.class_name)},"config":{canonical(layer.config)},'
+        f'"directions":{{{",".join(directions)}}},"input_shape":{input_shape},'
+        f'"name":{encode_basestring(layer.name)},"options":{_options(layer.options)},'
+        f'"path":{encode_basestring(layer.path)},"tensors":{_tensors(layer)}}}'
+    )
 
-    def layer(self, layer: LSTMLayer) -> str:
-        shape = layer.input_shape
-        input_shape = "null" if shape is None else canonical(list(shape))
-        directions = [f'"{name}":{self._direction(d)}' for name, d in sorted(layer.directions)]
-        return (
-            f'{{"class":{encode_basestring(layer.class_name)},"config":{canonical(layer.config)},'
-            f'"directions":{{{",".join(directions)}}},"input_shape":{input_shape},'
-            f'"name":{encode_basestring(layer.name)},"options":{self._of(layer.options)},'
-            f'"path":{encode_basestring(layer.path)},"tensors":{self._tensors(layer)}}}'
-        )
 
-    def _tensors(self, layer: LSTMLayer) -> str:
-        """Return the map of a layer's tensors: those of layers of one form differ in the name."""
-        form: tuple[tuple[Any, ...], ...] = tuple(
-            [
-                (
-                    naming.prefix(layer, side, index)[len(layer.name) :],
-                    side,
-                    index,
-                    *[name for name, _ in cell.tensors()],
-                )
-                for side, index, cell in layer.cells()
-            ]
-        )
-        template = self._maps.get(form)
-        if template is None:
-            places = {
-                f"{end}.{name}": f'["{side}",{index},{encode_basestring(name)}]'
-                for end, side, index, *names in form
-                for name in names
-            }
-            items = [f'"\0{encode_basestring(end)[1:]}:{places[end]}' for end in sorted(places)]
-            template = self._maps[form] = f"{{{','.join(items)}}}"
-        # No JSON text holds this character.
-        return template.replace("\0", encode_basestring(layer.name)[1:-1])
-
-    def _direction(self, direction: Direction) -> str:
-        cells = ",".join([self._cell(cell) for cell in direction.cells])
-        return (
-            f'{{"cells":[{cells}],"class":{_text_or_null(direction.class_name)},'
-            f'"name":{_text_or_null(direction.name)},"options":{self._of(direction.options)}}}'
-        )
-
-    def _cell(self, cell: Cell | OpaqueCell) -> str:
-        if isinstance(cell, OpaqueCell):
-            return canonical(
-                {
-                    "opaque": cell.class_name,
-                    "name": cell.name,
-                    "config": cell.config,
-                    "paths": list(cell.paths),
-                }
+def _tensors(layer: LSTMLayer) -> str:
+    """Return the map of a layer's tensors: those of layers of one form differ in the name."""
+    form = tuple(
+        [
+            (
+                naming.prefix(layer, side, index)[len(layer.name) :],
+                side,
+                index,
+                *[name for name, _ in cell.tensors()],
             )
-        places = {key: encode_basestring(path) for key, path in cell.places.items()}
-        return (
-            f'{{"class":{_text_or_null(cell.class_name)},"dtype":"{name_of(cell.dtype)}",'
-            f'"input_dim":{cell.input_dim},"name":{_text_or_null(cell.name)},'
-            f'"options":{self._of(cell.options)},"places":{_object(places)},'
-            f'"shapes":{self._shapes_of(cell)},"stored_as":{encode_basestring(cell.stored_as)},'
-            f'"units":{cell.units}}}'
+            for side, index, cell in layer.cells()
+        ]
+    )
+    # No JSON text holds this character.
+    return _map(form).replace("\0", encode_basestring(layer.name)[1:-1])
+
+
+@lru_cache(_MOST_TEXTS)
+def _map(form: tuple[tuple[Any, ...], ...]) -> str:
+    """Return the map of the tensors of layers of one form, with a null character for the name."""
+    places = {
+        f"{end}.{name}": f'["{side}",{index},{encode_basestring(name)}]'
+        for end, side, index, *names in form
+        for name in names
+    }
+    items = [f'"\0{encode_basestring(end)[1:]}:{places[end]}' for end in sorted(places)]
+    return f"{{{','.join(items)}}}"
+
+
+def _direction(direction: Direction) -> str:
+    cells = ",".join([_cell(cell) for cell in direction.cells])
+    return (
+        f'{{"cells":[{cells}],"class":{_text_or_null(direction.class_name)},'
+        f'"name":{_text_or_null(direction.name)},"options":{_options(direction.options)}}}'
+    )
+
+
+def _cell(cell: Cell | OpaqueCell) -> str:
+    if isinstance(cell, OpaqueCell):
+        return canonical(
+            {
+                "opaque": cell.class_name,
+                "name": cell.name,
+                "config": cell.config,
+                "paths": list(cell.paths),
+            }
         )
+    places = {key: encode_basestring(path) for key, path in cell.places.items()}
+    shapes = _shapes(tuple([(name, tensor.shape) for name, tensor in cell.tensors()]))
+    return (
+        f'{{"class":{_text_or_null(cell.class_name)},"dtype":"{name_of(cell.dtype)}",'
+        f'"input_dim":{cell.input_dim},"name":{_text_or_null(cell.name)},'
+        f'"options":{_options(cell.options)},"places":{_object(places)},'
+        f'"shapes":{shapes},"stored_as":{encode_basestring(cell.stored_as)},'
+        f'"units":{cell.units}}}'
+    )
 
-    def _of(self, options: Options) -> str:
-        known = _texts.get(id(options))
-        if known is None or known[0] is not options:
-            if len(_texts) >= _MOST_TEXTS:
-                _texts.clear()
-            known = _texts[id(options)] = options, canonical(options_to_json(options))
-        return known[1]
 
-    def _shapes_of(self, cell: Cell) -> str:
-        shapes = tuple([(name, tensor.shape) for name, tensor in cell.tensors()])
-        text = self._shapes.get(shapes)
-        if text is None:
-            text = canonical({name: list(shape) for name, shape in shapes})
-            self._shapes[shapes] = text
-        return text
+@lru_cache(_MOST_TEXTS)
+def _shapes(shapes: tuple[tuple[str, Shape], ...]) -> str:
+    return canonical({name: list(shape) for name, shape in shapes})
+
+
+def _options(options: Options) -> str:
+    known = _texts.get(id(options))
+    if known is None or known[0] is not options:
+        if len(_texts) >= _MOST_TEXTS:
+            _texts.clear()
+        known = _texts[id(options)] = options, canonical(options_to_json(options))
+    return known[1]
 
 
 def _text_or_null(text: str | None) -> str:

@@ -41,17 +41,17 @@ def pour(tensors: Mapping[str, Tensor], sink: Sink) -> None:
     Column ranges of one base are cut from the same slab of rows, so that the four gates of a fused
     kernel cost one pass over it; and where they are turned, from the whole of it.
     """
-    groups: dict[int, dict[str, Columns]] = {}
+    groups: dict[int, tuple[Tensor, dict[str, Columns]]] = {}
     turned: dict[int, dict[str, Columns]] = {}
     for key, tensor in tensors.items():
         if isinstance(tensor, Columns):
-            groups.setdefault(id(tensor.base), {})[key] = tensor
+            groups.setdefault(id(tensor.base), (tensor.base, {}))[1][key] = tensor
         elif isinstance(tensor, Transposed) and _fits(tensor.base):
             turned.setdefault(id(tensor.base.base), {})[key] = tensor.base
         else:
             _pour_one(key, tensor, sink)
-    for group in groups.values():
-        _pour_columns(group, sink)
+    for base, views in groups.values():
+        _pour_columns(base, views, sink)
     for group in turned.values():
         _pour_turned(group, sink)
 
@@ -75,8 +75,7 @@ def _pour_one(key: str, tensor: Tensor, sink: Sink) -> None:
         offset += block.nbytes
 
 
-def _pour_columns(group: Mapping[str, Columns], sink: Sink) -> None:
-    base = next(iter(group.values())).base
+def _pour_columns(base: Tensor, group: Mapping[str, Columns], sink: Sink) -> None:
     if base.nbytes <= SMALL:
         slab = base.rows(0, base.matrix_shape[0])
         for key, view in group.items():

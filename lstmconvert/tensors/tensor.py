@@ -372,20 +372,12 @@ def written_by_us(paths: Collection[Path]) -> Iterator[None]:
         _ours.update(names)
     try:
         yield
-        close_sources(paths)
-    finally:
+    finally:  # as Windows neither renames nor deletes an open file
         with _registering:
+            sources = [source for source in _open if _is_among(source.path, names)]
             _ours.difference_update(names)
-
-
-def close_sources(paths: Collection[Path]) -> None:
-    """Close what was opened at some paths, or below them: Windows neither renames nor deletes an
-    open file."""
-    names = [str(path) for path in paths]
-    with _registering:
-        sources = [source for source in _open if _is_among(source.path, names)]
-    for source in sources:
-        source.close()
+        for source in sources:
+            source.close()
 
 
 def _is_among(path: Path, names: Collection[str]) -> bool:

@@ -149,8 +149,9 @@ def _read_v3(store: v3store.V3Store, config: Config | None, where: object) -> St
 def _groups_and_names(store: v3store.V3Store) -> dict[str, str]:
     """Return the name of every group that may hold arrays, empty where it has none: tf_keras looks
     for the groups of layers that have no weights, too."""
-    groups = (path[: -len("vars")].rstrip("/") for path in store.groups if v3store.is_vars(path))
-    named = sorted(group for group in groups if group.partition("/")[0] != v3store.OPTIMIZER)
+    holders = map(v3store.holder, store.groups)
+    groups = [group for group in holders if group is not None]
+    named = sorted([group for group in groups if group.partition("/")[0] != v3store.OPTIMIZER])
     return dict.fromkeys(named, "") | store.names
 
 
@@ -268,15 +269,13 @@ def _content(
 ) -> StoreContent:
     cells = [cell for layer in layers for _, _, cell in layer.cells()]
     used = {path for cell in cells for path in cell.places.values()}
-    def is_slot(path: str) -> bool:
-        return path.partition("/")[0] == optimizer
-
+    slots = {path for path in tensors if path.partition("/")[0] == optimizer}
     rest = {path: tensor for path, tensor in tensors.items() if path not in used}
     return StoreContent(
         layers,
-        {path: tensor for path, tensor in rest.items() if not is_slot(path)},
-        {path: tensor for path, tensor in rest.items() if is_slot(path)},
-        structure._replace(paths=frozenset(path for path in tensors if not is_slot(path))),
+        {path: tensor for path, tensor in rest.items() if path not in slots},
+        {path: tensor for path, tensor in rest.items() if path in slots},
+        structure._replace(paths=frozenset(tensors.keys() - slots)),
         (*notes, *opaque_notes(layers)),
     )
 

@@ -91,7 +91,7 @@ def _by_group(groups: Iterable[str]) -> dict[str, list[str]]:
 def is_v3(tree: Tree) -> bool:
     """Whether a tree is a v3 store: arrays are in groups called `vars`, and no group is legacy."""
     return any("/vars/" in f"/{path}" for path in tree.tensors) or (
-        not tree.tensors and any(map(is_vars, tree.groups))
+        not tree.tensors and any(holder(path) is not None for path in tree.groups)
     )
 
 
@@ -103,7 +103,8 @@ def of_windows(tree: Tree, where: object) -> Tree | None:
         CorruptFile: two of its arrays would have one path.
     """
     starts = tuple(f"{name}\\" for name in CONTAINERS)
-    if not any(path.startswith(starts) for path in tree.groups):
+    of_windows = [path for path in tree.groups if "\\" in path]  # as in hardly any store
+    if not any(path.startswith(starts) for path in of_windows):
         return None
     paths = {path: path.replace("\\", "/") for path in (*tree.tensors, *tree.groups)}
     tensors = {paths[path]: tensor for path, tensor in tree.tensors.items()}
@@ -117,9 +118,11 @@ def of_windows(tree: Tree, where: object) -> Tree | None:
     return Tree(tensors, attributes, frozenset(groups))
 
 
-def is_vars(path: str) -> bool:
-    """Whether a group is one that holds a layer's arrays."""
-    return path == "vars" or path.endswith("/vars")
+def holder(path: str) -> str | None:
+    """Return the group of which another, called `vars`, holds the arrays; None of other groups."""
+    if path == "vars" or path.endswith("/vars"):
+        return path[: -len("vars")].rstrip("/")
+    return None
 
 
 def read_store(tree: Tree, where: object) -> V3Store:
@@ -131,13 +134,14 @@ def read_store(tree: Tree, where: object) -> V3Store:
     numbered: dict[str, dict[int, Stored]] = defaultdict(dict)
     named: dict[str, list[Stored]] = defaultdict(list)
     for path, tensor in tree.tensors.items():
-        group, _, leaf = path.rpartition("/")
-        if is_vars(group):
-            holder = group[: -len("vars")].rstrip("/")
-            if _NUMBER.fullmatch(leaf):
-                numbered[holder][int(leaf)] = Stored(path, tensor)
-            else:  # a layer that names its own variables: carried, not interpreted
-                named[holder].append(Stored(path, tensor))
+        parent, _, leaf = path.rpartition("/")
+        group = holder(parent)
+        if group is None:
+            continue
+        if _NUMBER.fullmatch(leaf):
+            numbered[group][int(leaf)] = Stored(path, tensor)
+        else:  # a layer that names its own variables: carried, not interpreted
+            named[group].append(Stored(path, tensor))
     result = {}
     for group, arrays in numbered.items():
         if sorted(arrays) != list(range(len(arrays))):
@@ -160,6 +164,6 @@ def _names(tree: Tree) -> dict[str, str]:
     names = {}
     for path, attributes in tree.attributes.items():
         name = attributes.get("name")
-        if isinstance(name, str) and is_vars(path):
-            names[path[: -len("vars")].rstrip("/")] = name
+        if isinstance(name, str) and (group := holder(path)) is not None:
+            names[group] = name
     return names
