@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import (
@@ -247,12 +248,19 @@ def made_with(how: Options) -> JsonObject:
     Raises:
         SourceError: such a file cannot be read.
     """
-    given = {name: getattr(how, name) for name in sorted(_hints(cast("Any", type(how))))}
+    names, values = _values(cast("Any", type(how)))
     return {
         name: _plain(name, value)
-        for name, value in given.items()
+        for name, value in zip(names, values(how), strict=True)
         if value and name not in _NO_MATTER
     }
+
+
+@cache
+def _values(kind: Any) -> tuple[list[str], Callable[[Any], tuple[Any, ...]]]:
+    """Return the names of options, sorted, and what takes all their values."""
+    names = sorted(_hints(kind))
+    return names, attrgetter(*names)
 
 
 #: Options that are paths of files.

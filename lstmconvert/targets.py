@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 import os
 import shlex
 from collections.abc import Mapping
@@ -166,8 +167,8 @@ def check_options(how: Options, target: Container, destination: Path) -> None:
     """Raise `UsageError` for an option that means nothing for a target, or contradicts another."""
     layout = how.layout or target.default
     is_framework = not target.is_keras and layout != PER_GATE
-    for option, purpose in table.OPTIONS.items():
-        if getattr(how, option) and not target.takes(option):
+    for (option, purpose), value in zip(table.OPTIONS.items(), _values(how), strict=True):
+        if value and not target.takes(option):
             rows = [row for row in table.written() if row.takes(option)]
             suffixes = ", ".join(table.main_suffixes(rows))
             raise UsageError(f"{_flag(option)} is for {purpose} ({suffixes})", found=destination)
@@ -182,6 +183,8 @@ def check_options(how: Options, target: Container, destination: Path) -> None:
                 raise UsageError(f"{_flag(option)} and {_flag(other)} contradict each other")
 
 
+#: Takes the values of the options of `table.OPTIONS`.
+_values = operator.attrgetter(*table.OPTIONS)
 #: Options that contradict each other.
 _CONTRADICTIONS = {
     "with_other": ("lstm_only", "layers"),

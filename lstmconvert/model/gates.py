@@ -74,10 +74,9 @@ def blocks(tensor: Tensor, count: int) -> tuple[Tensor, ...]:
     Raises:
         ValueError: the last axis is not `count` equal blocks of at least one column.
     """
-    from lstmconvert.tensors.views import columns
+    from lstmconvert.tensors.views import equal_columns
 
-    width = _width(tensor.shape[-1:], count)
-    return tuple([columns(tensor, k * width, (k + 1) * width) for k in range(count)])
+    return tuple(equal_columns(tensor, _width(tensor.shape[-1:], count), count))
 
 
 def split(fused: Tensor, order: tuple[Gate, ...] = GATES) -> dict[Gate, Tensor]:

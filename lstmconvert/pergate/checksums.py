@@ -53,6 +53,7 @@ class Sealing:
         # Nobody can have written these into the file: no number is drawn twice.
         self._checksums, self._seal = os.urandom(32).hex(), os.urandom(32).hex()
         self._names = sorted(tensors)
+        self._quoted = [encode_basestring(name) for name in self._names]
 
     def stand_ins(self) -> JsonObject:
         """Return the entries of the metadata object, to be replaced in its text by `sealed`."""
@@ -65,44 +66,44 @@ class Sealing:
         """
         sums = self._sums
         entries = [
-            f'{encode_basestring(name)}:"{crc:08x}"'
-            for name, crc in zip(self._names, sums.passed(self._names), strict=True)
+            f'{quoted}:"{crc:08x}"'
+            for quoted, crc in zip(self._quoted, sums.passed(self._names), strict=True)
         ]
         start, text = text.split(f'"{self._checksums}"')
         middle, end = text.split(self._seal)
         before, seal = [start, f"{{{','.join(entries)}}}", middle], _NO_SEAL
         if sums.is_begun or not self._tensors:
-            seal = f"{_seal(before, end, self._tensors, self._names):08x}"
+            heads = _heads(self._quoted, [self._tensors[name] for name in self._names])
+            seal = f"{_seal(before, end, heads):08x}"
         return "".join([*before, seal, end])
 
 
-def _seal(
-    before: Sequence[str], after: str, tensors: Mapping[str, Tensor], names: Sequence[str]
-) -> int:
-    """Return the seal of a text, of which the parts before and after the seal are given.
-
-    Args:
-        names: of the tensors, sorted.
-    """
+def _seal(before: Sequence[str], after: str, heads: str) -> int:
+    """Return the seal of a text, of which the parts before and after the seal are given, and of
+    what `_heads` says of its tensors."""
     crc = 0
-    for text in (*before, _NO_SEAL, after, _heads(tensors, names)):
+    for text in (*before, _NO_SEAL, after, heads):
         for at in range(0, len(text), MIB):  # the text of many layers is not copied as a whole
             crc = crc32c(text[at : at + MIB].encode(), crc)
     return crc
 
 
-def _heads(tensors: Mapping[str, Tensor], names: Sequence[str]) -> str:
-    """Return the canonical JSON list of `[name, dtype, shape]` of every tensor."""
+def _heads(quoted: Sequence[str], tensors: Sequence[Tensor]) -> str:
+    """Return the canonical JSON list of `[name, dtype, shape]` of every tensor.
+
+    Args:
+        quoted: the names as JSON, sorted.
+        tensors: those of the names.
+    """
     ends: dict[tuple[DType, Shape], str] = {}  # thousands of layers have a few
     heads = []
-    for name in names:
-        tensor = tensors[name]
+    for name, tensor in zip(quoted, tensors, strict=True):
         kind = tensor.dtype, tensor.shape
         end = ends.get(kind)
         if end is None:
             shape = ",".join(map(str, tensor.shape))
             end = ends[kind] = f'"{name_of(tensor.dtype)}",[{shape}]]'
-        heads.append(f"[{encode_basestring(name)},{end}")
+        heads.append(f"[{name},{end}")
     return f"[{','.join(heads)}]"
 
 
@@ -154,9 +155,9 @@ class Described:
             return
         start, entry, end = self._text.rpartition(f'"{SEAL}":"{self.value[SEAL]}"')
         before = [start, f'"{SEAL}":"']
-        if not entry or _seal(
-            before, f'"{end}', tensors, sorted(tensors)
-        ) != int(self.value[SEAL], 16):
+        names = sorted(tensors)
+        heads = _heads(list(map(encode_basestring, names)), [tensors[name] for name in names])
+        if not entry or _seal(before, f'"{end}', heads) != int(self.value[SEAL], 16):
             raise self._damaged("the seal over the metadata and the tensors' shapes is wrong")
 
     def verified(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

@@ -108,13 +108,19 @@ def columns(base: Tensor, start: int, stop: int) -> Tensor:
     """
     if (start, stop) == (0, base.shape[-1]):
         return base
-    if type(base) is FileTensor:  # of which files have thousands: looking for others takes longer
-        return Columns(base, start, stop)
     if isinstance(base, Transposed):
         return Transposed(rows(base.base, start, stop))
     if isinstance(base, Columns):
         return Columns(base.base, base.start + start, base.start + stop)
     return Columns(base, start, stop)
+
+
+def equal_columns(base: Tensor, width: int, count: int) -> list[Tensor]:
+    """Return the last axis cut into `count` ranges of `width` columns each."""
+    cut = columns
+    if type(base) is FileTensor and count > 1:  # files have thousands: `columns` takes longer
+        cut = Columns
+    return [cut(base, k * width, (k + 1) * width) for k in range(count)]
 
 
 def rows(base: Tensor, start: int, stop: int, shape: Shape | None = None) -> Tensor:

@@ -192,12 +192,12 @@ def _paths_below(store: v3store.V3Store, group: str) -> list[str]:
 
 def _fits(sketch: LayerSketch, store: v3store.V3Store) -> bool:
     """Whether the cells whose class may be anyone's have the arrays of what that class is."""
+    cells = [cell for cell in sketch.cells if cell.class_name == PEEPHOLE_CELL]
+    if not cells:
+        return True
     from lstmconvert.keras.stores import infer  # most files need neither this nor legacycells
 
-    return all(
-        cell.class_name != PEEPHOLE_CELL or infer.has_peepholes(store, cell.group)
-        for cell in sketch.cells
-    )
+    return all(infer.has_peepholes(store, cell.group) for cell in cells)
 
 
 def _located(sketch: LayerSketch, store: v3store.V3Store, where: object) -> LayerSketch | None:

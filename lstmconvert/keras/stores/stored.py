@@ -70,8 +70,9 @@ def form_of(arrays: Arrays, turns: tuple[str, ...] = ()) -> str:
         form = CUDNN
     else:
         form = FUSED
-    rank = max(len(stored.tensor.shape) for stored in arrays.values())
-    return f"{form}:{','.join(turns)}" if turns and rank > 2 else form
+    if not turns or max(len(stored.tensor.shape) for stored in arrays.values()) <= 2:
+        return form
+    return f"{form}:{','.join(turns)}"
 
 
 def _is_cudnn(arrays: Arrays) -> bool:
