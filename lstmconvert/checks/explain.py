@@ -66,7 +66,7 @@ def model(page: Page, report: Inspection, *, digits: int | None = weights.DIGITS
         page.hint(f"lstmconvert inspect {name} --layer NAME explains one layer")
     if report.source.opens is not None and is_whole:
         page.note(report.source.opens.text)
-    for text in model.notes:
+    for text in report.source.notes:
         page.note(text)
     for text in model.losses:
         page.note(f"an earlier conversion lost: {text}")

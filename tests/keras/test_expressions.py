@@ -176,8 +176,9 @@ def test_a_lambda_that_is_not_replaced_is_refused(written: Any, tmp_path: Path) 
     with pytest.raises(UnsupportedByTarget, match="Python code") as caught:
         lc.convert(written[0], tmp_path / "new.keras", replace=["last=x[:, -1]"])
     assert "--replace" in str(caught.value.hint)
-    notes = lc.inspect(written[0]).source.notes
-    (note,) = [text for text in notes if text.startswith("wider: ")]
+    report = lc.inspect(written[0])
+    (note,) = [text for text in report.source.notes if text.startswith("wider: ")]
+    assert f"note: {note}" in str(report).splitlines()
     assert "code in the file, which is never run here; the names in it: K, expand_dims;" in note
     with pytest.raises(UsageError, match="list of tensors"):
         lc.convert(written[0], tmp_path / "new.keras", replace=every(both="x"))
