@@ -67,6 +67,8 @@ FUNCTIONAL = {
         (model("Dense", {"activation": composition("float32")}), "3.10", "hard_sigmoid"),
         (model("Dense", {"quantization_config": {"a": 1}}), "3.13", "quantization_config"),
         (model("Exp2", {}, OPS), "3.7", "the operation Exp2"),
+        ({**model("Dense", DENSE), "compile_config": model("Muon", {}, "keras.optimizers")},
+         "3.10", "the class Muon"),
         (model("Squeeze", {"axis": 1}, OPS), "3.11", "with a name"),
         (model("TimeDistributed", {"layer": model("Dense", DENSE)}), "3.4", "a model in"),
         (FUNCTIONAL, "3.7", "a call that stands before"),
@@ -167,6 +169,9 @@ def test_the_table_names_what_keras_has() -> None:
 
     for name in releases._LAYERS:
         assert hasattr(keras.layers, name), name
+    trained = (keras.losses, keras.metrics, keras.optimizers)
+    for name in releases._COMPILED:
+        assert any(hasattr(module, name) for module in trained), name
     for name in releases._FUNCTIONS:
         assert callable(keras.activations.get(name)), name
     modules = [getattr(ops, part) for part in ("core", "numpy", "nn", "math", "image", "linalg")]
@@ -179,9 +184,8 @@ def test_the_table_names_what_keras_has() -> None:
         assert operation(name) is not None, name
     for text in releases._KEYWORDS:
         class_name, keyword = text.split(".")
-        known = getattr(keras.layers, class_name, None) or getattr(
-            keras.initializers, class_name, None
-        )
+        places = (keras.layers, keras.initializers, *trained)
+        known = next((getattr(m, class_name) for m in places if hasattr(m, class_name)), None)
         known = known or operation(class_name)
         parameters = inspect.signature(known.__init__).parameters
         assert keyword in parameters or "kwargs" in parameters, text

@@ -57,6 +57,13 @@ _LAYERS = _since({
             "AdaptiveMaxPooling1D AdaptiveMaxPooling2D AdaptiveMaxPooling3D",
     "3.14": "ContrastLimitedAdaptiveHistogramEqualization",
 })  # fmt: skip
+#: Losses, optimizers and metrics, which a `.keras` of a compiled model has: opening it compiles it.
+_COMPILED = _since({
+    "3.5": "Lamb",
+    "3.7": "Circle ConcordanceCorrelation PearsonCorrelation",
+    "3.10": "CategoricalGeneralizedCrossEntropy Muon",
+    "3.14": "ScheduleFreeAdamW",
+})  # fmt: skip
 _FUNCTIONS = _since({
     "3.7": "celu glu hard_shrink hard_tanh log_sigmoid soft_shrink squareplus tanh_shrink",
     "3.8": "sparse_plus sparsemax threshold",
@@ -119,8 +126,11 @@ def _keywords(since: str, names: str, *idle: Json, any_value: bool = False) -> d
 
 
 _SCALED = "GlorotNormal GlorotUniform HeNormal HeUniform LecunNormal LecunUniform VarianceScaling"
-#: `Class.keyword` -> since when, of layers, initializers and operations.
+#: `Class.keyword` -> since when, of layers, initializers, operations, losses and optimizers.
 _KEYWORDS = {
+    **_keywords("3.4", "Dice.axis", None),
+    **_keywords("3.8", "Tversky.axis", None),
+    **_keywords("3.13", "Muon.adam_weight_decay Muon.rms_rate"),
     **_keywords("3.4", "MultiHeadAttention.seed", any_value=True),
     **_keywords("3.5", "ZeroPadding1D.data_format", None, "channels_last"),
     **_keywords("3.6", "RandomFlip.data_format", any_value=True),
@@ -270,7 +280,8 @@ class _Walk:
                 else:
                     yield Reason(name, f"an operation {class_name} with a name", _NAMED_SINCE)
         else:
-            kind, since = f"the class {class_name}", _LAYERS.get(class_name)
+            since = _LAYERS.get(class_name) or _COMPILED.get(class_name)
+            kind = f"the class {class_name}"
             yield from self._structure(class_name, config, name)
         if since is not None:
             yield Reason(name, kind, since)
