@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from support.crafted import FIXTURES, members
 from support.jail import ROOT, Fault, Jail, Run
+from support.thinned import turns
 
 import lstmconvert
 from lstmconvert.errors import DestinationError
@@ -120,8 +121,7 @@ def check_message(run: Run, words: str = "") -> None:
         assert words in run.stderr, run.stderr
 
 
-@pytest.mark.parametrize("exists", [True, False], ids=["replacing", "new"])
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(("suffix", "exists"), turns(SUFFIXES, [True, False]))
 def test_killed(
     suffix: str, exists: bool, jail: Jail, new: dict[str, bytes], tmp_path: Path
 ) -> None:

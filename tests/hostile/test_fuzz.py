@@ -24,7 +24,7 @@ from lstmconvert.tensorflow.formats import bundle
 from lstmconvert.tensors.tensor import SourceFile
 
 SEED = 20240229
-COUNT = 100 if ALL else 40
+COUNT = 100 if ALL else 25
 
 
 @pytest.fixture(autouse=True)

@@ -30,7 +30,7 @@ from lstmconvert.tensors.dtypes import Array
 pytestmark = [pytest.mark.engines, pytest.mark.filterwarnings("ignore::UserWarning")]
 #: In all; the first of them run every time; of the others one in so many, if not all.
 COUNT, QUICK = 300, 12
-STEP = 1 if ALL else 20
+STEP = 1 if ALL else 30
 #: How many times Keras's own rounding, see `noise`, an answer may be off.
 _NOISE = 16.0
 
