@@ -22,6 +22,7 @@ from lstmconvert.bulk.outcome import FAILED, LOST, PASSED_OVER, SKIPPED, WRITTEN
 from lstmconvert.conversion import Request, checked, made_with
 from lstmconvert.errors import DestinationError, LSTMConvertError, NoLSTM, NotAModel
 from lstmconvert.files.jsontext import canonical
+from lstmconvert.files.opening import url_of
 
 if TYPE_CHECKING:
     from lstmconvert.bulk.outcome import FileFacts, Known
@@ -191,21 +192,28 @@ def _compared(task: Task, given: Order, ends: Ends, reason: str | None) -> Outco
         model, result = api.converted(source, path, with_lstm=True, **given.options)
         files = tuple(map(stores.facts_of, result.files))
         if not ends.holds(files, result.files):
-            stated = None if task.known else _stated(task.job, model, given)
+            names = [path.name for path in result.files]
+            stated = None if task.known else _stated(task.job, names, model, given)
             raise _other(task.job, stated or reason)
         return _done_before(task, given, ends.was_read(model, given.options), files, result)
 
 
-def _stated(job: Job, model: Model, given: Order) -> str | None:
+def _stated(job: Job, names: Sequence[str], model: Model, given: Order) -> str | None:
     """Return in what a destination on this machine says itself that it was made otherwise.
 
     Args:
+        names: of the destination, and of the files that belong to it.
         model: of the source.
     """
     from lstmconvert import api
+    from lstmconvert.tensors.tensor import written_by_us
 
+    if url_of(Path(job.destination)):
+        return None
     try:
-        there = api.load(job.destination)
+        # Closed at once, as Windows replaces no open file.
+        with written_by_us([Path(job.destination).with_name(name) for name in names]):
+            there = api.load(job.destination)
     except LSTMConvertError:
         return None
     if not there.is_converted:  # it says nothing

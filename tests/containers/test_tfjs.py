@@ -23,6 +23,8 @@ from lstmconvert.model.activations import Activation
 from lstmconvert.model.layer import LSTMLayer
 from lstmconvert.tensors.dtypes import Array, same_bits
 
+pytestmark = pytest.mark.engines  # the cases are layers of Keras
+
 #: Loads each model, runs it on x, and saves it as TensorFlow.js itself does, in two shards.
 SCRIPT = """
 const tf = require(process.argv[2]), fs = require('fs');
