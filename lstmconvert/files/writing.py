@@ -411,8 +411,8 @@ def _sweep(folder: Path, start: str) -> None:
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             match = pattern.fullmatch(entry.name)
-            path = folder / entry.name
             if match:
+                path = folder / entry.name
                 # Without locks, the time of a folder does not tell that a file in it grows.
                 is_ours = match[1] == locking.host()
                 is_ours = is_ours and (locking.has_locks() or not entry.is_dir())
@@ -421,7 +421,7 @@ def _sweep(folder: Path, start: str) -> None:
                         with contextlib.suppress(OSError):
                             _remove(path)
             elif entry.name.startswith(_KEPT) and entry.is_dir(follow_symlinks=False):
-                kept.append(path)
+                kept.append(folder / entry.name)
     if kept:
         with locking.alone(folder):  # whoever lives has it while such a folder is there
             for path in kept:
