@@ -26,11 +26,9 @@ from lstmconvert.files.wire import (
     Parser,
     Span,
     blob,
-    integer,
     message,
     messages,
     text,
-    texts,
     varint,
 )
 from lstmconvert.keras.configs.nodes import Node
@@ -38,7 +36,13 @@ from lstmconvert.keras.modern.classes import LOOKUPS
 from lstmconvert.tensorflow.formats import graphdef
 from lstmconvert.tensorflow.formats.bundle import Bundle
 from lstmconvert.tensorflow.formats.objectgraph import ObjectGraph
-from lstmconvert.tensorflow.formats.savedmodel import META_GRAPHS, PROGRAM_FILE, SavedModel
+from lstmconvert.tensorflow.formats.savedmodel import (
+    META_GRAPHS,
+    OBJECT_GRAPH,
+    PROGRAM_FILE,
+    SavedModel,
+    SavedObject,
+)
 from lstmconvert.tensors.tensor import SourceFile
 
 #: Attributes of a TextVectorization that hold its lookup layer, since TensorFlow 2.7 and before.
@@ -48,43 +52,12 @@ _TABLES = ("lookup_table", "_table")
 _INITIALIZE = "_initialize"
 #: The ends of the keys of a table in a checkpoint.
 _PAIR = ("keys", "values")
-#: Field numbers: MetaGraphDef.asset_file_def and .object_graph_def.
-_ASSETS, _OBJECT_GRAPH = 6, 7
+#: Field number: MetaGraphDef.asset_file_def.
+_ASSETS = 6
 #: Operations that fill a table: with keys and values, with the lines of a file.
 _IMPORT, _FROM_FILE = "LookupTableImportV2", "InitializeTableFromTextFileV2"
 #: `TextFileIndex` (tensorflow/python/ops/lookup_ops.py): a whole line, its number.
 _WHOLE_LINE, _LINE_NUMBER = -2, -1
-
-
-@dataclass(frozen=True, slots=True)
-class _Child:
-    node: int = integer(1)
-    name: str = text(2)
-
-
-@dataclass(frozen=True, slots=True)
-class _Asset:
-    number: int = integer(1)
-
-
-@dataclass(frozen=True, slots=True)
-class _Function:
-    names: tuple[str, ...] = texts(1)
-
-
-@dataclass(frozen=True, slots=True)
-class _Constant:
-    operation: str = text(1)
-
-
-@dataclass(frozen=True, slots=True)
-class _Object:
-    """SavedObject: of a function its names, of a constant the operation that it is."""
-
-    children: tuple[_Child, ...] = messages(1, _Child)
-    asset: _Asset | None = message(5, _Asset)
-    function: _Function | None = message(6, _Function)
-    constant: _Constant | None = message(9, _Constant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +72,7 @@ class _Concrete:
 
 
 @dataclass(frozen=True, slots=True)
-class _Objects:
-    objects: tuple[_Object, ...] = messages(1, _Object)
+class _Functions:
     functions: tuple[_Concrete, ...] = messages(2, _Concrete)
 
 
@@ -306,8 +278,8 @@ class _Program:
         source = next(s for s in saved.sources if s.path.name == PROGRAM_FILE)
         whole = next(Span(source, 0, source.size).find(META_GRAPHS))
         self._whole, self._parser = whole, Parser(source.path)
-        graphs = [self._parser.parse(_Objects, s.read()) for s in whole.find(_OBJECT_GRAPH)]
-        self._objects = graphs[-1].objects if graphs else ()
+        self._objects = saved.objects
+        graphs = [self._parser.parse(_Functions, s.read()) for s in whole.find(OBJECT_GRAPH)]
         listed = graphs[-1].functions if graphs else ()
         self._bound = {item.name: item.value.inputs if item.value else b"" for item in listed}
 
@@ -337,15 +309,15 @@ class _Program:
     def _is_there(self, number: int) -> bool:
         return 0 <= number < len(self._objects)
 
-    def _ends(self, function: str) -> Iterator[_Object]:
+    def _ends(self, function: str) -> Iterator[SavedObject]:
         """Yield the objects that a function takes, in the order of its arguments."""
         packed, at = self._bound.get(function, b""), 0
         while at < len(packed):
             number, at = varint(packed, at, self._parser.where)
-            yield self._objects[number] if self._is_there(number) else _Object()
+            yield self._objects[number] if self._is_there(number) else SavedObject()
 
     def _constant(
-        self, name: str, nodes: Mapping[str, graphdef.Node], ends: Mapping[str, _Object]
+        self, name: str, nodes: Mapping[str, graphdef.Node], ends: Mapping[str, SavedObject]
     ) -> list[Json]:
         node = nodes.get(name)
         end = ends.get(name)
@@ -362,7 +334,7 @@ class _Program:
         limits.PROTOBUF_MESSAGES.check(tensor.size, where, "the words of a table")
         return [int(value) for value in tensor.read().ravel()]
 
-    def _asset(self, name: str, ends: Mapping[str, _Object]) -> str:
+    def _asset(self, name: str, ends: Mapping[str, SavedObject]) -> str:
         end = ends.get(name)
         files = [
             self._parser.parse(_AssetFile, span.read()).filename

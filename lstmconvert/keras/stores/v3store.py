@@ -103,8 +103,8 @@ def of_windows(tree: Tree, where: object) -> Tree | None:
         CorruptFile: two of its arrays would have one path.
     """
     starts = tuple(f"{name}\\" for name in CONTAINERS)
-    of_windows = [path for path in tree.groups if "\\" in path]  # as in hardly any store
-    if not any(path.startswith(starts) for path in of_windows):
+    backslashed = [path for path in tree.groups if "\\" in path]  # as in hardly any store
+    if not any(path.startswith(starts) for path in backslashed):
         return None
     paths = {path: path.replace("\\", "/") for path in (*tree.tensors, *tree.groups)}
     tensors = {paths[path]: tensor for path, tensor in tree.tensors.items()}

@@ -25,7 +25,7 @@ PROGRAM_FILE = "saved_model.pb"
 METADATA_FILE = "keras_metadata.pb"
 
 #: Field numbers: SavedModel.meta_graphs, MetaGraphDef.meta_info_def and .object_graph_def.
-META_GRAPHS, _META_INFO, _OBJECT_GRAPH = 2, 1, 7
+META_GRAPHS, _META_INFO, OBJECT_GRAPH = 2, 1, 7
 #: Keras 2's names for its objects (tf_keras/saving/legacy/saved_model/constants.py):
 #: `_tf_keras_layer`, `_tf_keras_rnn_layer`, `_tf_keras_sequential`, `_tf_keras_metric`, …
 _KERAS = "_tf_keras_"
@@ -48,12 +48,36 @@ class Variable:
 
 
 @dataclass(frozen=True, slots=True)
+class Asset:
+    """SavedAsset: which of the SavedModel's files an object is."""
+
+    number: int = integer(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """SavedFunction: the names of its traced forms."""
+
+    names: tuple[str, ...] = texts(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """SavedConstant: the operation of the graph that it is."""
+
+    operation: str = text(1)
+
+
+@dataclass(frozen=True, slots=True)
 class SavedObject:
-    """An object of a SavedModel: tracked Python, or a variable; of functions only the edges."""
+    """An object of a SavedModel: tracked Python, a file, a function, a variable or a constant."""
 
     children: tuple[Child, ...] = messages(1, Child)
     user_object: UserObject | None = message(4, UserObject)
+    asset: Asset | None = message(5, Asset)
+    function: Function | None = message(6, Function)
     variable: Variable | None = message(7, Variable)
+    constant: Constant | None = message(9, Constant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +190,7 @@ def _program(source: SourceFile) -> tuple[_MetaInfo, tuple[SavedObject, ...]]:
     info, objects = _MetaInfo(), _Objects()
     for span in graph.find(_META_INFO):
         info = Parser(path).parse(_MetaInfo, span.read())
-    for span in graph.find(_OBJECT_GRAPH):
+    for span in graph.find(OBJECT_GRAPH):
         objects = Parser(path).parse(_Objects, span.read())
     return info, objects.objects
 
