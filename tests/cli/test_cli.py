@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import os
 import re
 import sys
@@ -15,7 +17,7 @@ from support.thinned import turns
 
 import lstmconvert
 from lstmconvert import api, errors
-from lstmconvert.cli import failures
+from lstmconvert.cli import failures, output
 from lstmconvert.cli.main import COMMANDS
 from lstmconvert.containers import table
 
@@ -378,3 +380,15 @@ def test_guide_is_laid_out_on_a_terminal() -> None:
     assert "```" not in shown
     assert "\x1b[" in shown
     assert "\x1b[" not in on_terminal(80, "guide", "recipes", NO_COLOR="1")
+
+
+def test_reports_are_what_the_standard_library_writes(capsys: pytest.CaptureFixture[str]) -> None:
+    """The lines of a JSON report are put together here; the oracle is `json.dumps`."""
+    value = {
+        "empty": [{}, [], ""], "é\n\"\\": "\x00\u2028𝄞", "none": None, "flags": [True, False],
+        "numbers": [0, -1, 1 << 70, 0.1, -0.0, 1e300, 5e-324], "pair": (1, ({"a": [[2]]},)),
+    }  # fmt: skip
+    output.as_json(value)
+    assert capsys.readouterr().out == json.dumps(value, indent=2) + "\n"
+    output.as_json([math.nan, math.inf, -math.inf])
+    assert json.loads(capsys.readouterr().out) == ["NaN", "Infinity", "-Infinity"]
