@@ -16,13 +16,14 @@ from support.cli import run
 from support.own_classes import classes
 
 import lstmconvert as lc
-from lstmconvert.errors import UnsupportedByTarget, UsageError
+from lstmconvert.errors import CorruptFile, UnsupportedByTarget, UsageError
 from lstmconvert.keras.configs.nodes import node
 from lstmconvert.keras.modern import custom
 from lstmconvert.keras.modern.parts import Part
 
 pytestmark = [pytest.mark.engines, pytest.mark.filterwarnings("ignore")]
 STEPS, WIDTH = 4, 3
+FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
 OLD, NEW = classes(tf_keras), classes(keras)
 layers = tf_keras.layers
 
@@ -146,6 +147,31 @@ def test_registered_names_and_configs_stay(tmp_path: Path) -> None:
     assert written["registered_name"] == "shop>AttentionWithContext"
     assert written["module"] is None
     assert written["config"] == {"name": "seen", "trainable": False, "dtype": "float32"}
+
+
+def test_a_class_that_is_named_as_one_of_keras_is_the_users_where_they_say_so(
+    tmp_path: Path,
+) -> None:
+    units = FIXTURES / "tf_keras-2.21.0-own" / "subclass.h5"  # with a keyword of its own
+    with pytest.raises(UnsupportedByTarget) as caught:
+        lc.convert(units, tmp_path / "no.keras", keep_custom=True)
+    assert "--keep-custom --weights-of Attention=…" in str(caught.value.hint)
+    # Keras's own have no weights, or one.
+    for name, kind in (("Attention", UnsupportedByTarget), ("AdditiveAttention", CorruptFile)):
+        inputs = tf_keras.Input((STEPS, WIDTH))
+        h = layers.LSTM(2, return_sequences=True)(inputs)
+        made = tf_keras.Model(inputs, type(name, (OLD["AttentionWithContext"],), {})(name="a")(h))
+        made.set_weights([numbers(*weight.shape) for weight in made.weights])
+        old, new = tmp_path / f"{name}.h5", tmp_path / f"{name}.keras"
+        made.save(old)
+        with pytest.raises(kind) as caught:
+            lc.convert(old, new, keep_custom=True)
+        assert f"--keep-custom --weights-of {name}=…" in str(caught.value.hint)
+        result = lc.convert(old, new, keep_custom=True, weights_of=[f"{name}=."], warn=False)
+        assert result.custom_objects == (name,)
+        objects = {name: type(name, (NEW["AttentionWithContext"],), {})}
+        again = keras.models.load_model(new, custom_objects=objects)
+        assert np.allclose(again(X), made(X), rtol=1e-4, atol=1e-5)
 
 
 def test_an_h5_of_keras_3_becomes_an_archive(tmp_path: Path) -> None:

@@ -173,7 +173,8 @@ class Flow:
             has_states = any(True for _ in refs(call.keywords.get("initial_state")))
             is_given = explicit is not None or self.rules.with_states or not has_states
             single = (first if is_given else None,)
-            taken = masks if part.class_name in _SEVERAL or len(masks) > 1 else single
+            is_given_all = part.class_name in _SEVERAL and not part.custom
+            taken = masks if is_given_all or len(masks) > 1 else single
             self.given.setdefault(place, []).append(taken)
         if part.is_model:
             inner = (first, *masks[1:]) if explicit is not None else masks
@@ -196,6 +197,8 @@ class Flow:
         scope: tuple[str, ...],
     ) -> Given:
         name, config = part.class_name, part.config
+        if part.custom:  # it may have the name of one of Keras's classes
+            return (None if first is None else ("behind", name, first),)
         source = call.inputs[0] if call.inputs else None
         if name == "Embedding":
             return (("ids", scope, source),) if config.get("mask_zero") is True else (None,)
@@ -212,7 +215,7 @@ class Flow:
             inner = part.children[0][1]
             if inner.class_name == "Embedding" and inner.config.get("mask_zero") is True:
                 return (("each", scope, source),)
-        if (part.opaque or part.custom) and first is not None:
+        if part.opaque and first is not None:
             return (("behind", name, first),)
         return (first if name in PASSING and name not in self.rules.stopping else None,)
 
@@ -254,7 +257,7 @@ def takes_mask(part: Part) -> bool:
 
 def is_recurrent(part: Part) -> bool:
     """Whether a layer runs over time."""
-    return part.layer is not None or part.class_name in RECURRENT
+    return part.layer is not None or (part.class_name in RECURRENT and not part.custom)
 
 
 def _gives_sequences(part: Part) -> bool:

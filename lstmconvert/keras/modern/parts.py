@@ -110,7 +110,7 @@ def unsupported(what: str, name: str, option: str, found: object = None) -> Unsu
         option=option,
         target=TARGET,
         found=found,
-        hint="keep the source's container, or take the LSTM layers alone with --lstm-only",
+        hint="keep the source's kind of file, or take the LSTM layers alone with --lstm-only",
     )
 
 
@@ -124,6 +124,12 @@ def no_row(name: str, class_name: str) -> UnsupportedByTarget:
     return error
 
 
+def if_own(class_name: str) -> str:
+    """Return what to do where a class that has the name of one of Keras's is the user's own."""
+    says = f"--keep-custom --weights-of {class_name}=… says so"
+    return f"if {class_name} is a class of your own, {says}"
+
+
 class Leave(NamedTuple):
     """What a target takes that Keras 3 does not.
 
@@ -132,13 +138,15 @@ class Leave(NamedTuple):
     `any_keyword`: whether a keyword that Keras 3 does not have stays as it is; `anew`: whether a
     config of Keras 3 is spelled anew too, with no keyword but those of the table; `classes` that it
     takes, though they are no rows of the table; `keep_custom`: whether a class of the user's own is
-    kept as it stands; `put`: what takes the place of a layer; `plain_lstm`: whether an LSTM is a
-    layer like any other, whose arrays are not read.
+    kept as it stands; `own`: such classes that have the name of one of Keras's; `put`: what takes
+    the place of a layer; `plain_lstm`: whether an LSTM is a layer like any other, whose arrays are
+    not read.
     """
 
     keywords: Mapping[str, frozenset[str]] = {}
     classes: Mapping[str, Row] = {}
     keep_custom: bool = False
+    own: Collection[str] = ()
     put: Replacements | None = None
     plain_lstm: bool = False
     refusals: list[UnsupportedByTarget] | None = None
@@ -193,6 +201,8 @@ class Builder:
         _check_extras(item, name)
         if group in self._layers:
             return self._recurrent(item, group, name)
+        if self._leave.keep_custom and item.class_name in self._leave.own:
+            return _kept(item, group, name)
         if item.class_name in PLAIN and self._leave.plain_lstm:
             return self._plain(item, PLAIN[item.class_name], group, name)
         if item.class_name in RECURRENT:
@@ -458,7 +468,9 @@ def _modern(item: Node, row: Row, name: str, era: str, kept: Collection[str]) ->
         if today not in row.keywords and today not in COMMON_KEYWORDS:
             if value is None:
                 continue
-            raise unsupported(f"Keras 3 has no {key} here", name, key, value)
+            error = unsupported(f"Keras 3 has no {key} here", name, key, value)
+            error.hint = f"{if_own(item.class_name)}; {error.hint}"
+            raise error
         if today in row.choices and value not in row.choices[today]:
             raise unsupported(f"Keras 3 has no such {key} here", name, key, value)
         result[today] = _number(value)

@@ -24,7 +24,7 @@ from lstmconvert.keras.configs.nodes import counted
 from lstmconvert.keras.configs.sketch import natural
 from lstmconvert.keras.modern import custom, emission
 from lstmconvert.keras.modern.classes import CLASSES, CONVOLUTIONS, SIZES, UNCROSSED, Weight
-from lstmconvert.keras.modern.parts import Part, no_row, unsupported
+from lstmconvert.keras.modern.parts import Part, if_own, no_row, unsupported
 from lstmconvert.keras.stores.legacy import TOP_LEVEL
 from lstmconvert.keras.stores.v3store import CONTAINERS
 from lstmconvert.keras.writing import layerstore
@@ -116,7 +116,8 @@ class Source:
         for part in root.walk():
             if part.replaced:
                 check_shapes(part)
-            check_size(part, self._where)
+            if not part.custom:
+                check_size(part, self._where)
         self._check_all_used(root)
 
     def fill_known(self, root: Part, era: str) -> None:
@@ -169,9 +170,13 @@ class Source:
             if listed is not None and path not in listed:
                 self.foreign.append(path)  # Keras does not look at it
                 continue
-            raise unsupported(
+            error = unsupported(
                 "weights that no layer of the config holds", root.name, path, found=path
             )
+            for _, part in root.children if self._era != "keras3" else ():
+                if part.row is not None and path in self.paths_of(part):
+                    error.hint = f"{if_own(part.class_name)}; {error.hint}"
+            raise error
 
     def _listed(self) -> set[str] | None:
         """Return the paths that a legacy store lists; None of another store."""
@@ -357,6 +362,7 @@ class Source:
                 where=f"{self._where}: {group}",
                 found=", ".join(name for name, _ in listed)[:300] or "no weights",
                 expected=", ".join(_described(slot) for slot in keras3_order(part))[:300],
+                hint=if_own(part.class_name) if part.row and era != "keras3" else None,
             )
         arrays = {slot: tensor for slot, (_, tensor) in zip(slots, listed, strict=True)}
         for below in part.walk():
@@ -565,6 +571,8 @@ def _frozen(part: Part, outer: bool) -> Iterator[Slot]:
 
 def finish(part: Part, *, theano: bool) -> None:
     """Turn a part's arrays into the order of axes that Keras 3 has."""
+    if part.custom:  # it may have the name of one of Keras's classes
+        return
     class_name = part.node.class_name
     stands_for = part.node.whole.get(STANDS_FOR)
     if stands_for == "Deconvolution2D" and part.arrays:
@@ -654,7 +662,7 @@ def pad_as_theano(part: Part) -> None:
     Raises:
         UnsupportedByTarget: nothing in Keras 3 gives the same numbers.
     """
-    if part.config.get("padding") != "same":
+    if part.custom or part.config.get("padding") != "same":
         return
     keyword = "pool_size" if part.class_name in _POOLS else "kernel_size"
     sizes, strides = _each(part.config.get(keyword)), _each(part.config.get("strides"))
