@@ -186,7 +186,7 @@ def rebuilt(model: Model, stored: Mapping[str, Tensor], how: How) -> Whole | Non
     era = config.era.name
     fit = _Fit(how.rescale_hard_sigmoid, knows=how.store != WEIGHTS)
     check_put(how.put, config.root, era)
-    leave = Leave(keep_custom=how.keep_custom, own=how.attributes.keys(), put=how.put)
+    leave = Leave(keep_custom=how.keep_custom, users_classes=how.attributes.keys(), put=how.put)
     root = parts_of(model, structure, era, config.root, leave)
     held = _vocabularies(root, model.assets) if era != "keras3" else frozenset()
     if how.store == LEGACY and model.assets.keys() - held:

@@ -124,7 +124,7 @@ def no_row(name: str, class_name: str) -> UnsupportedByTarget:
     return error
 
 
-def if_own(class_name: str) -> str:
+def if_users_class(class_name: str) -> str:
     """Return what to do where a class that has the name of one of Keras's is the user's own."""
     says = f"--keep-custom --weights-of {class_name}=… says so"
     return f"if {class_name} is a class of your own, {says}"
@@ -138,7 +138,7 @@ class Leave(NamedTuple):
     `any_keyword`: whether a keyword that Keras 3 does not have stays as it is; `anew`: whether a
     config of Keras 3 is spelled anew too, with no keyword but those of the table; `classes` that it
     takes, though they are no rows of the table; `keep_custom`: whether a class of the user's own is
-    kept as it stands; `own`: such classes that have the name of one of Keras's; `put`: what takes
+    kept as it stands; `users_classes`: such that have the name of one of Keras's; `put`: what takes
     the place of a layer; `plain_lstm`: whether an LSTM is a layer like any other, whose arrays are
     not read.
     """
@@ -146,7 +146,7 @@ class Leave(NamedTuple):
     keywords: Mapping[str, frozenset[str]] = {}
     classes: Mapping[str, Row] = {}
     keep_custom: bool = False
-    own: Collection[str] = ()
+    users_classes: Collection[str] = ()
     put: Replacements | None = None
     plain_lstm: bool = False
     refusals: list[UnsupportedByTarget] | None = None
@@ -201,7 +201,7 @@ class Builder:
         _check_extras(item, name)
         if group in self._layers:
             return self._recurrent(item, group, name)
-        if self._leave.keep_custom and item.class_name in self._leave.own:
+        if self._leave.keep_custom and item.class_name in self._leave.users_classes:
             return _kept(item, group, name)
         if item.class_name in PLAIN and self._leave.plain_lstm:
             return self._plain(item, PLAIN[item.class_name], group, name)
@@ -469,7 +469,7 @@ def _modern(item: Node, row: Row, name: str, era: str, kept: Collection[str]) ->
             if value is None:
                 continue
             error = unsupported(f"Keras 3 has no {key} here", name, key, value)
-            error.hint = f"{if_own(item.class_name)}; {error.hint}"
+            error.hint = f"{if_users_class(item.class_name)}; {error.hint}"
             raise error
         if today in row.choices and value not in row.choices[today]:
             raise unsupported(f"Keras 3 has no such {key} here", name, key, value)

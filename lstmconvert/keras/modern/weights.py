@@ -24,7 +24,7 @@ from lstmconvert.keras.configs.nodes import counted
 from lstmconvert.keras.configs.sketch import natural
 from lstmconvert.keras.modern import custom, emission
 from lstmconvert.keras.modern.classes import CLASSES, CONVOLUTIONS, SIZES, UNCROSSED, Weight
-from lstmconvert.keras.modern.parts import Part, if_own, no_row, unsupported
+from lstmconvert.keras.modern.parts import Part, if_users_class, no_row, unsupported
 from lstmconvert.keras.stores.legacy import TOP_LEVEL
 from lstmconvert.keras.stores.v3store import CONTAINERS
 from lstmconvert.keras.writing import layerstore
@@ -175,7 +175,7 @@ class Source:
             )
             for _, part in root.children if self._era != "keras3" else ():
                 if part.row is not None and path in self.paths_of(part):
-                    error.hint = f"{if_own(part.class_name)}; {error.hint}"
+                    error.hint = f"{if_users_class(part.class_name)}; {error.hint}"
             raise error
 
     def _listed(self) -> set[str] | None:
@@ -362,7 +362,7 @@ class Source:
                 where=f"{self._where}: {group}",
                 found=", ".join(name for name, _ in listed)[:300] or "no weights",
                 expected=", ".join(_described(slot) for slot in keras3_order(part))[:300],
-                hint=if_own(part.class_name) if part.row and era != "keras3" else None,
+                hint=if_users_class(part.class_name) if part.row and era != "keras3" else None,
             )
         arrays = {slot: tensor for slot, (_, tensor) in zip(slots, listed, strict=True)}
         for below in part.walk():
