@@ -1,11 +1,17 @@
-"""The server of `jail`: forks for each run, and guards the fork."""
+"""The server of `jail`: forks for a run with a fault, keeps a fork for those without, guards both.
+
+A fork costs ten times what it runs: its pages are copied one by one. So one fork takes what has no
+fault and no limit of its own, one after another, until one of them ends it or makes it large.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import errno
+import gc
 import json
+import math
 import os
 import re
 import resource
@@ -24,6 +30,8 @@ MIB = 1 << 20
 #: What the fork may map beyond what the server has mapped already.
 ROOM = 768 * MIB
 _HARD_SECONDS = 60  # after this the fork is killed
+#: A kept fork that has grown by this is ended: what it maps would be counted again.
+_GROWN = 32 * MIB
 #: Where code lies. Asked once: the first answer takes longer than half a conversion.
 _CODE = {os.path.realpath(path) for path in sysconfig.get_paths().values()}
 
@@ -31,9 +39,21 @@ _CODE = {os.path.realpath(path) for path in sysconfig.get_paths().values()}
 def _serve() -> None:
     sys.path.insert(0, str(ROOT))
     _warm_up()
+    # What is there stays: a look for garbage in a fork would copy every page of it.
+    gc.collect()
+    gc.freeze()
     base = _mapped()
+    kept = _Kept(base)
     for line in sys.stdin:
-        print(json.dumps(_forked(json.loads(line), base)), flush=True)
+        requests = json.loads(line)
+        plain = len(requests) == 1 and not any(requests[0][key] for key in _OWN_FORK)
+        answers = [kept.run(requests[0])] if plain else _forked(requests, base)
+        print(json.dumps(answers), flush=True)
+    kept.end()
+
+
+#: What of a request needs a fork of its own: it stays behind in the process.
+_OWN_FORK = ("fault", "file_bytes", "powerless")
 
 
 def _warm_up() -> None:
@@ -83,23 +103,103 @@ def _forked(requests: list[dict[str, Any]], base: int) -> list[dict[str, Any]]:
         return [_ended(child, files) for child, files in started]
 
 
+class _Kept:
+    """A fork that takes one request after another. One that dies, or has grown, is replaced."""
+
+    def __init__(self, base: int) -> None:
+        self._base = base
+        self._child = 0
+
+    def run(self, request: dict[str, Any]) -> dict[str, Any]:
+        if not self._child:
+            self._begin()
+        for file in self._files:  # their places are the fork's places too
+            file.seek(0)
+            file.truncate()
+        self._requests.write(json.dumps(request) + "\n")
+        self._requests.flush()
+        line = self._answers.readline()
+        if not line:
+            child, self._child = self._child, 0
+            self._close()
+            return _ended(child, self._files)
+        answer = {**_texts(self._files), **json.loads(line)}
+        if answer.pop("grown"):
+            self.end()
+        return answer
+
+    def end(self) -> None:
+        if self._child:
+            self._close()
+            os.wait4(self._child, 0)
+            self._child = 0
+
+    def _close(self) -> None:
+        self._requests.close()
+        self._answers.close()
+
+    def _begin(self) -> None:
+        self._files = [tempfile.TemporaryFile() for _ in range(3)]  # noqa: SIM115  # until the end
+        (theirs_in, ours_out), (ours_in, theirs_out) = os.pipe(), os.pipe()
+        self._child = os.fork()
+        if not self._child:
+            os.close(ours_out)
+            os.close(ours_in)
+            self._serve(theirs_in, theirs_out)
+        os.close(theirs_in)
+        os.close(theirs_out)
+        self._requests = os.fdopen(ours_out, "w")
+        self._answers = os.fdopen(ours_in)
+
+    def _serve(self, requests: int, answers: int) -> None:
+        try:
+            files = [file.fileno() for file in self._files]
+            main = _enter(self._base, *files[:2])
+            allow = _guard(files[2])
+            start = resource.getrusage(resource.RUSAGE_SELF)
+            base, grown = start.ru_maxrss, False
+            for line in os.fdopen(requests):
+                request = json.loads(line)
+                before = _spent()
+                _limit_seconds(before)
+                allow(request["allow"])
+                code = _exit_code(main, request["args"])
+                allow([])
+                signal.alarm(0)
+                resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+                grown = resident - base > _GROWN // 1024
+                answer = {
+                    "counts": {"call": 0, "read": 0},
+                    "code": code,
+                    "seconds": _spent() - before,
+                    "resident": resident * 1024,
+                    "grown": grown,
+                }
+                os.write(answers, (json.dumps(answer) + "\n").encode())
+        finally:
+            os._exit(99)
+
+
 def _ended(child: int, files: list[IO[bytes]]) -> dict[str, Any]:
     _, status, usage = os.wait4(child, 0)
+    texts = _texts(files)
+    counts = [json.loads(line[1:]) for line in texts["events"] if line.startswith("#")]
+    return {
+        **texts,
+        "counts": counts[0] if counts else {},
+        "code": os.waitstatus_to_exitcode(status),
+        "seconds": usage.ru_utime + usage.ru_stime,  # the clock's depend on who else computes
+        "resident": usage.ru_maxrss * 1024,
+        "events": [line for line in texts["events"] if not line.startswith("#")],
+    }
+
+
+def _texts(files: list[IO[bytes]]) -> dict[str, Any]:
     texts = []
     for file in files:
         file.seek(0)
         texts.append(file.read().decode("utf-8", "backslashreplace"))
-    events = texts[2].splitlines()
-    counts = [json.loads(line[1:]) for line in events if line.startswith("#")]
-    return {
-        "counts": counts[0] if counts else {},
-        "code": os.waitstatus_to_exitcode(status),
-        "stdout": texts[0],
-        "stderr": texts[1],
-        "seconds": usage.ru_utime + usage.ru_stime,  # the clock's depend on who else computes
-        "resident": usage.ru_maxrss * 1024,
-        "events": [line for line in events if not line.startswith("#")],
-    }
+    return {"stdout": texts[0], "stderr": texts[1], "events": texts[2].splitlines()}
 
 
 def _child(
@@ -107,36 +207,58 @@ def _child(
 ) -> None:
     code = 99
     try:
-        os.dup2(out, 1)
-        os.dup2(err, 2)
-        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115  # until exit
-        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115  # until exit
-        signal.alarm(_HARD_SECONDS)
-        # What a shell starts in the background inherits an ignored SIGINT.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        resource.setrlimit(resource.RLIMIT_CPU, (_HARD_SECONDS, _HARD_SECONDS))
-        resource.setrlimit(resource.RLIMIT_AS, (base + ROOM, base + ROOM))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        from lstmconvert.cli.main import program
-
+        main = _enter(base, out, err)
+        _limit_seconds(0.0)
         if request["powerless"]:
             _drop_powers()
         if request["file_bytes"] is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_bytes"],) * 2)
         if request["fault"] is None:
-            _guard(request["allow"], seen)
+            _guard(seen)(request["allow"])
         faults = _Faults(request["fault"])
         os.read(waiting, 1)  # it ends when the last has been forked
-        try:
-            program.main(request["args"])
-        except SystemExit as end:
-            code = int(end.code or 0)
-        sys.setprofile(None)
+        code = _exit_code(main, request["args"])
         os.write(seen, f"#{json.dumps(faults.counts)}\n".encode())
-        sys.stdout.flush()
-        sys.stderr.flush()
     finally:
         os._exit(code)
+
+
+def _enter(base: int, out: int, err: int) -> Callable[[list[str]], object]:
+    """Bound this fork, let it write to these files, and return the command line's program."""
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    # What a shell starts in the background inherits an ignored SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    resource.setrlimit(resource.RLIMIT_AS, (base + ROOM, base + ROOM))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    from lstmconvert.cli.main import program
+
+    return program.main
+
+
+def _spent() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _limit_seconds(spent: float) -> None:
+    signal.alarm(_HARD_SECONDS)
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(spent) + _HARD_SECONDS, hard))
+
+
+def _exit_code(main: Callable[[list[str]], object], args: list[str]) -> int:
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115  # until exit
+    sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115  # until exit
+    code = 99
+    try:
+        main(args)
+    except SystemExit as end:
+        code = int(end.code or 0)
+    sys.setprofile(None)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code
 
 
 def _drop_powers() -> None:
@@ -202,11 +324,14 @@ _HAPPEN: dict[str, Callable[[str], object]] = {
 }
 
 
-def _guard(allow: list[str], seen: int) -> None:
-    """Record what a conversion has no business doing. A hook cannot be taken off again."""
+def _guard(seen: int) -> Callable[[list[str]], None]:
+    """Record what a conversion has no business doing. A hook cannot be taken off again.
+
+    Return how to say which paths may be opened from now on.
+    """
     known = {name.partition(".")[0] for name in sys.modules}
     folders = _CODE | {str(ROOT / "lstmconvert")}
-    allowed = {os.path.realpath(path) for path in allow}
+    allowed: set[str] = set()
     temporary = os.path.realpath(tempfile.gettempdir())
     inside = [False]
 
@@ -241,7 +366,14 @@ def _guard(allow: list[str], seen: int) -> None:
         finally:
             inside[0] = False
 
+    def allow(paths: list[str]) -> None:
+        inside[0] = True
+        allowed.clear()
+        allowed.update(os.path.realpath(path) for path in paths)
+        inside[0] = False
+
     sys.addaudithook(hook)
+    return allow
 
 
 def _debris(destination: str) -> str:
