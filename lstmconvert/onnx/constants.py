@@ -63,7 +63,6 @@ class Constants:
         self._skeleton, self._graphs = skeleton, graphs
         self._known: dict[tuple[int, str], Tensor] = {}
         self._made = 0
-        self._most_nodes = limits.ONNX_NODES.value
         #: Names of the initializers that have been asked for, by graph.
         self.asked: set[tuple[int, str]] = set()
 
@@ -120,7 +119,7 @@ class Constants:
 
     def _place(self, scope: Scope, name: str) -> tuple[Scope, str]:
         """Return where a value is made, behind nodes that hand it on as it is."""
-        for _ in range(self._most_nodes):
+        for _ in range(len(self._graphs.nodes) + 1):
             holder = scope.holder(name)
             if holder is None:
                 raise CorruptFile("a name that nothing has", where=self._where(name))

@@ -78,7 +78,7 @@ _npz("endless_header", "above the limit", b"\x93NUMPY\x02\0" + struct.pack("<I",
 
 @attack("npz", "expands beyond")
 def zeros(found: Files, bench: Bench) -> None:
-    member = _npy(_header(shape="(8388608, 4)"), bytes(1 << 27))
+    member = _npy(_header(shape="(4195328, 4)"), bytes(4195328 * 16))
     _rezipped(found, {_MEMBER: member}, zipfile.ZIP_DEFLATED)
 
 

@@ -135,10 +135,10 @@ def text_longer_than_its_place(bench: Bench) -> Path:
     path = _packed(bench)
     with h5py.File(path, "r+") as file:
         file.attrs["note"] = "x" * 777
-        file.attrs["large"] = "y" * 40_000_000
+        file.attrs["large"] = "y" * 4_000_000
     data = bytearray(path.read_bytes())
     at = data.find(struct.pack("<I", 777))
-    data[at : at + 4] = struct.pack("<I", 40_000_000)
+    data[at : at + 4] = struct.pack("<I", 4_000_000)
     return bench.write(WEIGHTS, bytes(data))
 
 

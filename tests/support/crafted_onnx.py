@@ -284,19 +284,19 @@ _DENSE = "the number of messages beyond one in 8 bytes is above the limit"
 
 @craft(_DENSE)
 def onnx_empty_nodes(bench: Bench) -> bytes:
-    body = b"\x0a\x00" * 2_500_000
+    body = b"\x0a\x00" * 500_000
     return b"\x08\x08" + _framed(7, body)
 
 
 @craft(_DENSE)
 def onnx_empty_tensors(bench: Bench) -> bytes:
-    return b"\x08\x08" + _framed(7, b"\x2a\x00" * 1_900_000)
+    return b"\x08\x08" + _framed(7, b"\x2a\x00" * 400_000)
 
 
 @craft(_DENSE)
 def onnx_empty_attributes(bench: Bench) -> bytes:
     node = _framed(1, b"\x2a\x00" * 500)
-    return b"\x08\x08" + _framed(7, node * 11_000)
+    return b"\x08\x08" + _framed(7, node * 1_400)
 
 
 def _framed(number: int, body: bytes) -> bytes:
