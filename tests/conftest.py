@@ -23,6 +23,9 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+# No test here takes the power away: none waits until the disk has what it wrote.
+os.fsync = lambda _descriptor: None
+
 #: The frameworks that take seconds to import. A test that imports one is marked `engines`.
 ENGINES = frozenset(
     (

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.thinned import rounds
 
 from lstmconvert.bulk.listing import _DATA, Listed, search
 from lstmconvert.bulk.plan import Job, Places, Plan, shard_of
@@ -122,7 +123,7 @@ def test_what_is_no_shard(text: str) -> None:
         shard_of(text)
 
 
-@settings(deadline=None)
+@settings(max_examples=rounds(100), deadline=None)
 @given(st.lists(st.text(max_size=20)))
 def test_compact_lists_hold_any_names(texts: list[str]) -> None:
     compact = Places()

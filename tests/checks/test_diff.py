@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as arrays
 from support.cli import FIXTURES, KERAS, SEED95, WEIGHTS, run
 from support.corpus import CORPUS
 from support.neutral import make_cell, make_layer
+from support.thinned import rounds
 
 import lstmconvert as lc
 from lstmconvert import limits
@@ -371,7 +372,7 @@ def test_the_buffer_is_the_one_of_the_limits() -> None:
 
 
 @pytest.mark.parametrize("name", ["float16", "bfloat16", "float32", "float64"])
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=rounds(50), deadline=None)
 @given(data=st.data())
 def test_ulp_counts_the_floats_between(name: str, data: st.DataObject) -> None:
     dtype = dtype_of(name)

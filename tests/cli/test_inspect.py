@@ -17,6 +17,7 @@ from hypothesis.extra import numpy as arrays
 from support.cli import FIXTURES, KERAS, SEED95, WEIGHTS, run
 from support.corpus import CORPUS
 from support.neutral import make_cell, make_layer
+from support.thinned import rounds
 
 import lstmconvert as lc
 from lstmconvert.checks import words
@@ -208,7 +209,7 @@ def test_parts_that_only_other_frameworks_have(tmp_path: Path) -> None:
     assert "gate_clip=2.0" in out
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=rounds(40), deadline=None)
 @given(
     st.integers(1, 9),
     st.integers(1, 9),
@@ -282,7 +283,7 @@ def test_stats_mention_nan_and_its_kind(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["float16", "bfloat16", "float32", "float64"])
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=rounds(30), deadline=None)
 @given(data=st.data())
 def test_stats_equal_numpys(name: str, data: st.DataObject) -> None:
     width = np.dtype(dtype_of(name)).itemsize

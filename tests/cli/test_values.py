@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.cli import FIXTURES, KERAS, SEED95, failure, run
 from support.neutral import make_cell, make_layer
+from support.thinned import rounds
 
 import lstmconvert as lc
 from lstmconvert.checks import numbertext
@@ -189,7 +190,7 @@ def test_numbers_as_text(value: float, places: int, text: str) -> None:
     assert numbertext.fixed(value, places, 3) == text
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=rounds(200), deadline=None)
 @given(st.floats(width=32), st.integers(1, 9), st.floats(min_value=1e-30, max_value=1e30))
 def test_no_text_hides_a_weight(value: float, digits: int, largest: float) -> None:
     """Only a zero reads as zero, signs stay, and the exact text reads back as the same bits."""

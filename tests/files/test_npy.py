@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from support.npzfiles import npy, window
+from support.thinned import rounds
 
 from lstmconvert.errors import CorruptFile, LimitExceeded, SourceError
 from lstmconvert.files.npy import read_tensor
@@ -22,7 +23,7 @@ from lstmconvert.tensors.tensor import ArrayTensor, SourceFile
 DTYPES = ["<f4", ">f4", "<f2", ">f2", "<f8", ">f8", "<i8", ">i2", "|u1", "|i1", "?", "<c8", ">u4"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=rounds(150), deadline=None)
 @given(st.data())
 def test_npy_is_read_bit_for_bit(tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:
     dtype = data.draw(st.sampled_from(DTYPES))

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.protobuf import class_of, pool_of
+from support.thinned import rounds
 
 from lstmconvert.errors import CorruptFile, LimitExceeded
 from lstmconvert.files import wire
@@ -100,7 +101,7 @@ def decode(data: bytes) -> dict[str, Any]:
     return SCHEMA.decode("Tree", data, "x", MOST)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=rounds(200), deadline=None)
 @given(TREES)
 def test_against_the_library(tree: dict[str, Any]) -> None:
     theirs = fill(Tree(), tree).SerializeToString(deterministic=True)

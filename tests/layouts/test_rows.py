@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import toy as support_toy
 from support.neutral import make_cell, make_layer
+from support.thinned import rounds
 
 import lstmconvert as lc
 from lstmconvert.containers import table
@@ -143,7 +144,7 @@ def toy(name: str, **facts: Any) -> Row:
 
 
 @pytest.mark.parametrize("name", TOYS)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=rounds(8), deadline=None)
 @given(
     inputs=st.integers(1, 5),
     units=st.integers(1, 5),

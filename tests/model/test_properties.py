@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
+from support.thinned import rounds
 
 import lstmconvert as lc
 from lstmconvert.errors import UnsupportedByTarget
@@ -27,7 +28,7 @@ from lstmconvert.tensors.dtypes import dtype_of, same_bits
 from lstmconvert.tensors.tensor import ArrayTensor, Columns
 
 quick = settings(
-    max_examples=25,
+    max_examples=rounds(25),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
@@ -178,7 +179,7 @@ def test_any_model_comes_back_from_safetensors(model: Model) -> None:
         assert_same_model(lc.load(path / "m.safetensors"), model)
 
 
-@settings(quick, max_examples=8)
+@settings(quick, max_examples=rounds(8))
 @given(models())
 def test_any_model_comes_back_from_npz(model: Model) -> None:
     assume(not any("\0" in name for name in model))
@@ -277,7 +278,7 @@ def one_layer(name: str, both: bool, count: int) -> LSTMLayer:
 @given(st.lists(NAMES, max_size=6), st.booleans(), st.integers(1, 3))
 @example(["x.forward", "x.forward_", "x"], True, 2)
 @example(["a", "a.cells.0", "a.cells.0_"], False, 2)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=rounds(100), deadline=None)
 def test_any_name_is_parsed_as_it_was_rendered(wanted: list[str], both: bool, count: int) -> None:
     """Whatever the layers are called, tensor names are unique, and say where they belong."""
     names = naming.layer_names(wanted)
@@ -301,14 +302,14 @@ def test_any_name_is_parsed_as_it_was_rendered(wanted: list[str], both: bool, co
 
 
 @given(st.lists(NAMES, max_size=6))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=rounds(100), deadline=None)
 def test_names_are_given_once_and_stay(wanted: list[str]) -> None:
     names = naming.layer_names(wanted)
     assert naming.layer_names(names) == names
 
 
 @given(st.text(max_size=40))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=rounds(100), deadline=None)
 def test_any_text_is_parsed_or_not(text: str) -> None:
     parsed = naming.parse(text)
     if parsed is not None:

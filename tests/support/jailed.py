@@ -38,6 +38,7 @@ _CODE = {os.path.realpath(path) for path in sysconfig.get_paths().values()}
 
 def _serve() -> None:
     sys.path.insert(0, str(ROOT))
+    os.fsync = lambda _descriptor: None  # as in conftest
     _warm_up()
     # What is there stays: a look for garbage in a fork would copy every page of it.
     gc.collect()

@@ -16,6 +16,11 @@ import pytest
 ALL = os.environ.get("LSTMCONVERT_TESTS") == "all"
 
 
+def rounds(most: int) -> int:
+    """Return how many of so many random examples are tried: other ones in each run."""
+    return most if ALL else max(min(most, 6), most // 4)
+
+
 def pairs(
     *axes: Iterable[Any], fits: Callable[..., bool] = lambda *_: True
 ) -> list[tuple[Any, ...]]:

@@ -24,6 +24,7 @@ from support.bundlefiles import (
     varint,
 )
 from support.pace import within
+from support.thinned import rounds
 
 from lstmconvert.errors import CorruptFile, LimitExceeded, LSTMConvertError, NotAModel
 from lstmconvert.files import wire
@@ -58,7 +59,7 @@ def test_crc_of_known_data(data: bytes, crc: int) -> None:
     assert crc32c(data) == crc
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=rounds(60), deadline=None)
 @given(st.integers(0, 2000), st.integers(0, 2000), st.integers(0, 2**32 - 1), st.integers(0, 99))
 def test_crc_of_any_length_in_any_pieces(one: int, two: int, crc: int, seed: int) -> None:
     data = np.random.default_rng(seed).bytes(one + two)
@@ -121,7 +122,7 @@ def test_snappy_refuses(stored: bytes, message: str) -> None:
         decompress(memoryview(stored), "x")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=rounds(300), deadline=None)
 @given(st.binary(max_size=60))
 def test_snappy_of_anything_ends_well(stored: bytes) -> None:
     with contextlib.suppress(CorruptFile, LimitExceeded):
@@ -204,7 +205,7 @@ def test_messages_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
         parse(nested(4, b"") * 10)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=rounds(300), deadline=None)
 @given(st.binary(max_size=80))
 def test_any_bytes_are_a_message_or_an_error(data: bytes) -> None:
     with contextlib.suppress(CorruptFile):
@@ -292,7 +293,7 @@ def test_long_keys_of_short_entries_are_counted(
         open_table(tmp_path / "t", table([sealed(body + RESTARTS)]))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=rounds(150), deadline=None)
 @given(st.binary(max_size=40), st.binary(max_size=40), st.binary(max_size=30))
 def test_any_blocks_are_a_table_or_an_error(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, index: bytes, footer: bytes
