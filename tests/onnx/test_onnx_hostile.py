@@ -94,7 +94,8 @@ def test_every_truncation(tmp_path: Path) -> None:
     path = tmp_path / "cut.onnx"
     lc.convert(FIXTURES / KERAS, path)
     valid = path.read_bytes()
-    for length in {*range(0, len(valid), 61), *range(0, 300, 4), *range(len(valid) - 60, len(valid), 4)}:
+    end = len(valid)
+    for length in {*range(0, end, 61), *range(0, 300, 4), *range(end - 60, end, 4)}:
         path.write_bytes(valid[:length])
         with pytest.raises(LSTMConvertError):
             lc.load(path)
