@@ -60,6 +60,14 @@ def dtypes(context: click.Context) -> list[str]:
     return list(FLOATS)
 
 
+def integers(context: click.Context) -> list[str]:
+    """Return the integers that C takes weights as."""
+    del context
+    from lstmconvert.tensors.quantized import LARGEST
+
+    return list(LARGEST)
+
+
 def engines(context: click.Context) -> list[str]:
     """Return the engines of `verify` that are installed here."""
     del context

@@ -240,6 +240,7 @@ _CONVERSION: tuple[Callable[[F], F], ...] = (
     click.option(
         "--weights",
         metavar="KIND",
+        shell_complete=completed("integers"),
         help="For C: write matrices as int16 or int8, with one scale for each column. It rounds: "
         "the header and --json say how far the outputs go.",
     ),

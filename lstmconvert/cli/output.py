@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import shutil
 import sys
 import time
@@ -88,7 +89,31 @@ def markdown(text: str) -> None:
     from rich.markdown import Markdown
 
     console = Console(color_system="auto" if _coloured(sys.stdout) else None, width=width())
-    console.print(Markdown(text, hyperlinks=False))
+    begin = 0
+    for match in _TABLE.finditer(text):
+        console.print(Markdown(text[begin : match.start()], hyperlinks=False))
+        line()
+        _markdown_table(match[0])
+        line()
+        begin = match.end()
+    console.print(Markdown(text[begin:], hyperlinks=False))
+
+
+#: A table in Markdown: its header, the line below it, its rows.
+_TABLE = re.compile(r"^\|.*\n\|[-|: ]+\n(?:\|.*\n?)*", re.MULTILINE)
+_LINK = re.compile(r"\[([^]]+)\]\(([^)]+)\)")
+_STRONG = re.compile(r"\*\*([^*\s][^*]*)\*\*")
+
+
+def _markdown_table(text: str) -> None:
+    """Print a table of the guide as any other: rich before 13.4 knows none, and the later ones cut
+    words where there is little room."""
+    shown = _STRONG.sub(r"\1", _LINK.sub(r"\1 (\2)", text)).replace("`", "")
+    header, _, *rows = [
+        [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", each)[1:-1]]
+        for each in shown.splitlines()
+    ]
+    table(rows, header=header)
 
 
 def detail(text: str) -> None:

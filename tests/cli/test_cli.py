@@ -16,7 +16,7 @@ from support.cli import FIXTURES, KERAS, SEED95, WEIGHTS, environment, failure, 
 from support.thinned import turns
 
 import lstmconvert
-from lstmconvert import api, errors
+from lstmconvert import api, errors, guide
 from lstmconvert.cli import failures, output
 from lstmconvert.cli.main import COMMANDS
 from lstmconvert.containers import table
@@ -380,6 +380,12 @@ def test_guide_is_laid_out_on_a_terminal() -> None:
     assert "```" not in shown
     assert "\x1b[" in shown
     assert "\x1b[" not in on_terminal(80, "guide", "recipes", NO_COLOR="1")
+    narrow = on_terminal(60, "guide", "compare", NO_COLOR="1")
+    # No word of a table is cut: where its columns have no room, each row is a paragraph.
+    for line in guide.text("compare").splitlines():
+        if line.startswith("|") and "--" not in line:
+            words = re.sub(r"[`|]|\*\*", " ", line).split()
+            assert [word for word in words if word not in narrow] == []
 
 
 def test_reports_are_what_the_standard_library_writes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,7 +43,6 @@ def test_dtypes() -> None:
 
 
 @pytest.mark.engines
-@pytest.mark.engines
 def test_engines_that_are_installed() -> None:
     assert "numpy" in offered("verify", "a", "--engine", "n")
 
@@ -64,6 +63,7 @@ def test_topics_settings_and_suffixes() -> None:
     assert offered("guide", "rec") == ["recipes"]
     assert "activation=" in offered("convert", "a", "b", "--set", "act")
     assert offered("batch", "a", "--suffix", ".ker") == [".keras"]
+    assert offered("convert", "a", "b", "--weights", "int1") == ["int16"]
     assert offered("completion", "z") == ["zsh"]
 
 

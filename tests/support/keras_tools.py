@@ -49,6 +49,7 @@ NOT_LOADED: dict[str, str] = {
     "tf-2.12.1/seed95.keras": "keras.engine.functional is nowhere any more",
     "tf-2.1[234].1/*.keras": "tf_keras 2.21 looks for variables under other names",
     "tf-2.15.1/both_unlike.h5": "tf_keras shuffles the weights of unlike halves",
+    "tf_keras-2.21.0-own/*.h5": "it needs the user's own code",
 }
 _SUFFIXES = (".keras", ".h5", ".unzipped", ".weights.json")
 _INSIDE = (".unzipped/", ".savedmodel/", ".export/")
