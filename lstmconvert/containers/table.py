@@ -363,7 +363,7 @@ def _checkpoint(file: Opened) -> bool:
     is_part = path.name in ("checkpoint", "saved_model.pb") or ".data-" in path.name
     if is_part or (path.suffix == ".meta" and path.with_suffix(".index").is_file()):
         return True
-    from lstmconvert.tensorflow.formats.table import is_table
+    from lstmconvert.tensorflow.formats.checkpoint import is_table
 
     return is_table(file.source)
 

@@ -34,10 +34,9 @@ from lstmconvert.model.layer import Direction, LSTMLayer
 from lstmconvert.model.model import KERAS, OBJECTS, PER_GATE, Model, Source, Structure
 from lstmconvert.model.naming import layer_names
 from lstmconvert.model.options import DirectionOptions, option_names
-from lstmconvert.tensorflow import lookups, objects, placing, tf1, tf1graph
+from lstmconvert.tensorflow import lookups, objects, tf1
 from lstmconvert.tensorflow.formats import graphdef
-from lstmconvert.tensorflow.formats.bundle import Bundle
-from lstmconvert.tensorflow.formats.checkpoint import read_checkpoint
+from lstmconvert.tensorflow.formats.checkpoint import Bundle, read_checkpoint
 from lstmconvert.tensorflow.formats.graphdef import read_meta_graph
 from lstmconvert.tensorflow.formats.objectgraph import ROOT
 from lstmconvert.tensorflow.formats.savedmodel import (
@@ -46,7 +45,7 @@ from lstmconvert.tensorflow.formats.savedmodel import (
     SavedModel,
     read_saved_model,
 )
-from lstmconvert.tensorflow.placing import forward_first
+from lstmconvert.tensorflow.objects import forward_first
 from lstmconvert.tensors.tensor import SourceFile, Tensor
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ TF1 = "tf1"
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 #: The most layers, and arrays of each, that a message lists.
 _SHOWN_LAYERS, _SHOWN_ARRAYS = 20, 6
-#: The place of an array of a layer's own cell (`placing`).
+#: The place of an array of a layer's own cell (`objects`).
 _CELL_PLACE = re.compile(
     r"(?P<layer>.+?)/((forward|backward)_layer/)?(cell/(cells/[^/]+/)?)?\w+"
 )
@@ -122,12 +121,12 @@ def load_graph(source: SourceFile, layout: str | None = None) -> Model:
             constants[f"{item.graph}/{item.name}" if item.graph else item.name] = tensor
     flow = flow_of(graph, where)
     run = recovered(flow)
-    cells = tf1.read(constants, where, takes_open=layout == TF1, facts=tf1graph.facts(graph))
+    cells = tf1.read(constants, where, takes_open=layout == TF1, facts=tf1.facts(graph))
     if run.layers or cells.layers:
         joined = _joined(cells, run)
         kind = TF1 if cells.layers else PER_GATE
         return _of_graph(source, joined.layers, kind, constants, joined.used, joined.notes)
-    layers, taken, told = tf1graph.of_cudnn(graph, constants, flow)
+    layers, taken, told = tf1.of_cudnn(graph, constants, flow)
     if not layers:
         raise _no_cell(graph, cells, where, run.refused)
     return _of_graph(source, layers, PER_GATE, constants, taken, told)
@@ -262,7 +261,7 @@ def _no_cell(
     graph: graphdef.Graph, cells: tf1.Read, where: Path, refused: tuple[str, ...]
 ) -> NoLSTM:
     kinds = [item.op for item in graph.nodes.values()]
-    count = sum(kind in tf1graph.VARIABLES for kind in kinds)
+    count = sum(kind in tf1.VARIABLES for kind in kinds)
     if count:
         return NoLSTM(
             "the graph of a model, without its weights",
@@ -271,11 +270,11 @@ def _no_cell(
             hint="its weights are in a checkpoint: give that one (its .index file), or freeze the "
             "graph with tf.compat.v1.graph_util.convert_variables_to_constants",
         )
-    if tf1graph.CUDNN & set(kinds):
+    if tf1.CUDNN & set(kinds):
         return NoLSTM(
             "the LSTM is cuDNN's, and the graph does not say how its one vector is cut",
             where=where,
-            found=", ".join(sorted(tf1graph.CUDNN & set(kinds))),
+            found=", ".join(sorted(tf1.CUDNN & set(kinds))),
             expected="an input and states whose widths the graph says",
             hint="give the checkpoint: it holds the arrays of each gate",
         )
@@ -363,8 +362,8 @@ def _model(opened: _Opened, given: Given | None, *, takes_open: bool = False) ->
     absent = None if content.layers else _no_lstm(opened, content)
     if absent is not None and content.config is None:
         raise absent
-    start = (placing.model_of(bundle) if content.names else None) or ROOT
-    training = placing.training_keys(bundle, keras.metrics, start) - content.used
+    start = (objects.model_of(bundle) if content.names else None) or ROOT
+    training = objects.training_keys(bundle, keras.metrics, start) - content.used
     training -= set((content.names or {}).values())
     training |= content.no_weights & bundle.tensors.keys()
     twice = _listed_twice(bundle)
@@ -414,13 +413,13 @@ def _graph_file(opened: _Opened) -> SourceFile | None:
 
 def _told_by(
     opened: _Opened, graph: SourceFile | None
-) -> tuple[dict[str, tf1graph.CellFacts], Recovered, tuple[str, ...]]:
+) -> tuple[dict[str, tf1.CellFacts], Recovered, tuple[str, ...]]:
     """Return what the graph of a model of TensorFlow 1 says of its cells, what it runs, and what
     the user should know of it. No number depends on a graph that cannot be read: it is left."""
     from lstmconvert.spelled.layers import NOTHING, recovered  # only graphs need it
     from lstmconvert.tensorflow.spelled import flow_of
 
-    facts: dict[str, tf1graph.CellFacts] = {}
+    facts: dict[str, tf1.CellFacts] = {}
     if graph is None:
         return facts, NOTHING, ()
     try:
@@ -430,7 +429,7 @@ def _told_by(
         if whole is None:
             return facts, NOTHING, ()
         read = read_meta_graph(whole)
-        facts = tf1graph.facts(read)
+        facts = tf1.facts(read)
         run = recovered(flow_of(read.forward, graph.path, opened.bundle.tensors))
     except SourceError as error:
         return facts, NOTHING, (f"the graph in {graph.path.name} is not read: {error.message}",)
@@ -514,7 +513,7 @@ def _content(opened: _Opened, given: Given | None, stored_config: Given | None) 
         try:
             return _whole(opened, config)
         except CorruptFile as error:
-            if config is given and placing.model_of(bundle) is not None:
+            if config is given and objects.model_of(bundle) is not None:
                 raise
             notes = (_unplaced(error),)
     if stored_config is None and given is None and opened.keras.custom is not None:
@@ -552,7 +551,7 @@ def _whole(opened: _Opened, given: Given) -> _Layers:
         CorruptFile: the graph is not that model's.
     """
     config = parse_config(given.text, given.version, given.where)
-    placed = placing.place(config.root, opened.bundle)
+    placed = objects.place(config.root, opened.bundle)
     names, tensors = placed.keys, opened.bundle.tensors
     filled = lookups.Filled()
     if any(f'"{name}"' in given.text for name in LOOKUPS):
@@ -816,7 +815,7 @@ def _full_names(bundle: Bundle) -> list[tuple[str, str]]:
     scopes = sorted(kernels, key=forward_first)
     keys = [f"{scope}/{role}" for scope in scopes for role in (*ROLES, *PEEPHOLES)]
     first = [key for key in keys if key in bundle.tensors]
-    rest = sorted(bundle.tensors.keys() - placing.training_keys(bundle) - set(first))
+    rest = sorted(bundle.tensors.keys() - objects.training_keys(bundle) - set(first))
     return [(key, key) for key in (*first, *rest)]
 
 

@@ -34,7 +34,7 @@ from lstmconvert.files.wire import (
 from lstmconvert.keras.configs.nodes import Node
 from lstmconvert.keras.modern.classes import LOOKUPS
 from lstmconvert.tensorflow.formats import graphdef
-from lstmconvert.tensorflow.formats.bundle import Bundle
+from lstmconvert.tensorflow.formats.checkpoint import Bundle
 from lstmconvert.tensorflow.formats.objectgraph import ObjectGraph
 from lstmconvert.tensorflow.formats.savedmodel import (
     META_GRAPHS,

@@ -25,7 +25,7 @@ from lstmconvert.spelled.flow import Carried, Flow, Ref
 from lstmconvert.spelled.flow import Node as Step
 from lstmconvert.tensorflow.formats import graphdef
 from lstmconvert.tensorflow.formats.graphdef import AttrValue, Graph, Node
-from lstmconvert.tensorflow.tf1graph import BLOCKS, VARIABLES
+from lstmconvert.tensorflow.tf1 import BLOCKS, VARIABLES
 from lstmconvert.tensors.tensor import ArrayTensor, Tensor
 
 _UNARY = {

@@ -23,7 +23,7 @@ from lstmconvert.files import pickled
 from lstmconvert.files.opening import Window
 from lstmconvert.model.model import Model, Source
 from lstmconvert.onnx import constants
-from lstmconvert.tensorflow.formats import table
+from lstmconvert.tensorflow.formats import checkpoint
 from lstmconvert.tensors.tensor import SourceFile
 
 pytestmark = pytest.mark.slow
@@ -148,7 +148,7 @@ def test_elements_of_a_compressed_block(copies: bool) -> None:
         while length:
             digits += bytes([length & 0x7F | (0x80 if length > 0x7F else 0)])
             length >>= 7
-        return lambda: table.decompress(memoryview(digits + body), "here")
+        return lambda: checkpoint.decompress(memoryview(digits + body), "here")
 
     check_linear(work, few=300, count=steps)
 

@@ -19,7 +19,7 @@ from lstmconvert.errors import CorruptFile
 from lstmconvert.files import opening, writing, zipmembers
 from lstmconvert.files.opening import open_source
 from lstmconvert.onnx import write as onnx_write
-from lstmconvert.tensorflow.formats import bundle
+from lstmconvert.tensorflow.formats import checkpoint
 from lstmconvert.tensors import checksums, tensor
 from lstmconvert.tensors.checksums import checking_later
 from lstmconvert.tensors.tensor import CheckedTensor
@@ -31,7 +31,7 @@ TF = FIXTURES.parent / "tf-2.12.1"
 def nothing_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small members and tensors are checked as they are opened."""
     monkeypatch.setattr(zipmembers, "_CHECK_NOW", 0)
-    monkeypatch.setattr(bundle, "_CHECK_NOW", 0)
+    monkeypatch.setattr(checkpoint, "_CHECK_NOW", 0)
 
 
 def _flipped(path: Path, kernel: bytes) -> None:

@@ -20,7 +20,7 @@ import lstmconvert
 from lstmconvert.containers import table
 from lstmconvert.errors import LSTMConvertError
 from lstmconvert.files import writing, zipmembers
-from lstmconvert.tensorflow.formats import bundle
+from lstmconvert.tensorflow.formats import checkpoint
 from lstmconvert.tensors.tensor import SourceFile
 
 SEED = 20240229
@@ -31,7 +31,7 @@ COUNT = 100 if ALL else 25
 def nothing_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some targets change how files are read in this process: that ends with the test."""
     for owner, name in (
-        *((module, "_CHECK_NOW") for module in (zipmembers, bundle)),
+        *((module, "_CHECK_NOW") for module in (zipmembers, checkpoint)),
         (writing, "WORTH_A_THREAD"),
         (SourceFile, "_read"),
     ):

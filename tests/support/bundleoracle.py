@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lstmconvert.tensorflow.formats.bundle import Bundle
+from lstmconvert.tensorflow.formats.checkpoint import Bundle
 from lstmconvert.tensors.dtypes import same_bits
 
 tf = pytest.importorskip("tensorflow")

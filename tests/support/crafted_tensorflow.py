@@ -13,7 +13,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from lstmconvert.tensorflow.formats.table import Table
+from lstmconvert.tensorflow.formats.checkpoint import Table
 from lstmconvert.tensors.tensor import SourceFile
 from support.bundlefiles import block, entry, header, nested, number, sealed, table, varint
 from support.crafted import SECRET, Bench

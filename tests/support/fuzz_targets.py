@@ -27,8 +27,8 @@ from lstmconvert.files import writing, zipmembers
 from lstmconvert.keras.stores import stored
 from lstmconvert.model.model import Model
 from lstmconvert.pergate import gatesfile, metadata
-from lstmconvert.tensorflow.formats import bundle
-from lstmconvert.tensorflow.formats.table import Table
+from lstmconvert.tensorflow.formats import checkpoint
+from lstmconvert.tensorflow.formats.checkpoint import Table
 from lstmconvert.tensors.tensor import SourceFile
 from support import bundlefiles, hdf5later, mutate, mutate_onnx
 from support.crafted_others import valid as others
@@ -304,7 +304,7 @@ def _large(make: Callable[[Path], Path]) -> Callable[[Path], Path]:
     checked when they are asked for, and hashed and flushed by threads."""
 
     def made(folder: Path) -> Path:
-        zipmembers._CHECK_NOW = bundle._CHECK_NOW = writing.WORTH_A_THREAD = 0
+        zipmembers._CHECK_NOW = checkpoint._CHECK_NOW = writing.WORTH_A_THREAD = 0
         return make(folder)
 
     return made

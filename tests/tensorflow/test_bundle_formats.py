@@ -28,8 +28,8 @@ from support.thinned import rounds
 
 from lstmconvert.errors import CorruptFile, LimitExceeded, LSTMConvertError, NotAModel
 from lstmconvert.files import wire
-from lstmconvert.tensorflow.formats import checkpoint, entries, objectgraph, savedmodel
-from lstmconvert.tensorflow.formats.table import Table, decompress
+from lstmconvert.tensorflow.formats import checkpoint, objectgraph, savedmodel
+from lstmconvert.tensorflow.formats.checkpoint import Table, decompress
 from lstmconvert.tensors.checksums import crc32c, unmask
 from lstmconvert.tensors.tensor import SourceFile
 
@@ -223,7 +223,7 @@ def test_no_message_holds_itself() -> None:
                 if dataclasses.is_dataclass(inner) and isinstance(inner, type):
                     walk(inner, (*above, kind))
 
-    for module in (entries, objectgraph, savedmodel, checkpoint):
+    for module in (checkpoint, objectgraph, savedmodel):
         for kind in vars(module).values():
             if dataclasses.is_dataclass(kind) and isinstance(kind, type):
                 walk(kind, ())
@@ -315,8 +315,8 @@ def test_any_blocks_are_a_table_or_an_error(
     ],
 )
 def test_keys_of_slices(extents: list[tuple[int, int | None]], key: bytes) -> None:
-    part = entries.Slice(tuple(entries.Extent(start, length) for start, length in extents))
-    assert entries.slice_key(b"x", part) == key
+    part = checkpoint.Slice(tuple(checkpoint.Extent(start, length) for start, length in extents))
+    assert checkpoint.slice_key(b"x", part) == key
 
 
 def test_integers_of_every_length() -> None:

@@ -22,8 +22,8 @@ from support.bundlefiles import (
 from support.pace import within
 
 from lstmconvert.errors import CorruptFile, LimitExceeded, LSTMConvertError, NotAModel, SourceError
-from lstmconvert.tensorflow.formats import bundle as bundle_module
-from lstmconvert.tensorflow.formats.bundle import Bundle, read_bundle
+from lstmconvert.tensorflow.formats import checkpoint
+from lstmconvert.tensorflow.formats.checkpoint import Bundle, read_bundle
 from lstmconvert.tensorflow.formats.savedmodel import SavedModel, read_saved_model
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -203,7 +203,7 @@ def test_stale_shards_are_not_looked_at(tmp_path: Path) -> None:
 def test_large_tensors_are_checked_when_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bundle_module, "_CHECK_NOW", 8)
+    monkeypatch.setattr(checkpoint, "_CHECK_NOW", 8)
     entries = {b"a": entry(crc=GOOD), b"b": entry(crc=GOOD ^ 1, offset=8)}
     bundle = read_bundle(write_bundle(tmp_path / "x", entries, bytes(16)))
     good, bad = bundle.tensors["a"], bundle.tensors["b"]

@@ -21,8 +21,7 @@ from support.bundlefiles import (
 from support.pace import within
 
 from lstmconvert.errors import CorruptFile, LimitExceeded
-from lstmconvert.tensorflow.formats.bundle import read_bundle
-from lstmconvert.tensorflow.formats.entries import Extent, Slice, slice_key
+from lstmconvert.tensorflow.formats.checkpoint import Extent, Slice, read_bundle, slice_key
 
 #: A generous bound on any one read of a small file: a hang, not a slow machine, exceeds it.
 SECONDS = 5.0

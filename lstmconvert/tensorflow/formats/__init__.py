@@ -1,4 +1,4 @@
 """TensorFlow's files, read without TensorFlow: checkpoints, SavedModels and what they are made of.
 
-Knows no LSTM. Start with `bundle`.
+Knows no LSTM. Start with `checkpoint`.
 """

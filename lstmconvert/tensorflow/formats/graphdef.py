@@ -38,7 +38,7 @@ from lstmconvert.files.wire import (
     texts,
     varint,
 )
-from lstmconvert.tensorflow.formats.entries import DTYPES, STRING, ShapeProto
+from lstmconvert.tensorflow.formats.checkpoint import DTYPES, STRING, ShapeProto
 from lstmconvert.tensors.dtypes import DType, dtype_of
 from lstmconvert.tensors.tensor import ArrayTensor, FileTensor, SourceFile, Tensor
 from lstmconvert.tensors.views import Filled

@@ -16,8 +16,7 @@ from pathlib import Path
 from lstmconvert.errors import CorruptFile, NotAModel
 from lstmconvert.files.opening import open_part
 from lstmconvert.files.wire import Parser, Span, integer, message, messages, text, texts
-from lstmconvert.tensorflow.formats.bundle import Bundle, read_bundle
-from lstmconvert.tensorflow.formats.entries import index_path
+from lstmconvert.tensorflow.formats.checkpoint import Bundle, index_path, read_bundle
 from lstmconvert.tensorflow.formats.objectgraph import ROOT, Child, Node, ObjectGraph
 from lstmconvert.tensors.tensor import SourceFile
 
