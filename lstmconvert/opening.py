@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lstmconvert.containers import table
-from lstmconvert.containers.modules import Asked
-from lstmconvert.containers.opened import Opened
+from lstmconvert.containers.modules import Asked, Opened
 from lstmconvert.errors import NoLSTM, NotAModel, SourceError, UsageError
 from lstmconvert.files import opening
 from lstmconvert.files.jsontext import canonical

@@ -68,7 +68,7 @@ def in_folder(
             where=destination,
             hint=f"mkdir -p {shlex.quote(str(path))}, or leave out the / at its end",
         )
-    from lstmconvert.containers.opened import Opened  # rarely needed: start-up is faster without
+    from lstmconvert.containers.modules import Opened  # rarely needed: start-up is faster without
 
     model = table.recognised(Opened(path))
     if model is not None:

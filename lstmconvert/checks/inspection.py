@@ -41,7 +41,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lstmconvert.checks import numbertext
+from lstmconvert.checks import words
 from lstmconvert.checks.page import Page, Printed
 from lstmconvert.checks.stats import Stats, cell_stats
 from lstmconvert.containers import table
@@ -128,10 +128,10 @@ def _lambdas(model: Model) -> list[str]:
     text = model.texts.get("model_config", "")
     if "Lambda" not in text:
         return []
-    from lstmconvert.keras.configs import lambdas  # rarely needed: start-up is faster without
+    from lstmconvert.keras.configs import code  # rarely needed: start-up is faster without
 
     is_older = model.source.era != "keras3"
-    return [each.text(replaceable=is_older) for each in lambdas.of(text)]
+    return [each.text(replaceable=is_older) for each in code.of(text)]
 
 
 VERSION = 1
@@ -289,7 +289,7 @@ class CellFacts:
             }
         if self.values is not None:
             result["values"] = {
-                gate: {part: numbertext.plain(array).tolist() for part, array in parts.items()}
+                gate: {part: words.plain(array).tolist() for part, array in parts.items()}
                 for gate, parts in self.values.items()
             }
         return result

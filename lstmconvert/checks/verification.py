@@ -33,7 +33,7 @@ from lstmconvert.errors import (
     close_to,
 )
 from lstmconvert.files.jsontext import JsonObject
-from lstmconvert.keras.configs.inputshape import input_shape
+from lstmconvert.keras.configs.nodes import input_shape
 from lstmconvert.layouts import assume
 from lstmconvert.live.engines import ENGINES, Engine
 from lstmconvert.model import edit

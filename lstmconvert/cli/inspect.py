@@ -83,6 +83,6 @@ def command(
     if as_json:
         output.as_json(report.to_json())
         return
-    from lstmconvert.checks.values import DIGITS
+    from lstmconvert.checks.explain import DIGITS
 
     report.show(output, digits=None if precision == _EXACT else int(precision or DIGITS))

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from lstmconvert.containers.modules import Arrays, Asked, SecondFile, Writing
-from lstmconvert.containers.opened import Opened
+from lstmconvert.containers.modules import Arrays, Asked, Opened, SecondFile, Writing
 from lstmconvert.containers.table import Container
 from lstmconvert.conversion import Draft, Options, Rounded
 from lstmconvert.errors import NotAModel, UnsupportedByTarget, UsageError, close_to

@@ -34,8 +34,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from lstmconvert import __version__
-from lstmconvert.containers.modules import Arrays, Writing
-from lstmconvert.containers.opened import Opened
+from lstmconvert.containers.modules import Arrays, Opened, Writing
 from lstmconvert.errors import CorruptFile, NotAModel, UnsupportedByTarget, UsageError
 from lstmconvert.files.jsontext import Json, parse_object
 from lstmconvert.files.opening import whole_text

@@ -16,8 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from lstmconvert import limits
-from lstmconvert.containers.modules import Arrays, Writing
-from lstmconvert.containers.opened import Opened
+from lstmconvert.containers.modules import Arrays, Opened, Writing
 from lstmconvert.errors import CorruptFile, UnsupportedByTarget
 from lstmconvert.files import npy
 from lstmconvert.files.opening import Window

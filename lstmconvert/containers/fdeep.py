@@ -31,8 +31,7 @@ import numpy as np
 
 from lstmconvert.containers.jsonarrays import EXACT
 from lstmconvert.containers.kerasconfig import Dialect
-from lstmconvert.containers.modules import Arrays, KerasStore, Writing
-from lstmconvert.containers.opened import Opened
+from lstmconvert.containers.modules import Arrays, KerasStore, Opened, Writing
 from lstmconvert.errors import CorruptFile
 from lstmconvert.files.jsontext import Json, JsonObject, canonical, parse_object
 from lstmconvert.hdf5.reading import Tree

@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 
 from lstmconvert import limits
-from lstmconvert.containers.modules import Arrays, Writing
-from lstmconvert.containers.opened import Opened
+from lstmconvert.containers.modules import Arrays, Opened, Writing
 from lstmconvert.errors import CorruptFile, UnsupportedByTarget
 from lstmconvert.files.jsontext import Json, JsonObject, canonical, parse_object
 from lstmconvert.pergate import metadata

@@ -25,8 +25,7 @@ import numpy as np
 
 from lstmconvert import limits
 from lstmconvert.containers.jsonarrays import tensor_of, typed
-from lstmconvert.containers.modules import Arrays, Writing
-from lstmconvert.containers.opened import Opened
+from lstmconvert.containers.modules import Arrays, Opened, Writing
 from lstmconvert.errors import CorruptFile, UnsupportedByTarget
 from lstmconvert.files.jsontext import Json, JsonObject, canonical, parse_object
 from lstmconvert.model import edit

@@ -30,8 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstmconvert import limits
-from lstmconvert.containers.modules import Arrays, Writing
-from lstmconvert.containers.opened import Opened
+from lstmconvert.containers.modules import Arrays, Opened, Writing
 from lstmconvert.errors import (
     CorruptFile,
     MissingPackage,

@@ -28,8 +28,7 @@ import numpy as np
 
 from lstmconvert import limits
 from lstmconvert.containers.cheader import identifier
-from lstmconvert.containers.modules import Arrays, Writing
-from lstmconvert.containers.opened import Opened
+from lstmconvert.containers.modules import Arrays, Opened, Writing
 from lstmconvert.errors import (
     CorruptFile,
     SourceError,

@@ -27,8 +27,7 @@ import numpy as np
 from lstmconvert import limits
 from lstmconvert.containers import arrays, mlmodel, table
 from lstmconvert.containers.cheader import identifier
-from lstmconvert.containers.modules import Arrays, Asked, Writing
-from lstmconvert.containers.opened import Opened
+from lstmconvert.containers.modules import Arrays, Asked, Opened, Writing
 from lstmconvert.containers.table import Container
 from lstmconvert.conversion import Draft, Options
 from lstmconvert.errors import CorruptFile, NoLSTM, NotAModel, SourceError, UsageError

@@ -20,8 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstmconvert import limits
-from lstmconvert.containers.modules import Arrays, Writing
-from lstmconvert.containers.opened import Opened
+from lstmconvert.containers.modules import Arrays, Opened, Writing
 from lstmconvert.errors import CorruptFile, UsageError
 from lstmconvert.tensors.dtypes import Array, dtype_of
 from lstmconvert.tensors.streaming import pour, write_at

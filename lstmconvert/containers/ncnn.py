@@ -29,8 +29,7 @@ from typing import BinaryIO
 import numpy as np
 
 from lstmconvert import limits
-from lstmconvert.containers.modules import Arrays, Writing
-from lstmconvert.containers.opened import Opened
+from lstmconvert.containers.modules import Arrays, Opened, Writing
 from lstmconvert.errors import CorruptFile, SourceError, UnsupportedByTarget
 from lstmconvert.files import opening
 from lstmconvert.files.jsontext import Json, canonical, parse_object

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from lstmconvert import limits
-from lstmconvert.containers.modules import Arrays, Writing
-from lstmconvert.containers.opened import Opened
+from lstmconvert.containers.modules import Arrays, Opened, Writing
 from lstmconvert.errors import CorruptFile, UnsupportedByTarget
 from lstmconvert.files import npy
 from lstmconvert.files.jsontext import canonical, parse_object

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lstmconvert.containers.modules import Asked
-from lstmconvert.containers.opened import Opened
+from lstmconvert.containers.modules import Asked, Opened
 from lstmconvert.conversion import Draft, Options
 from lstmconvert.model.model import Model
 

@@ -16,8 +16,7 @@ from math import prod
 from pathlib import Path
 
 from lstmconvert import limits
-from lstmconvert.containers.modules import Arrays, Writing
-from lstmconvert.containers.opened import Opened
+from lstmconvert.containers.modules import Arrays, Opened, Writing
 from lstmconvert.errors import CorruptFile, UnsupportedByTarget
 from lstmconvert.files.jsontext import canonical, parse_object
 from lstmconvert.pergate import metadata

@@ -21,8 +21,7 @@ from typing import NamedTuple
 
 from lstmconvert import limits
 from lstmconvert.containers import arrays, table
-from lstmconvert.containers.modules import Arrays, Asked
-from lstmconvert.containers.opened import Opened
+from lstmconvert.containers.modules import Arrays, Asked, Opened
 from lstmconvert.errors import CorruptFile, NotAModel, SourceError
 from lstmconvert.files import pickled
 from lstmconvert.files.jsontext import canonical

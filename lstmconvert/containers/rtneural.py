@@ -26,8 +26,7 @@ import numpy as np
 from lstmconvert import limits
 from lstmconvert.containers import sequential
 from lstmconvert.containers.jsonarrays import numbers, tensor_of, typed
-from lstmconvert.containers.modules import Arrays, KerasStore, Writing
-from lstmconvert.containers.opened import Opened
+from lstmconvert.containers.modules import Arrays, KerasStore, Opened, Writing
 from lstmconvert.errors import CorruptFile, UnsupportedByTarget
 from lstmconvert.files.jsontext import Json, JsonObject, canonical, parse_object
 from lstmconvert.model.activations import TANH, Activation, Functions

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lstmconvert.containers.modules import Arrays, Seal, Writing
-from lstmconvert.containers.opened import Opened
+from lstmconvert.containers.modules import Arrays, Opened, Seal, Writing
 from lstmconvert.files import safetensors
 
 

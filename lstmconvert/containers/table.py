@@ -27,9 +27,9 @@ if TYPE_CHECKING:
         ArrayModule,
         ChainModule,
         DraftingModule,
+        Opened,
         OpeningModule,
     )
-    from lstmconvert.containers.opened import Opened
     from lstmconvert.files.jsontext import Json
 
 Test = Callable[["Opened"], bool]
@@ -147,7 +147,7 @@ class Container(NamedTuple):
         return self._is_model if self.as_folder else None
 
     def _is_model(self, path: Path) -> bool:
-        from lstmconvert.containers.opened import Opened
+        from lstmconvert.containers.modules import Opened
 
         return self.folder is not None and self.folder(Opened(path).names)
 

@@ -19,8 +19,7 @@ from typing import TypeGuard
 import numpy as np
 
 from lstmconvert import limits
-from lstmconvert.containers.modules import Arrays
-from lstmconvert.containers.opened import Opened
+from lstmconvert.containers.modules import Arrays, Opened
 from lstmconvert.errors import CorruptFile, NotAModel
 from lstmconvert.files.npy import tensor_at
 from lstmconvert.files.opening import Window

@@ -20,8 +20,7 @@ import numpy as np
 from lstmconvert import limits
 from lstmconvert.containers import sequential
 from lstmconvert.containers.jsonarrays import tensor_of
-from lstmconvert.containers.modules import Arrays, KerasStore
-from lstmconvert.containers.opened import Opened
+from lstmconvert.containers.modules import Arrays, KerasStore, Opened
 from lstmconvert.errors import CorruptFile, SourceError
 from lstmconvert.files.jsontext import JsonObject
 from lstmconvert.model import edit

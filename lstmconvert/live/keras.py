@@ -31,13 +31,12 @@ from lstmconvert.errors import (
 from lstmconvert.files.jsontext import Json, JsonObject, parse
 from lstmconvert.keras.configs import spelling
 from lstmconvert.keras.configs.era import DEFAULTS, Era
-from lstmconvert.keras.configs.inputshape import input_shape
-from lstmconvert.keras.configs.nodes import node
+from lstmconvert.keras.configs.nodes import input_shape, node
 from lstmconvert.keras.configs.sketch import CellSketch, plan
 from lstmconvert.keras.reading import build, load
 from lstmconvert.keras.stores.stored import ROLES, CellArrays, Stored
 from lstmconvert.keras.writing import emit
-from lstmconvert.keras.writing.fit import KerasFitter
+from lstmconvert.keras.writing.emit import KerasFitter
 from lstmconvert.keras.writing.layerstore import arrays_of
 from lstmconvert.model.layer import Cell, LSTMLayer, OpaqueCell
 from lstmconvert.model.model import Model

@@ -2,5 +2,5 @@
 
 It knows a model and its numbers, and turns them into colours, sentences and HTML; it opens no file
 and knows no framework. Start with `page.view`: it takes each cell through `survey` (one pass over
-the weights), `units` (what each unit is like) and the sections of the page.
+the weights, what each unit is like) and the cards of the page.
 """

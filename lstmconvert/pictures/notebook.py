@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lstmconvert.checks import numbertext
+from lstmconvert.checks import words
 from lstmconvert.checks.inspection import every_block
 from lstmconvert.checks.page import WIDTH, Printed
 from lstmconvert.checks.words import ROWS, file_facts, size
@@ -221,7 +221,7 @@ def _numbers(weights: GateWeights, limit: float) -> str:
     units = parts[0][1].shape[-1]
     if units > _COLUMNS or sum(tensor.matrix_shape[0] for _, tensor in parts) > _ROWS:
         return ""
-    places = numbertext.decimals(limit, 3)
+    places = words.decimals(limit, 3)
     scale, inks = colours.scale(), colours.inks()
     lines = []
     for part, tensor in parts:
@@ -236,7 +236,7 @@ def _numbers(weights: GateWeights, limit: float) -> str:
 def _number(
     value: float, places: int, limit: float, scale: tuple[str, ...], inks: tuple[str, ...]
 ) -> str:
-    text = minus(numbertext.fixed(value, places, 3))
+    text = minus(words.fixed(value, places, 3))
     if not np.isfinite(value):
         back, ink = colours.NOT_FINITE["light"], "#000"
     else:

@@ -2,6 +2,10 @@
 
 The same input gives the same bytes. Whatever comes from a file is escaped, and the page's policy
 lets nothing run and nothing apply but its own script and style, by their hashes.
+
+The page is made of cards: gates, spread, units, over time, difference. A card is whole without
+scripts: pictures, tables and sentences are there. What the script needs beside them goes along as
+JSON, in the element with the class `data`.
 """
 
 from __future__ import annotations
@@ -9,16 +13,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lstmconvert.checks.compare import option_diffs, paired
+from lstmconvert.checks import words
+from lstmconvert.checks.compare import BY_SHAPE, OptionDiff, option_diffs, paired
 from lstmconvert.checks.inspection import (
     TELLING,
     Inspection,
@@ -27,19 +35,923 @@ from lstmconvert.checks.inspection import (
     order_text,
     unknown_options,
 )
-from lstmconvert.checks.report import BY_SHAPE, OptionDiff
-from lstmconvert.checks.words import file_facts
+from lstmconvert.checks.words import file_facts, is_convolution, row_name
+from lstmconvert.checks.words import shape as shape_of
 from lstmconvert.checks.words import size as size_of
 from lstmconvert.errors import UsageError, counted
 from lstmconvert.files import writing
+from lstmconvert.model.gates import Gate, columns
 from lstmconvert.model.layer import Cell, LSTMLayer, OpaqueCell
 from lstmconvert.model.model import Model, alone
-from lstmconvert.pictures import cards, colours, overtime, why
-from lstmconvert.pictures.cards import Scene
-from lstmconvert.pictures.overtime import Run
-from lstmconvert.pictures.survey import MOST_DOTS, same_shapes, survey
-from lstmconvert.pictures.units import units_of
-from lstmconvert.pictures.words import escaped, rounded
+from lstmconvert.pictures import colours, maps, overtime, why
+from lstmconvert.pictures.maps import Levels
+from lstmconvert.pictures.overtime import Map, Run
+from lstmconvert.pictures.survey import (
+    BINS,
+    MATRICES,
+    MOST_DOTS,
+    TICKS,
+    Band,
+    Change,
+    Extreme,
+    Survey,
+    Units,
+    histogram,
+    matrix_dots,
+    rows_of,
+    same_shapes,
+    survey,
+    units_of,
+)
+from lstmconvert.pictures.words import SYMBOLS, ceiling, escaped, exact, minus, rounded
+from lstmconvert.tensors.dtypes import Array
+from lstmconvert.tensors.tensor import Tensor
+
+# -- the cards -----------------------------------------------------------------------------------
+
+
+#: A cell with no more units and rows than this has its numbers in the cells of a table.
+TABLE_UNITS, TABLE_ROWS = 12, 40
+#: So many significant digits has the largest number of a table.
+_DIGITS = 3
+#: Band -> the name of its rows in a reading: "input 4 → unit 1". A vector's name is enough.
+_ROWS = {"kernel": "input", "recurrent_kernel": "unit"}
+_VECTORS = {
+    "bias": "bias",
+    "recurrent_bias": "second bias",
+    "peephole": "peephole",
+    "layer_norm": "norm scale",
+    "layer_norm_bias": "norm shift",
+}
+_CELL_PARTS = {
+    "projection": "projection",
+    "projection_bias": "projection bias",
+    "state_norm": "state norm scale",
+    "state_norm_bias": "state norm shift",
+    "initial_hidden": "first output h₀",
+    "initial_cell": "first cell state c₀",
+}
+_OWN_LETTERS = {"state_norm": "γ", "state_norm_bias": "β", "projection_bias": "b"}
+_OWN_LETTERS |= {"initial_hidden": "h₀", "initial_cell": "c₀"}
+
+
+@dataclass(slots=True)
+class Scene:
+    """One cell to show.
+
+    Fields: `number`, of the cell on the page; `title`, its name; `survey` and `units`; `other`, the
+    name of the other source, where the cell has a counterpart of the same shapes; `names` of the
+    two sources; `options` that differ; `mismatch`: why there is no counterpart, or None; `runs`:
+    what happens over time, of each source, or why nothing is shown.
+    """
+
+    number: int
+    title: str
+    survey: Survey
+    units: Units
+    is_paired: bool = False
+    options: Sequence[OptionDiff] = ()
+    mismatch: str | None = None
+    runs: Sequence[Run] = ()
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def key(self) -> str:
+        return f"c{self.number}"
+
+    @property
+    def is_table(self) -> bool:
+        rows = sum(band.rows for band in self.survey.bands)
+        return self.survey.units <= TABLE_UNITS and rows <= TABLE_ROWS
+
+    @property
+    def unit(self) -> str:
+        return "filter" if is_convolution(self.survey.cell) else "unit"
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The colours' span: `limits` to choose among, (name, limit, sentence); the first is shown."""
+
+    limits: tuple[tuple[str, float, str], ...]
+    levels: Levels
+
+    @property
+    def limit(self) -> float:
+        return self.limits[0][1]
+
+
+def opened(scene: Scene, letter: str, title: str, kind: str = "") -> str:
+    """Return how a card begins, up to its heading; sections are named by both headings."""
+    key = f"{scene.key}{letter}"
+    return (
+        f'<section class="card {kind}" aria-labelledby="{key} {scene.key}t">'
+        f"<div class=top><h3 id={key}>{title}</h3>"
+    )
+
+
+def data(value: Any) -> str:
+    """Return a JSON value for the script, with no character that could end its element."""
+    text = json.dumps(value, separators=(",", ":"), sort_keys=True, allow_nan=False)
+    text = text.replace("<", "\\u003c")
+    return f'<script type="application/json" class=data>{text}</script>'
+
+
+# -- Gates ---------------------------------------------------------------------------------------
+
+
+def scale_of(scene: Scene) -> Scale:
+    """Return one scale for all gates, and for both sources."""
+    survey = scene.survey
+    largest = survey.largest
+    sizes = matrix_dots(survey)
+    dots = [gate.dots for gate in survey.gates.values()]
+    for gate in survey.gates.values():
+        if gate.change is not None:
+            largest = max(largest, abs(gate.change.farthest.value))
+            others = np.abs(gate.change.other).ravel()
+            sizes = np.concatenate([sizes, others[np.isfinite(others)]])
+            dots.append(gate.change.other)
+    everything = ceiling(largest)
+    if scene.is_table:
+        levels = Levels(maps.HALVES[0], everything, everything)
+        return Scale((("all", everything, ""),), levels)
+    limits = []
+    noun = "weights" if survey.block == 1 else "dots"
+    for part, name in zip(maps.SPANS, ("99 %", "99.9 %"), strict=True):
+        limit = ceiling(maps.quantile(sizes, part)) if maps.quantile(sizes, part) else everything
+        count = int((sizes > limit).sum())
+        text = (
+            f"{count:,} of {len(sizes):,} {noun} lie beyond, up to {rounded(float(sizes.max()))}."
+            if count
+            else ""
+        )
+        limits.append((name, limit, text))
+    limits.append(("all", everything, ""))
+    return Scale(tuple(limits), maps.levels_for(dots, sizes, limits[0][1]))
+
+
+def gates(scene: Scene) -> Iterator[str]:
+    """Yield the card of the four gates."""
+    scale = scale_of(scene)
+    survey = scene.survey
+    yield opened(scene, "g", "Gates", "gates")
+    yield "<p class=quiet>One scale for all, symmetric about 0. "
+    if not scene.is_table:
+        yield (
+            f"A column is a {scene.unit}; rows are "
+            f"{'positions and channels' if is_convolution(survey.cell) else 'inputs'}, then what "
+            "is fed back, then the bias. "
+        )
+    if survey.block > 1:
+        yield (
+            f"Each dot: the weight farthest from 0 of a block of {survey.block} rows × "
+            f"{survey.block} {scene.unit}s. Sorting does not move these pictures. "
+        )
+    yield "<span class=blocks></span></p>"
+    if scene.is_paired:
+        name = f"{scene.key}s"
+        yield "<fieldset class=which><legend class=sr>Which numbers</legend>"
+        for index, text in enumerate(("A", "B", "B − A")):
+            checked = " checked" if index == 0 else ""
+            yield f"<label><input type=radio name={name} value={index}{checked}>{text}</label>"
+        yield "</fieldset>"
+    yield _legend(scale)
+    yield "</div>"
+    kind = "tables" if scene.is_table else "maps"
+    count = len(survey.gates)
+    yield f'<div class="panels {kind}{" few" if survey.units <= 5 else ""} n{count}">'
+    for gate in survey.gates:
+        yield from _panel(scene, gate, scale)
+    yield f"</div>{data(_board(scene, scale))}</section>"
+
+
+def _legend(scale: Scale) -> str:
+    limit = scale.limit
+    text = rounded(limit)
+    bar = "".join(f"<i class=v{level}></i>" for level in range(colours.LEVELS))
+    spoken = f"Colour scale from minus {text}, blue, through 0, grey, to {text}, orange"
+    is_clipped = bool(scale.limits[0][2])
+    ends = (f"≤ −{text}", f"≥ {text}") if is_clipped else (f"−{text}", text)
+    chooser = ""
+    if len(scale.limits) > 1:
+        options = "".join(
+            f"<option value={index}>{name}</option>"
+            for index, (name, _, _) in enumerate(scale.limits)
+        )
+        chooser = (
+            f"<p class=beyond><span class=bt>{scale.limits[0][2]}</span> <label>Colours span "
+            f"<select>{options}</select></label></p>"
+        )
+    return (
+        f"<div class=legend>{chooser}<div class=scale><div class=bar role=img "
+        f'aria-label="{spoken}">{bar}</div><div class=ticks aria-hidden=true><span>{ends[0]}</span>'
+        f"<span>0</span><span>{ends[1]}</span></div></div></div>"
+    )
+
+
+def _panel(scene: Scene, gate: Gate, scale: Scale) -> Iterator[str]:
+    survey, letter = scene.survey, gate.letter
+    start, stop = columns(gate, survey.units, tuple(survey.gates))
+    note = f"{scene.key}n{letter}"
+    yield (
+        f'<div class="panel {letter}"><div class=ph data-g={letter}>'
+        f"<button type=button class=pn data-g={letter} aria-pressed=false>"
+        f'{_chip(gate)}{gate}</button><span class="quiet tn">{start}:{stop}</span>'
+    )
+    if scene.is_table:
+        yield "</div>"
+        yield _table(scene, gate, scale, note)
+    else:
+        yield (
+            f'<button type=button class=ex aria-pressed=false aria-label="Show the {gate} gate '
+            'large" title="Show large">⤢</button></div>'
+        )
+        sizes = ", ".join(_spoken(band, survey) for band in survey.bands if gate in band.gates)
+        picture = maps.picture(survey.gates[gate].dots, scale.levels)
+        yield _plot(
+            picture,
+            f"{gate} gate: {sizes}. Arrow keys move, Enter goes to the {scene.unit}.",
+            note,
+            survey.gates[gate].dots.shape,
+        )
+    yield f'<p class="quiet big" id={note}>{_largest(scene, survey.gates[gate].largest)}</p></div>'
+
+
+def _plot(picture: bytes, label: str, note: str, shape: tuple[int, ...]) -> str:
+    described = f" aria-describedby={note}" if note else ""
+    return (
+        f'<div class=plot role=application aria-roledescription="heat map" '
+        f'aria-label="{label}"{described}><img alt="" width={shape[1]} height={shape[0]} '
+        f'src="data:image/png;base64,{maps.inline(picture)}"></div>'
+    )
+
+
+def _chip(gate: Gate) -> str:
+    return f'<b class="chip {gate.letter}">{SYMBOLS[gate]}</b>'
+
+
+def _spoken(band: Band, survey: Survey) -> str:
+    name = band.part.replace("_", " ")
+    if not band.is_matrix:
+        return f"{name} {survey.units}"
+    shape = (*survey.cell.fused_shape(band.part)[:-1], survey.units)
+    return f"{name} {' by '.join(map(str, shape))}"
+
+
+def _largest(scene: Scene, largest: Extreme, what: str = "largest") -> str:
+    cell = scene.survey.cell
+    size = scene.survey.gates[next(iter(scene.survey.gates))].dots.dtype.itemsize
+    if largest.part in MATRICES:
+        name = row_name(cell, largest.part, largest.row).partition(" ")[2]
+        place = f"{largest.part.partition('_')[0]} {name}"
+    else:
+        place = _VECTORS[largest.part]
+    return f"{what} {exact(largest.value, size)} ({place}, {scene.unit} {largest.unit})"
+
+
+def _table(scene: Scene, gate: Gate, scale: Scale, note: str) -> str:
+    survey = scene.survey
+    places = words.decimals(scale.limit, _DIGITS)
+
+    def cells(row: int) -> list[str]:
+        return [_number(value, places, scale.limit) for value in survey.gates[gate].dots[row]]
+
+    name = f'aria-label="{gate} gate" aria-describedby={note}'
+    return _numbers(scene, name, _band_rows(scene, gate, cells), survey.units)
+
+
+def _band_rows(
+    scene: Scene, gate: Gate, cells: Callable[[int], list[str]]
+) -> Iterator[list[tuple[str, list[str]]]]:
+    """Yield for each band its rows: how a row begins, and its cells; blank ones for a missing part.
+
+    Args:
+        scene: the cell.
+        gate: the gate.
+        cells: the row of the picture -> its cells.
+    """
+    top = 0
+    for band in scene.survey.bands:
+        rows = []
+        for row in range(band.rows):
+            head = _row_head(scene, band.part, row)
+            blank = ["<td class=none>"] * scene.survey.units
+            rows.append((head, cells(top + row) if gate in band.gates else blank))
+        yield rows
+        top += band.rows
+
+
+def _numbers(
+    scene: Scene,
+    attributes: str,
+    parts: Iterable[list[tuple[str, list[str]]]],
+    columns: int,
+    corner: str | None = None,
+) -> str:
+    """Return numbers as a table that the script can move through.
+
+    Args:
+        scene: the cell.
+        attributes: of the table.
+        parts: groups of rows; a row is how it begins, and its cells.
+        columns: how many columns it has.
+        corner: what the columns are; units by default.
+    """
+    kind = " conv" if is_convolution(scene.survey.cell) else ""
+    heads = "".join(f"<th scope=col>{column}" for column in range(columns))
+    body = "".join(
+        "<tbody>" + "".join(f"<tr><th scope=row>{head}{''.join(row)}" for head, row in rows)
+        for rows in parts
+    )
+    return (
+        f'<div class=wrap><table role=grid class="nums u{columns}{kind}" {attributes}><thead><tr>'
+        f"<th scope=col>{corner or scene.unit}{heads}{body}</table></div>"
+    )
+
+
+def _row_head(scene: Scene, part: str, row: int) -> str:
+    cell = scene.survey.cell
+    letter, _, rest = row_name(cell, part, row).partition(" ")
+    if part == "recurrent_bias":
+        letter = "b′"
+    if is_convolution(cell) and part in MATRICES:
+        return f"<var>{letter}</var> {rest}"
+    return f"<var>{letter}</var>" + (f"<sub>{rest}</sub>" if rest else "")
+
+
+def _number(value: float, places: int, limit: float) -> str:
+    """Return one number as a table's cell, coloured by its value."""
+    number = float(value)
+    if not math.isfinite(number):
+        return f"<td class=vx>{minus(words.fixed(number, 0, 1))}"
+    level = int(colours.levels(np.array(number), limit))
+    if number == 0 and math.copysign(1, number) < 0:
+        return f'<td class=v{level} title="minus zero, as stored">−0'
+    return f"<td class=v{level}>{minus(words.fixed(number, places, _DIGITS))}"
+
+
+def _board(scene: Scene, scale: Scale) -> dict[str, Any]:
+    """Return what the script needs of the gates' numbers."""
+    survey = scene.survey
+    known = list(survey.gates.values())
+    sources = [_map_source(survey, scale, [g.dots for g in known], [g.vectors for g in known])]
+    texts = [[_largest(scene, gate.largest) for gate in known]]
+    changes = [gate.change for gate in known if gate.change is not None]
+    if scene.is_paired:
+        others = [change.other for change in changes]
+        source = _map_source(survey, scale, others, [change.vectors for change in changes])
+        if not survey.is_exact:
+            source["png"] = [maps.inline(maps.picture(dots, scale.levels)) for dots in others]
+        sources.append(source)
+        texts.append([_largest(scene, change.farthest) for change in changes])
+        texts.append([_largest(scene, c.largest, "largest difference") for c in changes])
+    return {
+        "kind": "w",
+        "panels": [[gate.letter, f"{gate} gate", SYMBOLS[gate]] for gate in survey.gates],
+        "bands": [_band(scene, band) for band in survey.bands],
+        "cols": [scene.unit, survey.units, 1],
+        "block": survey.block,
+        "size": known[0].dots.dtype.itemsize,
+        "half": scale.levels.half,
+        "reach": scale.levels.reach,
+        "off": maps.step_text(scale.levels),
+        "limits": [list(limit) for limit in scale.limits],
+        "sources": sources,
+        "notes": texts,
+    }
+
+
+def _band(scene: Scene, band: Band) -> dict[str, Any]:
+    cell = scene.survey.cell
+    shape = cell.fused_shape(band.part)
+    is_window = is_convolution(cell) and band.is_matrix
+    row = "channel" if is_window else _ROWS.get(band.part, "")
+    if band.part == "recurrent_kernel" and not is_window and "projection" in cell.parts:
+        row = "output"
+    follows = band.part == "recurrent_kernel" and "projection" not in cell.parts
+    return {
+        "name": band.part,
+        "letter": why.PARTS[band.part][2] if band.is_matrix else why.PARTS[band.part][3],
+        "row": row or _VECTORS[band.part],
+        "rows": band.rows,
+        "dots": band.dots,
+        "shape": list(shape[:-1]),
+        "has": [gate.letter for gate in band.gates],
+        "follow": int(follows),
+    }
+
+
+def _map_source(
+    survey: Survey, scale: Scale, dots: Sequence[Array], vectors: Sequence[dict[str, Array]]
+) -> dict[str, Any]:
+    if survey.is_exact:
+        return {"exact": maps.packed(np.concatenate([numbers.ravel() for numbers in dots]))}
+    return {
+        "beyond": [scale.levels.beyond(numbers) for numbers in dots],
+        "vectors": [
+            maps.packed(np.concatenate([v.astype("<f4") for v in known.values()]))
+            if known and survey.block == 1
+            else ""
+            for known in vectors
+        ],
+    }
+
+
+# -- Parts of the cell that are not its gates' -----------------------------------------------------
+
+
+def own_parts(scene: Scene) -> Iterator[str]:
+    """Yield a card with the cell's own parts: a projection, norms, first states."""
+    for number, (part, tensor) in enumerate(scene.survey.cell.parts.items()):
+        numbers = _matrix(tensor)
+        name = _CELL_PARTS.get(part, part.replace("_", " "))
+        yield opened(scene, f"p{number}", name[0].upper() + name[1:], "own")
+        follows = tensor.shape[0] == scene.survey.units and part != "initial_hidden"
+        yield f"<p class=quiet>{shape_of(tensor.shape)}, on a scale of its own.</p>"
+        finite = np.abs(numbers[np.isfinite(numbers)])
+        limit = ceiling(float(finite.max(initial=0.0)))
+        levels = Levels(maps.HALVES[0], limit, limit)
+        yield _legend(Scale((("all", limit, ""),), levels)) + "</div>"
+        row, column = ("unit", "output") if len(tensor.shape) > 1 else ("", "unit")
+        is_table = numbers.shape[1] <= TABLE_UNITS and len(numbers) <= TABLE_ROWS
+        yield "<div class=panels><div class=panel>"
+        if is_table:
+            places = words.decimals(limit, _DIGITS)
+            rows = [
+                (
+                    f"{row} {index}" if len(tensor.shape) > 1 else _OWN_LETTERS.get(part, "w"),
+                    [_number(value, places, limit) for value in line],
+                )
+                for index, line in enumerate(numbers)
+            ]
+            yield _numbers(scene, f'aria-label="{name}"', [rows], numbers.shape[1], column)
+        else:
+            label = f"{name}: {' by '.join(map(str, tensor.shape))}. Arrow keys move."
+            yield _plot(maps.picture(numbers, levels), label, "", numbers.shape)
+        is_exact = numbers.size <= 16_384
+        source: dict[str, Any] = {"beyond": [[]], "vectors": [""]}
+        if is_exact:
+            source = {"exact": maps.packed(numbers)}
+        board = {
+            "kind": "w",
+            "panels": [["P", name, "P"]],
+            "bands": [
+                {
+                    "name": part,
+                    "letter": "",
+                    "row": row or name,
+                    "rows": len(numbers),
+                    "dots": len(numbers),
+                    "shape": list(tensor.shape[:-1]),
+                    "has": ["P"],
+                    "follow": int(follows and len(tensor.shape) > 1),
+                }
+            ],
+            "cols": [column, numbers.shape[1], int(follows and len(tensor.shape) == 1)],
+            "block": 1,
+            "size": numbers.dtype.itemsize,
+            "half": levels.half,
+            "reach": levels.reach,
+            "off": maps.step_text(levels),
+            "limits": [["all", limit, ""]],
+            "sources": [source],
+            "notes": [],
+        }
+        yield f"</div></div>{data(board)}</section>"
+
+
+def _matrix(tensor: Tensor) -> Array:
+    numbers = tensor.rows(0, tensor.matrix_shape[0])
+    with np.errstate(all="ignore"):
+        return numbers if numbers.dtype.itemsize == 8 else numbers.astype(np.float32)
+
+
+# -- Spread --------------------------------------------------------------------------------------
+
+
+def spread(scene: Scene) -> Iterator[str]:
+    """Yield the card of how the weights of each gate are spread."""
+    survey, limit = scene.survey, scale_of(scene).limit
+    is_ticks = survey.weights <= TICKS
+    yield opened(scene, "d", "Spread", "spread")
+    has_radius = any(gate.radius is not None for gate in survey.gates.values())
+    yield "<p class=quiet>"
+    yield (
+        "A tick for each weight: kernel above, recurrent kernel below."
+        if is_ticks
+        else "Share of weights by value, on the axis of the colours. Filled: kernel. Line: "
+        "recurrent kernel."
+    )
+    if has_radius:
+        yield (
+            " ρ is the spectral radius of the gate’s recurrent kernel, the size of its largest "
+            "eigenvalue; it is no verdict on stability."
+        )
+    yield f"</p></div><div class='panels n{len(survey.gates)}'>"
+    bins = {
+        (gate, part): histogram(survey, gate, part, limit)
+        for gate in survey.gates
+        for part in MATRICES
+    }
+    shares = {key: counts / max(1, counts.sum()) for key, counts in bins.items()}
+    tallest = max(float(share.max()) for share in shares.values()) or 1.0
+    for gate, known in survey.gates.items():
+        letter = gate.letter
+        radius = "" if known.radius is None else f"ρ {rounded(known.radius)}"
+        means = [
+            (part.partition("_")[0], known.spread[part])
+            for part in MATRICES
+            if part in known.spread
+        ]
+        stds = " · ".join(f"{rounded(s.std or 0.0)} {name}" for name, s in means)
+        spoken = "; ".join(
+            f"{name}: mean {rounded(s.mean or 0.0)}, standard deviation {rounded(s.std or 0.0)}, "
+            f"{rounded(s.min or 0.0)} to {rounded(s.max or 0.0)}"
+            for name, s in means
+        )
+        drawing = (
+            _ticks(survey, gate, limit)
+            if is_ticks
+            else _histogram([shares[gate, part] for part in MATRICES], tallest)
+        )
+        text = rounded(limit)
+        yield (
+            f'<div class="panel {letter}" data-g={letter}><div class=ph><span class=pn>'
+            f"{_chip(gate)}{gate}</span><span class='quiet tn'>{radius}</span></div>"
+            f'<svg class=hist role=img aria-label="{gate} gate. {spoken}" viewBox="0 0 410 60" '
+            f"preserveAspectRatio=none>{drawing}</svg><div class=ticks aria-hidden=true>"
+            f"<span>−{text}</span><span>0</span><span>{text}</span></div>"
+            f"<p class='quiet big'>std {stds}</p></div>"
+        )
+    yield "</div></section>"
+
+
+def _ticks(survey: Survey, gate: Gate, limit: float) -> str:
+    paths = []
+    for part, top in zip(MATRICES, (4, 31), strict=True):
+        values = rows_of(survey, gate, part).ravel()
+        places = sorted(
+            {round(float(205 + 204 * v / limit), 1) for v in values[np.isfinite(values)]}
+        )
+        paths.append("".join(f"M{x:g} {top}v25" for x in places))
+    return f'<path class=ax d="M205 0v60M0 30h410"/><path class=tk d="{"".join(paths)}"/>'
+
+
+def _histogram(shares: Sequence[Array], tallest: float) -> str:
+    width = 410 // BINS
+    heights = [[round(float(57 * s / tallest), 1) for s in share] for share in shares]
+    area = "M0 60" + "".join(f"V{60 - h:g}h{width}" for h in heights[0]) + "V60z"
+    line = "M0 60" + "".join(f"V{60 - h:g}h{width}" for h in heights[1]) + "V60"
+    axes = "M205 0v60M0 60h410"
+    return f'<path class=ax d="{axes}"/><path class=ar d="{area}"/><path class=ln d="{line}"/>'
+
+
+# -- Units ---------------------------------------------------------------------------------------
+
+
+def units(scene: Scene) -> Iterator[str]:
+    """Yield the card with a row for each unit."""
+    facts, survey = scene.units, scene.survey
+    runs = [run for run in scene.runs if run.trace is not None][:1]
+    run = runs[0] if runs else None
+    word = scene.unit
+    yield opened(scene, "u", f"{word.title()}s", "units")
+    flagged = len(facts.flags)
+    flags = (
+        f"No {word} is flagged."
+        if not flagged
+        else f"{flagged:,} of {counted(survey.units, word)} "
+        f"{'is' if flagged == 1 else 'are'} flagged."
+    )
+    moves = "Sorting also reorders the columns of the pictures. " if survey.block == 1 else ""
+    yield f"<p class=quiet>{moves}{flags}</p></div><div class=scroll>"
+    heads = [
+        word,
+        "forget bias",
+        "half-life, steps",
+        *(f"norm {_chip(gate)}<span class=sr>, {gate} gate</span>" for gate in Gate),
+        *(["read by others"] if facts.read_by is not None else []),
+        *(["half-life over the input"] if run is not None else []),
+        "flags",
+    ]
+    yield "<table class=ut><thead><tr>"
+    for index, text in enumerate(heads):
+        order = " aria-sort=ascending" if index == 0 else ""
+        yield f"<th scope=col{order}><button type=button>{text}</button>"
+    yield "<tbody>"
+    for unit in range(survey.units):
+        cells = [f"<tr><th scope=row>{unit}"]
+        cells.append(_fact(facts.forget_bias, unit))
+        cells.append(_fact(facts.half_life, unit))
+        cells += [_fact(facts.norms.get(gate), unit) for gate in Gate]
+        if facts.read_by is not None:
+            cells.append(_fact(facts.read_by, unit))
+        if run is not None:
+            cells.append(_fact(run.half_life, unit))
+        odd = [*facts.flags.get(unit, ()), *(run.flags.get(unit, ()) if run is not None else ())]
+        cells.append(f"<td>{', '.join(odd)}")
+        yield "".join(cells)
+    yield "</table></div>"
+    yield from _rules(scene)
+    yield "</section>"
+
+
+def _finite(numbers: Array) -> Array:
+    finite: Array = numbers[np.isfinite(numbers)]
+    return finite
+
+
+def _fact(numbers: Array | None, unit: int) -> str:
+    if numbers is None:
+        return "<td>—"
+    number = float(numbers[unit])
+    return "<td>NaN" if math.isnan(number) else f"<td>{rounded(number)}"
+
+
+def _rules(scene: Scene) -> Iterator[str]:
+    word, convolution = scene.unit, is_convolution(scene.survey.cell)
+    yield (
+        "<details><summary>What the columns and flags mean</summary><dl class=rules>"
+        "<dt>half-life<dd>ln 0.5 / ln σ(b<sub>f</sub>), σ the layer’s own recurrent activation: "
+        "after how many steps half of the cell state is left, with no input and no output fed "
+        "back. "
+        "No bias counts as 0; two biases are added; a peephole is left out."
+        f"<dt>norm<dd>√Σw² of the {word}’s column in kernel and recurrent kernel, without the bias."
+    )
+    if not convolution:
+        yield (
+            "<dt>read by others<dd>√Σw² of the unit’s row of the recurrent kernel over all gates. "
+            "It says nothing about later layers."
+        )
+    yield (
+        "<dt>dead<dd>Every weight of its cell gate is 0, the bias too, and the activation sends 0 "
+        "to 0: from a zero state its output is 0 whatever comes in."
+        "<dt>stuck open, stuck shut<dd>b ± Σ|w| keeps the gate above 0.99, or below 0.01, for "
+        "every input in [−1, 1] and every output fed back in [−1, 1]."
+        "<dt>twin of<dd>Kernel and recurrent columns over all gates differ by at most 1 % of the "
+        "larger norm, and no bias by more than 0.01; “same bits” if they are equal."
+        "<dt>not finite<dd>A weight is NaN or infinite."
+    )
+    if any(run.trace is not None for run in scene.runs):
+        yield (
+            "<dt>half-life over the input<dd>ln 0.5 / the mean of ln f<sub>t</sub> over the given "
+            "steps.<dt>idle<dd>|h| ≤ 1e−6 at every given step.<dt>open, shut in 99 % of steps<dd>"
+            "The gate is above 0.99, or below 0.01, in at least 99 % of the given steps."
+        )
+    for text in scene.units.left_out:
+        name, _, reason = text.partition(": ")
+        yield f"<dt>not said<dd>{escaped(name)}{': ' if reason else ''}{escaped(reason)}."
+    yield "</dl></details>"
+
+
+# -- Over time -----------------------------------------------------------------------------------
+
+
+def over_time(scene: Scene) -> Iterator[str]:
+    """Yield the card of what the given input does, for each source, and their difference."""
+    if not scene.runs:
+        return
+    yield opened(scene, "o", "Over time", "time")
+    traces = [run for run in scene.runs if run.trace is not None]
+    if traces:
+        word = scene.unit
+        yield (
+            f"<p class=quiet>{traces[0].steps_text} A row is a {word}. Gates: blue shut (0), "
+            "grey half, orange open (1).</p>"
+        )
+    yield "</div>"
+    for run in scene.runs:
+        if len(scene.runs) > 1:
+            yield f"<h4>{escaped(run.name)}</h4>"
+        if run.trace is None:
+            yield f"<p>Not computed: {escaped(run.reason)}</p>"
+            continue
+        for note in run.notes:
+            yield f"<p class=quiet>{escaped(note)}</p>"
+        groups: dict[int, list[Map]] = {}
+        for item in run.maps:
+            groups.setdefault(len(item.numbers), []).append(item)
+        for items in groups.values():
+            yield from _time_maps(scene, run, items)
+    yield "</section>"
+
+
+def _time_maps(scene: Scene, run: Run, items: Sequence[Map]) -> Iterator[str]:
+    """Yield maps that have the same rows: the units, or what a projection makes of them."""
+    yield "<div class='panels time'>"
+    numbers, panels = [], []
+    for item in items:
+        numbers.append(item.numbers)
+        levels = Levels(maps.HALVES[0], item.reach, item.reach, item.centre)
+        letter = item.gate.letter if item.gate is not None else item.symbol
+        lit = f' class="panel {letter}" data-g={letter}' if item.gate else " class=panel"
+        finite = _finite(item.numbers)
+        facts = (
+            f"mean {rounded(float(finite.mean()))}, smallest {rounded(float(finite.min()))}, "
+            f"largest {rounded(float(finite.max()))}"
+            if len(finite)
+            else "no finite number"
+        )
+        label = f"{item.name} over {counted(run.steps, 'step')}: {facts}. Arrow keys move."
+        yield (
+            f"<div{lit}><div class=ph><span class=pn>{item.name} <var>{item.symbol}</var></span>"
+            f'<span class="quiet tn">{item.span}</span></div>'
+        )
+        yield _plot(maps.picture(item.numbers, levels), label, "", item.numbers.shape)
+        yield (
+            f"<div class='ticks under' aria-hidden=true><span>0</span><span>step</span>"
+            f"<span>{run.steps - 1}</span></div></div>"
+        )
+        panels.append(
+            [letter if item.gate else item.key, item.name, item.symbol, item.centre, item.reach]
+        )
+    total = sum(array.size for array in numbers)
+    source: dict[str, Any] = {"beyond": [[] for _ in numbers], "vectors": [""] * len(numbers)}
+    if total <= 16_384:
+        source = {"exact": maps.packed(np.concatenate([a.ravel() for a in numbers]))}
+    rows = len(items[0].numbers)
+    is_units = rows == scene.survey.units
+    board = {
+        "kind": "t",
+        "panels": panels,
+        "bands": [
+            {
+                "name": "",
+                "letter": "",
+                "row": scene.unit if is_units else "output",
+                "rows": rows,
+                "dots": rows,
+                "shape": [rows],
+                "has": [panel[0] for panel in panels],
+                "follow": int(is_units),
+            }
+        ],
+        "cols": ["step", run.steps, 0],
+        "block": 1,
+        "size": 4,
+        "half": maps.HALVES[0],
+        "reach": 1,
+        "off": 1 / maps.HALVES[0] / 2,
+        "limits": [["all", 1, ""]],
+        "sources": [source],
+        "masked": [int(step) for step in np.flatnonzero(run.masked)],
+        "notes": [],
+    }
+    yield f"{data(board)}</div>"
+
+
+# -- Difference ----------------------------------------------------------------------------------
+
+
+def difference(scene: Scene, names: Sequence[str]) -> Iterator[str]:
+    """Yield the card of what differs from the other source."""
+    if not scene.is_paired and scene.mismatch is None and not scene.options:
+        return
+    yield opened(scene, "f", "Difference", "difference")
+    yield "</div>"
+    if scene.mismatch is not None:
+        yield f"<p>{escaped(scene.mismatch)}</p>"
+    changes = {g: k.change for g, k in scene.survey.gates.items() if k.change is not None}
+    if changes:
+        yield f"<p class=lead>{_summary(scene)}</p>"
+    if scene.options:
+        yield from _option_rows(scene.options, names)
+    count = sum(change.count for change in changes.values())
+    if count:
+        yield from _change_maps(scene)
+    yield "</section>"
+
+
+def _summary(scene: Scene) -> str:
+    changes = [gate.change for gate in scene.survey.gates.values() if gate.change is not None]
+    count = sum(change.count for change in changes)
+    total = scene.survey.weights
+    if not count:
+        return f"All {total:,} weights of the gates are equal, bit for bit."
+    largest = max((change.largest for change in changes), key=lambda place: abs(place.value))
+    distances = [change.ulp for change in changes if change.ulp is not None]
+    ulp = f", at most {_ulp(max(distances))} apart" if distances else ""
+    verb = "differs" if count == 1 else "differ"
+    return (
+        f"<b>{count:,} of {total:,}</b> weights {verb}; the largest difference is "
+        f"<b>{rounded(abs(largest.value))}</b>{ulp}."
+    )
+
+
+def _ulp(distance: int) -> str:
+    """Return a distance in units of the last place; past a million only its size counts."""
+    return f"{distance:,} ULP" if distance < 1_000_000 else f"{distance:.1e} ULP".replace("+", "")
+
+
+def _option_rows(options: Sequence[OptionDiff], names: Sequence[str]) -> Iterator[str]:
+    yield "<div class=scroll><table class=opts><thead><tr><th scope=col>option"
+    yield "".join(f"<th scope=col>{escaped(name)}" for name in names) + "<tbody>"
+    for option in options:
+        yield (
+            f"<tr><th scope=row>{escaped(option.option.replace('_', ' '))}"
+            f"<td>{_option(option, option.a, 'a')}<td>{_option(option, option.b, 'b')}"
+        )
+    yield "</table></div>"
+
+
+def _option(option: OptionDiff, value: Any, side: str) -> str:
+    if option.unknown_in == side:
+        return "<span class=quiet>unknown</span>"
+    match value:
+        case {"name": str(name), **constants}:
+            inner = ", ".join(f"{key}={_short(value)}" for key, value in constants.items())
+            return escaped(f"{name}({inner})" if inner else name)
+        case {"class_name": str(name)}:
+            return escaped(name)
+    return escaped(value)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _change_maps(scene: Scene) -> Iterator[str]:
+    survey = scene.survey
+    changes = [gate.change for gate in survey.gates.values() if gate.change is not None]
+    largest = max(abs(change.largest.value) for change in changes)
+    limit = ceiling(largest)
+    levels = Levels(maps.HALVES[0], limit, limit)
+    scale = Scale((("all", limit, ""),), levels)
+    yield (
+        "<div class=top><p class=quiet>B − A, on a scale of its own. "
+        + (
+            "= marks weights with the same bits."
+            if scene.is_table
+            else "A dot marks a difference too small for a colour."
+        )
+        + f"</p>{_legend(scale)}</div>"
+    )
+    kind = "tables" if scene.is_table else "maps"
+    few = " few" if survey.units <= 5 else ""
+    yield f'<div class="panels {kind}{few} n{len(changes)}">'
+    for gate, known in survey.gates.items():
+        change = known.change
+        if change is None:
+            continue
+        letter, note = gate.letter, f"{scene.key}m{gate.letter}"
+        top = f"max {rounded(abs(change.largest.value))}" if change.count else "equal"
+        yield (
+            f'<div class="panel {letter}" data-g={letter}><div class=ph><span class=pn>'
+            f"{_chip(gate)}{gate}</span><span class='quiet tn'>{top}</span></div>"
+        )
+        if scene.is_table:
+            yield _change_table(scene, gate, change, limit)
+        else:
+            picture = maps.picture(change.dots, levels, change.marks)
+            label = f"{gate} gate, differences. Arrow keys move."
+            yield _plot(picture, label, note, change.dots.shape)
+        ulp = f" · at most {_ulp(change.ulp)} apart" if change.ulp is not None else ""
+        verb = "differs" if change.count == 1 else "differ"
+        text = f"{counted(change.count, 'weight')} {verb}{ulp}"
+        yield f"<p class='quiet big' id={note}>{text}</p></div>"
+    board = _board(scene, scale)
+    board["notes"] = []
+    board["sources"] = (
+        []
+        if survey.is_exact
+        else [
+            {
+                "beyond": [[] for _ in changes],
+                "vectors": [maps.packed(_vectors(survey, change.dots)) for change in changes],
+            }
+        ]
+    )
+    board["difference"] = 1
+    yield f"</div>{data(board)}"
+
+
+def _vectors(survey: Survey, dots: Array) -> Array:
+    """Return the rows of a map that are not a matrix's, one after the other."""
+    top, rows = 0, []
+    for band in survey.bands:
+        if not band.is_matrix:
+            rows.append(dots[top])
+        top += band.dots
+    return np.concatenate(rows).astype("<f4") if rows else np.zeros(0, "<f4")
+
+
+def _change_table(scene: Scene, gate: Gate, change: Change, limit: float) -> str:
+    survey = scene.survey
+    places = words.decimals(limit, _DIGITS)
+
+    def cells(row: int) -> list[str]:
+        return [
+            _number(value, places, limit) if is_changed else "<td class=same>="
+            for value, is_changed in zip(change.dots[row], change.marks[row], strict=True)
+        ]
+
+    name = f'aria-label="{gate} gate, differences"'
+    return _numbers(scene, name, _band_rows(scene, gate, cells), survey.units)
+
+
+# -- the page ------------------------------------------------------------------------------------
+
 
 #: How many cells a page draws; the others are in its table, and `layer=` draws them.
 MOST_CELLS = 48
@@ -446,19 +1358,19 @@ def _section(
         f"{counted(cell.parameters, 'parameter')}</p>"
     )
     title = f"Why {why.shape_text(cell)}"
-    yield cards.opened(scene, "a", title, "whycard")
+    yield opened(scene, "a", title, "whycard")
     yield "</div><div class=why><div class=text>"
     yield from why.paragraphs(layer, cell, is_fed=key[1] == 0)
     yield _file_order(sources[0].model, cell)
     yield f"</div><div class=strips>{why.strips(cell)}</div>"
     yield from why.equations(cell)
     yield "</div></section>"
-    yield from cards.gates(scene)
-    yield from cards.own_parts(scene)
-    yield from cards.spread(scene)
-    yield from cards.units(scene)
-    yield from cards.over_time(scene)
-    yield from cards.difference(scene, [f"A · {sources[0].name}", f"B · {sources[-1].name}"])
+    yield from gates(scene)
+    yield from own_parts(scene)
+    yield from spread(scene)
+    yield from units(scene)
+    yield from over_time(scene)
+    yield from difference(scene, [f"A · {sources[0].name}", f"B · {sources[-1].name}"])
     yield "</section>"
 
 
@@ -484,7 +1396,7 @@ def _style() -> str:
     parts = [f":root{{color-scheme:light dark;{light}}}", _asset("page.css")]
     parts += [f".v{level}{{background:var(--v{level})}}" for level in range(colours.LEVELS)]
     parts += [_inks("light")]
-    parts += [f".u{count}{{--n:{count}}}" for count in range(1, cards.TABLE_UNITS + 1)]
+    parts += [f".u{count}{{--n:{count}}}" for count in range(1, TABLE_UNITS + 1)]
     for letter in "ifco":
         parts.append(
             f".cell[data-hl={letter}] .lit:not(.{letter}){{opacity:.4}}"

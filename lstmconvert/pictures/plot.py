@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lstmconvert.checks import numbertext
+from lstmconvert.checks import words
 from lstmconvert.checks.words import ROWS, is_convolution, row_name
 from lstmconvert.errors import MissingPackage, install
 from lstmconvert.model.gates import columns
@@ -154,9 +154,9 @@ def _rows(surveyed: Survey, dots: Array, band: Band) -> Array:
 
 
 def _numbers(ax: Axes, rows: Array, left: float, top: float, limit: float) -> None:
-    places, inks = numbertext.decimals(limit, 2), colours.inks()
+    places, inks = words.decimals(limit, 2), colours.inks()
     for (row, column), value in np.ndenumerate(rows):
-        text = minus(numbertext.fixed(float(value), places, 2))
+        text = minus(words.fixed(float(value), places, 2))
         ink = "#000"
         if np.isfinite(value):
             ink = inks[int(colours.levels(np.array(value), limit))]

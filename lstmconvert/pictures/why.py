@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from lstmconvert.checks import words
 from lstmconvert.checks.words import MEANING, activation_text, formula, gate_count, is_convolution
 from lstmconvert.errors import LSTMConvertError
-from lstmconvert.keras.configs.inputshape import input_shape
+from lstmconvert.keras.configs.nodes import input_shape
 from lstmconvert.model.activations import Activation
 from lstmconvert.model.gates import GATES, Gate, columns
 from lstmconvert.model.layer import Cell, LSTMLayer

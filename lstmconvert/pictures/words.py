@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 
-from lstmconvert.checks import numbertext
+from lstmconvert.checks import words
 from lstmconvert.errors import printable
 from lstmconvert.model.activations import Activation
 from lstmconvert.model.gates import Gate
@@ -31,7 +31,7 @@ def minus(text: str) -> str:
 
 def exact(value: float, itemsize: int = 4) -> str:
     """Return the shortest text that tells a float32 (float64 for `itemsize` 8) from all others."""
-    return minus(numbertext.exact(value, itemsize))
+    return minus(words.exact(value, itemsize))
 
 
 def rounded(value: float) -> str:
@@ -41,9 +41,9 @@ def rounded(value: float) -> str:
     if value and abs(value) >= 999.5:
         return minus(f"{value:,.0f}" if abs(value) < 1e6 else f"{value:.2e}".replace("e+", "e"))
     return minus(
-        numbertext.fixed(value, max(0, numbertext.decimals(value, 3)), 3)
+        words.fixed(value, max(0, words.decimals(value, 3)), 3)
         if abs(value) >= 1e-4 or not value
-        else numbertext.fixed(value, numbertext.EXPONENT, 3)
+        else words.fixed(value, words.EXPONENT, 3)
     )
 
 

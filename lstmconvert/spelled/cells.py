@@ -39,8 +39,16 @@ from lstmconvert.model.layer import Cell, Direction, LSTMLayer, weights_of
 from lstmconvert.model.options import CellOptions, DirectionOptions
 from lstmconvert.reference import run
 from lstmconvert.reference.maths import apply
-from lstmconvert.spelled.flow import BINARY, UNARY, Flow, Node, Ref
-from lstmconvert.spelled.proof import UnprovenError, computed, evaluate
+from lstmconvert.spelled.flow import (
+    BINARY,
+    UNARY,
+    Flow,
+    Node,
+    Ref,
+    UnprovenError,
+    computed,
+    evaluate,
+)
 from lstmconvert.tensors.dtypes import Array
 from lstmconvert.tensors.tensor import Tensor
 from lstmconvert.tensors.views import (

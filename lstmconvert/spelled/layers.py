@@ -14,8 +14,7 @@ from lstmconvert.model.layer import Direction, LSTMLayer
 from lstmconvert.model.options import UNKNOWN, DirectionOptions, LayerOptions, Unknown
 from lstmconvert.reference import run
 from lstmconvert.spelled.cells import Finder, Spelled, step_of
-from lstmconvert.spelled.flow import Flow, Ref
-from lstmconvert.spelled.proof import UnprovenError, evaluate
+from lstmconvert.spelled.flow import Flow, Ref, UnprovenError, evaluate
 from lstmconvert.tensors.dtypes import Array
 
 #: Parts of a name that say how a graph is written, and nothing of the layer.

@@ -16,7 +16,7 @@ from support.neutral import make_cell, make_layer
 from support.thinned import rounds
 
 import lstmconvert as lc
-from lstmconvert.checks import numbertext
+from lstmconvert.checks import words
 from lstmconvert.tensors.dtypes import Array, bits, dtype_of
 
 SEED95_VALUES = """
@@ -183,20 +183,20 @@ def test_a_cell_without_the_gate_beside_one_that_has_it(tmp_path: Path) -> None:
         (1234.5, 0, "1234"),
         (math.nan, 3, "NaN"),
         (-math.inf, 3, "-Inf"),
-        (2.5e-9, numbertext.EXPONENT, "2.50e-9"),
+        (2.5e-9, words.EXPONENT, "2.50e-9"),
     ],
 )
 def test_numbers_as_text(value: float, places: int, text: str) -> None:
-    assert numbertext.fixed(value, places, 3) == text
+    assert words.fixed(value, places, 3) == text
 
 
 @settings(max_examples=rounds(200), deadline=None)
 @given(st.floats(width=32), st.integers(1, 9), st.floats(min_value=1e-30, max_value=1e30))
 def test_no_text_hides_a_weight(value: float, digits: int, largest: float) -> None:
     """Only a zero reads as zero, signs stay, and the exact text reads back as the same bits."""
-    text = numbertext.fixed(value, numbertext.decimals(largest, digits), digits)
+    text = words.fixed(value, words.decimals(largest, digits), digits)
     if math.isfinite(value):
         assert (float(text) == 0) == (value == 0)
         assert math.copysign(1, float(text)) == math.copysign(1, value)
-        back = np.float32(numbertext.exact(value))
+        back = np.float32(words.exact(value))
         assert bits(np.asarray(back)) == bits(np.asarray(np.float32(value)))

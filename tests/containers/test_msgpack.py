@@ -14,8 +14,7 @@ from support.neutral import make_cell, make_layer
 import lstmconvert as lc
 from lstmconvert import live
 from lstmconvert.containers import msgpack as container
-from lstmconvert.containers.modules import Writing
-from lstmconvert.containers.opened import Opened
+from lstmconvert.containers.modules import Opened, Writing
 from lstmconvert.tensors.dtypes import same_bits
 from lstmconvert.tensors.streaming import Sums
 from lstmconvert.tensors.tensor import ArrayTensor

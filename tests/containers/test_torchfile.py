@@ -16,7 +16,7 @@ import pytest
 
 import lstmconvert as lc
 from lstmconvert.containers import torchfile
-from lstmconvert.containers.opened import Opened
+from lstmconvert.containers.modules import Opened
 
 torch = pytest.importorskip("torch")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.cli import SEED95, failure
 
-from lstmconvert.keras.configs import lambdas
+from lstmconvert.keras.configs import code as lambdas
 
 #: Python -> `lambda x: [tf.abs(y) for y in K.sum(x, axis=1)]`, as its marshal writes it.
 CODES = {

@@ -12,7 +12,7 @@ import tensorflow as tf
 import tf_keras
 from support.write_guide import carried
 
-from lstmconvert.keras.configs import keras1
+from lstmconvert.keras.configs import era
 from lstmconvert.keras.modern import operations
 from lstmconvert.keras.modern.classes import CLASSES, REFUSED
 
@@ -44,8 +44,8 @@ def test_what_is_carried_is_a_layer_of_keras_3() -> None:
 
 
 def test_the_classes_of_keras_1_are_carried_under_a_name_of_today() -> None:
-    assert set(keras1.RENAMED.values()) <= CLASSES.keys()
-    inside = {layer for layers in keras1.COMPOSITIONS.values() for _, layer, _, _ in layers}
+    assert set(era.RENAMED.values()) <= CLASSES.keys()
+    inside = {layer for layers in era.COMPOSITIONS.values() for _, layer, _, _ in layers}
     assert inside <= CLASSES.keys()
 
 

@@ -19,7 +19,7 @@ from support.thinned import ALL
 
 import lstmconvert as lc
 from lstmconvert.errors import UnknownOption, UnsupportedByTarget
-from lstmconvert.keras.configs.inputshape import input_shape
+from lstmconvert.keras.configs.nodes import input_shape
 from lstmconvert.live.keras import live_cells
 from lstmconvert.model.activations import HARD_SIGMOID_KERAS2, HARD_SIGMOID_KERAS3, KERAS3
 from lstmconvert.model.layer import LSTMLayer

@@ -26,8 +26,7 @@ from lstmconvert.model.layer import LSTMLayer
 from lstmconvert.model.options import UNKNOWN
 from lstmconvert.pictures import colours
 from lstmconvert.pictures import page as pages
-from lstmconvert.pictures.survey import farthest, survey
-from lstmconvert.pictures.units import units_of
+from lstmconvert.pictures.survey import farthest, survey, units_of
 
 KB = 1000
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from lstmconvert.containers import table
-from lstmconvert.containers.modules import Arrays, Writing
-from lstmconvert.containers.opened import Opened
+from lstmconvert.containers.modules import Arrays, Opened, Writing
 from lstmconvert.containers.table import Container
 from lstmconvert.pergate import metadata
 from lstmconvert.tensors.dtypes import dtype_of

@@ -31,7 +31,7 @@ from lstmconvert.checks.formats import LayoutFacts, formats
 from lstmconvert.cli.main import COMMANDS, program
 from lstmconvert.containers import table
 from lstmconvert.conversion import Options, Request
-from lstmconvert.keras.configs import keras1
+from lstmconvert.keras.configs import era
 from lstmconvert.keras.configs.nodes import CELL_CLASSES, MODELS, RECURRENT
 from lstmconvert.keras.modern import compiled, expressions, operations
 from lstmconvert.keras.modern.classes import CLASSES, REFUSED
@@ -83,13 +83,13 @@ def classes() -> str:
     """Keras's own classes: those that are written into a file of another kind or era, and those
     that are not, with why."""
     changed = [f"`{name}` becomes `{row.today}`" for name, row in CLASSES.items() if row.today]
-    old = [f"`{name}` becomes `{today}`" for name, today in keras1.RENAMED.items()]
+    old = [f"`{name}` becomes `{today}`" for name, today in era.RENAMED.items()]
     lines = [
         f"{len(carried())} classes cross: {_names(carried())}.",
         "",
         f"Renamed: {', '.join(changed)}.",
         "",
-        f"Of Keras 1: {', '.join(old)}; {_names(keras1.COMPOSITIONS)} become small models.",
+        f"Of Keras 1: {', '.join(old)}; {_names(era.COMPOSITIONS)} become small models.",
         "",
         f"{len(REFUSED)} are refused by name (`RandomCrop` crosses between files of Keras 3):",
         "",

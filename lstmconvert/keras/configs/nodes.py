@@ -1,16 +1,26 @@
 """A model's config as a tree of layers: what every era's JSON says, in one shape.
 
 A config is data. Class names are looked up in closed tables; a class that is not in one is opaque.
+
+Two things are read from the tree for each layer. One is the shape of its input, as the model's
+config states it, and as its own config does: Keras builds a layer from that shape, and some layers
+for one shape only. The other is whether a mask reaches it, as far as the config tells. A mask is
+made by `Masking` and by `Embedding(mask_zero=True)`, handed on by some layers and dropped by others
+(`supports_masking` and `compute_mask` of each class in keras/src/layers). A class that is in no
+table leaves it unknown behind it, where there was one before it.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
-from lstmconvert.errors import CorruptFile
+from lstmconvert.errors import CorruptFile, UnknownOption
 from lstmconvert.files.jsontext import Json, JsonObject
+from lstmconvert.model.layer import LSTMLayer, OpaqueCell
+from lstmconvert.model.options import UNKNOWN, Unknown
 
 #: Classes of Keras's own that hold a list of layers.
 MODELS = frozenset({"Sequential", "Functional", "Model"})
@@ -199,3 +209,247 @@ def counted(class_name: str, used: dict[str, int]) -> str:
     name = snake_case(class_name)
     used[name] = used.get(name, -1) + 1
     return f"{name}_{used[name]}" if used[name] else name
+
+
+# -- the shape of a layer's input ----------------------------------------------------------------
+
+
+#: A size is None where any will do.
+Shape = tuple[int | None, ...]
+_INPUT = "InputLayer"
+_KEYS = ("batch_shape", "batch_input_shape")
+
+
+def fed(root: Node) -> dict[int, Shape]:
+    """Return the shape that is fed to each layer behind an input, by the `id` of its JSON object.
+
+    The batch and time axes come first; a size is None where any will do. Layers further on are
+    missing: what reaches them depends on the layers between.
+    """
+    result: dict[int, Shape] = {}
+    if root.is_model:
+        _model(root, result)
+    return result
+
+
+def _model(model: Node, result: dict[int, Shape]) -> None:
+    children = model.layers()
+    shapes = {child.name: shape for child in children for shape in _input_shapes(child)}
+    is_chain = not any("inbound_nodes" in child.whole for child in children)
+    names: Sequence[str]
+    for before, child in zip([None, *children], children, strict=False):
+        if is_chain:
+            names = [before.name] if before is not None and before.class_name == _INPUT else []
+        else:
+            names = child.sources
+        if len(names) == 1 and names[0] in shapes:
+            result[id(child.whole)] = shapes[names[0]]
+        if child.is_model:
+            _model(child, result)
+
+
+def _input_shapes(child: Node) -> Iterator[Shape]:
+    for key in _KEYS:
+        shape: Json = child.config.get(key)
+        listed = shape if child.class_name == _INPUT and isinstance(shape, list) else []
+        if listed and all(x is None or (type(x) is int and 0 < x < 1 << 40) for x in listed):
+            yield tuple(listed)
+
+
+def input_shape(layer: LSTMLayer) -> Shape:
+    """Return the input's shape with the batch and time axes, None where any size will do.
+
+    The source's own shape is used where its config has one that fits the weights.
+
+    Raises:
+        UnknownOption: Keras builds such a layer for one shape, and no file says which: stateful for
+            one batch size, unrolled for one number of steps, convolutional for one image size.
+    """
+    cell = next(cell for _, _, cell in layer.cells())
+    first = layer.forward.cells[0]
+    # A stack is fed to its first cell, which may be a GRU.
+    width = input_width(first) if isinstance(first, OpaqueCell) else first.input_dim
+    rank = len(cell.fused_shape("kernel")) - 2
+    is_first = (cell.options.convolution or {}).get("data_format") == "channels_first"
+    channels = 2 if is_first else 2 + rank
+    fitting = (
+        shape
+        for shape in _own_shapes(layer)
+        if len(shape) == 3 + rank and width in (None, shape[channels])
+    )
+    default: list[int | None] = [None] * (3 + rank)
+    default[channels] = width
+    shape = next(fitting, tuple(default))
+    _check(layer, shape)
+    return shape
+
+
+def input_width(cell: OpaqueCell) -> int | None:
+    """Return the input width of a cell that is not an LSTM: the rows of its kernel.
+
+    A recurrent cell of Keras lists its kernel first (keras/src/layers/rnn/gru.py, `GRUCell.build`).
+    """
+    return cell.tensors[0].shape[0] if cell.tensors and cell.tensors[0].shape else None
+
+
+def _own_shapes(layer: LSTMLayer) -> Iterator[Shape]:
+    """Yield the shapes that a config states: of the build, the input tensor, the layer itself."""
+    if layer.input_shape is not None:
+        yield layer.input_shape
+    whole = layer.config or {}
+    for key in ("build_config", "config"):
+        holder = whole.get(key)
+        if not isinstance(holder, dict):
+            continue
+        deeper = holder.get("shapes_dict")
+        for place in (holder, deeper if isinstance(deeper, dict) else {}):
+            for name in ("input_shape", "sequences_shape", "batch_input_shape", "batch_shape"):
+                yield from _shape(place.get(name))
+    yield from _shape(_of_input_tensor(whole.get("inbound_nodes")))
+    # Keras 2 writes this of a layer into a SavedModel: {"class_name": "TensorShape", "items": […]}.
+    for name in ("build_input_shape", "batch_input_shape"):
+        built = whole.get(name)
+        yield from _shape(built.get("items") if isinstance(built, dict) else None)
+
+
+def _of_input_tensor(value: Json) -> Json:
+    """Return the shape of the first `__keras_tensor__` that a layer is called on."""
+    for key in (0, "args", 0):
+        if isinstance(value, list) and isinstance(key, int) and value:
+            value = value[key]
+        elif isinstance(value, dict) and isinstance(key, str):
+            value = value.get(key)
+        else:
+            return None
+    config = value.get("config") if isinstance(value, dict) else None
+    return config.get("shape") if isinstance(config, dict) else None
+
+
+def _shape(value: Json) -> Iterator[Shape]:
+    if isinstance(value, list) and all(
+        size is None or (type(size) is int and 0 < size < 1 << 40) for size in value
+    ):
+        yield tuple(value)
+
+
+def _check(layer: LSTMLayer, shape: Shape) -> None:
+    options = [direction.options for _, direction in layer.directions]
+    missing = []
+    if any(option.stateful is True for option in options) and shape[0] is None:
+        missing.append("batch size (stateful=True)")
+    if any(option.unroll is True for option in options) and shape[1] is None:
+        missing.append("number of steps (unroll=True)")
+    if None in shape[2:]:
+        missing.append("image size (a convolution)")
+    if missing:
+        raise UnknownOption(
+            f"Keras builds such a layer for one {' and '.join(missing)}, which no file says",
+            where=layer.name,
+            found=f"input shape {shape}",
+            hint="convert from a .keras file, whose config says it",
+        )
+
+
+# -- masks ---------------------------------------------------------------------------------------
+
+
+Mask = bool | Unknown
+
+_PASS = frozenset(
+    {
+        *("InputLayer", "Masking", "Dropout", "SpatialDropout1D", "GaussianDropout"),
+        *("GaussianNoise", "AlphaDropout", "ActivityRegularization", "Activation"),
+        *("Dense", "BatchNormalization", "LayerNormalization", "TimeDistributed"),
+        *("ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax", "ThresholdedReLU"),
+        *("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate"),
+    }
+)
+_DROP = frozenset(
+    {
+        *("Flatten", "Reshape", "Permute", "GlobalAveragePooling1D", "GlobalMaxPooling1D"),
+        *("Conv1D", "Conv2D", "MaxPooling1D", "MaxPooling2D", "AveragePooling1D"),
+        *("Convolution1D", "Convolution2D", "UpSampling1D", "RepeatVector"),
+    }
+)
+_RUN = RECURRENT | {"GRU", "SimpleRNN", "RNN", "CuDNNGRU", "Bidirectional"}
+
+
+def reaching(root: Node) -> dict[int, Mask]:
+    """Return whether a mask reaches each serialized layer, by the `id` of its JSON object."""
+    result: dict[int, Mask] = {}
+    _through(root, False, result)
+    return result
+
+
+def _through(item: Node, mask: Mask, result: dict[int, Mask]) -> Mask:
+    """Record the mask that reaches a layer and what is inside it; return the one behind it."""
+    stated = _stated(item)
+    if stated is True:  # Keras 3 writes the mask into the call itself
+        mask = True
+    key = id(item.whole)
+    result[key] = mask if result.get(key, mask) == mask else UNKNOWN  # called twice
+    if item.is_model and not item.custom:
+        return _through_model(item, mask, result)
+    inner = item.child("layer")
+    if item.class_name == "TimeDistributed" and inner is not None:
+        _through(inner, UNKNOWN if mask else mask, result)
+    return _behind(item, mask)
+
+
+def _behind(item: Node, mask: Mask) -> Mask:
+    name, config = item.class_name, item.config
+    if item.custom:
+        return UNKNOWN
+    if name == "Masking" or (name == "Embedding" and config.get("mask_zero") is True):
+        return True
+    if name in _RUN:
+        inner = item.child("layer")
+        runs = inner.config if inner is not None else config
+        return mask if runs.get("return_sequences") is True else False
+    if name in _PASS or mask is False:
+        return mask
+    return False if name in _DROP else UNKNOWN
+
+
+def _through_model(model: Node, mask: Mask, result: dict[int, Mask]) -> Mask:
+    layers = model.layers()
+    if not any("inbound_nodes" in child.whole for child in layers):
+        for child in layers:
+            mask = _through(child, mask, result)
+        return mask
+    behind: dict[str, Mask] = {}
+    children = {child.name: child for child in layers}
+    fed_by = {name: child.sources for name, child in children.items()}
+    users: dict[str, list[str]] = {}
+    for name, of in fed_by.items():
+        for source in set(of):
+            users.setdefault(source, []).append(name)
+    missing = {name: len(set(of)) for name, of in fed_by.items()}
+    ready = [name for name, count in missing.items() if count == 0]
+    for name in ready:  # grows meanwhile
+        inputs = [behind[source] for source in fed_by[name]] or [mask]
+        behind[name] = _through(children[name], _joined(inputs), result)
+        for user in users.get(name, []):
+            missing[user] -= 1
+            if missing[user] == 0:
+                ready.append(user)
+    if len(ready) < len(children):  # wired in a way that is not read here
+        result.update({id(x.whole): UNKNOWN for n, x in children.items() if n not in behind})
+        return UNKNOWN
+    ends = model.config.get("output_layers")
+    names = [name for name in sources_of(ends) if name in behind]
+    return _joined([behind[name] for name in names] or [UNKNOWN])
+
+
+def _joined(masks: list[Mask]) -> Mask:
+    return masks[0] if all(mask is masks[0] for mask in masks) else UNKNOWN
+
+
+def _stated(child: Node) -> bool:
+    calls = child.whole.get("inbound_nodes", [])
+    return any(
+        isinstance(call, dict)
+        and isinstance(kwargs := call.get("kwargs"), dict)
+        and isinstance(kwargs.get("mask"), dict)
+        for call in (calls if isinstance(calls, list) else [])
+    )

@@ -7,9 +7,8 @@
     masking.py   masks, written into the calls where one Keras hands them on otherwise than another
     weights.py   the parts' arrays, out of any weight store and into either one of Keras 3
     emission.py  the config of a model for Keras 3: spelled anew, or kept
-    counting.py  how many variables Keras counts in each layer of a config
-neighbours.py  the layers other than LSTMs, with the names of their weights
-chains.py    models that are a chain of layers, for formats that hold no more
+    neighbours.py  the layers other than LSTMs, with the names of their weights
+    chains.py    models that are a chain of layers, for formats that hold no more
     compiled.py  what a model was compiled with: optimizer, losses, metrics
     crossing.py  all of it: a model that is rebuilt whole
 """

@@ -125,7 +125,7 @@ def answers(model: Model, target: str) -> tuple[tuple[Answer, ...], list[str]]:
 
 def answers_of_layers(model: Model) -> tuple[Answer, ...]:
     """Return what each LSTM layer of a model gives for one input. Raises as `answers`."""
-    from lstmconvert.keras.configs.inputshape import input_shape
+    from lstmconvert.keras.configs.nodes import input_shape
     from lstmconvert.reference import chains as forward
 
     return tuple(forward.answer_of(layer, input_shape(layer)) for layer in model.values())

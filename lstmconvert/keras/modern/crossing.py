@@ -39,7 +39,7 @@ from lstmconvert.keras.modern.weights import (
 from lstmconvert.keras.reading.read import Config, parse_config
 from lstmconvert.keras.stores.v3store import CONTAINERS
 from lstmconvert.keras.writing import emit
-from lstmconvert.keras.writing.fit import KerasFitter
+from lstmconvert.keras.writing.emit import KerasFitter
 from lstmconvert.model.layer import LSTMLayer
 from lstmconvert.model.model import OBJECTS, Model, Structure
 from lstmconvert.tensors.dtypes import FLOATS

@@ -12,8 +12,7 @@ from typing import Any
 
 from lstmconvert.files.jsontext import Json, JsonObject, canonical, parse_object
 from lstmconvert.keras.configs import spelling, values, verbatim
-from lstmconvert.keras.configs.inputshape import input_shape
-from lstmconvert.keras.configs.nodes import node, snake_case
+from lstmconvert.keras.configs.nodes import input_shape, node, snake_case
 from lstmconvert.keras.modern import graph
 from lstmconvert.keras.modern.classes import INPUT_KEYWORDS
 from lstmconvert.keras.modern.operations import BARE

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from lstmconvert.errors import UnsupportedByTarget
 from lstmconvert.files.jsontext import Json, JsonObject, canonical
-from lstmconvert.keras.configs import code, keras1, verbatim
+from lstmconvert.keras.configs import code, verbatim
+from lstmconvert.keras.configs import era as eras
 from lstmconvert.keras.configs.nodes import RECURRENT, Node, node, snake_case
 from lstmconvert.keras.configs.sketch import STACKED, cell_groups, layer_groups, mirrored
 from lstmconvert.keras.modern.classes import (
@@ -186,7 +187,7 @@ class Builder:
     def model(self, root: Node) -> Part:
         """Return the tree of a whole model."""
         if self._era == "keras1":
-            self._ordering = keras1.ordering(root.whole)
+            self._ordering = eras.ordering(root.whole)
         self._has_masks = self._era != "keras3" and makes_masks(root.whole)
         return self._build(root, "", root.name or "model")
 
@@ -210,7 +211,7 @@ class Builder:
         if item.is_model:
             return self._model(item, group, name)
         if self._era == "keras1":
-            item = node(keras1.modern(item.whole, self._ordering), name)
+            item = node(eras.modern(item.whole, self._ordering), name)
             if item.is_model:  # of layers that compute what one of Keras 1 did
                 return self._model(item, group, name)
         if item.class_name in FUNCTIONS:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lstmconvert.errors import CorruptFile, UnsupportedByTarget, UsageError
-from lstmconvert.keras.configs.keras1 import STANDS_FOR
+from lstmconvert.keras.configs.era import STANDS_FOR
 from lstmconvert.keras.configs.nodes import counted
 from lstmconvert.keras.configs.sketch import natural
 from lstmconvert.keras.modern import custom, emission

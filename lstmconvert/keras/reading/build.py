@@ -8,9 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from lstmconvert.keras.configs import options, values
 from lstmconvert.keras.configs.era import Era
-from lstmconvert.keras.configs.inputshape import Shape, fed
-from lstmconvert.keras.configs.masks import Mask, reaching
-from lstmconvert.keras.configs.nodes import Node
+from lstmconvert.keras.configs.nodes import Mask, Node, Shape, fed, reaching
 from lstmconvert.keras.configs.sketch import CellSketch, DirectionSketch, LayerSketch
 from lstmconvert.keras.stores.cells import cell as build_cell
 from lstmconvert.keras.stores.stored import CUDNN, FLIPPED, CellArrays

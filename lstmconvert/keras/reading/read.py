@@ -8,8 +8,7 @@ from typing import NamedTuple
 from lstmconvert.errors import CorruptFile, NoLSTM, NotAModel
 from lstmconvert.files.jsontext import parse
 from lstmconvert.hdf5.reading import Tree
-from lstmconvert.keras.configs.era import Era, era_of
-from lstmconvert.keras.configs.keras1 import is_config, modern_keras0
+from lstmconvert.keras.configs.era import Era, era_of, is_config, modern_keras0
 from lstmconvert.keras.configs.nodes import PEEPHOLE_CELL, Node, node
 from lstmconvert.keras.configs.sketch import CellSketch, LayerSketch, Plan, plan
 from lstmconvert.keras.reading import build

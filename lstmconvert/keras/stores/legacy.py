@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from lstmconvert.errors import CorruptFile
 from lstmconvert.hdf5.reading import Attributes, Tree
-from lstmconvert.keras.configs.keras1 import keras0_weight_names
+from lstmconvert.keras.configs.era import keras0_weight_names
 from lstmconvert.keras.stores.stored import Stored
 from lstmconvert.tensors.tensor import Tensor
 

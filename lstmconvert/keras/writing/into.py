@@ -8,7 +8,7 @@ from dataclasses import replace
 from lstmconvert.errors import UsageError
 from lstmconvert.keras.stores import stored
 from lstmconvert.keras.writing import emit
-from lstmconvert.keras.writing.fit import KerasFitter
+from lstmconvert.keras.writing.emit import KerasFitter
 from lstmconvert.model import edit
 from lstmconvert.model.gates import Gate
 from lstmconvert.model.layer import Cell, LSTMLayer

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from lstmconvert.errors import UnsupportedByTarget
 from lstmconvert.files.jsontext import JsonObject
-from lstmconvert.keras.configs.inputshape import input_shape
-from lstmconvert.keras.configs.nodes import counted
+from lstmconvert.keras.configs.nodes import counted, input_shape
 from lstmconvert.keras.configs.spelling import DEFAULT_POLICY, LAYERS, serialized, serialized_model
 from lstmconvert.keras.stores.stored import ROLES
 from lstmconvert.keras.writing import emit

@@ -22,8 +22,8 @@ from lstmconvert.keras.configs import code, releases
 from lstmconvert.keras.configs.values import policy
 from lstmconvert.keras.modern import crossing, custom, replacing
 from lstmconvert.keras.stores import archive, legacy, stored
-from lstmconvert.keras.writing import emit, fit, layerstore
-from lstmconvert.keras.writing.fit import KerasFitter
+from lstmconvert.keras.writing import emit, layerstore
+from lstmconvert.keras.writing.emit import KerasFitter
 from lstmconvert.model.activations import HARD_SIGMOID_KERAS2
 from lstmconvert.model.model import Model, Structure
 from lstmconvert.model.options import UNKNOWN
@@ -148,7 +148,7 @@ def draft(model: Model, path: Path, container: str, how: Options) -> Draft:
     is_modern = content.era == _KERAS3 and bool(config)
     if how.keep_custom and not content.custom_objects:
         warnings += (_NOT_KEPT,)
-    if how.rescale_hard_sigmoid and not any(fit.RESCALED in text for text in content.losses):
+    if how.rescale_hard_sigmoid and not any(emit.RESCALED in text for text in content.losses):
         warnings += (_NOT_RESCALED,)
     if how.no_compile and content.compiled is None:
         warnings += (_NOT_COMPILED,)

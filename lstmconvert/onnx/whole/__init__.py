@@ -6,7 +6,6 @@ builds of any era's config.
     classes.py       the table: class -> what writes it, and what becomes of a mask
     site.py          one call of one layer, as the functions of the classes see it
     writer.py        nodes, constants, types, and turns of axes
-    values.py        a value between layers, in one or more arrangements of its axes
     masks.py         masks joined, and sequences without their masked steps
     recurrent.py, cells.py                            recurrent layers
     basic.py, activations.py, attention.py, convolution.py, merging.py, normalization.py,
