@@ -24,6 +24,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+#: The hint of an error about a file whose bytes do not fit together.
+DAMAGED = "the file is truncated or damaged: copy or download it again"
+
 
 def number(value: int) -> str:
     """`1,234`."""

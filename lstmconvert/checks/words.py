@@ -27,7 +27,7 @@ from lstmconvert.model.gates import Gate
 from lstmconvert.model.layer import Cell, Direction, LSTMLayer
 from lstmconvert.model.model import Model
 from lstmconvert.model.neighbours import Neighbour
-from lstmconvert.model.options import UNKNOWN
+from lstmconvert.model.options import UNKNOWN, CellOptions
 from lstmconvert.tensors.dtypes import Array
 
 if TYPE_CHECKING:
@@ -170,14 +170,9 @@ _CELL = (
     "recurrent_constraint",
     "bias_constraint",
 )
-#: What only other frameworks' cells have, and the value that means "not there".
-_FOREIGN = {
-    "gate_clip": None,
-    "cell_clip": None,
-    "projection_clip": None,
-    "input_forget": False,
-    "forget_bias": 0.0,
-}
+#: What only other frameworks' cells have.
+_FOREIGN = ("gate_clip", "cell_clip", "projection_clip", "input_forget", "forget_bias")
+_NOT_THERE = CellOptions()
 
 
 def option_rows(
@@ -241,9 +236,9 @@ def _not_default(
         value = getattr(cell.options, option)
         if value is not UNKNOWN and value != DEFAULTS[option]:
             yield option, value
-    for option, absent in _FOREIGN.items():
+    for option in _FOREIGN:
         value = getattr(cell.options, option)
-        if value != absent:
+        if value != getattr(_NOT_THERE, option):
             yield option, value
     if layer.options.trainable is False:
         yield "trainable", False

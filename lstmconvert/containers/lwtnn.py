@@ -30,6 +30,7 @@ from lstmconvert.errors import CorruptFile, UnsupportedByTarget
 from lstmconvert.files.jsontext import Json, JsonObject, canonical, parse_object
 from lstmconvert.model import edit
 from lstmconvert.model.activations import KERAS2, Activation
+from lstmconvert.model.gates import GATES
 from lstmconvert.model.layer import Cell, LSTMLayer
 from lstmconvert.model.options import Unknown
 from lstmconvert.pergate import metadata
@@ -37,7 +38,7 @@ from lstmconvert.tensors.tensor import ArrayTensor, Tensor
 
 LAYOUT = "lwtnn"
 _LSTM, _COMPONENTS = "lstm", "components"
-_GATES = ("i", "f", "c", "o")
+_GATES = tuple(gate.letter for gate in GATES)
 _PARTS = ("weights", "U", "bias")
 #: What lwtnn calls the functions of Keras (src/parse_json.cxx, `get_activation_function`).
 _FUNCTIONS: Mapping[str, Activation] = {

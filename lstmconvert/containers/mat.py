@@ -31,6 +31,7 @@ import numpy as np
 
 from lstmconvert import limits
 from lstmconvert.containers.modules import Arrays, Opened, Writing
+from lstmconvert.containers.table import SAVE_IN_MATLAB
 from lstmconvert.errors import (
     CorruptFile,
     MissingPackage,
@@ -74,7 +75,7 @@ def read(file: Opened) -> Arrays:
             "a .mat file of version 7.3, which is not read",
             where=source.path,
             expected="version 5 to 7",
-            hint="in MATLAB: s = load(file); save(file, '-struct', 's', '-v7')",
+            hint=SAVE_IN_MATLAB,
         )
     variables = arrays(source)
     text = variables.pop(metadata.KEY, None)

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 Test = Callable[["Opened"], bool]
 
 PER_GATE, KERAS = "gates", "keras"
+#: The hint where a .mat file is of a version that is not read.
+SAVE_IN_MATLAB = "in MATLAB: s = load(file); save(file, '-struct', 's', '-v7')"
 _ONNX_OPTIONS = frozenset({"fused", "whole", "chain", "opset", "state_inputs", "length_input"})
 _KERAS_OPTIONS = frozenset(
     {
@@ -884,7 +886,7 @@ FOREIGN: tuple[Foreign, ...] = (
     Foreign(
         "a .mat file of version 4, which is not read",
         _level_4,
-        "in MATLAB: s = load(file); save(file, '-struct', 's', '-v7')",
+        SAVE_IN_MATLAB,
         "version 5 to 7",
     ),
     Foreign(

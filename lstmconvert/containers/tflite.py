@@ -43,6 +43,7 @@ from lstmconvert.files.jsontext import Json, JsonObject, canonical, parse_object
 from lstmconvert.model import edit
 from lstmconvert.model.activations import KERAS2, Activation, Functions
 from lstmconvert.model.chain import Chain, Holds, Link
+from lstmconvert.model.gates import GATES
 from lstmconvert.model.layer import Cell, LSTMLayer
 from lstmconvert.pergate import metadata
 from lstmconvert.spelled.flow import Carried, Flow, Node, Ref
@@ -418,13 +419,12 @@ class _Reader:
 # -- the file ------------------------------------------------------------------------------------
 
 
-_GATES = ("input", "forget", "cell", "output")
 #: Number of an operator's input -> the name of the array there.
 INPUTS: Mapping[int, str] = {
-    **{1 + n: f"input_to_{gate}_weights" for n, gate in enumerate(_GATES)},
-    **{5 + n: f"recurrent_to_{gate}_weights" for n, gate in enumerate(_GATES)},
+    **{1 + n: f"input_to_{gate}_weights" for n, gate in enumerate(GATES)},
+    **{5 + n: f"recurrent_to_{gate}_weights" for n, gate in enumerate(GATES)},
     **{9 + n: f"cell_to_{gate}_weights" for n, gate in enumerate(("input", "forget", "output"))},
-    **{12 + n: f"{gate}_gate_bias" for n, gate in enumerate(_GATES)},
+    **{12 + n: f"{gate}_gate_bias" for n, gate in enumerate(GATES)},
     16: "projection_weights",
     17: "projection_bias",
 }

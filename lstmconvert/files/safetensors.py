@@ -20,7 +20,7 @@ from json.encoder import encode_basestring
 from pathlib import Path
 
 from lstmconvert import limits
-from lstmconvert.errors import CorruptFile, DestinationError
+from lstmconvert.errors import DAMAGED, CorruptFile, DestinationError
 from lstmconvert.files.jsontext import Json, parse_object
 from lstmconvert.tensors.dtypes import FROM_SAFETENSORS, DType, dtype_of, safetensors_name
 from lstmconvert.tensors.streaming import Sums, pour_into
@@ -194,7 +194,7 @@ def _damaged(source: SourceFile, reason: str) -> CorruptFile:
     return CorruptFile(
         f"not a valid safetensors file: {reason}",
         where=source.path,
-        hint="the file is truncated or damaged: copy or download it again",
+        hint=DAMAGED,
     )
 
 

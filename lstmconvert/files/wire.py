@@ -22,7 +22,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar, cast, overload
 
 from lstmconvert import limits
-from lstmconvert.errors import CorruptFile
+from lstmconvert.errors import DAMAGED, CorruptFile
 from lstmconvert.limits import KIB
 from lstmconvert.tensors.tensor import SourceFile, Tensor
 
@@ -212,7 +212,7 @@ class Parser:
         return CorruptFile(
             f"not a valid protocol buffer: {message}",
             where=self.where,
-            hint="the file is truncated or damaged: copy or download it again",
+            hint=DAMAGED,
         )
 
 

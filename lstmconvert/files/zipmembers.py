@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from lstmconvert import limits
-from lstmconvert.errors import CorruptFile, SourceError
+from lstmconvert.errors import DAMAGED, CorruptFile, SourceError
 from lstmconvert.files.opening import Window, pieces
 from lstmconvert.limits import BUFFER_BYTES
 from lstmconvert.tensors.checksums import Check
@@ -136,7 +136,7 @@ class ZipMembers:
         return CorruptFile(
             f"not a readable zip archive: {reason}",
             where=self.source.path,
-            hint="the file is truncated or damaged: copy or download it again",
+            hint=DAMAGED,
         )
 
     @property

@@ -14,17 +14,15 @@ from lstmconvert.layouts.row import Row
 from lstmconvert.model.activations import SIGMOID, TANH
 from lstmconvert.model.fit import Fitter
 from lstmconvert.model.layer import LSTMLayer
-from lstmconvert.model.options import UNKNOWN
+from lstmconvert.model.options import UNKNOWN, CellOptions
 
 #: What every framework does unless its user asks for something else. It is not told.
-_DEFAULTS = {
-    "activation": TANH,
-    "recurrent_activation": SIGMOID,
-    "output_activation": None,
-    "gate_clip": None,
-    "cell_clip": None,
-    "projection_clip": None,
-}
+_DEFAULTS = CellOptions(activation=TANH, recurrent_activation=SIGMOID)
+#: What a user may pass.
+_PASSED = (
+    *("activation", "recurrent_activation", "output_activation"),
+    *("gate_clip", "cell_clip", "projection_clip"),
+)
 #: How a user joins two halves that the framework runs separately, by merge mode.
 _JOINS = {
     "concat": "concatenates the two",
@@ -136,11 +134,11 @@ def _passed(layer: LSTMLayer, row: Row) -> Iterator[str]:
     has = row.expresses | ({"activation", "recurrent_activation"} - row.fixed.keys())
     passed: dict[str, None] = {}
     for _, _, cell in layer.cells():
-        for option, default in _DEFAULTS.items():
+        for option in _PASSED:
             value = getattr(cell.options, option)
             if option == "output_activation" and value == cell.options.activation:
                 continue
-            if option in has and value != default:
+            if option in has and value != getattr(_DEFAULTS, option):
                 passed[f"{option}={value}"] = None
         for option, value in (cell.options.convolution or {}).items():
             passed[f"{option}={value}"] = None

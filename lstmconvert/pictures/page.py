@@ -76,13 +76,7 @@ TABLE_UNITS, TABLE_ROWS = 12, 40
 _DIGITS = 3
 #: Band -> the name of its rows in a reading: "input 4 → unit 1". A vector's name is enough.
 _ROWS = {"kernel": "input", "recurrent_kernel": "unit"}
-_VECTORS = {
-    "bias": "bias",
-    "recurrent_bias": "second bias",
-    "peephole": "peephole",
-    "layer_norm": "norm scale",
-    "layer_norm_bias": "norm shift",
-}
+_VECTORS = {part: names[0] for part, names in why.PARTS.items() if part not in _ROWS}
 _CELL_PARTS = {
     "projection": "projection",
     "projection_bias": "projection bias",

@@ -32,7 +32,7 @@ from lstmconvert.files.wire import (
     varint,
 )
 from lstmconvert.keras.configs.nodes import Node
-from lstmconvert.keras.modern.classes import LOOKUPS
+from lstmconvert.keras.modern.classes import CLASSES, LOOKUPS
 from lstmconvert.tensorflow.formats import graphdef
 from lstmconvert.tensorflow.formats.checkpoint import Bundle
 from lstmconvert.tensorflow.formats.objectgraph import ObjectGraph
@@ -165,9 +165,9 @@ def _in_order(table: _Table, item: Node, notes: list[str]) -> list[Json]:
     if indices != list(range(start, start + len(indices))):
         raise CorruptFile("the indices of its table are not those of words",
                           found=f"{indices[0]} to {indices[-1]}, {len(indices)} of them")
-    keywords = ("mask_token", "oov_token", "mask_value", "oov_value")
+    config = CLASSES[item.class_name].renamed_in(item.config)
     special: set[Json] = {"", "[UNK]"} if item.class_name == "TextVectorization" else set()
-    tokens = [item.config.get(key) for key in keywords]
+    tokens = [config.get(key) for key in ("mask_token", "oov_token")]
     special |= {token for token in tokens if isinstance(token, (str, int))}
     if lost := {word for index, word in words.items() if index < start} - special:
         raise CorruptFile("a word of its table has an index below those of words",
@@ -177,14 +177,13 @@ def _in_order(table: _Table, item: Node, notes: list[str]) -> list[Json]:
         result = [_whole(word) for word in result]
     if reserved := special.intersection(result):
         raise CorruptFile("a reserved token is one of its words", found=reserved.pop())
-    unknown = item.config.get("num_oov_indices", 1)
-    outside = [item.config.get(key) for key in ("oov_token", "oov_value")]
+    unknown = config.get("num_oov_indices", 1)
     if isinstance(unknown, int) and unknown > 1:
         notes.extend(
             f"{item.name}: its table gives {word} the index {index}; Keras 3 gives it one of the "
             f"{unknown} before {start}, as it does any unknown word"
             for index, word in words.items()
-            if index < start and word in outside
+            if index < start and word == config.get("oov_token")
         )
     return result
 
@@ -197,13 +196,12 @@ def _whole(word: Json) -> Json:
 
 def _start(item: Node) -> int:
     """Return the index of the first word (index_lookup.py, `_token_start_index`)."""
-    config = item.config
+    config = CLASSES[item.class_name].renamed_in(item.config)
     is_int = int(config.get("output_mode", "int") == "int")
     if item.class_name == "TextVectorization":
         return 1 + is_int
-    masks = [config[key] for key in ("mask_token", "mask_value") if key in config]
     unknown = config.get("num_oov_indices", 1)
-    begin = is_int if masks != [None] else 0
+    begin = is_int if config.get("mask_token", "") is not None else 0
     return begin + unknown if isinstance(unknown, int) else begin + 1
 
 

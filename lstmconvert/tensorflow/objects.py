@@ -59,6 +59,7 @@ from lstmconvert.keras.configs.sketch import (
 )
 from lstmconvert.keras.modern.classes import CLASSES, IN_A_CELL, UNCROSSED
 from lstmconvert.keras.stores.cells import (
+    CLASS_OF_GATES,
     gate_count,
     is_foreign_name,
     is_named_like_a_class,
@@ -77,7 +78,6 @@ _HALVES = ("forward_layer", "backward_layer")
 _HALF_SCOPE = re.compile(r"(forward|backward)_\w+")
 #: Objects on the way that are lists of layers, or the model itself.
 _LISTS = frozenset({"model", "layers", "_layers", "_operations"})
-_KINDS = {4: "LSTMCell", 3: "GRUCell", 1: "SimpleRNNCell"}
 #: Edges of a layer that lead to no attribute of its own.
 BOOKKEEPING = frozenset(
     {
@@ -333,7 +333,7 @@ class _Finder:
         count = self._count(arrays) or 1
         is_lstm = count == len(GATES)
         has_peepholes = is_lstm and not set(PEEPHOLES.values()).isdisjoint(arrays)
-        class_name = PEEPHOLE_CELL if has_peepholes else _KINDS[count]
+        class_name = PEEPHOLE_CELL if has_peepholes else CLASS_OF_GATES[count]
         return CellSketch(self.graph.path(cell) or path, class_name, is_lstm, None, is_separate)
 
     def _name(self, owner: int, held: Collection[int] = ()) -> str:

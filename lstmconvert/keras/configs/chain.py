@@ -7,22 +7,11 @@ from collections.abc import Iterator, Sequence
 
 from lstmconvert.errors import CorruptFile, UsageError
 from lstmconvert.files.jsontext import Json, parse_object
-from lstmconvert.keras.configs.nodes import Node, node
+from lstmconvert.keras.configs.nodes import IDLE, Node, node
 from lstmconvert.model import naming
 from lstmconvert.model.model import Model
 
-#: Layers that hand on what they are given, except in training.
-_HAND_ON = frozenset(
-    {
-        "ActivityRegularization",
-        "AlphaDropout",
-        "Dropout",
-        "GaussianDropout",
-        "GaussianNoise",
-        "InputLayer",
-        "SpatialDropout1D",
-    }
-)
+_HAND_ON = IDLE | {"InputLayer"}
 
 
 def feeds(model: Model, *, masks: bool = False) -> dict[str, str]:

@@ -128,6 +128,9 @@ def _spells(value: Json, key: str) -> bool:
 # -- Keras 1 and 0.x -----------------------------------------------------------------------------
 
 
+#: Letter in the name of an array of a recurrent layer, in Keras 1's order -> its role
+#: (keras/layers/recurrent.py of Keras 1.2.2).
+ROLES_BY_LETTER = {"W": "kernel", "U": "recurrent_kernel", "b": "bias"}
 #: Class of Keras 1 -> its class today.
 RENAMED = {
     "Convolution1D": "Conv1D",

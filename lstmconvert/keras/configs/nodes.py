@@ -355,13 +355,26 @@ def _check(layer: LSTMLayer, shape: Shape) -> None:
 
 Mask = bool | Unknown
 
+#: Layers that hand on what they are given when a model runs (keras/src/layers/regularization).
+IDLE = frozenset(
+    {
+        *("ActivityRegularization", "AlphaDropout", "Dropout", "GaussianDropout", "GaussianNoise"),
+        *("Identity", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D"),
+    }
+)
+#: Layers that make one value of several (keras/src/layers/merging).
+MERGING = frozenset(
+    {"Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate", "Dot"}
+)
+#: Of those, the ones that hand on the masks of what they merge.
+MASK_MERGING = MERGING - {"Dot"}
 _PASS = frozenset(
     {
-        *("InputLayer", "Masking", "Dropout", "SpatialDropout1D", "GaussianDropout"),
-        *("GaussianNoise", "AlphaDropout", "ActivityRegularization", "Activation"),
-        *("Dense", "BatchNormalization", "LayerNormalization", "TimeDistributed"),
+        *("InputLayer", "Masking", "Activation", "Dense", "BatchNormalization"),
+        *("LayerNormalization", "TimeDistributed"),
         *("ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax", "ThresholdedReLU"),
-        *("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate"),
+        *IDLE,
+        *MASK_MERGING,
     }
 )
 _DROP = frozenset(

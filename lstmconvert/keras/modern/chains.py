@@ -14,6 +14,7 @@ import numpy as np
 from lstmconvert.errors import CorruptFile, UnsupportedByTarget
 from lstmconvert.files.jsontext import Json
 from lstmconvert.keras.configs import values
+from lstmconvert.keras.configs.nodes import IDLE, input_shape
 from lstmconvert.keras.modern import crossing, emission
 from lstmconvert.keras.modern import graph as calls
 from lstmconvert.keras.modern.crossing import Tree
@@ -29,13 +30,6 @@ from lstmconvert.tensors.tensor import ArrayTensor, Cast, Tensor
 from lstmconvert.tensors.views import Filled
 
 HINT = "--lstm-only writes the LSTM layers alone"
-#: Layers that hand on what they are given when a model runs (keras/src/layers/regularization).
-_IDLE = frozenset(
-    {
-        *("ActivityRegularization", "AlphaDropout", "Dropout", "GaussianDropout"),
-        *("GaussianNoise", "Identity", "SpatialDropout1D"),
-    }
-)
 #: Layers that work on single numbers: class -> its function.
 _FUNCTIONS: Mapping[str, Callable[[Part, str, str], Activation]] = {
     "Activation": lambda part, era, where: _function(part, "activation", LINEAR, era, where),
@@ -125,7 +119,6 @@ def answers(model: Model, target: str) -> tuple[tuple[Answer, ...], list[str]]:
 
 def answers_of_layers(model: Model) -> tuple[Answer, ...]:
     """Return what each LSTM layer of a model gives for one input. Raises as `answers`."""
-    from lstmconvert.keras.configs.nodes import input_shape
     from lstmconvert.reference import chains as forward
 
     return tuple(forward.answer_of(layer, input_shape(layer)) for layer in model.values())
@@ -446,7 +439,7 @@ class _Walk:
             return
         if part.is_model:
             self._model(part, f"{name}/")
-        elif part.class_name in _IDLE:
+        elif part.class_name in IDLE:
             self.vanished.append(f"{name} ({part.class_name})")
         elif part.layer is not None:
             self._add_lstm(part, name)
@@ -454,7 +447,7 @@ class _Walk:
             inner = part.children[0][1]
             if inner.is_model or inner.layer is not None or inner.class_name in ("Conv1D", "GRU"):
                 raise self.refused(name, "TimeDistributed", f"it is around {inner.class_name}")
-            if inner.class_name in _IDLE:
+            if inner.class_name in IDLE:
                 self.vanished.append(f"{name} ({inner.class_name})")
             else:
                 self._link(inner, name, f"{name}/{inner.node.name or inner.name}")

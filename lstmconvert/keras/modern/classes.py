@@ -7,7 +7,7 @@ out at the one value at which it changes none, and refused at any other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from lstmconvert.files.jsontext import Json, JsonObject
@@ -65,6 +65,10 @@ class Row(NamedTuple):
     today: str | None = None
     choices: Mapping[str, tuple[Json, ...]] = {}
     stated: Mapping[str, Json] = {}
+
+    def renamed_in(self, config: JsonObject) -> JsonObject:
+        """Return a layer's keywords under today's names."""
+        return {self.renamed.get(key, key): value for key, value in config.items()}
 
 
 def _row(
@@ -466,6 +470,11 @@ WRAPPERS = frozenset({"SpectralNormalization"})
 PART_WEIGHTS: tuple[Weight, ...] = (_KERNEL, _BIAS)
 #: Classes that run over time and take their initial states when they are called.
 RECURRENT = frozenset({"RNN", "GRU", "SimpleRNN", "Bidirectional", "CuDNNGRU"})
+_WEIGHTS = [w for row in (*CLASSES.values(), *UNCROSSED.values()) for w in row.weights]
+#: What Keras 3 calls the weights of its own layers.
+ROLES = frozenset(weight.role for weight in _WEIGHTS)
+#: The same, with what older Keras called them.
+ROLES_OF_ALL_ERAS = ROLES.union(*(weight.also for weight in _WEIGHTS))
 #: Layers that convolve with their first weight, which Theano flips.
 CONVOLUTIONS = frozenset({"Conv1D", "Conv2D", "Conv3D", "Conv2DTranspose"})
 
@@ -512,3 +521,20 @@ REFUSED: Mapping[str, str] = {
     "PruneLowMagnitude": "it is taken away where a model is read; in another wrapper, "
                          "strip_pruning of model-optimization does",
 }  # fmt: skip
+
+
+def in_order(roles: Collection[str]) -> list[str] | None:
+    """Return the weights of one of Keras's own layers in the order in which it makes them.
+
+    Args:
+        roles: the weights' names in Keras 3.
+
+    Returns:
+        The same names. None: no class has all of them, or two that have them differ.
+    """
+    orders = {
+        tuple(weight.role for weight in row.weights if weight.role in roles)
+        for row in (*CLASSES.values(), *UNCROSSED.values())
+        if {weight.role for weight in row.weights}.issuperset(roles)
+    }
+    return list(orders.pop()) if len(orders) == 1 else None

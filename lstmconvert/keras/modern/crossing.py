@@ -15,7 +15,7 @@ from lstmconvert.conversion import Compiled
 from lstmconvert.errors import CorruptFile, UnsupportedByTarget, UsageError
 from lstmconvert.files.jsontext import Json, JsonObject, canonical, parse_object
 from lstmconvert.keras.configs import spelling
-from lstmconvert.keras.configs.nodes import CELL_CLASSES, RECURRENT, Node, node
+from lstmconvert.keras.configs.nodes import CELL_CLASSES, MERGING, RECURRENT, Node, node
 from lstmconvert.keras.configs.sketch import STACKED, layer_groups
 from lstmconvert.keras.modern import custom, emission, graph, masking
 from lstmconvert.keras.modern.classes import CLASSES, IN_A_CELL, LOOKUPS, PART_WEIGHTS
@@ -382,12 +382,7 @@ def _stored(
 
 #: Layers at which masks meet, stop or are made otherwise in Keras 2 than in Keras 3, whatever its
 #: release (the guide's page on old models has the table).
-_MASKED_OTHERWISE = frozenset(
-    {
-        *("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"),
-        *("Concatenate", "Dot", "Rescaling", "Normalization"),
-    }
-)
+_MASKED_OTHERWISE = MERGING | {"Rescaling", "Normalization"}
 #: Keywords of tf_keras's recurrent layers that those of Keras 3 do not all take.
 _KERAS2_TAKES = dict.fromkeys(("GRU", "SimpleRNN"), frozenset({"zero_output_for_mask"}))
 

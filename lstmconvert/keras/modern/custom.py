@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from lstmconvert.errors import UnsupportedByTarget, UsageError
+from lstmconvert.keras.modern.classes import in_order
 from lstmconvert.keras.modern.parts import Part
 
 #: An attribute, or one of a layer inside another: `lstm/cell`.
@@ -120,11 +121,6 @@ def places(part: Part, names: Sequence[str], stated: Sequence[str] | None) -> li
     return result
 
 
-#: The weights of layers of Keras's own, in the order in which they make them.
-_ROLES = ("kernel", "recurrent_kernel", "embeddings", "gamma", "beta", "bias", "moving_mean",
-          "moving_variance")
-
-
 def of_objects(part: Part, names: Sequence[str], stated: Sequence[str] | None) -> list[str]:
     """Return where, in a layer's group, Keras 3 looks for each of its weights, by a graph of
     objects: it tells the attributes that hold them, and not the order in which they were made.
@@ -145,17 +141,20 @@ def of_objects(part: Part, names: Sequence[str], stated: Sequence[str] | None) -
             f"--weights-of {part.class_name}: not the weights that the layer makes itself",
             where=part.name, found=", ".join(stated), expected=_listed(of_layer) or "none",
         )
-    order = list(stated or of_layer)
     groups: dict[str, list[str]] = {}
     for name in names:
         holder, _, leaf = name.rpartition("/")
         groups.setdefault(holder, []).append(leaf)
-    unknown = [
-        f"{holder}/{leaf}"
-        for holder, leaves in groups.items()
-        for leaf in leaves
-        if holder and (leaf not in _ROLES or any(step.isdigit() for step in holder.split("/")))
-    ]
+    orders = {"": list(stated or of_layer)}
+    unknown: list[str] = []
+    for holder, leaves in groups.items():
+        if not holder:
+            continue
+        made = in_order(leaves)
+        if made is None or any(step.isdigit() for step in holder.split("/")):
+            unknown += [f"{holder}/{leaf}" for leaf in leaves]
+        else:
+            orders[holder] = made
     if unknown or (stated is None and len(of_layer) > 1):
         error = UnsupportedByTarget(
             "the file does not say in which order a class of your own makes its weights",
@@ -171,8 +170,7 @@ def of_objects(part: Part, names: Sequence[str], stated: Sequence[str] | None) -
     places = []
     for name in names:
         holder, _, leaf = name.rpartition("/")
-        among = order if not holder else sorted(groups[holder], key=_ROLES.index)
-        places.append(f"{holder}/vars/{among.index(leaf)}".lstrip("/"))
+        places.append(f"{holder}/vars/{orders[holder].index(leaf)}".lstrip("/"))
     return places
 
 

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 from lstmconvert.files.jsontext import Json, JsonObject, canonical, parse_object
 from lstmconvert.keras.configs import spelling
-from lstmconvert.keras.configs.nodes import node
+from lstmconvert.keras.configs.nodes import IDLE, MASK_MERGING, node
 from lstmconvert.keras.modern import graph
 from lstmconvert.keras.modern.classes import RECURRENT
 from lstmconvert.keras.modern.emission import innermost, input_name, input_shape_of, written_input
@@ -52,17 +52,13 @@ _TAKING = RECURRENT | {
 }
 #: Those that take one mask for each input.
 _SEVERAL = frozenset({"Attention", "AdditiveAttention", "MultiHeadAttention"})
-_MERGING = frozenset(
-    {"Add", "Subtract", "Average", "Multiply", "Maximum", "Minimum", "Concatenate"}
-)
 #: Merging layers that Keras 3 computes otherwise at masked steps.
 _VALUED = frozenset({"Multiply", "Maximum", "Minimum"})
 #: Layers that hand on the mask of their first input (`supports_masking` in keras/src/layers).
 PASSING = frozenset(
     {
-        *("Dense", "Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax", "Identity"),
-        *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D"),
-        *("GaussianNoise", "GaussianDropout", "AlphaDropout", "ActivityRegularization"),
+        *("Dense", "Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax"),
+        *IDLE,
         *("BatchNormalization", "LayerNormalization", "UnitNormalization"),
         *("GroupNormalization", "TimeDistributed", "Rescaling", "Normalization"),
         *_SEVERAL,
@@ -207,7 +203,7 @@ class Flow:
         if is_recurrent(part):
             mask = first if self.rules.runs_on and _gives_sequences(part) else None
             return (mask, mask) if _is_split(part) else (mask,)
-        if name in _MERGING:
+        if name in MASK_MERGING:
             if name in _VALUED and any(mask is not None for mask in masks):
                 self.merged.setdefault(place, []).append(masks)
             return (self._merged(part, masks),)

@@ -481,7 +481,7 @@ def _modern(item: Node, row: Row, name: str, era: str, kept: Collection[str]) ->
 
 def _renamed(item: Node, row: Row) -> JsonObject:
     """Return all keywords of a layer, under today's names where those changed."""
-    result = {row.renamed.get(key, key): _number(value) for key, value in item.config.items()}
+    result = {key: _number(value) for key, value in row.renamed_in(item.config).items()}
     _fix_cell(item.class_name, result)
     return result
 

@@ -19,11 +19,11 @@ from typing import NamedTuple
 import numpy as np
 
 from lstmconvert.errors import CorruptFile, UnsupportedByTarget, UsageError
-from lstmconvert.keras.configs.era import STANDS_FOR
+from lstmconvert.keras.configs.era import ROLES_BY_LETTER, STANDS_FOR
 from lstmconvert.keras.configs.nodes import counted
 from lstmconvert.keras.configs.sketch import natural
 from lstmconvert.keras.modern import custom, emission
-from lstmconvert.keras.modern.classes import CLASSES, CONVOLUTIONS, SIZES, UNCROSSED, Weight
+from lstmconvert.keras.modern.classes import CONVOLUTIONS, ROLES_OF_ALL_ERAS, SIZES, Weight
 from lstmconvert.keras.modern.parts import Part, if_users_class, no_row, unsupported
 from lstmconvert.keras.stores.legacy import TOP_LEVEL
 from lstmconvert.keras.stores.v3store import CONTAINERS
@@ -34,16 +34,7 @@ from lstmconvert.tensors.dtypes import Array
 from lstmconvert.tensors.tensor import Computed, SideBySide, Tensor
 
 _SUFFIX = re.compile(r"(_\d+)?(:\d+)?$")
-_ROLES = sorted(
-    {
-        name
-        for row in (*CLASSES.values(), *UNCROSSED.values())
-        for weight in row.weights
-        for name in (weight.role, *weight.also)
-    },
-    key=len,
-    reverse=True,
-)
+_ROLES = sorted(ROLES_OF_ALL_ERAS, key=len, reverse=True)
 #: Groups of a v3 store that are neither a model's nor its optimizer's: running means of metrics.
 _METRICS = ("metrics/", "_metrics/", "compiled_metrics/", "_compile_metrics/", "_loss_tracker/")
 
@@ -800,7 +791,6 @@ _GRU = 3
 _LEAF = re.compile(r"(?P<scope>.+)_(?P<role>[WUb])_(?P<gate>[zrh])(?::\d+)?")
 #: A Keras 1 GRU lists its arrays gate by gate (keras/layers/recurrent.py of Keras 1.2.2).
 _ORDER = tuple((gate, role) for gate in "zrh" for role in "WUb")
-_NAMES = {"W": "kernel", "U": "recurrent_kernel", "b": "bias"}
 
 Named = tuple[str, Tensor]
 
@@ -818,8 +808,8 @@ def keras1_cell(stored: Sequence[Named]) -> tuple[list[Named], int]:
         return [stored[0]], 1
     tensors = [tensor for _, tensor in stored[: len(_ORDER)]]
     joined = [
-        (name, SideBySide(tuple(tensors[start :: len(_NAMES)])))
-        for start, name in enumerate(_NAMES.values())
+        (name, SideBySide(tuple(tensors[start :: len(ROLES_BY_LETTER)])))
+        for start, name in enumerate(ROLES_BY_LETTER.values())
     ]
     return [(name, tensor) for name, tensor in joined], len(_ORDER)
 

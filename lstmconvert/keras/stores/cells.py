@@ -28,6 +28,10 @@ _OWN_LAYER = re.compile(r"(forward_|backward_)?(lstm|cu_dnnlstm|conv_lst_?m\w*)(
 _SHOWN = 6
 
 
+#: The class of a cell, by the number of its gates.
+CLASS_OF_GATES = {4: "LSTMCell", 3: "GRUCell", 1: "SimpleRNNCell"}
+
+
 def gate_count(kernel: Shape, recurrent: Shape) -> int | None:
     """Tell a cell's kind by its shapes: 4 for LSTM, 3 for GRU, 1 for a simple RNN, else None.
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from lstmconvert.errors import CorruptFile
-from lstmconvert.keras.configs.era import Era
+from lstmconvert.keras.configs.era import ROLES_BY_LETTER, Era
 from lstmconvert.keras.configs.nodes import PEEPHOLE_CELL
 from lstmconvert.keras.configs.sketch import (
     CellSketch,
@@ -29,6 +29,7 @@ from lstmconvert.keras.configs.sketch import (
     Plan,
 )
 from lstmconvert.keras.stores.cells import (
+    CLASS_OF_GATES,
     FORM,
     disagree,
     gate_count,
@@ -51,7 +52,6 @@ from lstmconvert.keras.stores.stored import (
 from lstmconvert.model.gates import GATES, by_letters
 
 _KERAS1_ORDER = by_letters("icfo")
-_KERAS1_ROLES = {"W": "kernel", "U": "recurrent_kernel", "b": "bias"}
 _KERAS1_GATE = re.compile(r"(?P<scope>.+)_(?P<role>[WUb])_(?P<gate>[a-z])")
 _KERAS1_FUSED = re.compile(r"(?P<scope>.+)_(?P<role>[WUb])")
 _PARAM = re.compile(r"param_\d+")
@@ -60,14 +60,6 @@ _NUMBERED = re.compile(r"(kernel|recurrent_kernel|bias)_\d+")
 PEEPHOLE_ROLES = frozenset(PEEPHOLES.values())
 #: The name of the scope of a cell, or of several: by class, as Keras names objects.
 CELL_SCOPE = re.compile(r"(stacked_rnn_cells|\w*cell)(_\d+)?")
-#: Names of weights of Keras's other layers (its `add_weight` calls in keras/src/layers).
-_COMMON_LEAVES = frozenset(
-    {
-        *("kernel", "bias", "recurrent_kernel", "gamma", "beta", "moving_mean", "moving_variance"),
-        *("embeddings", "alpha", "scale", "mean", "variance", "count", "concat_score_weight"),
-        *("depthwise_kernel", "pointwise_kernel"),
-    }
-)
 #: A stateful layer of Keras 3 lists these among its weights (keras/src/layers/rnn/rnn.py).
 _STATES = frozenset({"rnn_state", "seed_generator_state"})
 
@@ -126,13 +118,15 @@ def blocks(names: Sequence[str], weights: Sequence[Stored]) -> list[Block]:
 
 def _extras(block: Block, loose: list[_Weight]) -> Iterator[str]:
     """Yield the names of weights that are in the scope of a cell's layer and in no cell."""
+    from lstmconvert.keras.modern.classes import ROLES  # a rare road
+
     scope = block.scope
     if scope and CELL_SCOPE.fullmatch(scope[-1]):
         scope = scope[:-1]
     for weight in loose:
         is_inside = bool(scope) and weight.scope[: len(scope)] == scope
         # Names without a scope are those of all layers of a nested model.
-        is_strange = not weight.scope and weight.leaf not in _COMMON_LEAVES
+        is_strange = not weight.scope and weight.leaf not in ROLES
         if (is_inside or (not scope and is_strange)) and weight.leaf not in _STATES:
             yield "/".join([*weight.scope[len(scope) :], weight.leaf])
 
@@ -179,13 +173,13 @@ def _fused(weights: list[_Weight], scope: tuple[str, ...], theano: bool = False)
 
 def _keras1(weights: list[_Weight]) -> Block | None:
     for letters, count in _KERAS1_KINDS.items():
-        size = count * len(_KERAS1_ROLES)
+        size = count * len(ROLES_BY_LETTER)
         matches = [_KERAS1_GATE.fullmatch(weight.leaf) for weight in weights[:size]]
         scopes = {match["scope"] for match in matches if match}
         if len(matches) < size or None in matches or len(scopes) != 1:
             continue
         named = [(m["gate"], m["role"]) for m in matches if m]
-        if named != [(letter, role) for letter in letters for role in _KERAS1_ROLES]:
+        if named != [(letter, role) for letter in letters for role in ROLES_BY_LETTER]:
             continue
         scope = (*weights[0].scope, scopes.pop())
         theano = not _SUFFIX.search(weights[0].name)
@@ -197,7 +191,7 @@ def _keras1(weights: list[_Weight]) -> Block | None:
 
 
 def _separate(weights: list[_Weight]) -> dict[str, Stored]:
-    keys = [f"{gate}_gate.{role}" for gate in _KERAS1_ORDER for role in _KERAS1_ROLES.values()]
+    keys = [f"{gate}_gate.{role}" for gate in _KERAS1_ORDER for role in ROLES_BY_LETTER.values()]
     return {key: weight.stored for key, weight in zip(keys, weights, strict=False)}
 
 
@@ -205,7 +199,7 @@ def _keras1_fused(weights: list[_Weight]) -> Block | None:
     matches = [_KERAS1_FUSED.fullmatch(weight.leaf) for weight in weights[:3]]
     if len(matches) < 3 or None in matches or len({m["scope"] for m in matches if m}) != 1:
         return None
-    if [m["role"] for m in matches if m] != list(_KERAS1_ROLES):
+    if [m["role"] for m in matches if m] != list(ROLES_BY_LETTER):
         return None
     scope = (*weights[0].scope, next(m["scope"] for m in matches if m))
     return _fused(weights[:3], scope, not _SUFFIX.search(weights[0].name))
@@ -227,7 +221,6 @@ def _keras0(weights: list[_Weight]) -> Block | None:
 
 #: Keras's name for an LSTM.
 _LSTM = re.compile(r"lstm(_\d+)?")
-_KINDS = {4: "LSTMCell", 3: "GRUCell", 1: "SimpleRNNCell"}
 #: Keras's name for the scope of an LSTM's own weights, by class: its cell, or an old Keras's layer.
 _OWN_SCOPE = re.compile(r"(\w+_)?(lstm|lstm_v1|cu_dnnlstm|conv_lst_m_?\dd)(_\d+)*")
 _OWN_CELL_SCOPE = re.compile(r"(lstm_|lstm_v1_|conv_lst_m_?\dd_)?cell(_\d+)?")
@@ -461,7 +454,7 @@ def _sketches(layer: str, stored_blocks: list[Block], notes: list[str]) -> list[
 
 
 def _class_of(block: Block) -> str:
-    return PEEPHOLE_CELL if block.has_peepholes else _KINDS[block.gates]
+    return PEEPHOLE_CELL if block.has_peepholes else CLASS_OF_GATES[block.gates]
 
 
 def _path(layer: str, scope: tuple[str, ...]) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstmconvert import limits
-from lstmconvert.errors import CorruptFile, NotAModel, SourceError
+from lstmconvert.errors import DAMAGED, CorruptFile, NotAModel, SourceError
 from lstmconvert.files.opening import open_part, open_source
 from lstmconvert.files.wire import Parser, blob, fixed32, integer, message, messages, text, varint
 from lstmconvert.tensorflow.formats.objectgraph import ObjectGraph, parse_object_graph
@@ -160,7 +160,7 @@ class Table:
         return CorruptFile(
             f"not a readable checkpoint index: {reason}",
             where=self.source.path,
-            hint="the file is truncated or damaged: copy or download it again",
+            hint=DAMAGED,
         )
 
 
@@ -673,7 +673,7 @@ class Strings:
         return CorruptFile(
             f"not a readable string tensor: {reason}",
             where=self.where,
-            hint="the file is truncated or damaged: copy or download it again",
+            hint=DAMAGED,
         )
 
 
