@@ -280,8 +280,8 @@ def _save(
     except UnsupportedByTarget as error:
         # What was noted of this layer when the file was read may be why.
         start = f"{error.where}: "
-        told = [text.removeprefix(start) for text in model.notes if text.startswith(start)]
-        error.hint = "; ".join(text for text in (*told[:3], error.hint) if text) or None
+        reasons = [text.removeprefix(start) for text in model.notes if text.startswith(start)]
+        error.hint = "; ".join(text for text in (*reasons[:3], error.hint) if text) or None
         raise
     paths: list[Path] = []
     if not how.dry_run:

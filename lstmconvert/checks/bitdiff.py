@@ -207,10 +207,10 @@ def max_ulp(a: Array, b: Array) -> int | None:
     sign = number(masks.sign)
     ordered = [np.where(x & sign, ~x, x | sign) for x in (bits_a, bits_b)]
     is_nan = [(x & number(masks.sign - 1)) > masks.exponent for x in (bits_a, bits_b)]
-    meant = ~(is_nan[0] | is_nan[1])
-    if not meant.any():
+    comparable = ~(is_nan[0] | is_nan[1])
+    if not comparable.any():
         return None
-    high, low = np.maximum(*ordered)[meant], np.minimum(*ordered)[meant]
+    high, low = np.maximum(*ordered)[comparable], np.minimum(*ordered)[comparable]
     return int((high - low).max())
 
 

@@ -465,9 +465,9 @@ def _cells(name: str, a: AnyCell, b: AnyCell, within: Within | None) -> Iterator
             return  # their tensors are among the others
         yield TensorDiff(name=name, reason="cell", a=_cell_name(a), b=_cell_name(b))
         return
-    there = {p for cell in (a, b) for weights in cell.gates.values() for p in weights.tensors}
+    parts = {p for cell in (a, b) for weights in cell.gates.values() for p in weights.tensors}
     for part in GATE_PARTS:
-        if part in there:
+        if part in parts:
             yield from _part(name, part, a, b, within)
     for part in CELL_PARTS if a.parts or b.parts else ():
         sides = a.parts.get(part), b.parts.get(part)

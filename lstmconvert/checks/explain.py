@@ -580,6 +580,6 @@ def _unknown(page: Page, layers: tuple[LSTMLayer, ...]) -> None:
 #: Unknown of nearly every file, and worth no words when only these are: whether a mask arrives is
 #: up to the model around, and old configs name no policy.
 _QUIET = {"masked", "policy"}
-#: So many are named when none of those is among them.
+#: The most that are named when none of those is among them.
 _UNKNOWN_SHOWN = 5
 _EXAMPLES = {"activation": "tanh", "recurrent_activation": "sigmoid", "policy": "float32"}

@@ -31,7 +31,7 @@ WRITTEN, KEPT, CHANGED, LEFT_OUT, ASSUMPTION, NOTE = (
     "assumed",
     "note",
 )
-#: So many other layers are named one by one.
+#: The most other layers that are named one by one.
 _NAMED = 12
 
 
@@ -158,7 +158,7 @@ def _parted(text: str) -> tuple[str, str]:
     return (name, rest) if colon and " " not in name else ("", text)
 
 
-#: So many are named in a hint.
+#: The most that a hint names.
 _ROADS_NAMED = 8
 #: Options of `convert` that say what is read, and not how it is written.
 _READING = ("from_layout", "config", "settings", "layers")

@@ -528,14 +528,14 @@ class _Pair:
 
     def __init__(self, first: LSTMLayer, second: LSTMLayer, losses: tuple[str, ...]) -> None:
         self.layer = second
-        told = [loss for loss in losses if first.name in loss or second.name in loss]
+        of_layer = [loss for loss in losses if first.name in loss or second.name in loss]
         self.dtypes = {first.dtype.name, second.dtype.name}
-        self.dtypes |= {name for name in EPSILONS for loss in told if name in loss}
+        self.dtypes |= {name for name in EPSILONS for loss in of_layer if name in loss}
         whole = first, second
         # A cast is a rounding that has one result: the wider weights are cast again here.
         narrow = max(first, second, key=lambda layer: EPSILONS[layer.dtype.name]).dtype.name
         first, second = (_cast(layer, narrow) for layer in whole)
-        has_casts = any("rounded from" in loss for loss in told) and whole == (first, second)
+        has_casts = any("rounded from" in loss for loss in of_layer) and whole == (first, second)
         # So is the sum of two: a summed pair of biases, or a forget bias that was added to one.
         sums = max(_sums(first, second), _sums(second, first))
         first, second = _biased_as(first, second), _biased_as(second, first)

@@ -108,21 +108,21 @@ def _run_again(talk: BinaryIO, sources: str) -> int:
 
 def _waited(child: int) -> int:
     """Wait for the child's end, and see to it that an interrupt reaches it."""
-    told = 0.0
+    interrupted = 0.0
     while True:
         try:
-            if not told:
+            if not interrupted:
                 return os.waitpid(child, 0)[1]
             ended, status = os.waitpid(child, os.WNOHANG)
             if ended:
                 return status
-            if time.monotonic() > told + _GRACE_SECONDS:
+            if time.monotonic() > interrupted + _GRACE_SECONDS:
                 os.kill(child, signal.SIGINT)
-                told = time.monotonic()
+                interrupted = time.monotonic()
             time.sleep(0.01)
         except KeyboardInterrupt:
             # A terminal tells the child as well; whoever sends the signal to us alone does not.
-            told = told or time.monotonic()
+            interrupted = interrupted or time.monotonic()
 
 
 def _pass_on(talk: BinaryIO) -> None:

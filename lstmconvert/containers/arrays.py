@@ -183,18 +183,18 @@ def draft(
         tensors = gatesfile.tensors(
             model, lstm_only=how.lstm_only, with_optimizer=how.with_optimizer
         )
-        told: list[str] = []
+        notes: list[str] = []
         if how.check:
             from lstmconvert.keras.modern import chains  # rarely needed
 
-            answers, told = chains.answers(model, layout)
+            answers, notes = chains.answers(model, layout)
             model = replace(model, answers=answers)
         return Draft(
             layers=tuple(model),
             tensors=len(tensors),
             others=(*model.other, *model.assets),
             losses=model.losses,
-            warnings=(*model.notes, *model.losses, *told),
+            warnings=(*model.notes, *model.losses, *notes),
             more_files=partial(_seconds, row, destination),
             write=partial(_write, row, destination, model, tensors, ()),
         )
@@ -213,8 +213,8 @@ def _arranged_draft(
     if how.fold_batchnorm:
         model, folds = _folded(model, destination, row, layout, how)
     chain, rounded = _chain(model, destination, row, layout, how)
-    keys, told = _document(model, row, chain)
-    told = [*folds, *told]
+    keys, notes = _document(model, row, chain)
+    notes = [*folds, *notes]
     written = model
     if keys:
         texts = {k: text for k, text in model.texts.items() if k != metadata.DOCUMENT}
@@ -250,7 +250,7 @@ def _arranged_draft(
         if how.check:
             content = content._replace(model=replace(content.model, answers=answers))
     answer = answers[0] if chain is not None and answers else None
-    warnings = [*model.notes, *losses, *content.warnings, *told, *_of_no_effect(chain)]
+    warnings = [*model.notes, *losses, *content.warnings, *notes, *_of_no_effect(chain)]
     if not row.metadata:
         warnings.append(
             f"{destination.name} has no place for options: its arrays alone come back"
@@ -270,7 +270,8 @@ def _arranged_draft(
         more_files=partial(_seconds, row, destination),
         write=partial(
             _write, row, destination, model, content.tensors, layers,
-            arranged=content.texts, whole=_Whole(chain, keys, answer, name, coarse), meant=tensors,
+            arranged=content.texts, whole=_Whole(chain, keys, answer, name, coarse),
+            intended=tensors,
         ),
     )
 
@@ -315,17 +316,17 @@ def _folded(
     source = replace(
         model.source, structure=known.structure, era=known.era, keras_version=known.keras_version
     )
-    told, texts = _of_no_effect(chain), dict(made.texts)
+    notes, texts = _of_no_effect(chain), dict(made.texts)
     if metadata.DOCUMENT in model.texts:
         texts[metadata.DOCUMENT] = model.texts[metadata.DOCUMENT]
     if "training_config" in model.texts:
-        told.append("left out, as of the model before: how it was compiled")
+        notes.append("left out, as of the model before: how it was compiled")
     made = replace(
         made, source=source, container=model.container, layout=model.layout,
         describe=model.describe, texts=texts,
         losses=(*model.losses, *folds), notes=model.notes,
     )  # fmt: skip
-    return made, told
+    return made, notes
 
 
 def _of_no_effect(chain: Chain | None) -> list[str]:
@@ -471,7 +472,7 @@ def _write(
     temporaries: Sequence[Path],
     arranged: Callable[[Callable[[Model], dict[str, str]]], dict[str, str]] | None = None,
     whole: _Whole | None = None,
-    meant: Mapping[str, Tensor] | None = None,
+    intended: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a file, read it back and compare it with what was meant.
 
@@ -508,8 +509,8 @@ def _write(
         known = {second.name: SourceFile(second.temporary)}
     with writing.flushing(temporary):
         written = module.read(Opened(temporary, known)).tensors
-        meant = tensors if meant is None else meant
-        writing.check_written(meant, written, destination, sums)
+        intended = tensors if intended is None else intended
+        writing.check_written(intended, written, destination, sums)
     if seal is not None:
         seal()
 

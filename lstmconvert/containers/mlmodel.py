@@ -108,9 +108,9 @@ def read(file: Opened) -> Arrays:
             raise CorruptFile("two layers of one name", where=source.path, found=name)
         tensors |= {prefix + key: tensor for key, tensor in arrays.items()}
         facts[prefix.rstrip(".").replace(".", "/") or "lstm"] = stated
-        told = network.states(layer)
-        if told:
-            notes.append(f"{name}: {told}")
+        note = network.states(layer)
+        if note:
+            notes.append(f"{name}: {note}")
     if not tensors:
         raise _nothing(model, source)
     texts = texts_of(model, source)

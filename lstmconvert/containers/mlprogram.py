@@ -225,9 +225,9 @@ class _Program:
                 raise CorruptFile("two operations of one name", where=self._where, found=name)
             tensors |= {f"{prefix}{key}": tensor for key, tensor in lstm.arrays()}
             facts[path] = lstm.facts()
-            told = lstm.states()
-            if told:
-                notes.append(f"{name}: {told}")
+            note = lstm.states()
+            if note:
+                notes.append(f"{name}: {note}")
         if not tensors:
             raise NoLSTM(
                 "no operation of the program is an LSTM",
@@ -650,9 +650,9 @@ class _Writer:
     def _constant(
         self, name: str, made: Values, value: Values | None = None, *, blob: Values | None = None
     ) -> str:
-        held: Values = {"blob": blob} if blob else _immediate(value or {})
+        content: Values = {"blob": blob} if blob else _immediate(value or {})
         self._operation(
-            "const", name, {}, [{"name": name, "type": made}], {"val": {"type": made, **held}}
+            "const", name, {}, [{"name": name, "type": made}], {"val": {"type": made, **content}}
         )
         return name
 

@@ -101,7 +101,7 @@ def _kernels(
 
 
 def _vectors(size: int, count: int, affine: int | None = None) -> _Weights:
-    """Return the weights of a layer of so many vectors, if its parameter `affine` is not 0."""
+    """Return the weights of a layer: `count` vectors, if its parameter `affine` is not 0."""
 
     def blobs(number: _Number) -> Iterator[tuple[int, bool]]:
         if affine is None or number(affine, 1):
@@ -232,7 +232,7 @@ def _embed(number: _Number) -> Iterator[_Parts]:
 
 
 def _convolved(axes: int) -> Callable[[_Number], Iterator[_Parts]]:
-    """Return the arrays of a convolution whose window has so many axes."""
+    """Return the arrays of a convolution whose window has `axes` axes."""
 
     def parts(number: _Number) -> Iterator[_Parts]:
         outputs, width = number(0, 0), number(1, 0)
@@ -439,7 +439,7 @@ class _Blobs:
 
 
 def _stored(flag: bytes, count: int) -> int:
-    """Return how many bytes a blob of so many numbers takes, with the flag before them."""
+    """Return how many bytes a blob of `count` numbers takes, with the flag before them."""
     if flag in _DTYPES:
         return 4 + -(-count * _DTYPES[flag].itemsize // 4) * 4
     if flag == _RAW:

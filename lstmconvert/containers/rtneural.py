@@ -267,16 +267,16 @@ def carried(
     """Return what of a document is written again: its batches only if they are still the model's
     answer."""
     keys = dict(document)
-    told = []
+    notes = []
     if chain is not None and document.get("in_skip") == 1 and not chain.skip:
-        told.append("in_skip=1 is kept: a plug-in adds the input to what the layers give")
+        notes.append("in_skip=1 is kept: a plug-in adds the input to what the layers give")
     if not all(key in keys for key in _BATCH):
-        return keys, told
+        return keys, notes
     if chain is None or not _fits(document, chain):
         for key in _BATCH:
             del keys[key]
-        told.append("input_batch and output_batch are left out: they are not of these layers")
-    return keys, told
+        notes.append("input_batch and output_batch are left out: they are not of these layers")
+    return keys, notes
 
 
 def _fits(document: Mapping[str, Json], chain: Chain) -> bool:

@@ -85,7 +85,7 @@ _WRAPPERS = ("module.", "_orig_mod.")
 _OF_LIGHTNING, _LIGHTNING = ("model.", "net.", "network."), "pytorch-lightning_version"
 #: What every optimizer's state_dict has (torch/optim/optimizer.py).
 _OPTIMIZER = {"state", "param_groups"}
-#: So many classes of objects are named that were passed over.
+#: The most classes of objects passed over that a note names.
 _NAMED = 3
 
 

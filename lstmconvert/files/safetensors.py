@@ -81,7 +81,7 @@ _ENTRY = re.compile(
     rf'"data_offsets":\[({_NUMBER}),({_NUMBER})\]\}}([,}}])'
 )
 _SHAPE = re.compile(f"{_NUMBER}(?:,{_NUMBER})*|")
-#: An entry is so many JSON values at least.
+#: The fewest JSON values of an entry.
 _VALUES = 8
 
 
@@ -239,9 +239,9 @@ def write(
         with open(path, "rb+", 0) as file:
             for piece in _header(metadata(), body, length):
                 write_whole(file.fileno(), piece, at)
-                there = bytearray(len(piece))
+                stored = bytearray(len(piece))
                 file.seek(at)
-                if file.readinto(there) != len(piece) or bytes(there) != bytes(piece):
+                if file.readinto(stored) != len(piece) or bytes(stored) != bytes(piece):
                     raise DestinationError(
                         "the written file differs from the intended one: the header", where=path
                     )

@@ -81,13 +81,13 @@ def replacing_all(
         for destination in destinations:
             remove_stale(destination)
     temporaries: list[Path] = []
-    held: list[int] = []
+    descriptors: list[int] = []
     try:
         is_folder = replaceable is not None
         modes = [_mode(destination, is_folder=is_folder) for destination in destinations]
         for destination, mode in zip(destinations, modes, strict=True):
             create = locking.create_held if replaceable is None else locking.create_held_folder
-            _begin_temporary(destination, create, temporaries, held)
+            _begin_temporary(destination, create, temporaries, descriptors)
             if mode is not None:
                 os.chmod(temporaries[-1], mode | stat.S_IRUSR | stat.S_IWUSR | _ENTER[is_folder])
         with checking_later(), written_by_us(temporaries):
@@ -97,7 +97,7 @@ def replacing_all(
             if mode is not None:
                 os.chmod(temporary, mode)
         if not locking.has_locks():  # then a file must be closed before it is renamed
-            _let_go(held, temporaries)
+            _let_go(descriptors, temporaries)
         _take_names(list(zip(temporaries, destinations, strict=True)), force)
     except OSError as error:
         raise DestinationError(
@@ -109,7 +109,7 @@ def replacing_all(
         raise
     finally:
         try:
-            _let_go(held, [])
+            _let_go(descriptors, [])
         finally:  # an interrupt may come at any moment
             for temporary in temporaries:
                 with contextlib.suppress(OSError):
@@ -120,7 +120,7 @@ def _begin_temporary(
     destination: Path,
     create: Callable[[Path], int | None],
     temporaries: list[Path],
-    held: list[int],
+    descriptors: list[int],
 ) -> None:
     """Create the temporary file of a destination, and hold it: its path and its descriptor are
     appended, the path first, as an interrupt may come at any moment.
@@ -132,7 +132,7 @@ def _begin_temporary(
         temporaries.append(destination.with_name(f"{_stem(destination)}.{end}"))
         descriptor = create(temporaries[-1])
         if descriptor is not None:
-            held.append(descriptor)
+            descriptors.append(descriptor)
             return
         temporaries.pop()
 
@@ -176,11 +176,11 @@ def _remove(path: Path) -> None:
     shutil.rmtree(path)
 
 
-def _let_go(held: list[int], temporaries: Sequence[Path]) -> None:
+def _let_go(descriptors: list[int], temporaries: Sequence[Path]) -> None:
     for temporary in temporaries:
         os.utime(temporary)  # as just written, so that nobody takes them for abandoned
-    while held:
-        os.close(held.pop())
+    while descriptors:
+        os.close(descriptors.pop())
 
 
 def _stem(destination: Path) -> str:
@@ -430,7 +430,7 @@ def _sweep(folder: Path, start: str) -> None:
 
 
 def check_written(
-    meant: Mapping[str, Tensor],
+    intended: Mapping[str, Tensor],
     written: Mapping[str, Tensor],
     destination: Path,
     sums: Sums | None = None,
@@ -438,7 +438,7 @@ def check_written(
     """Read a written file back, and compare its contents with the tensors that it should hold.
 
     Args:
-        meant: name -> tensor.
+        intended: name -> tensor.
         written: the same, as a reader finds it in the file.
         destination: the file, for errors.
         sums: the checksums of the bytes that were written. What lies in the file is compared with
@@ -463,14 +463,14 @@ def check_written(
             f"the written file differs from the intended one: {key}", where=destination
         )
 
-    for key, tensor in meant.items():
-        there = written.get(key)
-        if there is None or there.shape != tensor.shape or there.dtype != tensor.dtype:
+    for key, tensor in intended.items():
+        actual = written.get(key)
+        if actual is None or actual.shape != tensor.shape or actual.dtype != tensor.dtype:
             raise differs(key)
-    passed = {} if sums is None else sums.of(meant)
+    passed = {} if sums is None else sums.of(intended)
     # In the order in which they lie in the file.
-    stored = checksums({key: there for key, there in written.items() if key in passed})
+    stored = checksums({key: actual for key, actual in written.items() if key in passed})
     for key, crc in stored.items():
         if crc != passed[key]:
             raise differs(key)
-    pour({key: tensor for key, tensor in meant.items() if key not in passed}, compare)
+    pour({key: tensor for key, tensor in intended.items() if key not in passed}, compare)

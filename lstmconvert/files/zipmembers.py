@@ -284,7 +284,7 @@ class _Member(SourceFile):
         self._archive.check_unchanged()
 
 
-#: So much of an archive's end is read at once: the directory of a few members, and the records
+#: Bytes of an archive's end that are read at once: the directory of a few members, and the records
 #: behind it.
 _TAIL_BYTES = 4096
 

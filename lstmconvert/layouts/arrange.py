@@ -78,10 +78,10 @@ def _arrays(cell: Cell, slot: Slot, row: Row, biased: bool) -> Iterator[tuple[st
 
 
 def _wanted(cell: Cell, slot: Slot, biased: bool) -> bool:
-    there = {*cell.gate_parts, *cell.parts}
+    parts = {*cell.gate_parts, *cell.parts}
     if slot.parts[0] in BIASES:
-        return biased and (slot.filled or bool(there & set(slot.parts)) or "bias" in slot.parts)
-    return set(slot.parts) <= there
+        return biased and (slot.filled or bool(parts & set(slot.parts)) or "bias" in slot.parts)
+    return set(slot.parts) <= parts
 
 
 def _array(cell: Cell, slot: Slot, order: tuple[Gate, ...]) -> Tensor:

@@ -152,13 +152,13 @@ def _described_as(layer: Neighbour) -> str:
     """Return a layer's class and what its config says about its sizes, in words."""
     sizes, config = SIZES.get(layer.class_name), layer.config
     keys = [*([sizes.keyword] if sizes and sizes.keyword else []), "input_dim", "groups"]
-    told = [f"{key} {config[key]}" for key in keys if config.get(key) not in (None, 1)]
+    facts = [f"{key} {config[key]}" for key in keys if config.get(key) not in (None, 1)]
     if window := _window(layer):
-        told.append(f"a window of {'×'.join(map(str, window))}")
-    told += ["no bias"] if config.get("use_bias") is False else []
+        facts.append(f"a window of {'×'.join(map(str, window))}")
+    facts += ["no bias"] if config.get("use_bias") is False else []
     if sizes is None:
-        told += [f"{cell.class_name} of {cell.config.get('units')} units" for cell in layer.cells]
-    return ", ".join([layer.class_name, *told])
+        facts += [f"{cell.class_name} of {cell.config.get('units')} units" for cell in layer.cells]
+    return ", ".join([layer.class_name, *facts])
 
 
 def _described(layer: LSTMLayer, stated: Sequence[LSTMLayer]) -> LSTMLayer | None:

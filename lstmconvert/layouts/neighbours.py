@@ -152,9 +152,9 @@ def arrange(layer: Neighbour, table: Rows, sides: Sequence[str]) -> Arranged:
     reason = next(_unmet(layer, row), "")
     if reason:
         return Arranged(reason=reason)
-    told = tuple(_told(layer, row))
+    notices = tuple(_told(layer, row))
     if row.gate_slots:
-        return _arrange_cells(layer, row, sides, told)
+        return _arrange_cells(layer, row, sides, notices)
     tensors: dict[str, Tensor] = {}
     known = next(iter(layer.tensors.values()))
     left = set(layer.tensors)
@@ -172,7 +172,7 @@ def arrange(layer: Neighbour, table: Rows, sides: Sequence[str]) -> Arranged:
         return Arranged(reason=f"{row.title} has no {min(left)}")
     for name, dtype in row.constants.items():
         tensors[name] = Zeros((), np.dtype(dtype))
-    return Arranged(tensors=tensors, told=told)
+    return Arranged(tensors=tensors, told=notices)
 
 
 def gather(
@@ -409,7 +409,7 @@ def _is_full(tensor: Tensor, value: float) -> bool:
 
 
 def _arrange_cells(
-    layer: Neighbour, row: Row, sides: Sequence[str], told: tuple[str, ...]
+    layer: Neighbour, row: Row, sides: Sequence[str], notices: tuple[str, ...]
 ) -> Arranged:
     tensors: dict[str, Tensor] = {}
     loss = ""
@@ -427,7 +427,7 @@ def _arrange_cells(
             loss = f"the two biases of its gates are added up, as {row.title} has one"
         for slot in row.gate_slots:
             tensors.update(_slot_arrays(row, slot, pieces, side, cell))
-    return Arranged(tensors=tensors, loss=loss, told=told)
+    return Arranged(tensors=tensors, loss=loss, told=notices)
 
 
 def _sides(layer: Neighbour, sides: Sequence[str]) -> Sequence[str]:
@@ -564,9 +564,9 @@ def _joined(
         yield part, side_by_side([pieces[part, gate] for gate in gates])
     biases = [pieces.get((_BIAS, gate)) for gate in gates]
     seconds = [pieces.get((_SECOND, gate)) for gate in gates]
-    there = [tensor for tensor in (*biases, *seconds) if tensor is not None]
+    present = [tensor for tensor in (*biases, *seconds) if tensor is not None]
     if cell.config.get("use_bias") is False:
-        if not all(map(is_zero, there)):
+        if not all(map(is_zero, present)):
             raise _no_place(layer, _BIAS, _BIAS)
         return
     first = [tensor or _zeros(pieces, gate) for tensor, gate in zip(biases, gates, strict=True)]

@@ -92,7 +92,7 @@ def content(
         )
     fitter = Fitter(row.abilities(in_document=says_options), allow_lossy)
     tensors: dict[str, Tensor] = {}
-    told: list[str] = []
+    notes: list[str] = []
     fitted: dict[str, LSTMLayer] = {}
     recorded = []
     for name, layers in modules.items():
@@ -101,7 +101,7 @@ def content(
         _add(tensors, prefix, arrange(done, row))
         fitted.update((layer.name, layer) for layer in done)
         for layer in done:
-            told += notices(layer, row, in_document=says_options)
+            notes += notices(layer, row, in_document=says_options)
         recorded.append({"prefix": prefix, "layers": [layer.name for layer in layers]})
     others = Others()
     # A chain's other layers have the framework's names where there are some, else their own.
@@ -147,7 +147,7 @@ def content(
         arranged=arranged,
         others=frozenset({*rest, *others.paths}),
         losses=(*fitter.losses, *others.losses),
-        warnings=(*told, *others.told),
+        warnings=(*notes, *others.told),
     )
 
 

@@ -72,7 +72,7 @@ from lstmconvert.tensors.tensor import Tensor
 
 #: A cell with no more units and rows than this has its numbers in the cells of a table.
 TABLE_UNITS, TABLE_ROWS = 12, 40
-#: So many significant digits has the largest number of a table.
+#: Significant digits of the largest number of a table.
 _DIGITS = 3
 #: Band -> the name of its rows in a reading: "input 4 → unit 1". A vector's name is enough.
 _ROWS = {"kernel": "input", "recurrent_kernel": "unit"}
@@ -953,7 +953,7 @@ MOST_CELLS = 48
 PAGE_DOTS = 4 * MOST_DOTS
 #: The table of layers has no more rows than this.
 MOST_ROWS = 1000
-#: So many unknown options are named, where none of them changes what a layer computes.
+#: The most unknown options that are named, where none of them changes what a layer computes.
 _UNKNOWN_SHOWN = 5
 
 
@@ -1259,8 +1259,8 @@ def _top(
         if layer.name in shown:
             unknown = _unknown(layer)
             if unknown:
-                who = f"{escaped(layer.name)}: " if len(shown) > 1 else ""
-                yield f'<p class="note quiet">{who}unknown, because the file does not say it: '
+                prefix = f"{escaped(layer.name)}: " if len(shown) > 1 else ""
+                yield f'<p class="note quiet">{prefix}unknown, because the file does not say it: '
                 yield f"{unknown}</p>"
             for side, direction in layer.directions:
                 for index, cell in enumerate(direction.cells):
@@ -1288,13 +1288,13 @@ def _facts(source: Loaded) -> str:
     model = source.model
     total = model.parameters
     version = model.source.keras_version
-    who = ("Written by", f"Keras {version}") if version else ("Kind", file_facts(model))
+    writer = ("Written by", f"Keras {version}") if version else ("Kind", file_facts(model))
     within = (
         f"<b>{total['total']:,}</b>, of them {total['lstm']:,} in LSTM layers"
         if total["other"]
         else f"<b>{total['total']:,}</b>"
     )
-    facts = [(who[0], escaped(who[1])), ("Parameters", within)]
+    facts = [(writer[0], escaped(writer[1])), ("Parameters", within)]
     digest = Inspection(model=model, path=source.path).sha256
     if digest:
         facts.append(("SHA-256", f"<code>{digest}</code>"))

@@ -126,10 +126,10 @@ def load_graph(source: SourceFile, layout: str | None = None) -> Model:
         joined = _joined(cells, run)
         kind = TF1 if cells.layers else PER_GATE
         return _of_graph(source, joined.layers, kind, constants, joined.used, joined.notes)
-    layers, taken, told = tf1.of_cudnn(graph, constants, flow)
+    layers, taken, notes = tf1.of_cudnn(graph, constants, flow)
     if not layers:
         raise _no_cell(graph, cells, where, run.refused)
-    return _of_graph(source, layers, PER_GATE, constants, taken, told)
+    return _of_graph(source, layers, PER_GATE, constants, taken, notes)
 
 
 class _Joined(NamedTuple):

@@ -221,11 +221,11 @@ class _Finder:
         """The layers: each is what holds cells, and no half of a Bidirectional."""
         owners: dict[int, None] = {}
         left: dict[int, list[str]] = {}
-        held: dict[int, list[int]] = {}
+        cells_of: dict[int, list[int]] = {}
         for cell, extras in self.strange.items():
             if self.graph.path(cell) is not None:
                 left.setdefault(self._owner(cell), []).extend(extras)
-                held.setdefault(self._owner(cell), []).append(cell)
+                cells_of.setdefault(self._owner(cell), []).append(cell)
         for cell in self.cells:
             if self.graph.path(cell) is not None:
                 owners[self._owner(cell)] = None
@@ -243,14 +243,14 @@ class _Finder:
             else:
                 left[owner] = extras
         for owner, extras in left.items():
-            name = self._name(owner, held.get(owner, [])) or self.graph.path(owner) or ""
+            name = self._name(owner, cells_of.get(owner, [])) or self.graph.path(owner) or ""
             notes.append(not_plain(name, "", extras))
         return result
 
     def _doubts(
-        self, sketch: LayerSketch, held: Mapping[int, dict[str, Stored]]
+        self, sketch: LayerSketch, by_cell: Mapping[int, dict[str, Stored]]
     ) -> Iterator[str]:
-        for cell, arrays in held.items():
+        for cell, arrays in by_cell.items():
             names = {
                 attribute.full_name.split("/")[-2]
                 for stored in arrays.values()
@@ -336,7 +336,7 @@ class _Finder:
         class_name = PEEPHOLE_CELL if has_peepholes else CLASS_OF_GATES[count]
         return CellSketch(self.graph.path(cell) or path, class_name, is_lstm, None, is_separate)
 
-    def _name(self, owner: int, held: Collection[int] = ()) -> str:
+    def _name(self, owner: int, others: Collection[int] = ()) -> str:
         """The layer's name, from the names of its variables: `enc/lstm_cell/kernel` is enc's.
 
         A variable's name may begin with the model's, which is not part of a layer's: as many parts
@@ -344,7 +344,7 @@ class _Finder:
         """
         path = (self.graph.path(owner) or "").split("/")
         depth = len([part for part in path if part not in _LISTS]) or 1
-        for _, cells in [*self._halves(owner), ("", held)]:
+        for _, cells in [*self._halves(owner), ("", others)]:
             for cell in cells:
                 kernel = self.graph.children(cell)["kernel"]
                 full = next((a.full_name for a in self.graph.nodes[kernel].attributes), "")
@@ -459,7 +459,7 @@ _FIRST = "layer-0"
 _FUNCTIONAL = "_functional"
 _LISTS_OF_LAYERS = ("_operations", "_layers")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
-#: So many times as many objects may a list have had as it has: a million would be no list of ours.
+#: A list may have had this many times the objects that it has; with more it is not one of layers.
 _SPARSE = 100
 #: Attributes of attributes: a dense layer of an attention is one step below it.
 _DEPTH = 3

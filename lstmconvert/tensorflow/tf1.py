@@ -109,9 +109,9 @@ BLOCKS: Mapping[str, _Block] = {
     "BlockLSTM": _Block(4, 3.0, 1.0),
     "BlockLSTMV2": _Block(4, 0.0, 0.0, "ifco"),
 }
-#: So many nodes are looked at for what feeds a cell.
+#: The most nodes that are looked at for what feeds a cell.
 _LOOKED_AT = 200
-#: So many terms are added before a gate's function, and so many layers run on one cell, at most.
+#: The most terms that are added before a gate's function, and layers that run on one cell.
 _SUMMANDS, _DEEPEST = 4, 64
 #: The outputs of the split.
 _CELL, _FORGET, _OUTPUT = 1, 2, 3
@@ -786,10 +786,10 @@ def read(
     cells: dict[str, Cell] = {}
     repeats: dict[str, int] = {}
     for scope in known:
-        told = next((facts[key] for key in scope.keys if key in facts), None) if facts else None
-        cells[scope.path] = _cell(tensors, scope, where, used, told)
-        if told is not None and told.layers > 1 and scope.inputs == _outputs(scope):
-            repeats[scope.path] = told.layers
+        stated = next((facts[key] for key in scope.keys if key in facts), None) if facts else None
+        cells[scope.path] = _cell(tensors, scope, where, used, stated)
+        if stated is not None and stated.layers > 1 and scope.inputs == _outputs(scope):
+            repeats[scope.path] = stated.layers
     return Read(
         _layers(cells, repeats),
         frozenset(used),
@@ -951,7 +951,7 @@ def _cell(
     scope: Scope,
     where: object,
     used: set[str],
-    told: CellFacts | None,
+    stated: CellFacts | None,
 ) -> Cell:
     """Return a cell, and add the keys of its variables to `used`."""
     kernel, bias = scope.kernel, scope.bias
@@ -970,13 +970,13 @@ def _cell(
     if bias is not None:
         fused["bias"] = bias
         used.add(f"{scope.path}/{scope.spelling.bias}")
-    order = by_letters(told.order) if told is not None else ORDER
+    order = by_letters(stated.order) if stated is not None else ORDER
     cut = {part: split(tensor, order) for part, tensor in fused.items()}
     gates = {gate: {part: cut[part][gate] for part in cut} for gate in ORDER}
     _add_gate_parts(gates, tensors, scope, used)
     cell = Cell(
         gates=weights_of(gates),
-        options=_options(scope.path, bias is not None, scope.projection is not None, told),
+        options=_options(scope.path, bias is not None, scope.projection is not None, stated),
         parts=dict(_parts(tensors, scope, used)),
     )
     below = f"{scope.path}/"
@@ -986,21 +986,21 @@ def _cell(
 
 
 def _options(
-    scope: str, use_bias: bool, projects: bool, told: CellFacts | None
+    scope: str, use_bias: bool, projects: bool, stated: CellFacts | None
 ) -> CellOptions:
     if scope.rpartition("/")[2].replace("_", "").lower().startswith(_CUDNN):
         return CellOptions(activation=TANH, recurrent_activation=SIGMOID, use_bias=use_bias)
-    told = told or CellFacts()
-    output = told.output_activation
+    stated = stated or CellFacts()
+    output = stated.output_activation
     return CellOptions(
         # A cell has one function; where the graph shows half of it, none is known.
-        activation=UNKNOWN if isinstance(output, Unknown) else told.activation,
+        activation=UNKNOWN if isinstance(output, Unknown) else stated.activation,
         recurrent_activation=SIGMOID,  # every cell of TensorFlow 1 has it built in
         output_activation=None if isinstance(output, Unknown) else output,
         use_bias=use_bias,
-        forget_bias=told.forget_bias,
-        cell_clip=told.cell_clip,
-        projection_clip=told.projection_clip if projects else None,
+        forget_bias=stated.forget_bias,
+        cell_clip=stated.cell_clip,
+        projection_clip=stated.projection_clip if projects else None,
     )
 
 

@@ -1,7 +1,7 @@
-"""How far a long piece of work is: told to whoever watches, and to no one by default.
+"""How far a long piece of work is, for a watcher; there is none by default.
 
-Whoever begins something long says how much is to come (`expect`), and whoever does it says how much
-is done (`advance`); in bytes, or in whatever else the two agree on.
+The function that begins long work says how much there is (`expect`). The one that does it says how
+much is done (`advance`), in the same unit: bytes, for most.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ class Watcher(Protocol):
     """Who watches: a bar on a terminal, for one."""
 
     def expect(self, size: int) -> None:
-        """Hear that so much more work is to come."""
+        """Add to the work that is to come."""
 
     def advance(self, size: int) -> None:
-        """Hear that so much is done."""
+        """Add to the work that is done."""
 
 
 _watchers: list[Watcher] = []
@@ -40,12 +40,12 @@ def is_watched() -> bool:
 
 
 def expect(size: int) -> None:
-    """Say that so much more work is to come."""
+    """Add to the work that is to come."""
     for watcher in _watchers:
         watcher.expect(size)
 
 
 def advance(size: int) -> None:
-    """Say that so much is done."""
+    """Add to the work that is done."""
     for watcher in _watchers:
         watcher.advance(size)

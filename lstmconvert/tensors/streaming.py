@@ -39,7 +39,7 @@ def pour(tensors: Mapping[str, Tensor], sink: Sink) -> None:
     """Hand every byte of every tensor to `sink`, in pieces of a few megabytes.
 
     Column ranges of one base are cut from the same slab of rows, so that the four gates of a fused
-    kernel cost one pass over it; and where they are turned, from the whole of it.
+    kernel cost one pass over it; and where they are turned, from all of it.
     """
     groups: dict[int, tuple[Tensor, dict[str, Columns]]] = {}
     turned: dict[int, dict[str, Columns]] = {}

@@ -672,7 +672,7 @@ class SideBySide(Tensor):
 
 
 class Computed(Tensor):
-    """Another tensor's elements in another arrangement, which takes the whole of it to compute.
+    """Another tensor's elements in another arrangement, which all of it is needed to compute.
 
     Args:
         base: the tensor.

@@ -112,8 +112,8 @@ def answers(model: Model, target: str) -> tuple[tuple[Answer, ...], list[str]]:
     try:
         chain = of(model, target, "a check")
     except UnsupportedByTarget as error:
-        told = [f"{error.message}: it is of each LSTM layer alone"]
-        return answers_of_layers(model), told
+        notes = [f"{error.message}: it is of each LSTM layer alone"]
+        return answers_of_layers(model), notes
     return (answers_of_layers(model) if chain is None else (forward.answer(chain),)), []
 
 

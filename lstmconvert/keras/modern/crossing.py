@@ -49,10 +49,10 @@ ARCHIVE, WEIGHTS, LEGACY = "keras", "weights.h5", "h5"
 _V3 = "v3"
 #: Since then, recurrent layers of Keras do not hand a mask on.
 _EXPLICIT_SINCE = (3, 16)
-#: So many names of arrays fit a warning.
+#: The most names of arrays in a warning.
 _SHOWN = 6
 _ELLIPSIS = '"__ellipsis__"'
-#: So many dropped parts of a compile state fit a warning.
+#: The most dropped parts of a compile state in a warning.
 _DROPPED = 8
 
 
@@ -188,9 +188,10 @@ def rebuilt(model: Model, stored: Mapping[str, Tensor], how: How) -> Whole | Non
     check_put(how.put, config.root, era)
     leave = Leave(keep_custom=how.keep_custom, users_classes=how.attributes.keys(), put=how.put)
     root = parts_of(model, structure, era, config.root, leave)
-    held = _vocabularies(root, model.assets) if era != "keras3" else frozenset()
-    if how.store == LEGACY and model.assets.keys() - held:
-        raise unsupported("an .h5 holds no asset files", "model", min(model.assets.keys() - held))
+    vocabularies = _vocabularies(root, model.assets) if era != "keras3" else frozenset()
+    others = model.assets.keys() - vocabularies
+    if how.store == LEGACY and others:
+        raise unsupported("an .h5 holds no asset files", "model", min(others))
     where = model.source.container
     source = Source(structure, stored, model.layers, where, how.attributes)
     source.fill(root, era)
@@ -542,13 +543,13 @@ def _vocabularies(root: Part, assets: Mapping[str, Tensor]) -> frozenset[str]:
         UnsupportedByTarget: a layer's vocabulary, or what else it was adapted to, is nowhere.
         CorruptFile: a file is not a list of its kind.
     """
-    held: set[str] = set()
+    vocabularies: set[str] = set()
     for part in root.walk():
         config = part.config
         if part.class_name not in LOOKUPS:
             continue
         folder = f"assets/{part.group}/"
-        held.update(path for path in assets if path.startswith(folder))
+        vocabularies.update(path for path in assets if path.startswith(folder))
         if config.get("vocabulary") is None:
             tensor = assets.get(f"{folder}vocabulary.txt")
             if tensor is None:
@@ -559,7 +560,7 @@ def _vocabularies(root: Part, assets: Mapping[str, Tensor]) -> frozenset[str]:
         if config.get("output_mode") in ("tf_idf", "tf-idf"):
             what = "each Keras stores the weights of its words (idf_weights) otherwise"
             raise unsupported(what, part.name, "output_mode", config["output_mode"])
-    return frozenset(held)
+    return frozenset(vocabularies)
 
 
 def _lines(tensor: Tensor, part: Part) -> list[Json]:

@@ -24,7 +24,7 @@ _ATTRIBUTE = re.compile(r"[A-Za-z_]\w*(/\w+)*")
 #: It stands for the weights that a layer makes itself.
 ITSELF = "."
 _SUFFIX = re.compile(r":\d+$")
-#: So many names of weights fit an error.
+#: The most names of weights in an error.
 _SHOWN = 8
 
 

@@ -153,9 +153,9 @@ class Emitter:
             written = spelling.spelled(key, value, part.name)
         elif key in ("activation", "recurrent_activation"):
             era = "keras3" if part.replaced else self._era
-            meant = values.activation(value, era, part.name)
+            function = values.activation(value, era, part.name)
             stated = _stated_dtype(value, part.name)
-            written = spelling.activation(meant, dtype, self._spelling.library, stated)
+            written = spelling.activation(function, dtype, self._spelling.library, stated)
         if written is None and value is not None:
             what = f"{self._spelling.target} has no such {key}"
             raise unsupported(what, part.name, key, _short(value))

@@ -20,7 +20,7 @@ from lstmconvert.keras.modern.replacing import Expression
 #: Numbers and exponents in an expression of numbers alone are no larger.
 _LARGEST, _HIGHEST = 1e30, 64
 _A_LIST = "x is a list of tensors here: x[0] is the first"
-#: So many operations are in one another, at most.
+#: The most operations inside one another.
 _DEEPEST = 100
 _ARITHMETIC: Mapping[type[ast.AST], str] = {
     ast.Add: "Add", ast.Sub: "Subtract", ast.Mult: "Multiply", ast.Div: "TrueDivide",

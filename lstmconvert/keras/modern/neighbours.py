@@ -37,8 +37,8 @@ def of(model: Model) -> dict[str, Neighbour]:
     root, structure, era, _ = known
     source = Source(structure, model.other, model.layers, model.source.container)
     source.fill_known(root, era)
-    held = {layer.path for layer in model.layers}
-    layers = [(name, part) for name, part in _layers(root, "") if part.group not in held]
+    paths = {layer.path for layer in model.layers}
+    layers = [(name, part) for name, part in _layers(root, "") if part.group not in paths]
     names = naming.unique([name for name, _ in layers])
     return {
         name: _neighbour(name, part, source, model.other)

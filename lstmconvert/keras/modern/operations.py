@@ -770,7 +770,7 @@ def _repeated(given: Given) -> Applied:
     return _apply(_NUMPY, "Repeat", given.tensor(), repeats=counts, axis=axis)
 
 
-#: So many places fit the config of a layer.
+#: The most places in the config of a layer.
 _MOST_PLACES = 100_000
 
 

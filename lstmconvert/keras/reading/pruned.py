@@ -84,14 +84,14 @@ def unwrapped(
     def compare(old: Node, new: Node, group: str, today: str) -> None:
         before = layer_groups(old, group, container, groups)
         after = layer_groups(new, today, container, ())
-        for (item, where), (left, there) in zip(before, after, strict=True):
+        for (item, where), (left, target) in zip(before, after, strict=True):
             if item.class_name == _WRAPPER:
                 wrappers.add(where)
-                places[f"{where}/layer"] = there
+                places[f"{where}/layer"] = target
                 continue
-            places[where] = there
+            places[where] = target
             if item.is_model:
-                compare(item, left, where, there)
+                compare(item, left, where, target)
 
     if names:
         compare(node(value, "model_config"), node(without, "model_config"), "", "")

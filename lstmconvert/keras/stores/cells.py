@@ -24,7 +24,7 @@ _OWN_NAME = re.compile(r"((peephole_)?lstm_|lstm_v1_)?cell(_\d+)?")
 #: Keras's names for layers of a class that ends in LSTM, and for layers of its own classes.
 _CLASS_LIKE = re.compile(r"\w+lstm(_\d+)?")
 _OWN_LAYER = re.compile(r"(forward_|backward_)?(lstm|cu_dnnlstm|conv_lst_?m\w*)(_\d+)*")
-#: So many names of arrays fit a note.
+#: The most names of arrays in a note.
 _SHOWN = 6
 
 

@@ -35,19 +35,19 @@ def filled(target: Model, source: Model, where: str) -> Model:
         UsageError: the source has what the target has not, or of another shape or dtype.
     """
     fitter = KerasFitter(emit.TARGET, for_file=True)
-    told: list[str] = []
+    notes: list[str] = []
     layers = dict(target)
-    for name, layer in _paired(target, source, where, told):
+    for name, layer in _paired(target, source, where, notes):
         needed = all(stored.holds(cell) for _, _, cell in layer.cells())
         done = layer if needed else fitter.fit_weights(layer)
         layers[name] = _merged(layers[name], done, where)
-    other, names = _others(target, source, where, told)
+    other, names = _others(target, source, where, notes)
     written = [*(name for name in layers if layers[name] is not target[name]), *names]
     weighted = [*target, *(x.name for x in target.neighbours.values() if x.parameters)]
     kept = [name for name in weighted if name not in written]
-    told.insert(0, f"written into {where}: {', '.join(written)}")
+    notes.insert(0, f"written into {where}: {', '.join(written)}")
     if kept:
-        told.append(f"as they were: {', '.join(kept)}")
+        notes.append(f"as they were: {', '.join(kept)}")
 
     def check() -> None:
         target.source.check()
@@ -58,7 +58,7 @@ def filled(target: Model, source: Model, where: str) -> Model:
         layers=tuple(layers.values()),
         other={**target.other, **other},
         source=replace(target.source, check=check),
-        notes=(*target.notes, *told),
+        notes=(*target.notes, *notes),
         losses=(*target.losses, *fitter.losses),
     )
 
@@ -67,7 +67,7 @@ def filled(target: Model, source: Model, where: str) -> Model:
 
 
 def _paired(
-    target: Model, source: Model, where: str, told: list[str]
+    target: Model, source: Model, where: str, notes: list[str]
 ) -> Iterator[tuple[str, LSTMLayer]]:
     """Yield (name in the target, layer of the source)."""
     if all(name in target for name in source):
@@ -83,7 +83,7 @@ def _paired(
         )
     for name, layer in zip(target, source.layers, strict=True):
         if name != layer.name:
-            told.append(f"{layer.name} is taken for {name}, by order")
+            notes.append(f"{layer.name} is taken for {name}, by order")
         yield name, layer
 
 
@@ -163,7 +163,7 @@ def _form(tensor: Tensor) -> str:
 
 
 def _others(
-    target: Model, source: Model, where: str, told: list[str]
+    target: Model, source: Model, where: str, notes: list[str]
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Return path in the target -> tensor of the source, and the names of their layers."""
     result: dict[str, Tensor] = {}
@@ -174,7 +174,7 @@ def _others(
             continue
         known = _known(layer, target, names, where)
         if known.name != layer.name:
-            told.append(f"{layer.name} is taken for {known.name}, by its class and shapes")
+            notes.append(f"{layer.name} is taken for {known.name}, by its class and shapes")
         for role, tensor in layer.tensors.items():
             path = known.paths[role][0]
             if target.other.get(path) is not known.tensors[role]:

@@ -828,8 +828,8 @@ def _named(state: Path) -> str:
     # TF1 writes the path that the directory had then. Its last part is looked for here; TensorFlow
     # would follow it, to anywhere on this machine.
     name = _LAST.sub("", written) if _ABSOLUTE.match(written) else written
-    here = state.with_name(name) if _PLAIN.fullmatch(name) and name.isprintable() else None
-    if here is None or not (index_path(here).is_file() or here.is_file()):
+    path = state.with_name(name) if _PLAIN.fullmatch(name) and name.isprintable() else None
+    if path is None or not (index_path(path).is_file() or path.is_file()):
         raise CorruptFile(
             "the checkpoint that it names is not in its own directory",
             where=state,
