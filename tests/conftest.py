@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import os
@@ -45,6 +46,16 @@ _MATRIX: dict[tuple[str, str], float] = {}
 def matrix() -> dict[tuple[str, str], float]:
     """The table that is printed when all is done."""
     return _MATRIX
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a batch convert its files in this process, and begin no worker, which takes longer."""
+    from lstmconvert.bulk import runners
+
+    monkeypatch.setattr(
+        runners, "Pool", lambda _workers, given, **_: contextlib.nullcontext(runners._Here(given))
+    )
 
 
 #: Where the graph that TensorFlow makes of a layer is what is tested, tf_keras is as it comes.

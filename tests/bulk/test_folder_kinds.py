@@ -34,6 +34,7 @@ def written(folder: Path) -> list[str]:
     return names
 
 
+@pytest.mark.usefixtures("here")
 def test_everything_that_convert_takes_is_taken(tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()
@@ -58,6 +59,7 @@ NO_MODELS = {
 }
 
 
+@pytest.mark.usefixtures("here")
 def test_what_is_no_model_is_passed_over(tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()

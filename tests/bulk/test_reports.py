@@ -28,6 +28,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.usefixtures("here")
 def test_a_list_of_sources(folder: Path, tmp_path: Path) -> None:
     listed = tmp_path / "list.txt"
     lines = [str(folder / f"run{number}" / "m.keras") for number in range(3)]
@@ -42,6 +43,7 @@ def test_a_list_of_sources(folder: Path, tmp_path: Path) -> None:
     assert run("batch", "--out-dir", out).code == 2
 
 
+@pytest.mark.usefixtures("here")
 def test_shards_have_reports_of_their_own_that_are_joined(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for number in (1, 2, 3):
@@ -84,6 +86,7 @@ def test_the_columns(folder: Path, tmp_path: Path) -> None:
     assert len(row["destination_sha256"]) == 64
 
 
+@pytest.mark.usefixtures("here")
 def test_a_report_that_cannot_be_written_loses_nothing(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,6 +98,7 @@ def test_compressed_weights_are_named() -> None:
     assert "decompress_weights" in str(caught.value.hint)
 
 
+@pytest.mark.usefixtures("here")
 def test_through_the_command_line(tmp_path: Path) -> None:
     done = run("batch", FOLDER, "--out-dir", tmp_path)
     assert "7 written, 1 failed" in done.err

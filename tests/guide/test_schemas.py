@@ -118,6 +118,7 @@ def test_formats() -> None:
     check("formats", run("formats", "--json").json)
 
 
+@pytest.mark.usefixtures("here")
 def test_batch(tmp_path: Path) -> None:
     broken = tmp_path / "broken.keras"
     broken.write_bytes(b"no model")
