@@ -9,7 +9,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+from support.thinned import each
 
 import lstmconvert
 
@@ -125,7 +125,7 @@ def test_the_root_has_few_files() -> None:
     assert len(list(PACKAGE.glob("*.py"))) <= MOST_IN_THE_ROOT
 
 
-@pytest.mark.parametrize(
+@each(
     "path", sorted(PACKAGE.rglob("__init__.py")), ids=lambda path: path.parent.name
 )
 def test_every_room_says_what_it_knows(path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 
-import pytest
+from support.thinned import each
 
 from lstmconvert import errors
 from lstmconvert.errors import (
@@ -22,7 +22,7 @@ def error_classes() -> list[type[LSTMConvertError]]:
     return [kind for kind in below(LSTMConvertError) if kind.__module__ == errors.__name__]
 
 
-@pytest.mark.parametrize("kind", error_classes(), ids=lambda kind: kind.__name__)
+@each("kind", error_classes(), ids=lambda kind: kind.__name__)
 def test_errors_survive_pickling(kind: type[LSTMConvertError]) -> None:
     extra = {"layer": "lstm", "option": "clip", "target": "Keras 3"}
     more = extra if kind is UnsupportedByTarget else {}

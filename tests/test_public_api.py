@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.thinned import each
 
 import lstmconvert
 from lstmconvert.containers import table
@@ -40,7 +41,7 @@ def test_load_names_everything_that_it_opens() -> None:
         assert f"`{suffix}`" in str(lstmconvert.load.__doc__), suffix
 
 
-@pytest.mark.parametrize("name", lstmconvert.__all__)
+@each("name", lstmconvert.__all__)
 def test_every_public_name_is_there_documented_and_at_home(name: str) -> None:
     value = getattr(lstmconvert, name)
     assert inspect.getdoc(value)
@@ -69,7 +70,7 @@ def test_public_classes_survive_pickling() -> None:
     assert (str(again), again.hint) == (str(error), "there")
 
 
-@pytest.mark.parametrize("name", MODULES)
+@each("name", MODULES)
 def test_every_module_says_what_it_is(name: str) -> None:
     module = importlib.import_module(name)
     assert module.__doc__, name

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.thinned import rounds
+from support.thinned import each, rounds
 
 from lstmconvert.bulk.listing import _DATA, Listed, search
 from lstmconvert.bulk.plan import Job, Places, Plan, shard_of
@@ -39,7 +39,7 @@ def test_models_of_a_folder(names: list[str], found: list[str]) -> None:
     assert search(names).models == found
 
 
-@pytest.mark.parametrize("row", table.read(), ids=lambda row: row.name)
+@each("row", table.read(), ids=lambda row: row.name)
 def test_a_folder_is_searched_for_every_kind_of_file_that_is_read(row: Container) -> None:
     for suffix in row.suffixes:
         names = [f"a{suffix}", *([f"a{_DATA}00000-of-00001"] if suffix == ".index" else [])]

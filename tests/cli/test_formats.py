@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.cli import failure, run
+from support.thinned import each
 
 import lstmconvert as lc
 from lstmconvert.containers import table
@@ -23,7 +24,7 @@ def test_every_layout_is_listed() -> None:
     assert all(name in table for name in FOUND)
 
 
-@pytest.mark.parametrize("name", FOUND)
+@each("name", FOUND)
 def test_each_tells_of_itself(name: str) -> None:
     shown = run("formats", name).out
     item = FOUND[name]
@@ -93,7 +94,7 @@ def test_what_says_it_was_run_has_a_test_that_runs_it() -> None:
     assert set(ORACLES) == {name for name, row in ROWS.items() if row.run}
 
 
-@pytest.mark.parametrize("name", ORACLES)
+@each("name", ORACLES)
 def test_that_test_is_there_and_runs_the_framework(name: str) -> None:
     file, function, word = ORACLES[name]
     (path,) = Path("tests").rglob(file)

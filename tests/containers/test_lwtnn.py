@@ -18,6 +18,7 @@ from support import cpp
 from support.cli import KERAS, SEED95, failure, run
 from support.layout_tools import case, close
 from support.neutral import make_cell, make_layer
+from support.thinned import each
 
 import lstmconvert as lc
 from lstmconvert import reference
@@ -143,7 +144,7 @@ def test_scaled_inputs_are_told(tmp_path: Path) -> None:
     assert not lc.load(saved(as_list(exported(*arrays())), tmp_path / "y.json")).notes
 
 
-@pytest.mark.parametrize(
+@each(
     "change",
     [
         lambda layer: layer["components"].pop("c"),
@@ -167,8 +168,8 @@ def test_files_that_lie_are_refused(change: Callable[[Any], None], tmp_path: Pat
     failure("inspect", saved(as_graph(layer), tmp_path / "x.json"))
 
 
-@pytest.mark.parametrize("key", ["inputs", "input_sequences"])
-@pytest.mark.parametrize("value", [True, 3, "x", [3], [{"variables": True}], None])
+@each("key", ["inputs", "input_sequences"])
+@each("value", [True, 3, "x", [3], [{"variables": True}], None])
 def test_inputs_that_are_none(key: str, value: Any, tmp_path: Path) -> None:
     """They are no part of the LSTM: nothing is told, and nothing fails."""
     whole = {**as_graph(exported(*arrays())), key: value}

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from support import toy
 from support.cli import SEED95, environment
+from support.thinned import each
 
 import lstmconvert as lc
 from lstmconvert import targets
@@ -120,7 +121,7 @@ def test_the_table_of_the_guide_lists_it() -> None:
 # -- the rows ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("row", CONTAINERS, ids=lambda row: row.name)
+@each("row", CONTAINERS, ids=lambda row: row.name)
 def test_a_row_says_all(row: Container) -> None:
     assert row.title.startswith(("a ", "an ", "arrays ", "sharded "))
     assert row.by

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from support.npzfiles import npy, window
-from support.thinned import rounds
+from support.thinned import each, rounds
 
 from lstmconvert.errors import CorruptFile, LimitExceeded, SourceError
 from lstmconvert.files.npy import read_tensor
@@ -83,7 +83,7 @@ def test_npy_headers_of_others(tmp_path: Path, header: str) -> None:
     assert read_tensor(window(tmp_path / "a", npy(header.encode(), b"abcdefgh")), "a").size == 2
 
 
-@pytest.mark.parametrize(
+@each(
     "header",
     [
         "",

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.npzfiles import boxed, of_pickle, opcodes, variable, window
+from support.thinned import each
 
 from lstmconvert.errors import CorruptFile, LimitExceeded, SourceError
 from lstmconvert.files.pickled import OPCODES, Call, Symbol, read_pickle
@@ -146,8 +147,7 @@ def test_opcodes_and_text_are_counted(tmp_path: Path, monkeypatch: pytest.Monkey
                 of_pickle(tmp_path / "m.npz", data)
 
 
-@pytest.mark.parametrize(
-    ("data", "reason"),
+@each("data, reason",
     [
         (b"", "truncated"),
         (b"\x80\x01N.", "protocol"),

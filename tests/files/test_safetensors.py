@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from support.growth import check_linear
+from support.thinned import ALL, each
 
 from lstmconvert.errors import CorruptFile, LimitExceeded, SourceError
 from lstmconvert.files import safetensors
@@ -77,7 +78,7 @@ def test_what_the_library_reads_is_read(header: Any, tmp_path: Path) -> None:
             assert tensor.read().tobytes() == theirs.tobytes()
 
 
-@pytest.mark.parametrize("header", REFUSED)
+@each("header", REFUSED)
 def test_what_the_library_refuses_is_refused(header: Any, tmp_path: Path) -> None:
     path = written(tmp_path / "a.safetensors", header)
     assert not is_theirs(path)
@@ -139,6 +140,11 @@ def _read(path: Path) -> Any:
     return {name: (t.shape, t.dtype.name, t.read().tobytes()) for name, t in tensors.items()}, texts
 
 
+def _new_bytes(text: bytes, at: int) -> Sequence[bytes]:
+    every = (b"", b'"', b"\\", b"}", b"0", b"\xff", b"\x00", text[at : at + 1] * 2)
+    return every if ALL else (every[at % 8], every[(at + 3) % 8])
+
+
 def _spellings() -> list[bytes]:
     """Headers as the library spells them, and each with one byte changed, doubled or left out."""
     texts = {"a": 'say "é\n', "\u2028": "\\ud800", "b": "\U0001f600"}
@@ -157,7 +163,7 @@ def _spellings() -> list[bytes]:
         text[:at] + new + text[at + 1 :]
         for text in compact[-4:-1]
         for at in range(len(text))
-        for new in (b"", b'"', b"\\", b"}", b"0", b"\xff", b"\x00", text[at : at + 1] * 2)
+        for new in _new_bytes(text, at)
     ]
     return [*compact, *changed]
 
@@ -180,4 +186,4 @@ def test_the_short_road_reads_what_the_long_one_reads(
         monkeypatch.setattr(safetensors, "_plain", lambda *_: None)
         assert short == _read(path), header
         assert short is None or is_theirs(path), header
-    assert took[0] > 30  # the others are spelled otherwise, or damaged
+    assert took[0] > 15  # the others are spelled otherwise, or damaged

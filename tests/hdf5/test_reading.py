@@ -16,6 +16,7 @@ import pytest
 from support import hdf5later
 from support.cli import FIXTURES
 from support.corpus import CORPUS
+from support.thinned import each
 
 from lstmconvert.errors import CorruptFile, LSTMConvertError
 from lstmconvert.files.opening import Window, open_source
@@ -270,8 +271,8 @@ REFUSED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("options", WAYS)
-@pytest.mark.parametrize(("write", "words"), REFUSED)
+@each("options", WAYS)
+@each("write, words", REFUSED)
 def test_what_is_refused(
     tmp_path: Path, write: Callable[[h5py.File], None], words: str, options: dict[str, Any]
 ) -> None:

@@ -29,6 +29,7 @@ from support.corpus import ATTACKS
 from support.crafted import CRAFTS, FIXTURES, KERAS
 from support.crafted_others import OTHERS
 from support.jail import Watch
+from support.thinned import each
 
 import lstmconvert as lc
 
@@ -160,7 +161,7 @@ def _crafts() -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("row", ROWS)
+@each("row", ROWS)
 def test_a_row_is_carried_out(row: str) -> None:
     crafts = _crafts()
     for name in ROWS[row]:

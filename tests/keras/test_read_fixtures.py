@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from support import keras_tools as tools
 from support.keras_tools import FIXTURES, LATEST, name_of
+from support.thinned import each
 
 import lstmconvert as lc
 from lstmconvert.errors import CorruptFile, NoLSTM, SourceError, UnknownOption, UsageError
@@ -22,15 +23,13 @@ from lstmconvert.model.options import unknown_names as unknown
 from lstmconvert.tensors.dtypes import bits, same_bits
 
 #: Those whose arrays h5py sees: all but the pickled ones.
-seen = pytest.mark.parametrize(
-    "path", [p for p in tools.fused() if ".npz." not in p.name], ids=name_of
-)
+seen = each("path", lambda: [p for p in tools.fused() if ".npz." not in p.name], name_of)
 rearranged = [p for p in tools.fixtures() if tools.why_not(tools.REARRANGED, p)]
-with_config = pytest.mark.parametrize(
-    "path", [p for p in tools.fused() if tools.config_of(p) is not None], ids=name_of
+with_config = each(
+    "path", lambda: [p for p in tools.fused() if tools.config_text(p) is not None], name_of
 )
-without_config = pytest.mark.parametrize(
-    "path", [p for p in tools.fused() if tools.config_of(p) is None], ids=name_of
+without_config = each(
+    "path", lambda: [p for p in tools.fused() if tools.config_text(p) is None], name_of
 )
 
 
@@ -53,7 +52,7 @@ def test_gates_are_slices_of_the_fused_arrays(path: Path) -> None:
                     assert one.flags.c_contiguous
 
 
-@pytest.mark.parametrize("path", rearranged, ids=name_of)
+@each("path", rearranged, ids=name_of)
 def test_rearranged_arrays_keep_every_number(path: Path) -> None:
     """Each cell's numbers are those of its own arrays, moved about and not one bit changed."""
     arrays = tools.stored(path)
@@ -101,7 +100,7 @@ def gated(path: Path) -> Iterator[tuple[str, list[Any]]]:
         )
 
 
-@pytest.mark.parametrize("path", tools.fused("*.h5", "*.hdf5.keras"), ids=name_of)
+@each("path", tools.fused("*.h5", "*.hdf5.keras"), ids=name_of)
 def test_legacy_order(path: Path) -> None:
     """In a legacy file, the arrays of a layer's cells are those of its group, in its order."""
     if not any("layer_names" in attrs for attrs in tools.attributes(path).values()):
@@ -195,7 +194,7 @@ def shape_of(layer: LSTMLayer) -> tuple[str, str, list[int], list[int]]:
     return layer.name, layer.class_name, widths(layer.forward), backward
 
 
-@pytest.mark.parametrize("path", tools.fixtures("keras-3*"), ids=name_of)
+@each("path", tools.fixtures("keras-3*"), ids=name_of)
 def test_layers_by_hand(path: Path) -> None:
     wanted = HOLDS[tools.stem(path).name]
     found = [shape_of(layer) for layer in tools.model(path).layers]
@@ -204,7 +203,7 @@ def test_layers_by_hand(path: Path) -> None:
     assert found == wanted
 
 
-@pytest.mark.parametrize("path", tools.fixtures("*zoo.*"), ids=name_of)
+@each("path", tools.fixtures("*zoo.*"), ids=name_of)
 def test_zoo_by_hand(path: Path) -> None:
     found = {n.split("/")[0]: (c, f, b) for n, c, f, b in map(shape_of, tools.model(path).layers)}
     wanted = {n.split("/")[0]: (c, f, b) for n, c, f, b in HOLDS["zoo"]}
@@ -387,12 +386,12 @@ def configs_for(path: Path) -> list[Path]:
     return [config for config in found if config.exists()]
 
 
-@pytest.mark.parametrize(
-    ("path", "config"),
-    [
-        pytest.param(path, config, id=f"{name_of(path)}-{config.name}")
+@each(
+    "path, config",
+    lambda: [
+        (path, config)
         for path in tools.fused()
-        if tools.config_of(path) is None
+        if tools.config_text(path) is None
         for config in configs_for(path)
     ],
 )

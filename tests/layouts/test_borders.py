@@ -18,6 +18,7 @@ import pytest
 import safetensors.numpy
 from support.layout_tools import close
 from support.neutral import make_cell, make_layer
+from support.thinned import each
 
 import lstmconvert as lc
 from lstmconvert import reference
@@ -183,13 +184,13 @@ def test_engines_run_the_dtypes_of_their_rows(engine: str, dtype: str) -> None:
 # ---- one fact, one place ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("activation", FUNCTIONS, ids=str)
+@each("activation", FUNCTIONS, ids=str)
 def test_the_row_of_onnx_has_what_the_operator_spells(activation: Activation) -> None:
     for allowed in (ROWS["onnx"].activation, ROWS["onnx"].recurrent_activation):
         assert (activation in allowed) is (functions.spell(activation) is not None)
 
 
-@pytest.mark.parametrize("activation", FUNCTIONS, ids=str)
+@each("activation", FUNCTIONS, ids=str)
 def test_the_row_of_core_ml_has_what_its_network_names(activation: Activation) -> None:
     for allowed in (ROWS["coreml"].activation, ROWS["coreml"].recurrent_activation):
         assert (activation in allowed) is (activation in mlmodel.FUNCTIONS.values())

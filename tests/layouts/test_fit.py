@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from support.neutral import make_cell, make_layer
+from support.thinned import each
 
 import lstmconvert as lc
 from lstmconvert.containers import table
@@ -46,8 +47,8 @@ def holds(container: str, layout: str) -> bool:
 ARRAYS = [name for name in BOTH if holds("safetensors", name)]
 
 
-@pytest.mark.parametrize("layout", ARRAYS)
-@pytest.mark.parametrize("mode", ["concat", "sum", "ave", None, UNKNOWN])
+@each("layout", ARRAYS)
+@each("mode", ["concat", "sum", "ave", None, UNKNOWN])
 def test_a_merge_mode_is_told_where_the_caller_joins(
     layout: str, mode: Any, tmp_path: Path
 ) -> None:
@@ -78,8 +79,8 @@ def test_the_direction_of_time_is_told_where_the_caller_passes_it(
         assert (f"the caller passes go_backwards={backwards}" in text) is (backwards is not False)
 
 
-@pytest.mark.parametrize("layout", [n for n in ARRAYS if ROWS[n].bidirectional])
-@pytest.mark.parametrize("sequences", [False, True])
+@each("layout", [n for n in ARRAYS if ROWS[n].bidirectional])
+@each("sequences", [False, True])
 def test_one_step_of_two_directions_is_told_where_every_step_is_given(
     layout: str, sequences: bool, tmp_path: Path
 ) -> None:
@@ -155,7 +156,7 @@ def unmerged(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("layout", [n for n in ARRAYS if not ROWS[n].forget_bias])
+@each("layout", [n for n in ARRAYS if not ROWS[n].forget_bias])
 def test_two_directions_that_nothing_joins_need_no_merge_mode(layout: str, tmp_path: Path) -> None:
     """A target without that option does not ask for it."""
     done = lc.convert(unmerged(tmp_path / "x.onnx"), tmp_path / "y.safetensors", layout=layout)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.neutral import make_cell, make_layer
-from support.thinned import rounds
+from support.thinned import each, rounds
 
 import lstmconvert as lc
 from lstmconvert.layouts import find
@@ -109,8 +109,8 @@ def _odd_bits(array: Array) -> Array:
     return array
 
 
-@pytest.mark.parametrize("layout", EXACT)
-@pytest.mark.parametrize("both", [False, True])
+@each("layout", EXACT)
+@each("both", [False, True])
 def test_a_layer_comes_back_bit_for_bit(layout: str, both: bool) -> None:
     if not fits(layout, both=both):
         with pytest.raises(lc.LSTMConvertError, match="Bidirectional"):
@@ -120,7 +120,7 @@ def test_a_layer_comes_back_bit_for_bit(layout: str, both: bool) -> None:
     assert_same(lc.gather(lc.arrange(layer, layout), layout), layer)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@each("layout", LAYOUTS)
 def test_a_layer_without_bias_comes_back_without_or_with_zeros(layout: str) -> None:
     layer = layer_of(gate_parts=(), forget_bias=ROWS[layout].forget_bias)
     found = lc.gather(lc.arrange(layer, layout), layout)
@@ -131,7 +131,7 @@ def test_a_layer_without_bias_comes_back_without_or_with_zeros(layout: str) -> N
     assert same_bits(found.cell_gate.kernel, layer.cell_gate.kernel)
 
 
-@pytest.mark.parametrize("layout", [n for n in LAYOUTS if "recurrent_bias" in ROWS[n].parts])
+@each("layout", [n for n in LAYOUTS if "recurrent_bias" in ROWS[n].parts])
 def test_two_biases_stay_apart(layout: str) -> None:
     layer = layer_of(gate_parts=("bias", "recurrent_bias"))
     assert_same(lc.gather(lc.arrange(layer, layout), layout), layer)
@@ -344,9 +344,9 @@ def test_a_gates_name_is_its_gates() -> None:
 # ---- names alone --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("layout", [n for n in LAYOUTS if ROWS[n].recognised])
-@pytest.mark.parametrize("prefix", ["", "net.", "net.decoder."])
-@pytest.mark.parametrize("both", [False, True])
+@each("layout", [n for n in LAYOUTS if ROWS[n].recognised])
+@each("prefix", ["", "net.", "net.decoder."])
+@each("both", [False, True])
 def test_names_alone_tell_the_layout(layout: str, prefix: str, both: bool) -> None:
     arrays = lc.arrange(both_of() if both else layer_of(), layout)
     named = lazy({prefix + name: array for name, array in arrays.items()})
@@ -388,7 +388,7 @@ def test_shapes_that_contradict_each_other_are_refused() -> None:
             lc.gather({**arrays, name: np.zeros(shape, np.float32)}, "torch")
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@each("layout", LAYOUTS)
 def test_arrays_of_another_layout_are_refused(layout: str) -> None:
     with pytest.raises(lc.LSTMConvertError, match="no arrays of"):
         lc.gather({"something": np.zeros(3)}, layout)
@@ -405,9 +405,8 @@ RELU = Activation("relu")
 FIXED = [name for name in LAYOUTS if ROWS[name].fixed]
 
 
-@pytest.mark.parametrize("layout", FIXED)
-@pytest.mark.parametrize(
-    ("option", "value"),
+@each("layout", FIXED)
+@each("option, value",
     [
         ("activation", RELU),
         ("recurrent_activation", HARD_SIGMOID_KERAS2),
@@ -421,8 +420,8 @@ def test_other_functions_are_refused_by_name(layout: str, option: str, value: An
         lc.arrange(layer, layout, allow_lossy=True)
 
 
-@pytest.mark.parametrize("layout", FIXED)
-@pytest.mark.parametrize("option", ["activation", "recurrent_activation"])
+@each("layout", FIXED)
+@each("option", ["activation", "recurrent_activation"])
 def test_an_unknown_function_is_no_guess(layout: str, option: str) -> None:
     layer = layer_of(**{option: UNKNOWN})
     for allow in (False, True):
@@ -437,7 +436,7 @@ def refused(layer: LSTMLayer, layout: str, option: str) -> None:
     assert (error.layer, error.option, error.target) == ("lstm", option, layout)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@each("layout", LAYOUTS)
 def test_what_changes_the_outputs_is_refused_where_it_has_no_place(layout: str) -> None:
     row = ROWS[layout]
     rng = np.random.default_rng(1)
@@ -465,7 +464,7 @@ def test_what_changes_the_outputs_is_refused_where_it_has_no_place(layout: str) 
         refused(layer_of(window=(2, 2)), layout, "convolution")
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@each("layout", LAYOUTS)
 def test_how_a_layer_is_run_is_never_a_reason(layout: str) -> None:
     options = {"dropout": 0.5, "seed": 3, "forget_bias": ROWS[layout].forget_bias}
     cell = make_cell(np.random.default_rng(1), INPUTS, H, **options)
@@ -474,7 +473,7 @@ def test_how_a_layer_is_run_is_never_a_reason(layout: str) -> None:
     assert lc.arrange(layer, layout)
 
 
-@pytest.mark.parametrize("layout", [n for n in LAYOUTS if "go_backwards" not in ROWS[n].expresses])
+@each("layout", [n for n in LAYOUTS if "go_backwards" not in ROWS[n].expresses])
 def test_unknown_directions_are_no_guess(layout: str) -> None:
     layer = make_layer(make_cell(np.random.default_rng(1), INPUTS, H), go_backwards=UNKNOWN)
     with pytest.raises(lc.LSTMConvertError, match="unknown: go_backwards"):

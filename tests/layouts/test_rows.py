@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import toy as support_toy
 from support.neutral import make_cell, make_layer
-from support.thinned import rounds
+from support.thinned import each, rounds
 
 import lstmconvert as lc
 from lstmconvert.containers import table
@@ -96,7 +96,7 @@ def test_a_slot_is_checked_when_it_is_made(words: str) -> None:
         Slot(**SLOT | BAD_SLOTS[words])
 
 
-@pytest.mark.parametrize("words", BAD_ROWS)
+@each("words", BAD_ROWS)
 def test_a_row_is_checked_when_it_is_made(words: str) -> None:
     Row(**ROW)
     with pytest.raises(ValueError, match=rf"row 'toy': .*{words}"):
@@ -247,7 +247,7 @@ def _without_metadata(path: Path) -> Path:
 # ---- every row of the table ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("layout", sorted(ROWS))
+@each("layout", sorted(ROWS))
 def test_what_a_row_allows_is_taken_and_nothing_else(layout: str) -> None:
     """At each border of a row's data: functions, merge modes and dtypes."""
     row = ROWS[layout]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from support.thinned import each
 
 from lstmconvert.model import gates
 from lstmconvert.model.gates import GATES, Gate
@@ -21,8 +22,8 @@ def test_gates_and_their_order() -> None:
         gates.by_letters("ifgo")
 
 
-@pytest.mark.parametrize("order", ["ifco", "iofc", "icfo", "fico", "iof"])
-@pytest.mark.parametrize("shape", [(2,), (3, 2), (2, 1, 3, 5)])
+@each("order", ["ifco", "iofc", "icfo", "fico", "iof"])
+@each("shape", [(2,), (3, 2), (2, 1, 3, 5)])
 def test_split_and_fuse(order: str, shape: tuple[int, ...]) -> None:
     """A gate is a block of the last axis, or an entry of the first one, in the order said."""
     letters = gates.by_letters(order)

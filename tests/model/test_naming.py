@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
+from support.thinned import each
 
 from lstmconvert.model import naming
 
@@ -22,7 +22,7 @@ PARSED: dict[str, tuple[str, str | None, int | None, str] | None] = {
 }
 
 
-@pytest.mark.parametrize("name", PARSED)
+@each("name", PARSED)
 def test_names_are_parsed(name: str) -> None:
     wanted = PARSED[name]
     assert naming.parse(name) == (None if wanted is None else naming.TensorName(*wanted))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.neutral import make_cell, make_layer
+from support.thinned import each
 
 from lstmconvert.errors import (
     UsageError,
@@ -42,7 +43,7 @@ SETTINGS: dict[str, tuple[str | None, str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("text", SETTINGS)
+@each("text", SETTINGS)
 def test_settings_are_parsed(text: str) -> None:
     assert settings.parse(text, None) == settings.Setting(*SETTINGS[text])
 
@@ -64,7 +65,7 @@ BAD_SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("text", BAD_SETTINGS)
+@each("text", BAD_SETTINGS)
 def test_settings_that_are_refused(text: str) -> None:
     with pytest.raises(UsageError) as error:
         settings.parse(text, None)

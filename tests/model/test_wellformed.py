@@ -21,6 +21,7 @@ import safetensors.numpy
 from onnx import TensorProto, helper, numpy_helper
 from support.crafted_safetensors import unsealed
 from support.neutral import make_cell, make_layer
+from support.thinned import each
 
 import lstmconvert as lc
 from lstmconvert.errors import CorruptFile
@@ -81,9 +82,9 @@ def _message(path: Path, layout: str | None = None) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
+@each("fault", FAULTS)
+@each("layout", LAYOUTS)
+@each("suffix", [".safetensors", ".npz"])
 def test_arrays_of_a_framework(fault: str, layout: str, suffix: str, tmp_path: Path) -> None:
     options = {"forget_bias": 1.0} if layout == "haiku" else {}
     arrays = FAULTS[fault](lc.arrange(layer(**options), layout))
@@ -159,8 +160,8 @@ def test_a_live_module() -> None:
 # ---- all gates or none --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("part", ["bias", "recurrent_bias", "layer_norm", "peephole"])
-@pytest.mark.parametrize("gate", [Gate.INPUT, Gate.FORGET, Gate.OUTPUT])
+@each("part", ["bias", "recurrent_bias", "layer_norm", "peephole"])
+@each("gate", [Gate.INPUT, Gate.FORGET, Gate.OUTPUT])
 def test_a_part_is_in_every_gate_or_in_none(part: str, gate: Gate) -> None:
     cell = make_cell(np.random.default_rng(1), INPUTS, UNITS, gate_parts=(part,))
     wellformed.check_cell(cell, "here")
@@ -234,7 +235,7 @@ def _cell(**changed: Any) -> Cell:
     return replace(cell, gates=weights_of(tensors), parts=parts)
 
 
-@pytest.mark.parametrize(
+@each(
     "changed",
     [
         {"kernel": (UNITS,)},

@@ -17,6 +17,7 @@ from support import keras_tools as tools
 from support.crafted_safetensors import unsealed
 from support.keras_tools import FIXTURES, LATEST, name_of
 from support.neutral import from_keras_weights
+from support.thinned import each
 
 import lstmconvert as lc
 from lstmconvert.errors import CorruptFile, NoLSTM, SourceError
@@ -64,7 +65,7 @@ def gates_of(folder: Path, name: str, **options: Any) -> Path:
 EVERY = [p for p in tools.fused() if p.parent.name in (LATEST, "keras-2.2.4", "tf_keras-2.21.0")]
 
 
-@pytest.mark.parametrize("path", EVERY, ids=name_of)
+@each("path", EVERY, ids=name_of)
 def test_the_library_reads_the_same_bits(path: Path, folder: Path) -> None:
     """`safe_open` gives every gate as the slice of h5py's fused array, and every other tensor."""
     out = gates_of(folder, name_of(path))
@@ -118,7 +119,7 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each("name", NAMES)
 def test_names_are_the_designs(name: str, folder: Path) -> None:
     found = set(header(gates_of(folder, f"{LATEST}/{name}")))
     assert found >= set(NAMES[name])
@@ -230,7 +231,7 @@ def model_of(*layers: Any) -> lc.Model:
 # ---- metadata ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", EVERY, ids=name_of)
+@each("path", EVERY, ids=name_of)
 def test_metadata_is_complete(path: Path, folder: Path) -> None:
     out = gates_of(folder, name_of(path))
     texts = header(out)["__metadata__"]
@@ -427,7 +428,7 @@ def swap(value: Any, one: str, two: str) -> None:
     tensors[one], tensors[two] = tensors[two], tensors[one]
 
 
-@pytest.mark.parametrize("what", TAMPERED)
+@each("what", TAMPERED)
 def test_a_tampered_file_is_refused(what: str, folder: Path) -> None:
     source = gates_of(folder, f"{LATEST}/seed95.keras")
     path = rewritten(source, folder / "tampered.safetensors", TAMPERED[what])
@@ -540,7 +541,7 @@ BY_NAME: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("what", BY_NAME)
+@each("what", BY_NAME)
 def test_hand_made_files_that_are_no_layer(what: str, folder: Path) -> None:
     arrays, words = BY_NAME[what]
     safetensors.numpy.save_file(arrays, folder / "by_hand.safetensors")

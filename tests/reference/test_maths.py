@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.thinned import each
 
 from lstmconvert.errors import UnsupportedByTarget
 from lstmconvert.model import activations
@@ -161,15 +162,15 @@ def test_every_name_that_keras_has_is_known_or_refused() -> None:
     assert set(keras_activations.ALL_OBJECTS_DICT) - needs_constants == set(KERAS3) | {"glu"}
 
 
-@pytest.mark.parametrize("shape", [(1,), (3, 1), (2, 3, 4), (0, 3)])
-@pytest.mark.parametrize("name", KERAS3)
+@each("shape", [(1,), (3, 1), (2, 3, 4), (0, 3)])
+@each("name", KERAS3)
 def test_shape_and_dtype_stay(name: str, shape: tuple[int, ...]) -> None:
     for dtype in ("float32", "float64"):
         result = apply(KERAS3[name], np.ones(shape, dtype))
         assert (result.shape, result.dtype.name) == (shape, dtype)
 
 
-@pytest.mark.parametrize("name", KERAS3)
+@each("name", KERAS3)
 def test_nan_stays_visible_without_a_warning(name: str) -> None:
     # relu and its like compare, and a comparison with NaN is false: they give their lower value.
     quiet = {"relu", "relu6", "leaky_relu", "hard_shrink", "soft_shrink"}

@@ -24,7 +24,7 @@ from support.bundlefiles import (
     varint,
 )
 from support.pace import within
-from support.thinned import rounds
+from support.thinned import each, rounds
 
 from lstmconvert.errors import CorruptFile, LimitExceeded, LSTMConvertError, NotAModel
 from lstmconvert.files import wire
@@ -173,8 +173,7 @@ def test_a_message() -> None:
     assert parse(b"").maybe is None
 
 
-@pytest.mark.parametrize(
-    ("data", "message"),
+@each("data, message",
     [
         (b"\x08", "cut off"),
         (b"\x08" + b"\x80" * 10 + b"\x00", "too long"),
@@ -256,8 +255,7 @@ def test_a_table_of_two_blocks_one_compressed(tmp_path: Path) -> None:
     assert found == [(b"a", b"1"), (b"ab", b"2"), (b"c", b"3")]
 
 
-@pytest.mark.parametrize(
-    ("data", "message"),
+@each("data, message",
     [
         (table([block([(b"b", b"")]), block([(b"a", b"")])]), "out of order"),
         (table([block([(b"a", b""), (b"a", b"")])]), "out of order"),

@@ -20,6 +20,7 @@ from support.bundlefiles import (
     write_floats,
 )
 from support.pace import within
+from support.thinned import each
 
 from lstmconvert.errors import CorruptFile, LimitExceeded, LSTMConvertError, NotAModel, SourceError
 from lstmconvert.tensorflow.formats import checkpoint
@@ -130,8 +131,7 @@ EIGHT = bytes(8)
 GOOD = masked(EIGHT)
 
 
-@pytest.mark.parametrize(
-    ("record", "message"),
+@each("record, message",
     [
         (entry(crc=GOOD ^ 1), "bad CRC-32C of a tensor"),
         (entry(crc=GOOD, offset=1), "truncated"),
