@@ -14,6 +14,7 @@ import pytest
 from support.cli import SEED95
 from support.layout_tools import SINGLE, case, close
 from support.neutral import make_cell, make_layer
+from support.thinned import turns
 
 import lstmconvert as lc
 from lstmconvert import reference
@@ -179,19 +180,21 @@ _FUNCTIONS = [
     HARD_SIGMOID_KERAS2,
     HARD_SIGMOID_KERAS3,
 ]
+_PLACES = ("activation", "recurrent_activation")
 
 
 @pytest.mark.parametrize(
-    ("activation", "factor"),
+    ("activation", "factor", "option"),
     [
-        *((function, 300 if function in BOUNDED else 1) for function in _FUNCTIONS),
-        *(pytest.param(function, 1, marks=pytest.mark.slow) for function in BOUNDED),
+        *((function, 300 if function in BOUNDED else 1, option)
+          for function, option in turns(_FUNCTIONS, _PLACES)),
+        *(pytest.param(function, 1, option, marks=pytest.mark.slow)
+          for option in _PLACES for function in BOUNDED),
     ],
     ids=str,
-)
-@pytest.mark.parametrize("option", ["activation", "recurrent_activation"])
+)  # fmt: skip
 def test_saturated_gates_stay_finite_whatever_the_compiler_assumes(
-    activation: Any, option: str, factor: int, tmp_path: Path
+    activation: Any, factor: int, option: str, tmp_path: Path
 ) -> None:
     """-ffast-math takes infinity for impossible: no function may pass through it.
 
@@ -206,11 +209,11 @@ def test_saturated_gates_stay_finite_whatever_the_compiler_assumes(
 
 
 @pytest.mark.parametrize(
-    "standard",
-    [*("c++11", "c++20", "c99"),
-     *(pytest.param(name, marks=pytest.mark.slow) for name in ("c++14", "c++17", "c11"))],
+    ("standard", "dtype"),
+    [*turns(("c++11", "c++20", "c99"), ("float32", "float64")),
+     *(pytest.param(*row, marks=pytest.mark.slow)
+       for row in turns(("c++14", "c++17", "c11"), ("float64", "float32")))],
 )  # fmt: skip
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_each_number_is_the_same_bits_in_every_standard(
     standard: str, dtype: str, tmp_path: Path
 ) -> None:

@@ -196,7 +196,7 @@ def test_arrays_of_joblib_that_are_cut(tmp_path: Path) -> None:
 
 def test_a_bomb(tmp_path: Path) -> None:
     path = tmp_path / "m.pkl"
-    path.write_bytes(gzip.compress(b"\x80\x04" + bytes(1 << 27)))
+    path.write_bytes(gzip.compress(b"\x80\x04" + bytes(65 << 20)))
     with pytest.raises(lc.LSTMConvertError, match="expands"):
         lc.load(path)
 

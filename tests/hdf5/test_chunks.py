@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from support.crafted import FIXTURES, KERAS
+from support.thinned import ALL, turns
 
 from lstmconvert.errors import CorruptFile
 from lstmconvert.files.opening import open_source
@@ -82,10 +83,11 @@ def test_every_kind_of_chunk_is_read_as_h5py_reads_it(
     assert len(found) == count > 50
 
 
-@pytest.mark.parametrize("growth", GROWTH)
-@pytest.mark.parametrize("packed", [{}, {"compression": "gzip", "shuffle": True}])
+@pytest.mark.parametrize(
+    ("growth", "packed"), turns(GROWTH, ({}, {"compression": "gzip", "shuffle": True}))
+)
 def test_thousands_of_chunks(
-    packed: dict[str, Any], growth: Callable[..., tuple[int | None, ...]], tmp_path: Path
+    growth: Callable[..., tuple[int | None, ...]], packed: dict[str, Any], tmp_path: Path
 ) -> None:
     """Pages of arrays, blocks of blocks, and trees of several levels."""
     shape, chunk = (97, 61), (1, 2)
@@ -129,7 +131,7 @@ def test_a_flipped_bit_in_an_index_is_found(
     path, whole = tmp_path / "a.h5", of_every_growth
     places = [at.start() for at in re.finditer(signature, whole)]
     assert places
-    for at in places[:3]:
+    for at in places[: 3 if ALL else 1]:
         path.write_bytes(whole[: at + 6] + bytes([whole[at + 6] ^ 1]) + whole[at + 7 :])
         with pytest.raises(CorruptFile):
             tensors(path)

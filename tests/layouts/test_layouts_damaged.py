@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.cli import KERAS
+from support.thinned import rounds
 
 import lstmconvert as lc
 
@@ -27,7 +28,7 @@ def test_damaged_files(name: str, tmp_path: Path) -> None:
     layout, damaged = FILES[name]
     lc.convert(KERAS / "both_concat.keras", tmp_path / name, layout=layout)
     good, rng = (tmp_path / damaged).read_bytes(), np.random.default_rng(len(name))
-    for number in range(150):
+    for number in range(rounds(150)):
         data = bytearray(good)
         # The heads are where a wrong number does most.
         place = int(rng.integers(0, min(len(data) - 4, 300 if number % 2 else 1 << 30)))

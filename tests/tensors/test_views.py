@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.thinned import turns
 
 from lstmconvert.tensors import tensor as tensors
 from lstmconvert.tensors import views
@@ -118,8 +119,9 @@ VIEWS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Array], Array]]] = 
 TWICE = {"below a first axis", "stacked", "stacked, transposed", "added"}
 
 
-@pytest.mark.parametrize("panel", [1, 5000, 1 << 26])
-@pytest.mark.parametrize("name", VIEWS)
+@pytest.mark.parametrize(
+    ("name", "panel"), [*turns(VIEWS, (1, 5000)), *((name, 1 << 26) for name in VIEWS)]
+)
 def test_a_view_is_what_numpy_makes(
     name: str, panel: int, file: FileTensor, array: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,17 +168,19 @@ def test_what_was_cut_and_turned_is_whole_again(file: FileTensor) -> None:
 
 
 @pytest.mark.parametrize(
-    ("panel", "shape"),
-    [(1 << 22, (260, 1 << 14)), (1 << 26, (260, 1 << 14)), (1 << 26, (1024, 1024))],
+    ("name", "room"),
+    turns(
+        sorted(set(VIEWS) - TWICE - {"reshaped"}),
+        ((1 << 22, (260, 1 << 14)), (1 << 26, (260, 1 << 14)), (1 << 26, (1024, 1024))),
+    ),
 )
-@pytest.mark.parametrize("name", sorted(set(VIEWS) - TWICE - {"reshaped"}))
 def test_every_byte_is_read_once(
     name: str,
-    panel: int,
-    shape: tuple[int, int],
+    room: tuple[int, tuple[int, int]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    panel, shape = room
     monkeypatch.setattr(views, "PANEL", panel)
     path = tmp_path / "numbers"
     array = np.random.default_rng(5).random(shape).astype("<f4")
