@@ -492,7 +492,7 @@ def _write(
     sums = Sums()
     # A framework trains its files and saves them again, with our metadata: they are to be changed.
     has_checksums = row.checksums and arranged is None
-    digest = Digest(model, tensors, sums if has_checksums else None)
+    digest = Digest(model, tensors, sums, is_sealed=has_checksums)
     texts = partial(digest.texts, model) if arranged is None else partial(arranged, digest.texts)
     temporary, known = temporaries[0], {}
     second = None

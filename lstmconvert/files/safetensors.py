@@ -15,15 +15,18 @@ import math
 import re
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from json.decoder import scanstring  # type: ignore[attr-defined]  # typeshed lacks it
 from json.encoder import encode_basestring
 from pathlib import Path
+from typing import IO
 
 from lstmconvert import limits
 from lstmconvert.errors import DAMAGED, CorruptFile, DestinationError
 from lstmconvert.files.jsontext import Json, parse_object
+from lstmconvert.limits import BUFFER_BYTES
 from lstmconvert.tensors.dtypes import FROM_SAFETENSORS, DType, dtype_of, safetensors_name
-from lstmconvert.tensors.streaming import Sums, pour_into
+from lstmconvert.tensors.streaming import Sums, gathered, pour_into
 from lstmconvert.tensors.tensor import FileTensor, Shape, SourceFile, Tensor, write_whole
 
 _LENGTH = struct.Struct("<Q")
@@ -40,9 +43,10 @@ def read(source: SourceFile) -> tuple[dict[str, Tensor], dict[str, str]]:
         CorruptFile: it is not a valid safetensors file, or names a tensor twice.
         LimitExceeded: its header is larger than the format allows.
     """
-    (length,) = _LENGTH.unpack(source.read_at(0, _LENGTH.size))
+    head = source.read_at(0, max(_LENGTH.size, min(_LENGTH.size + 1, source.size)))
+    (length,) = _LENGTH.unpack_from(head)
     limits.HEADER_BYTES.check(length, source.path, "the safetensors header")
-    if source.read_at(_LENGTH.size, min(length, 1)) != b"{":
+    if not length or head[_LENGTH.size :] != b"{":
         raise _damaged(source, "its header does not begin with {")
     data = _decoded(source.read_at(_LENGTH.size, length))
     start = _LENGTH.size + length
@@ -213,7 +217,8 @@ def write(
         path: the file to write.
         tensors: name -> tensor.
         metadata: called twice, here and by what is returned: it may return the hash of the source
-            and the checksums of the tensors only the second time, in a text of the same length.
+            and the checksums of the tensors only the second time, in a text of the same length. Of
+            tensors that fit into a buffer it is called once, when all of them were read.
         sums: takes the checksum of each tensor.
 
     Raises:
@@ -223,6 +228,13 @@ def write(
     if _METADATA in tensors:
         raise DestinationError("a tensor has the reserved name __metadata__", where=path)
     body, places, size = _laid_out(tensors)
+    if size <= BUFFER_BYTES:
+        data = gathered({name: tensors[name] for name in places}, size, sums)
+        whole = b"".join(_header(metadata(), body))
+        whole = _LENGTH.pack(len(whole) - _LENGTH.size) + whole[_LENGTH.size :]
+        with open(path, "wb", 0) as file:
+            write_whole(file.fileno(), whole + data, 0)
+        return partial(_check_header, path, whole)
     with open(path, "wb") as file:
         length = 0
         for piece in _header(metadata(), body):
@@ -239,17 +251,26 @@ def write(
         with open(path, "rb+", 0) as file:
             for piece in _header(metadata(), body, length):
                 write_whole(file.fileno(), piece, at)
-                stored = bytearray(len(piece))
                 file.seek(at)
-                if file.readinto(stored) != len(piece) or bytes(stored) != bytes(piece):
-                    raise DestinationError(
-                        "the written file differs from the intended one: the header", where=path
-                    )
+                _compare(file, piece, path)
                 at += len(piece)
         if at != length:
             raise AssertionError("the metadata changed its length")
 
     return seal
+
+
+def _check_header(path: Path, header: bytes) -> None:
+    with open(path, "rb", 0) as file:
+        _compare(file, header, path)
+
+
+def _compare(file: IO[bytes], piece: bytes | memoryview, path: Path) -> None:
+    """Raise unless these bytes are where an open file stands."""
+    if file.read(len(piece)) != piece:
+        raise DestinationError(
+            "the written file differs from the intended one: the header", where=path
+        )
 
 
 def _laid_out(tensors: Mapping[str, Tensor]) -> tuple[bytes, dict[str, int], int]:

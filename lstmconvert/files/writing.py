@@ -93,7 +93,7 @@ def replacing_all(
         with checking_later(), written_by_us(temporaries):
             yield temporaries
         for temporary, mode in zip(temporaries, modes, strict=True):
-            _flush_whole(temporary)
+            (_flush_folder if is_folder else _flush)(temporary)
             if mode is not None:
                 os.chmod(temporary, mode)
         if not locking.has_locks():  # then a file must be closed before it is renamed
@@ -150,14 +150,19 @@ def _mode(destination: Path, *, is_folder: bool) -> int | None:
     return stat.S_IMODE(mode) if stat.S_ISDIR(mode) is is_folder else None
 
 
-def _flush_whole(path: Path) -> None:
-    """Send a file to the disk, or a folder with all that is in it."""
-    if not path.is_dir():
-        with open(path, "rb+") as file:
-            os.fsync(file.fileno())
-        return
+def _flush(path: Path) -> None:
+    """Send a file to the disk."""
+    descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _flush_folder(path: Path) -> None:
+    """Send a folder to the disk, with all that is in it."""
     for part in path.iterdir():
-        _flush_whole(part)
+        (_flush_folder if part.is_dir() else _flush)(part)
     with contextlib.suppress(OSError):  # some systems open no folder, and some flush none
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -168,12 +173,14 @@ def _flush_whole(path: Path) -> None:
 
 def _remove(path: Path) -> None:
     """Remove a file or a link; or a folder of ours, with all that is in it."""
-    if path.is_symlink() or not path.is_dir():
-        path.unlink()
-        return
-    import shutil  # rarely needed: start-up is faster without
+    try:
+        os.unlink(path)
+    except (IsADirectoryError, PermissionError):  # the first as Linux says of a folder
+        if path.is_symlink() or not path.is_dir():
+            raise
+        import shutil  # rarely needed: start-up is faster without
 
-    shutil.rmtree(path)
+        shutil.rmtree(path)
 
 
 def _let_go(descriptors: list[int], temporaries: Sequence[Path]) -> None:
@@ -193,7 +200,7 @@ def flushing(path: Path) -> Iterator[None]:
 
     A failure is left to the flush in `replacing`, which comes after and reports it.
     """
-    if path.stat().st_size <= WORTH_A_THREAD:
+    if os.stat(path).st_size <= WORTH_A_THREAD:
         _begin_flush(path)
         yield
         return
@@ -213,9 +220,13 @@ def flushing(path: Path) -> Iterator[None]:
 def _begin_flush(path: Path) -> None:
     """Have the system send a small file's pages to the disk, and wait for nothing."""
     if hasattr(os, "posix_fadvise"):
-        with contextlib.suppress(OSError), open(path, "rb") as file:
-            # It means to drop the pages, before which Linux begins to write those that must be.
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                # It means to drop the pages, before which Linux begins to write those that must be.
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(descriptor)
 
 
 def check_destination(
@@ -238,7 +249,16 @@ def check_destination(
 def _check_destination(
     destination: Path, force: bool, source: Path | None, replaceable: Replaceable | None
 ) -> None:
-    if not destination.parent.is_dir():
+    if (fault := names.fault(destination.name)) is not None:
+        raise DestinationError(
+            f"no file can have this name: {fault}", where=destination, hint="choose another name"
+        )
+    try:
+        os.lstat(destination)  # raises otherwise than for a name that is free
+        is_there = True
+    except (FileNotFoundError, NotADirectoryError):
+        is_there = False
+    if not is_there and not os.path.isdir(destination.parent):
         if url := url_of(destination):
             raise DestinationError(
                 "a URL, where the file must be on this machine",
@@ -251,15 +271,6 @@ def _check_destination(
             where=destination.parent,
             hint=f"mkdir -p {destination.parent}",
         )
-    if (fault := names.fault(destination.name)) is not None:
-        raise DestinationError(
-            f"no file can have this name: {fault}", where=destination, hint="choose another name"
-        )
-    try:
-        os.lstat(destination)  # raises otherwise than for a name that is free
-        is_there = True
-    except (FileNotFoundError, NotADirectoryError):
-        is_there = False
     if is_there and destination.is_dir() and (replaceable is None or not replaceable(destination)):
         raise DestinationError(
             "the destination is a directory"

@@ -90,6 +90,8 @@ class ZipMembers:
         )
         self.lacks_sums = may_lack_sums and not any(info.CRC for info in infos)
         self._scratch: Scratch | None = None
+        #: The small members that were checked, and the checks of the large ones that were opened.
+        self._checked: set[str] = set()
         self._checks: dict[str, Check] = {}
 
     def __deepcopy__(self, memo: object) -> ZipMembers:
@@ -133,11 +135,7 @@ class ZipMembers:
             raise self._damaged(f"{len(self._infos)} members where {fields[4]} are counted")
 
     def _damaged(self, reason: str) -> CorruptFile:
-        return CorruptFile(
-            f"not a readable zip archive: {reason}",
-            where=self.source.path,
-            hint=DAMAGED,
-        )
+        return _damaged(self.source, reason)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -155,7 +153,7 @@ class ZipMembers:
         limits.PACKED_BYTES.check(beyond, where, "what the archive member has beyond the archive")
         window = self._place(info)
         data = bytes(window.source.read_at(window.offset, window.size))
-        self._check_sum(info, zlib.crc32(data))
+        _check_sum(self.source, info, zlib.crc32(data), self.lacks_sums)
         return data
 
     def open(self, name: str) -> Window:
@@ -164,12 +162,16 @@ class ZipMembers:
         window = self._place(info)
         if window.source is not self.source:  # unpacked, and its checksum was compared
             return window
-        if name not in self._checks:
-            self._checks[name] = Check(partial(self._compare, info, window.offset))
-        check = self._checks[name]
         if info.file_size <= _CHECK_NOW:
-            check.now()
-        return Window(_Member(self.source, check), window.offset, window.size)
+            if name not in self._checked:
+                _compare(self.source, info, window.offset, self.lacks_sums)
+                self._checked.add(name)
+            return window
+        if name not in self._checks:
+            # Of the archive it holds nothing: in a cycle, files would be open for a while.
+            compare = partial(_compare, self.source, info, window.offset, self.lacks_sums)
+            self._checks[name] = Check(compare)
+        return Window(_Member(self.source, self._checks[name]), window.offset, window.size)
 
     def _place(self, info: zipfile.ZipInfo) -> Window:
         """Return where the bytes of a member are. Of a stored one they are not checked yet."""
@@ -206,7 +208,7 @@ class ZipMembers:
         for name in sorted(pending, key=lambda name: self._offsets[name]):
             info, offset = self._infos[name], self._offsets[name]
             self._feed(end, offset, digest)
-            self._compare(info, offset, digest)
+            _compare(self.source, info, offset, self.lacks_sums, digest)
             self._checks[name].is_done = True
             end = offset + info.file_size
         self._feed(end, self.source.size, digest)
@@ -216,23 +218,6 @@ class ZipMembers:
     def _feed(self, start: int, stop: int, digest: hashlib._Hash) -> None:
         for piece in pieces(self.source, start, stop):
             digest.update(piece)
-
-    def _compare(
-        self, info: zipfile.ZipInfo, offset: int, digest: hashlib._Hash | None = None
-    ) -> None:
-        """Read a member, and raise if its CRC is not the one that the archive says."""
-        if self.source.is_closed:  # a file of our own, which has been compared
-            return
-        crc = 0
-        for piece in pieces(self.source, offset, offset + info.file_size):
-            crc = zlib.crc32(piece, crc)
-            if digest is not None:
-                digest.update(piece)
-        self._check_sum(info, crc)
-
-    def _check_sum(self, info: zipfile.ZipInfo, crc: int) -> None:
-        if crc != info.CRC and not self.lacks_sums:
-            raise self._damaged(f"bad CRC-32 of {info.filename}")
 
     def _unpacked(self, info: zipfile.ZipInfo) -> Window:
         if self._scratch is None:
@@ -257,6 +242,37 @@ class ZipMembers:
             raise self._damaged(f"{info.filename}: {error}") from None
 
 
+def _damaged(source: SourceFile, reason: str) -> CorruptFile:
+    return CorruptFile(
+        f"not a readable zip archive: {reason}",
+        where=source.path,
+        hint=DAMAGED,
+    )
+
+
+def _compare(
+    source: SourceFile,
+    info: zipfile.ZipInfo,
+    offset: int,
+    lacks_sums: bool,
+    digest: hashlib._Hash | None = None,
+) -> None:
+    """Read a member, and raise if its CRC is not the one that the archive says."""
+    if source.is_closed:  # a file of our own, which has been compared
+        return
+    crc = 0
+    for piece in pieces(source, offset, offset + info.file_size):
+        crc = zlib.crc32(piece, crc)
+        if digest is not None:
+            digest.update(piece)
+    _check_sum(source, info, crc, lacks_sums)
+
+
+def _check_sum(source: SourceFile, info: zipfile.ZipInfo, crc: int, lacks_sums: bool) -> None:
+    if crc != info.CRC and not lacks_sums:
+        raise _damaged(source, f"bad CRC-32 of {info.filename}")
+
+
 class _Member(SourceFile):
     """An archive's bytes, of which those of one member are checked before they are handed out.
 
@@ -268,6 +284,7 @@ class _Member(SourceFile):
     def __init__(self, archive: SourceFile, check: Check) -> None:
         super().__init__(archive.path, archive.descriptor)
         self._archive, self._status, self._check = archive, archive._status, check
+        self._is_kept = False  # the archive keeps its bytes, and each read asks for the check
 
     def _fill(self, buffer: memoryview, offset: int) -> None:
         self._check.due()
@@ -327,7 +344,7 @@ class Scratch(SourceFile):
         self._file.flush()
         self._status = os.fstat(self.descriptor)
         self.size = self._status.st_size
-        self._looked_at = None  # nobody else writes to it
+        self._looked_at, self._is_kept = None, False  # it grows, and nobody else writes to it
         return Window(self, start, self.size - start)
 
 

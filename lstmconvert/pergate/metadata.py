@@ -534,22 +534,26 @@ class Digest:
     Args:
         model: the model.
         tensors: what is written: of a few bytes, the hash is taken when it is asked for.
-        sums: the checksums of the tensors, as they are written; None: the file keeps none.
+        sums: the checksums of the tensors, as they are written.
+        is_sealed: whether the file keeps them.
     """
 
-    def __init__(self, model: Model, tensors: Mapping[str, Tensor], sums: Sums | None) -> None:
+    def __init__(
+        self, model: Model, tensors: Mapping[str, Tensor], sums: Sums, *, is_sealed: bool = True
+    ) -> None:
         size = sum([tensor.nbytes for tensor in tensors.values()])
-        self._sealing = None if sums is None else Sealing(tensors, sums)
+        self._sums, self._sealing = sums, Sealing(tensors, sums) if is_sealed else None
         self._error: Exception | None = None
         self._value: str | None = None
         self._text: str | None = None
         #: Stands where the hash will be; nobody can have written it into the file.
         self._stand_in = os.urandom(32).hex()
         self._model = model
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread: threading.Thread | None = None
         from lstmconvert.files.writing import WORTH_A_THREAD  # a reader needs none of it
 
         if size > WORTH_A_THREAD:
+            self._thread = threading.Thread(target=self._run, daemon=True)
             self._thread.start()
 
     def _run(self) -> None:
@@ -559,22 +563,22 @@ class Digest:
             self._error = error
 
     def texts(self, model: Model) -> dict[str, str]:
-        """Return the metadata texts: the first time with a stand-in for the hash, and always with
-        the checksums of what was written until then."""
-        source = model.source
+        """Return the metadata texts, always with the checksums of what was written until then, and
+        with the hash: a stand-in for it, where it is being taken and nothing was written yet."""
         if self._text is None:
+            is_taken = self._thread is not None and not self._sums.is_begun
             # A model that was not read from a file of its own kind has a known hash, or none.
-            is_known = source.digest is None or model.is_converted
-            digest = self._joined() if is_known else self._stand_in
+            is_taken = is_taken and model.source.digest is not None and not model.is_converted
+            digest = self._stand_in if is_taken else self._joined()
             checksums = None if self._sealing is None else self._sealing.stand_ins()
             self._text = to_text(model, digest=digest, checksums=checksums)
-        elif self._stand_in in self._text:
+        elif self._thread is not None and self._stand_in in self._text:  # it takes long to look
             self._text = self._text.replace(f'"{self._stand_in}"', canonical(self._joined()))
         text = self._text if self._sealing is None else self._sealing.sealed(self._text)
         return {"format": "np", KEY: text}
 
     def _joined(self) -> str | None:
-        if self._thread.ident is None:
+        if self._thread is None:
             return self._model.source.sha256
         self._thread.join()
         if self._error is not None:

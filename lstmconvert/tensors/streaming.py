@@ -195,6 +195,30 @@ def pour_into(
         _write_together(descriptor, waiting)
 
 
+def gathered(tensors: Mapping[str, Tensor], size: int, sums: Sums) -> bytes:
+    """Return the bytes of tensors, one behind the other.
+
+    Args:
+        tensors: name -> tensor.
+        size: how many bytes they have.
+        sums: takes the checksum of each.
+    """
+    begins, end = dict[str, int](), 0
+    for name, tensor in tensors.items():
+        begins[name] = end
+        end += tensor.nbytes
+    result = bytearray(size)
+
+    def sink(name: str, offset: int, piece: Array) -> None:
+        data = piece.tobytes()
+        sums.add(name, data)
+        start = begins[name] + offset
+        result[start : start + len(data)] = data
+
+    pour(tensors, sink)
+    return bytes(result)
+
+
 @contextlib.contextmanager
 def _sent_on(descriptor: int, size: int) -> Iterator[None]:
     """Send what the block writes to the disk meanwhile: it has less to wait for at the end.

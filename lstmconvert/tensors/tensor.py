@@ -37,7 +37,8 @@ Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 #: as many bytes are copied in the time that one more call takes (measured on Linux).
 _CALL = 16 * KIB
 #: A read of up to this many bytes is one of many small arrays that are near each other: what is
-#: around it is read with it, in a block of this many bytes that is kept until the next.
+#: around it is read with it, in a block of this many bytes that is kept until the next. A file that
+#: is no larger is read once.
 _FEW, _NEAR = 16 * KIB, 64 * KIB
 
 
@@ -223,11 +224,14 @@ class SourceFile:
         self._status = os.fstat(descriptor)
         #: The size in bytes when the file was opened.
         self.size = self._status.st_size
-        self._near: tuple[int, memoryview] = 0, memoryview(b"")
+        self._near: tuple[int, bytearray] = 0, bytearray()
         #: Of a file that has just been written: offset, length and CRC of each piece that was read.
         self._looked_at: list[tuple[int, int, int]] | None = None
-        if not _is_among(path, _ours) and time.time() - self._status.st_mtime < _FRESH_SECONDS:
+        is_ours = bool(_ours) and _is_among(path, _ours)
+        if not is_ours and time.time() - self._status.st_mtime < _FRESH_SECONDS:
             self._looked_at = []
+        #: Whether all of it is kept, once it was read: not of a file that we still write to.
+        self._is_kept = not is_ours and 0 < self.size <= _NEAR
 
     def read_at(self, offset: int, length: int) -> bytearray:
         """Read exactly `length` bytes.
@@ -237,6 +241,8 @@ class SourceFile:
             SourceError: the disk cannot read it.
         """
         self._check_range(offset, length)
+        if self._is_kept:
+            return self._block(offset, offset + length)
         buffer = bytearray(length)
         self._fill(memoryview(buffer), offset)
         return buffer
@@ -246,6 +252,9 @@ class SourceFile:
 
         Raises as `read_at`.
         """
+        if self._is_kept and self._near[1]:  # which was looked at when it was read
+            self._check_range(offset, length)
+            return self._near[1][offset : offset + length]
         return self.read_at(offset, length)
 
     def _check_range(self, offset: int, length: int) -> None:
@@ -261,7 +270,10 @@ class SourceFile:
     def read_into(self, buffer: memoryview, offset: int) -> None:
         """Fill a buffer with the bytes from an offset on. Raises as `read_at`."""
         self._check_range(offset, len(buffer))
-        self._fill(buffer, offset)
+        if self._is_kept:
+            self._fill_near(buffer, offset)
+        else:
+            self._fill(buffer, offset)
 
     def read_near(self, buffer: memoryview, offset: int) -> None:
         """Do what `read_into` does, for one of many small arrays that are near each other."""
@@ -269,16 +281,21 @@ class SourceFile:
         self._fill_near(buffer, offset)
 
     def _fill_near(self, buffer: memoryview, offset: int) -> None:
+        buffer[:] = self._block(offset, offset + len(buffer))
+
+    def _block(self, start: int, end: int) -> bytearray:
+        """Return bytes of the block that is kept, and is read where it has not all of them."""
         begin, block = self._near
-        end = offset + len(buffer)
-        if not begin <= offset <= end <= begin + len(block):
-            begin = offset - offset % _NEAR
-            block = memoryview(bytearray(min(max(end, begin + _NEAR), self.size) - begin))
-            self._fill(block, begin)
+        if not begin <= start <= end <= begin + len(block):
+            begin = start - start % _NEAR
+            block = bytearray(min(max(end, begin + _NEAR), self.size) - begin)
+            self._fill(memoryview(block), begin)
             self._near = begin, block
         elif not at_the_end(self, self._look_again):
             self.check_unchanged()
-        buffer[:] = block[offset - begin : end - begin]
+        elif self._looked_at is not None and self._is_kept and not self._looked_at:
+            self._looked_at.append((begin, len(block), zlib.crc32(block)))
+        return block[start - begin : end - begin]
 
     def _fill(self, buffer: memoryview, offset: int) -> None:
         self._read(buffer, offset)

@@ -161,11 +161,11 @@ def test_a_member_that_is_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def checked(folder: Path, crc: int | None = None) -> tuple[CheckedTensor, np.ndarray[Any, Any]]:
-    values = np.arange(6000, dtype="<f4").reshape(300, 20)  # more than is read at once
+    values = np.arange(20_000, dtype="<f4").reshape(1000, 20)  # of a file that is not kept whole
     path = folder / "a"
     path.write_bytes(b"head" + values.tobytes())
     crc = checksums.crc32c(values.tobytes()) if crc is None else crc
-    return CheckedTensor(open_source(path), 4, (300, 20), np.dtype("<f4"), crc, "a"), values
+    return CheckedTensor(open_source(path), 4, (1000, 20), np.dtype("<f4"), crc, "a"), values
 
 
 @pytest.fixture
@@ -400,7 +400,8 @@ def test_a_first_error_is_not_replaced(tmp_path: Path, monkeypatch: pytest.Monke
         _in_place(path)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lstmconvert.tensors.streaming.write_whole", full)
+    for module in ("tensors.streaming", "files.safetensors"):
+        monkeypatch.setattr(f"lstmconvert.{module}.write_whole", full)
     for name in ("a.safetensors", "a.onnx", "a.keras", "a.h5"):
         out = tmp_path / "out"
         out.mkdir()

@@ -155,9 +155,9 @@ _known: dict[tuple[type, Era, str | None, str], Any] = {}
 _MOST_KNOWN = 256
 
 
-#: A config's values as text, by its `id`: it is asked for as the options of a layer, of a direction
-#: and of a cell.
-_texts: dict[int, tuple[JsonObject, str]] = {}
+#: The config that was asked for last, and its values as text: the options of a layer, of a
+#: direction and of a cell are asked for one after the other.
+_last: tuple[JsonObject, str] | None = None
 #: What a config says and is no option: layers that differ in nothing else have the same.
 _NO_OPTIONS = frozenset({"name", "units", "filters"})
 
@@ -173,13 +173,12 @@ def _shared(
 
     The values are compared as text, since 1, 1.0 and True are equal.
     """
-    text = _texts.get(id(config))
-    if text is None or text[0] is not config:
-        if len(_texts) >= _MOST_KNOWN:
-            _texts.clear()
+    global _last
+    last = _last
+    if last is None or last[0] is not config:
         options = {name: value for name, value in config.items() if name not in _NO_OPTIONS}
-        text = _texts[id(config)] = config, repr(options)
-    key = kind, era, mode, text[1]
+        last = _last = config, repr(options)
+    key = kind, era, mode, last[1]
     known: AnyOptions | None = _known.get(key)
     if known is None:
         known = read()
