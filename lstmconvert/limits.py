@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lstmconvert.errors import LimitExceeded, UsageError
 
@@ -22,11 +22,11 @@ class Limit:
     name: str
     default: int
     reason: str
+    #: The environment variable that raises this limit.
+    variable: str = field(init=False)
 
-    @property
-    def variable(self) -> str:
-        """The environment variable that raises this limit."""
-        return f"LSTMCONVERT_MAX_{self.name.upper()}"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "variable", f"LSTMCONVERT_MAX_{self.name.upper()}")
 
     @property
     def value(self) -> int:
@@ -35,7 +35,7 @@ class Limit:
         Raises:
             UsageError: the environment variable holds no positive integer.
         """
-        text = os.environ.get(f"LSTMCONVERT_MAX_{self.name.upper()}")
+        text = os.environ.get(self.variable)
         if text is None:
             return self.default
         if not text.isascii() or not text.isdigit() or int(text[:30]) == 0:

@@ -54,7 +54,8 @@ def open_model(
         raise lacks  # the weights are of a model that has one
     if model.absent is not None and not any_model:
         raise model.absent
-    model = replace(model, describe=neighbours)
+    if model.describe is not neighbours:
+        model = replace(model, describe=neighbours)
     if config is None:
         return model
     from lstmconvert.model import settings  # imported late to keep start-up fast

@@ -196,8 +196,10 @@ class Ends(contextlib.AbstractContextManager["Ends"]):
                 yield path
             return
         path = Path(self._job.destination)
-        with stores.errors(DestinationError, str(path.parent)):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        folder = path.parent
+        if not os.path.isdir(folder):  # as it is, of all files of a folder but the first
+            with stores.errors(DestinationError, str(folder)):
+                folder.mkdir(parents=True, exist_ok=True)
         yield path
 
     def sent(self, files: Sequence[Path], *, force: bool) -> tuple[FileFacts, ...]:

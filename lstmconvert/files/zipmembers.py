@@ -312,7 +312,7 @@ class _Bounded(Window):
     def __init__(self, source: SourceFile, offset: int, size: int) -> None:
         super().__init__(source, offset, size)
         self._tail_size = min(size, _TAIL_BYTES)
-        self._tail = bytes(source.read_at(offset + size - self._tail_size, self._tail_size))
+        self._tail = bytes(source.peek(offset + size - self._tail_size, self._tail_size))
         self._most = limits.ZIP_DIRECTORY_BYTES.value
 
     def read(self, size: int = -1) -> bytes:

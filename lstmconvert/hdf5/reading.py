@@ -214,9 +214,10 @@ class _Walk:
             self.tensors[path] = self.dataset(parts, attributes, path)
         elif structures.SYMBOLS in parts or structures.LINKS in parts:
             self.groups.add(path)
-            texts = self.texts_of(parts, attributes, path)
-            if texts:
-                self.attributes[path] = texts
+            if attributes or structures.ATTRIBUTES in parts:
+                texts = self.texts_of(parts, attributes, path)
+                if texts:
+                    self.attributes[path] = texts
             if table is not None and table != parts.get(structures.SYMBOLS, (table, 0))[0]:
                 raise self.blocks.damaged("a group with two tables")
             start = f"{path}/" if path else ""

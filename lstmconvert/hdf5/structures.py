@@ -411,10 +411,13 @@ class Table:
     ) -> None:
         """Add the entries below a node. Each child's names are between two keys."""
         level, keys = node(self._blocks, address, 0, level, self._inner, WORD.size)
-        addresses, keys = keys[1::2], keys[::2]
-        low = self._name(names, keys[0])
-        for child, key in zip(addresses, keys[1:], strict=True):
-            high, first = self._name(names, key), len(result)
+        if (end := names.find(b"\0", keys[0])) < 0:
+            raise self._outside()
+        low = names[keys[0] : end]
+        for child, key in zip(keys[1::2], keys[2::2], strict=True):
+            if (end := names.find(b"\0", key)) < 0:
+                raise self._outside()
+            high, first = names[key:end], len(result)
             if first > most:
                 return
             if level:
@@ -436,15 +439,13 @@ class Table:
         data = data[_SYMBOLS.size : _SYMBOLS.size + count * _ENTRY.size]
         try:
             result += [
-                _entry(names[name : names.index(b"\0", name)], header, kind, table)
+                (
+                    names[name : names.index(b"\0", name)],
+                    None if kind == _SOFT else header,
+                    table if kind == _GROUP else None,
+                )
                 for name, header, kind, table in _ENTRY.iter_unpack(data)
             ]
-        except ValueError:
-            raise self._outside() from None
-
-    def _name(self, names: bytes, offset: int) -> bytes:
-        try:
-            return names[offset : names.index(b"\0", offset)]
         except ValueError:
             raise self._outside() from None
 
@@ -479,14 +480,10 @@ def node(
     return node_level, list(struct.unpack_from(f"<{size // 8}Q", data, _TREE.size))
 
 
-def _entry(name: bytes, header: int, kind: int, table: bytes) -> Entry:
-    return name, None if kind == _SOFT else header, table if kind == _GROUP else None
-
-
 def root_entry(blocks: Blocks, address: int) -> Entry:
     """Return the entry (III.C) of the root group."""
     _, header, kind, table = _ENTRY.unpack(blocks.at(address, _ENTRY.size))
-    return _entry(b"", header, kind, table)
+    return b"", None if kind == _SOFT else header, table if kind == _GROUP else None
 
 
 # --- the heaps where texts of any length are (III.E) ----------------------------------------------

@@ -202,6 +202,7 @@ def _read(opened: _Opened, stated: Given | None) -> Model:
         texts=texts,
         notes=(*notes, *content.notes),
         absent=content.absent,
+        describe=neighbours,
     )
     if opened.config is None and stated is not None:
         _check_stored(model, stated.where)

@@ -121,7 +121,7 @@ def of_windows(tree: Tree, where: object) -> Tree | None:
 def holder(path: str) -> str | None:
     """Return the group of which another, called `vars`, holds the arrays; None of other groups."""
     if path == "vars" or path.endswith("/vars"):
-        return path[: -len("vars")].rstrip("/")
+        return path[:-4].rstrip("/")
     return None
 
 
