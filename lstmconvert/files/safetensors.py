@@ -232,8 +232,8 @@ def write(
         data = gathered({name: tensors[name] for name in places}, size, sums)
         whole = b"".join(_header(metadata(), body))
         whole = _LENGTH.pack(len(whole) - _LENGTH.size) + whole[_LENGTH.size :]
-        with open(path, "wb", 0) as file:
-            write_whole(file.fileno(), whole + data, 0)
+        with open(path, "wb", 0) as whole_file:
+            write_whole(whole_file.fileno(), whole + data, 0)
         return partial(_check_header, path, whole)
     with open(path, "wb") as file:
         length = 0
