@@ -217,7 +217,7 @@ def _no_container(path: Path) -> UsageError:
     if not hints and not suffix:
         hints = [f"name one: {path.name}{known[0]}; or a folder that is there"]
     return UsageError(
-        "the destination's suffix names no container",
+        "the destination's suffix names no kind of file",
         where=path,
         found=path.suffix or "no suffix",
         expected=" ".join(known),

@@ -217,7 +217,7 @@ def _show_layouts(page: Page, layouts: Iterable[LayoutFacts]) -> None:
         )
         for layout in layouts
     ]
-    page.table(rows, header=("layout", "framework", "gates", "containers", "run here"))
+    page.table(rows, header=("layout", "framework", "gates", "kinds of files", "run here"))
     page.line()
     written = (row for row in containers.written() if row.is_keras)
     page.paragraph(
@@ -245,7 +245,7 @@ def _show_one(page: Page, layout: LayoutFacts) -> None:
     forget_bias = f"{layout.forget_bias:g} at run time" if layout.forget_bias else "none"
     page.line(f"{layout.name}: {layout.title}", bold=True)
     rows = [
-        ("containers", " ".join(layout.containers)),
+        ("files", " ".join(layout.containers)),
         ("tensors", ", ".join(layout.tensors)),
         ("gate order", " ".join(layout.gate_order or ["one tensor each"])),
         ("transposed", "yes, units are rows" if layout.transposed else "no"),

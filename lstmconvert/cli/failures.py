@@ -128,6 +128,8 @@ def _usage(failure: click.UsageError) -> None:
     close = getattr(failure, "possibilities", None)
     if isinstance(failure, click.NoSuchOption) and close:
         hint = f"did you mean {' or '.join(close)}?"
+    elif isinstance(failure, click.NoSuchOption) and command == "lstmconvert":
+        hint = f"options stand behind the command: lstmconvert inspect FILE {failure.option_name}"
     elif isinstance(failure, NoSuchCommand):
         hint = f"did you mean {' or '.join(close)}?" if close else hint
     kind = failure.param.type if isinstance(failure, click.BadParameter) and failure.param else None

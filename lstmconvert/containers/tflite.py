@@ -922,11 +922,12 @@ def write(path: Path, content: Writing) -> None:
         MissingPackage: ai-edge-litert is not installed.
         LimitExceeded: more than a flatbuffer holds.
     """
-    import flatbuffers
+    kinds = schema()
+    import flatbuffers  # a package that ai-edge-litert brings
 
     size = sum(tensor.nbytes for tensor in content.tensors.values())
     limits.FLATBUFFER_BYTES.check(size, path, "the weights together")
-    graph = _Graph(schema(), content.tensors)
+    graph = _Graph(kinds, content.tensors)
     for prefix, layer in content.layers:
         if content.chain is None:
             graph.layer(layer, prefix)

@@ -299,7 +299,7 @@ def test_destination_is_a_shard(jail: Jail, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["lstm.xyz", "lstm", ".safetensor", "lstm.keras.zip"])
 def test_destination_of_no_kind(name: str, jail: Jail, tmp_path: Path) -> None:
-    check(jail.run("convert", SOURCE, tmp_path / name), "suffix names no container")
+    check(jail.run("convert", SOURCE, tmp_path / name), "suffix names no kind of file")
     assert os.listdir(tmp_path) == []
 
 

@@ -64,6 +64,8 @@ def test_no_command_shows_the_help_as_talk() -> None:
     [
         (["inspekt", "x"], "no such command 'inspekt'", "did you mean inspect?"),
         (["inspect", "x", "--jsn"], "no such option '--jsn'", "did you mean --json?"),
+        (["-q", "inspect", "x"], "no such option '-q'",
+         "options stand behind the command: lstmconvert inspect FILE -q"),
         (["inspect"], "missing argument 'SRC'", "lstmconvert inspect --help shows how it is used"),
         (
             ["diff", "a", "b", "c"],

@@ -165,8 +165,8 @@ def test_which_keras_opens_a_composed_hard_sigmoid_is_said(tmp_path: Path, suffi
 @pytest.mark.parametrize(
     ("args", "error"),
     [
-        (["a.xyz"], "the destination's suffix names no container; found .xyz"),
-        (["a"], "the destination's suffix names no container; found no suffix"),
+        (["a.xyz"], "the destination's suffix names no kind of file; found .xyz"),
+        (["a"], "the destination's suffix names no kind of file; found no suffix"),
         (["a.onnx", "--to", "torch"], "onnx does not hold the layout torch; expected gates"),
         (["a.keras", "--to", "gates"], "keras does not hold the layout gates; expected keras"),
         (

@@ -214,7 +214,8 @@ def test_damaged_files_give_an_error_of_ours_or_a_model(tmp_path: Path) -> None:
 def test_without_the_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
+    for name in ("ai_edge_litert", "flatbuffers"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(lc.LSTMConvertError, match="needs ai-edge-litert"):
         lc.convert(SEED95, tmp_path / "x.tflite")
     assert not list(tmp_path.iterdir())
