@@ -470,7 +470,7 @@ def _write(
     tensors: Mapping[str, Tensor],
     layers: Sequence[tuple[str, LSTMLayer]],
     temporaries: Sequence[Path],
-    arranged: Callable[[Callable[[Model], dict[str, str]]], dict[str, str]] | None = None,
+    arranged: Callable[[metadata.Texts], dict[str, list[str]]] | None = None,
     whole: _Whole | None = None,
     intended: Mapping[str, Tensor] | None = None,
 ) -> None:

@@ -261,17 +261,17 @@ def _body(file: BinaryIO, content: Writing) -> str:
     return known.hexdigest()
 
 
-def _head(content: Writing, texts: Mapping[str, str], known: str) -> bytes:
+def _head(content: Writing, texts: Mapping[str, Sequence[str]], known: str) -> bytes:
     """Return what stands before the arrays.
 
     Args:
         content: what the header holds.
-        texts: the metadata texts.
+        texts: the metadata texts, in pieces.
         known: the SHA-256 of the text after it. With it, two models have two include guards.
     """
     layers = [layer for _, layer in content.layers]
     names = "_".join(identifier(content.name + layer.name) for layer in layers)
-    digest = parse_object(texts[metadata.KEY], metadata.KEY)["source"]["sha256"]
+    digest = parse_object("".join(texts[metadata.KEY]), metadata.KEY)["source"]["sha256"]
     source = f"a source of SHA-256\n * {digest}" if digest else "an object in memory"
     named = [f"{_spelled(layer.name)} ({layer.parameters:,} weights)" for layer in layers]
     chain, answer, usage = _chain_of(content), "", ""

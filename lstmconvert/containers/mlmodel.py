@@ -454,7 +454,7 @@ def write(path: Path, content: Writing) -> None:
 
     def pieces() -> Iterator[tuple[int, bytes | Tensor]]:
         """Yield the pieces of the file with what of our metadata is known, and where each goes."""
-        described = description(content.texts()[metadata.KEY])
+        described = description("".join(content.texts()[metadata.KEY]))
         model = {
             "specificationVersion": _VERSION,
             "description": {**features, "metadata": described},

@@ -168,17 +168,18 @@ class Writing(NamedTuple):
 
     Fields: `tensors`: name -> array; `layers`: the prefix of the names of a layer's arrays,
     and the layer, where they are arranged as a framework has them; `texts`: returns our metadata,
-    before arrays are written perhaps with a stand-in for the source's hash, of the same length;
-    `second_file`: the second file, where the container has one; `chain`: the model as a chain,
-    where all of it is written; `document`: what the source states in addition to its layers, for
-    the same program; `sums`: takes the checksum of each array as it is written, where the row says
+    each text in pieces, before arrays are written perhaps with a stand-in for the source's hash, of
+    the same length; `second_file`: the second file, where the container has one; `chain`: the model
+    as a chain, where all of it is written; `document`: what the source states in addition to its
+    layers, for the same program; `sums`: takes the checksum of each array as it is written, where
+    the row says
     that the container keeps them; `answer`: what the chain gives for one input, where the file is
     to say it; `name`: what the names of a source text begin with; `rounded`: of what kind the
     integers of the matrices are, where they are to be some.
     """
 
     tensors: Mapping[str, Tensor]
-    texts: Callable[[], Mapping[str, str]]
+    texts: Callable[[], Mapping[str, Sequence[str]]]
     sums: Sums
     layers: Sequence[tuple[str, LSTMLayer]] = ()
     second_file: SecondFile | None = None
@@ -191,7 +192,7 @@ class Writing(NamedTuple):
     def metadata(self) -> Mapping[str, str]:
         """Return our metadata as they are in the end, after all arrays were read."""
         self.texts()
-        return self.texts()
+        return {key: "".join(pieces) for key, pieces in self.texts().items()}
 
 
 #: Called when all was compared: puts in place what is known only then.

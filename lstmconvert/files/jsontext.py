@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 from lstmconvert import limits
@@ -97,6 +98,19 @@ _CANONICAL = json.JSONEncoder(
 def canonical(value: Json) -> str:
     """Return the one text of a JSON value: sorted keys, no white space, no NaN."""
     return _CANONICAL.encode(value)
+
+
+def in_pieces(values: Mapping[str, Iterable[str]]) -> list[str]:
+    """Return the canonical text of an object in pieces, of whose values the texts are given so.
+
+    That of thousands of layers is many megabytes: it is never in memory as a whole.
+    """
+    pieces, before = list[str](), "{"
+    for key in sorted(values):
+        pieces.append(f"{before}{canonical(key)}:")
+        pieces += values[key]
+        before = ","
+    return [*pieces, "}"] if pieces else ["{}"]
 
 
 def _check_depth(value: Json, where: object) -> None:

@@ -205,7 +205,7 @@ def _damaged(source: SourceFile, reason: str) -> CorruptFile:
 def write(
     path: Path,
     tensors: Mapping[str, Tensor],
-    metadata: Callable[[], Mapping[str, str]],
+    metadata: Callable[[], Mapping[str, Sequence[str]]],
     sums: Sums,
 ) -> Callable[[], None]:
     """Write a file, streaming, and return what puts the final metadata into it.
@@ -216,9 +216,10 @@ def write(
     Args:
         path: the file to write.
         tensors: name -> tensor.
-        metadata: called twice, here and by what is returned: it may return the hash of the source
-            and the checksums of the tensors only the second time, in a text of the same length. Of
-            tensors that fit into a buffer it is called once, when all of them were read.
+        metadata: returns texts, each in pieces. It is called twice, here and by what is returned:
+            it may return the hash of the source and the checksums of the tensors only the second
+            time, in a text of the same length. Of tensors that fit into a buffer it is called once,
+            when all of them were read.
         sums: takes the checksum of each tensor.
 
     Raises:
@@ -305,7 +306,7 @@ _PIECE = 1 << 20
 
 
 def _header(
-    metadata: Mapping[str, str], entries: bytes, length: int | None = None
+    metadata: Mapping[str, Sequence[str]], entries: bytes, length: int | None = None
 ) -> Iterator[bytes | memoryview]:
     """Yield the header in pieces of a megabyte or so, with the entries' JSON text, which is made
     once.
@@ -325,15 +326,16 @@ def _header(
     yield b"".join(run)
 
 
-def _spelled(texts: Mapping[str, str], entries: bytes) -> Iterator[bytes | memoryview]:
+def _spelled(texts: Mapping[str, Sequence[str]], entries: bytes) -> Iterator[bytes | memoryview]:
     if not texts:
         yield entries
         return
     start = _FIRST
-    for key, text in texts.items():
+    for key, pieces in texts.items():
         yield f'{start}{encode_basestring(key)}:"'.encode()
-        for at in range(0, len(text), _PIECE):
-            yield encode_basestring(text[at : at + _PIECE])[1:-1].encode()
+        for text in pieces:
+            for at in range(0, len(text), _PIECE):
+                yield encode_basestring(text[at : at + _PIECE])[1:-1].encode()
         start = '",'
     yield b'"},' if len(entries) > 2 else b'"}'
     yield memoryview(entries)[1:]

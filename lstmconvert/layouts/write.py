@@ -4,7 +4,7 @@ every option can be read back."""
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -41,14 +41,14 @@ class Content(NamedTuple):
     losses: tuple[str, ...]
     warnings: tuple[str, ...]
 
-    def texts(self, digest: Callable[[Model], dict[str, str]]) -> dict[str, str]:
-        """Return the file's metadata: the `format` of the framework, and ours."""
+    def texts(self, digest: metadata.Texts) -> dict[str, list[str]]:
+        """Return the file's metadata in pieces: the `format` of the framework, and ours."""
         texts = digest(self.model)
-        value = parse_object(texts[metadata.KEY], metadata.KEY)
+        value = parse_object("".join(texts[metadata.KEY]), metadata.KEY)
         for layer in value["layers"]:
             layer["tensors"] = {}
         text = canonical({**value, KEY: self.arranged})
-        return {**texts, "format": self.row.format, metadata.KEY: text}
+        return {**texts, "format": [self.row.format], metadata.KEY: [text]}
 
 
 def content(

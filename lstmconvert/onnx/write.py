@@ -361,11 +361,11 @@ class _File:
     def _digest(self) -> Digest:
         return Digest(self._content.model, self._content.graph.weights, self._sums)
 
-    def _texts(self) -> dict[str, str]:
+    def _texts(self) -> dict[str, list[str]]:
         return self._digest.texts(self._content.model)
 
     def _metadata(self) -> dict[str, str]:
-        return {metadata.KEY: self._texts()[metadata.KEY], **self._content.texts}
+        return {metadata.KEY: "".join(self._texts()[metadata.KEY]), **self._content.texts}
 
     def data_files(self) -> list[Path]:
         """Return the data file, where one file would be too long."""
@@ -390,7 +390,7 @@ class _File:
     def _data(self, path: Path) -> dict[str, Placed]:
         """Write the data file, and return where in it the numbers of each tensor lie."""
         name = self._path.name + DATA_SUFFIX
-        whole = {"format": "np"} if self._content.fused else None
+        whole = {"format": ["np"]} if self._content.fused else None
         weights = self._parts.weights
         seal = safetensors.write(path, weights, lambda: whole or self._texts(), self._sums)
         with writing.flushing(path):

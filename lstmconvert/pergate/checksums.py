@@ -15,14 +15,13 @@ any, or is in a container or a layout that has none.
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from json.encoder import encode_basestring
 from pathlib import Path
 
 from lstmconvert.errors import CorruptFile
-from lstmconvert.files.jsontext import JsonObject, parse_object
+from lstmconvert.files.jsontext import in_pieces, parse_object
 from lstmconvert.limits import MIB
 from lstmconvert.tensors.checksums import crc32c
 from lstmconvert.tensors.dtypes import DType, name_of
@@ -41,7 +40,7 @@ _HINT = (
 
 
 class Sealing:
-    """Puts the checksums of a file's tensors into its metadata text, which is made before them.
+    """Puts the checksums of a file's tensors into its metadata, which are made before them.
 
     Args:
         tensors: the tensors of the file.
@@ -50,39 +49,36 @@ class Sealing:
 
     def __init__(self, tensors: Mapping[str, Tensor], sums: Sums) -> None:
         self._tensors, self._sums = tensors, sums
-        # Nobody can have written these into the file: no number is drawn twice.
-        self._checksums, self._seal = os.urandom(32).hex(), os.urandom(32).hex()
         self._names = sorted(tensors)
         self._quoted = [encode_basestring(name) for name in self._names]
 
-    def stand_ins(self) -> JsonObject:
-        """Return the entries of the metadata object, to be replaced in its text by `sealed`."""
-        return {CHECKSUMS: self._checksums, SEAL: self._seal}
-
-    def sealed(self, text: str) -> str:
+    def sealed(self, values: Mapping[str, list[str]]) -> list[str]:
         """Return the text with the checksums: always of the same length, whatever they are.
 
         While no tensor is written there are none, and no seal: zeros stand there.
+
+        Args:
+            values: the metadata object of `in_pieces`, without them.
         """
         sums = self._sums
         entries = [
             f'{quoted}:"{crc:08x}"'
             for quoted, crc in zip(self._quoted, sums.passed(self._names), strict=True)
         ]
-        start, text = text.split(f'"{self._checksums}"')
-        middle, end = text.split(self._seal)
-        before, seal = [start, f"{{{','.join(entries)}}}", middle], _NO_SEAL
-        if sums.is_begun or not self._tensors:
-            heads = _heads(self._quoted, [self._tensors[name] for name in self._names])
-            seal = f"{_seal(before, end, heads):08x}"
-        return "".join([*before, seal, end])
+        known = {**values, "version": [str(WITH)], CHECKSUMS: ["{", ",".join(entries), "}"]}
+        del entries
+        pieces = in_pieces({**known, SEAL: [f'"{_NO_SEAL}"']})
+        if not sums.is_begun and self._tensors:
+            return pieces
+        heads = _heads(self._quoted, [self._tensors[name] for name in self._names])
+        return in_pieces({**known, SEAL: [f'"{_seal([*pieces, heads]):08x}"']})
 
 
-def _seal(before: Sequence[str], after: str, heads: str) -> int:
-    """Return the seal of a text, of which the parts before and after the seal are given, and of
-    what `_heads` says of its tensors."""
+def _seal(texts: Iterable[str]) -> int:
+    """Return the seal of texts, one behind the other: the metadata's with zeros for the seal, and
+    what `_heads` says of the tensors."""
     crc = 0
-    for text in (*before, _NO_SEAL, after, heads):
+    for text in texts:
         for at in range(0, len(text), MIB):  # the text of many layers is not copied as a whole
             crc = crc32c(text[at : at + MIB].encode(), crc)
     return crc
@@ -154,10 +150,10 @@ class Described:
         if self.checksums is None:
             return
         start, entry, end = self._text.rpartition(f'"{SEAL}":"{self.value[SEAL]}"')
-        before = [start, f'"{SEAL}":"']
         names = sorted(tensors)
         heads = _heads(list(map(encode_basestring, names)), [tensors[name] for name in names])
-        if not entry or _seal(before, f'"{end}', heads) != int(self.value[SEAL], 16):
+        texts = (start, f'"{SEAL}":"{_NO_SEAL}"', end, heads)
+        if not entry or _seal(texts) != int(self.value[SEAL], 16):
             raise self._damaged("the seal over the metadata and the tensors' shapes is wrong")
 
     def verified(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

@@ -1,6 +1,6 @@
 """The `lstmconvert` metadata object of a per-gate file: everything about a model but its numbers.
 
-One JSON object with sorted keys, no clock and no absolute path. `to_text` writes it, and `Reader`
+One JSON object with sorted keys, no clock and no absolute path. `to_pieces` writes it, and `Reader`
 reads it, by its tensor map and never by the tensors' names. The reader trusts nothing, since the
 text comes from a file. `Digest` makes the texts of a file that is being written: it adds the
 source's hash and the checksums.
@@ -12,7 +12,7 @@ import math
 import os
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from json.encoder import encode_basestring
 from typing import Any, TypeGuard
@@ -20,7 +20,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from lstmconvert.errors import CorruptFile
-from lstmconvert.files.jsontext import Json, JsonObject, canonical, parse_object
+from lstmconvert.files.jsontext import Json, JsonObject, canonical, in_pieces, parse_object
 from lstmconvert.model import naming, wellformed
 from lstmconvert.model.chain import Answer
 from lstmconvert.model.gates import Gate
@@ -43,7 +43,7 @@ from lstmconvert.model.options import (
     options_from_json,
     options_to_json,
 )
-from lstmconvert.pergate.checksums import WITH, WITHOUT, Sealing
+from lstmconvert.pergate.checksums import WITHOUT, Sealing
 from lstmconvert.tensors.dtypes import Array, name_of
 from lstmconvert.tensors.streaming import Sums
 from lstmconvert.tensors.tensor import Shape, Tensor
@@ -56,27 +56,26 @@ TEXTS = ("model_config", "training_config", "archive_metadata", DOCUMENT)
 _UNREAD = ("training_config",)
 #: The model's answer to one input, in the object; `convert --check` writes it.
 _CHECK = "check"
+_SOURCE = "source"
 #: The options that decided what is in the file; a file that was made with none has no such key.
 _MADE_WITH = "made_with"
 #: No number of a check is as large: sums and differences of such numbers stay finite.
 _LARGEST = 1e300
 _SHA256 = re.compile("[0-9a-f]{64}")
+#: Makes the metadata texts of a file, in pieces, of the model that it is to hold.
+Texts = Callable[[Model], dict[str, list[str]]]
 
 
-def to_text(
-    model: Model, *, digest: str | None, checksums: Mapping[str, Json] | None = None
-) -> str:
-    """Return the metadata object of a model as one JSON text.
+def to_pieces(model: Model, *, digest: str | None) -> dict[str, list[str]]:
+    """Return the JSON text of each value of a model's metadata object, in pieces.
 
     Args:
         model: the model.
         digest: the hash of its source.
-        checksums: the entries of the checksums; None where the file keeps none.
     """
     value: JsonObject = {
-        "version": WITHOUT if checksums is None else WITH,
-        **(checksums or {}),
-        "source": _source(model.source, digest),
+        "version": WITHOUT,
+        _SOURCE: _source(model.source, digest),
         **{key: model.texts[key] for key in TEXTS if key in model.texts},
     }
     if model.notes:
@@ -87,10 +86,11 @@ def to_text(
         value[_MADE_WITH] = model.made_with
     if model.answers:
         value[_CHECK] = [_answer(answer) for answer in model.answers]
-    texts = {key: canonical(item) for key, item in value.items()}
+    pieces = {key: [canonical(item)] for key, item in value.items()}
     # One at a time: as objects, 10,000 layers take ten times the memory of their text.
-    texts["layers"] = f"[{','.join([_layer(layer) for layer in model.layers])}]"
-    return _object(texts)
+    numbered = enumerate(model.layers)
+    pieces["layers"] = ["[", *[f"{',' if n else ''}{_layer(layer)}" for n, layer in numbered], "]"]
+    return pieces
 
 
 def _object(texts: Mapping[str, str]) -> str:
@@ -545,7 +545,7 @@ class Digest:
         self._sums, self._sealing = sums, Sealing(tensors, sums) if is_sealed else None
         self._error: Exception | None = None
         self._value: str | None = None
-        self._text: str | None = None
+        self._pieces: dict[str, list[str]] = {}
         #: Stands where the hash will be; nobody can have written it into the file.
         self._stand_in = os.urandom(32).hex()
         self._model = model
@@ -562,20 +562,22 @@ class Digest:
         except Exception as error:  # raised anew where the digest is asked for
             self._error = error
 
-    def texts(self, model: Model) -> dict[str, str]:
-        """Return the metadata texts, always with the checksums of what was written until then, and
-        with the hash: a stand-in for it, where it is being taken and nothing was written yet."""
-        if self._text is None:
+    def texts(self, model: Model) -> dict[str, list[str]]:
+        """Return the metadata texts in pieces, always with the checksums of what was written until
+        then, and with the hash: a stand-in for it, where it is being taken and nothing was written
+        yet."""
+        if not self._pieces:
             is_taken = self._thread is not None and not self._sums.is_begun
             # A model that was not read from a file of its own kind has a known hash, or none.
             is_taken = is_taken and model.source.digest is not None and not model.is_converted
             digest = self._stand_in if is_taken else self._joined()
-            checksums = None if self._sealing is None else self._sealing.stand_ins()
-            self._text = to_text(model, digest=digest, checksums=checksums)
-        elif self._thread is not None and self._stand_in in self._text:  # it takes long to look
-            self._text = self._text.replace(f'"{self._stand_in}"', canonical(self._joined()))
-        text = self._text if self._sealing is None else self._sealing.sealed(self._text)
-        return {"format": "np", KEY: text}
+            self._pieces = to_pieces(model, digest=digest)
+        elif self._thread is not None and self._stand_in in self._pieces[_SOURCE][0]:
+            (text,) = self._pieces[_SOURCE]
+            text = text.replace(f'"{self._stand_in}"', canonical(self._joined()))
+            self._pieces[_SOURCE] = [text]
+        sealed = in_pieces if self._sealing is None else self._sealing.sealed
+        return {"format": ["np"], KEY: sealed(self._pieces)}
 
     def _joined(self) -> str | None:
         if self._thread is None:

@@ -24,6 +24,7 @@ import numpy as np
 import lstmconvert
 from lstmconvert.errors import SourceError
 from lstmconvert.files import writing, zipmembers
+from lstmconvert.files.jsontext import in_pieces
 from lstmconvert.keras.stores import stored
 from lstmconvert.model.model import Model
 from lstmconvert.pergate import gatesfile, metadata
@@ -54,7 +55,7 @@ def numbers(model: Model) -> Numbers:
 
 def everything(model: Model) -> tuple[Numbers, str]:
     """Every tensor, and all that the metadata says."""
-    return numbers(model), metadata.to_text(model, digest=None)
+    return numbers(model), "".join(in_pieces(metadata.to_pieces(model, digest=None)))
 
 
 def same_as_h5py(model: Model, path: Path) -> None:
