@@ -508,9 +508,10 @@ def _write(
     if second is not None:
         known = {second.name: SourceFile(second.temporary)}
     with writing.flushing(temporary):
-        written = module.read(Opened(temporary, known)).tensors
+        written = module.read(Opened(temporary, known, arrays_only=True)).tensors
         intended = tensors if intended is None else intended
         writing.check_written(intended, written, destination, sums)
+        del written
     if seal is not None:
         seal()
 

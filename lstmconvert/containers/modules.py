@@ -44,10 +44,17 @@ class Opened:
     Args:
         path: the path; nothing need be there.
         second_files: files next to it that are open already, by the names that it has for them.
+        arrays_only: whether nobody will look at the metadata: a file that we have just written.
     """
 
-    def __init__(self, path: Path, second_files: dict[str, SourceFile] | None = None) -> None:
-        self.path = path
+    def __init__(
+        self,
+        path: Path,
+        second_files: dict[str, SourceFile] | None = None,
+        *,
+        arrays_only: bool = False,
+    ) -> None:
+        self.path, self.arrays_only = path, arrays_only
         #: The files next to it that it names.
         self.neighbours = Neighbours(path, second_files)
 
@@ -172,10 +179,9 @@ class Writing(NamedTuple):
     the same length; `second_file`: the second file, where the container has one; `chain`: the model
     as a chain, where all of it is written; `document`: what the source states in addition to its
     layers, for the same program; `sums`: takes the checksum of each array as it is written, where
-    the row says
-    that the container keeps them; `answer`: what the chain gives for one input, where the file is
-    to say it; `name`: what the names of a source text begin with; `rounded`: of what kind the
-    integers of the matrices are, where they are to be some.
+    the row says that the container keeps them; `answer`: what the chain gives for one input, where
+    the file is to say it; `name`: what the names of a source text begin with; `rounded`: of what
+    kind the integers of the matrices are, where they are to be some.
     """
 
     tensors: Mapping[str, Tensor]

@@ -10,7 +10,7 @@ from lstmconvert.files import safetensors
 
 def read(file: Opened) -> Arrays:
     """Read a file's tensors, lazily, and its metadata. Raises as `files.safetensors.read`."""
-    return Arrays(*safetensors.read(file.source))
+    return Arrays(*safetensors.read(file.source, with_metadata=not file.arrays_only))
 
 
 def write(path: Path, content: Writing) -> Seal:

@@ -36,8 +36,14 @@ _ALIGNMENT = 8
 _MOST, _RANK = 1 << 64, limits.RANK.default
 
 
-def read(source: SourceFile) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read(
+    source: SourceFile, *, with_metadata: bool = True
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a file's tensors, lazily, and its metadata.
+
+    Args:
+        source: the file.
+        with_metadata: False, where nobody looks at them: of thousands of layers they are megabytes.
 
     Raises:
         CorruptFile: it is not a valid safetensors file, or names a tensor twice.
@@ -48,12 +54,11 @@ def read(source: SourceFile) -> tuple[dict[str, Tensor], dict[str, str]]:
     limits.HEADER_BYTES.check(length, source.path, "the safetensors header")
     if not length or head[_LENGTH.size :] != b"{":
         raise _damaged(source, "its header does not begin with {")
-    data = _decoded(source.read_at(_LENGTH.size, length))
     start = _LENGTH.size + length
-    plain = _plain(source, data, start) if isinstance(data, str) else None
+    plain = _plain(source, start, with_metadata)
     if plain is not None:
         return plain
-    header = parse_object(data, source.path)
+    header = parse_object(_decoded(source.read_at(_LENGTH.size, length)), source.path)
     metadata = header.pop(_METADATA, None)
     if not _is_texts({} if metadata is None else metadata):
         raise _damaged(source, f"{_METADATA} holds more than texts")
@@ -79,6 +84,8 @@ def _decoded(data: bytearray) -> str | bytearray:
 
 
 _FIRST = f'{{"{_METADATA}":{{'
+#: What is between the metadata and the first entry: within a text, a backslash is before each quote.
+_BETWEEN, _BACKSLASHES = b'"},"', 8
 _NUMBER = "(?:0|[1-9][0-9]{0,18})"
 _ENTRY = re.compile(
     r'"([^"\\\x00-\x1f]*)":\{"dtype":"(\w{1,9})","shape":\[([0-9,]*)\],'
@@ -90,21 +97,28 @@ _VALUES = 8
 
 
 def _plain(
-    source: SourceFile, text: str, start: int
+    source: SourceFile, start: int, with_metadata: bool
 ) -> tuple[dict[str, Tensor], dict[str, str]] | None:
     """Do what `read` does for a header that is spelled as the library and we spell it, its tensors
     one behind the other: without an object for each value of its JSON, of which there are millions.
 
     None, where it is spelled otherwise, or anything is wrong with it.
+
+    Args:
+        source: the file.
+        start: where its header ends.
+        with_metadata: as in `read`.
     """
     metadata: dict[str, str] = {}
-    at = 1
+    at, begin = 0, _LENGTH.size + 1
     try:
-        if text.startswith(_FIRST):
-            metadata, at = _texts(text)
-    except (ValueError, IndexError):
-        return None
-    if "\\ud" in text or "\\uD" in text:  # half a surrogate pair, perhaps
+        between = _between(source, start)
+        if between is not None:
+            begin = between + len(_BETWEEN) - 1
+            if with_metadata:
+                metadata = _texts(source.read_at(_LENGTH.size, begin - _LENGTH.size).decode())
+        text = source.read_at(begin, start - begin).decode()
+    except (ValueError, IndexError):  # no UTF-8, too
         return None
     tensors: dict[str, Tensor] = {}
     kinds: dict[tuple[str, str], tuple[Shape, DType, int]] = {}
@@ -134,12 +148,41 @@ def _plain(
     return tensors, metadata
 
 
-def _texts(text: str) -> tuple[dict[str, str], int]:
-    """Return the metadata at the start of a header, and where the entry behind them begins.
+def _between(source: SourceFile, start: int) -> int | None:
+    """Return where in a file the text ends that is the last of the metadata, before an entry; None
+    of a header that does not begin with metadata. Only a piece of it is in memory.
+
+    Raises:
+        ValueError: there is no such place, or so many backslashes are before it that it is not sure.
+    """
+    first = _FIRST.encode()
+    at = _LENGTH.size
+    if source.read_at(at, min(len(first), start - at)) != first:
+        return None
+    while at < start:
+        piece = source.read_at(at, min(_PIECE, start - at))
+        found = piece.find(_BETWEEN)
+        while found >= 0:
+            before = piece[max(found - _BACKSLASHES, 0) : found]
+            slashes = len(before) - len(before.rstrip(b"\\"))
+            if slashes == len(before):
+                raise ValueError
+            if slashes % 2 == 0:
+                return at + found
+            found = piece.find(_BETWEEN, found + 1)
+        # The next begins with the end of this one.
+        at += max(len(piece) - _BACKSLASHES - len(_BETWEEN), 1)
+    raise ValueError
+
+
+def _texts(text: str) -> dict[str, str]:
+    """Return the metadata at the start of a header, up to the first entry.
 
     Raises:
         ValueError, IndexError: they are spelled otherwise.
     """
+    if "\\ud" in text or "\\uD" in text:  # half a surrogate pair, perhaps
+        raise ValueError
     metadata: dict[str, str] = {}
     at = len(_FIRST)
     while True:
@@ -152,9 +195,9 @@ def _texts(text: str) -> tuple[dict[str, str], int]:
         at += 1
         if text[at - 1] != ",":
             break
-    if text[at - 1 : at + 1] != "},":
+    if text[at - 1 :] != "},":
         raise ValueError
-    return metadata, at + 1
+    return metadata
 
 
 def _entry(source: SourceFile, name: str, entry: Json) -> tuple[Shape, int, int, DType]:

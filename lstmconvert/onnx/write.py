@@ -394,7 +394,7 @@ class _File:
         weights = self._parts.weights
         seal = safetensors.write(path, weights, lambda: whole or self._texts(), self._sums)
         with writing.flushing(path):
-            written = safetensors.read(SourceFile(path))[0]
+            written = safetensors.read(SourceFile(path), with_metadata=False)[0]
             writing.check_written(weights, written, self._path.with_name(name), self._sums)
         seal()
         return _placed(written, name)

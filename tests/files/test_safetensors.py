@@ -140,6 +140,23 @@ def _read(path: Path) -> Any:
     return {name: (t.shape, t.dtype.name, t.read().tobytes()) for name, t in tensors.items()}, texts
 
 
+def test_metadata_whose_texts_look_like_their_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = ['x"},', '"},"', '"},\\', "\\" * 20, 'y\\"},', '"}', "", '{"a":{"b":"c"},"d":1}']
+    texts = {f"{number}{end}": end for number, end in enumerate(ends)}
+    for size in (20, 21, 22, 1 << 20):
+        monkeypatch.setattr(safetensors, "_PIECE", size)
+        for end in ends:
+            metadata = {**texts, "z": end}
+            header = json.dumps({"__metadata__": metadata, "a": F32}, separators=(",", ":"))
+            source = open_source(written(tmp_path / "a.safetensors", header.encode()))
+            assert safetensors.read(source)[1] == metadata
+            tensors, none = safetensors.read(source, with_metadata=False)
+            assert tensors.keys() == {"a"}
+            assert none in ({}, metadata)
+
+
 def _new_bytes(text: bytes, at: int) -> Sequence[bytes]:
     every = (b"", b'"', b"\\", b"}", b"0", b"\xff", b"\x00", text[at : at + 1] * 2)
     return every if ALL else (every[at % 8], every[(at + 3) % 8])
