@@ -84,7 +84,7 @@ def _decoded(data: bytearray) -> str | bytearray:
 
 
 _FIRST = f'{{"{_METADATA}":{{'
-#: What is between the metadata and the first entry: within a text, a backslash is before each quote.
+#: What is between the metadata and the first entry: in a text, each quote is after a backslash.
 _BETWEEN, _BACKSLASHES = b'"},"', 8
 _NUMBER = "(?:0|[1-9][0-9]{0,18})"
 _ENTRY = re.compile(
@@ -153,7 +153,7 @@ def _between(source: SourceFile, start: int) -> int | None:
     of a header that does not begin with metadata. Only a piece of it is in memory.
 
     Raises:
-        ValueError: there is no such place, or so many backslashes are before it that it is not sure.
+        ValueError: there is no such place, or many backslashes are before it: it is not sure.
     """
     first = _FIRST.encode()
     at = _LENGTH.size
