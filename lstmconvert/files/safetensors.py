@@ -110,14 +110,14 @@ def _plain(
         with_metadata: as in `read`.
     """
     metadata: dict[str, str] = {}
-    at, begin = 0, _LENGTH.size + 1
+    at, first = 0, _LENGTH.size + 1
     try:
         between = _between(source, start)
         if between is not None:
-            begin = between + len(_BETWEEN) - 1
+            first = between + len(_BETWEEN) - 1
             if with_metadata:
-                metadata = _texts(source.read_at(_LENGTH.size, begin - _LENGTH.size).decode())
-        text = source.read_at(begin, start - begin).decode()
+                metadata = _texts(source.read_at(_LENGTH.size, first - _LENGTH.size).decode())
+        text = source.read_at(first, start - first).decode()
     except (ValueError, IndexError):  # no UTF-8, too
         return None
     tensors: dict[str, Tensor] = {}
