@@ -161,15 +161,15 @@ def _between(source: SourceFile, start: int) -> int | None:
         return None
     while at < start:
         piece = source.read_at(at, min(_PIECE, start - at))
-        found = piece.find(_BETWEEN)
-        while found >= 0:
-            before = piece[max(found - _BACKSLASHES, 0) : found]
+        end = piece.find(_BETWEEN)
+        while end >= 0:
+            before = piece[max(end - _BACKSLASHES, 0) : end]
             slashes = len(before) - len(before.rstrip(b"\\"))
             if slashes == len(before):
                 raise ValueError
             if slashes % 2 == 0:
-                return at + found
-            found = piece.find(_BETWEEN, found + 1)
+                return at + end
+            end = piece.find(_BETWEEN, end + 1)
         # The next begins with the end of this one.
         at += max(len(piece) - _BACKSLASHES - len(_BETWEEN), 1)
     raise ValueError
