@@ -13,6 +13,7 @@ from lstmconvert.errors import NoLSTM, NotAModel, SourceError, UsageError
 from lstmconvert.files import opening
 from lstmconvert.files.jsontext import canonical
 from lstmconvert.keras.reading.load import Given, neighbours
+from lstmconvert.keras.stores import archive
 from lstmconvert.model.layer import LSTMLayer
 from lstmconvert.model.model import Model
 from lstmconvert.model.options import UNKNOWN
@@ -166,16 +167,11 @@ def _foreign(file: Opened) -> NotAModel:
         return NotAModel(
             "a directory that holds no model",
             where=file.path,
-            expected="config.json and model.weights.h5 (an unzipped .keras)",
+            expected=f"{archive.MEMBERS} (an unzipped .keras)",
             hint="give a file in it; lstmconvert batch takes whole folders",
         )
     if file.is_zip:
-        return NotAModel(
-            "a zip file, and not a Keras archive",
-            where=file.path,
-            found=", ".join(file.members[:5]) or "no members",
-            expected="config.json and model.weights.h5",
-        )
+        return archive.not_an_archive(file.members, file.path)
     if file.json is not None:
         return _foreign_json(file)
     opened = file.source  # raises where nothing is there

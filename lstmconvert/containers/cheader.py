@@ -34,9 +34,9 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from lstmconvert import __version__
-from lstmconvert.containers.modules import Arrays, Opened, Writing
+from lstmconvert.containers.modules import Arrays, Opened, Writing, carries_nothing
 from lstmconvert.errors import CorruptFile, NotAModel, UnsupportedByTarget, UsageError
-from lstmconvert.files.jsontext import Json, parse_object
+from lstmconvert.files.jsontext import parse_object
 from lstmconvert.files.opening import whole_text
 from lstmconvert.layouts.rows import C_FUNCTIONS
 from lstmconvert.model.activations import Activation
@@ -230,11 +230,7 @@ def write(path: Path, content: Writing) -> None:
         file.write(_head(content, content.texts(), known))
 
 
-def carried(
-    document: Mapping[str, Json], _: Chain | None
-) -> tuple[Mapping[str, Json], list[str]]:
-    """Return nothing: no program that reads documents reads a header."""
-    return {}, [f"left out: {key}" for key in document]
+carried = carries_nothing
 
 
 def _body(file: BinaryIO, content: Writing) -> str:

@@ -31,7 +31,7 @@ import numpy as np
 
 from lstmconvert.containers.jsonarrays import EXACT
 from lstmconvert.containers.kerasconfig import Dialect
-from lstmconvert.containers.modules import Arrays, KerasStore, Opened, Writing
+from lstmconvert.containers.modules import Arrays, KerasStore, Opened, Writing, carries_nothing
 from lstmconvert.errors import CorruptFile
 from lstmconvert.files.jsontext import Json, JsonObject, canonical, parse_object
 from lstmconvert.hdf5.reading import Tree
@@ -280,11 +280,7 @@ def write(path: Path, content: Writing) -> None:
     path.write_text(canonical(value), encoding="utf-8")
 
 
-def carried(
-    document: Mapping[str, Json], _: Chain | None
-) -> tuple[Mapping[str, Json], list[str]]:
-    """Return nothing: these files hold no keys of other programs."""
-    return {}, [f"left out: {key}" for key in document]
+carried = carries_nothing
 
 
 def _write_chain(path: Path, content: Writing, chain: Chain) -> None:

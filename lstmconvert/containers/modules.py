@@ -261,6 +261,13 @@ class DraftingModule(Protocol):
         """
 
 
+def carries_nothing(
+    document: Mapping[str, Json], _: Chain | None
+) -> tuple[Mapping[str, Json], list[str]]:
+    """`ChainModule.carried` of a container whose files hold no keys of other programs."""
+    return {}, [f"left out: {key}" for key in document]
+
+
 if TYPE_CHECKING:  # the checker's proof that each module is what the table takes it for
     from lstmconvert.containers import (
         cheader,

@@ -29,12 +29,12 @@ from typing import BinaryIO
 import numpy as np
 
 from lstmconvert import limits
-from lstmconvert.containers.modules import Arrays, Opened, Writing
+from lstmconvert.containers.modules import Arrays, Opened, Writing, carries_nothing
 from lstmconvert.errors import CorruptFile, SourceError, UnsupportedByTarget
 from lstmconvert.files import opening
-from lstmconvert.files.jsontext import Json, canonical, parse_object
+from lstmconvert.files.jsontext import canonical, parse_object
 from lstmconvert.model.activations import LINEAR, ONLY_SIGMOID, ONLY_TANH, Activation, Functions
-from lstmconvert.model.chain import Chain, Holds, Link
+from lstmconvert.model.chain import Holds, Link
 from lstmconvert.model.layer import LSTMLayer
 from lstmconvert.pergate import metadata
 from lstmconvert.tensors.dtypes import DType
@@ -508,11 +508,7 @@ HOLDS = Holds(
 )
 
 
-def carried(
-    document: Mapping[str, Json], _: Chain | None
-) -> tuple[Mapping[str, Json], list[str]]:
-    """Return nothing: these files hold no keys of other programs."""
-    return {}, [f"left out: {key}" for key in document]
+carried = carries_nothing
 
 
 def write(path: Path, content: Writing) -> None:

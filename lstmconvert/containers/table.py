@@ -255,8 +255,9 @@ def _hdf5(file: Opened) -> bool:
 
 
 def _keras_names(names: Set[str]) -> bool:
-    """Whether these are the names of a Keras archive's members (keras/src/saving/saving_lib.py)."""
-    return "config.json" in names and bool(names & {"model.weights.h5", "model.weights.npz"})
+    from lstmconvert.keras.stores.archive import is_archive  # imported late to keep start-up fast
+
+    return is_archive(names)
 
 
 def _keras_archive(file: Opened) -> bool:

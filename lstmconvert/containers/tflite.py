@@ -37,9 +37,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lstmconvert import limits
-from lstmconvert.containers.modules import Arrays, Opened, Writing
+from lstmconvert.containers.modules import Arrays, Opened, Writing, carries_nothing
 from lstmconvert.errors import CorruptFile, MissingPackage, SourceError, install
-from lstmconvert.files.jsontext import Json, JsonObject, canonical, parse_object
+from lstmconvert.files.jsontext import JsonObject, canonical, parse_object
 from lstmconvert.model import edit
 from lstmconvert.model.activations import KERAS2, Activation, Functions
 from lstmconvert.model.chain import Chain, Holds, Link
@@ -903,11 +903,7 @@ HOLDS = Holds(
 )
 
 
-def carried(
-    document: Mapping[str, Json], _: Chain | None
-) -> tuple[Mapping[str, Json], list[str]]:
-    """Return nothing: these files hold no keys of other programs."""
-    return {}, [f"left out: {key}" for key in document]
+carried = carries_nothing
 
 
 _STATES = (18, 19)

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from lstmconvert.checks.words import is_convolution
-from lstmconvert.errors import LSTMConvertError, SourceError, UsageError
+from lstmconvert.errors import LSTMConvertError, SourceError, UsageError, counted
 from lstmconvert.files import npy, opening
 from lstmconvert.files.opening import Window
 from lstmconvert.limits import CSV_BYTES
 from lstmconvert.model.gates import GATES, Gate
 from lstmconvert.model.layer import Cell, LSTMLayer
-from lstmconvert.pictures.words import SYMBOLS, ceiling, counted, rounded
+from lstmconvert.pictures.words import SYMBOLS, ceiling, rounded
 from lstmconvert.reference import Trace, trace
 from lstmconvert.tensors.dtypes import Array
 

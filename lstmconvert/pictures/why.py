@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 from lstmconvert.checks import words
 from lstmconvert.checks.words import MEANING, activation_text, formula, gate_count, is_convolution
-from lstmconvert.errors import LSTMConvertError
+from lstmconvert.errors import LSTMConvertError, counted
 from lstmconvert.keras.configs.nodes import input_shape
 from lstmconvert.model.activations import Activation
 from lstmconvert.model.gates import GATES, Gate, columns
 from lstmconvert.model.layer import Cell, LSTMLayer
 from lstmconvert.model.options import UNKNOWN
-from lstmconvert.pictures.words import SYMBOLS, UNKNOWN_FUNCTION, counted, escaped, function, minus
+from lstmconvert.pictures.words import SYMBOLS, UNKNOWN_FUNCTION, escaped, function, minus
 
 #: Up to this number of columns and rows of a part, every weight is a cell of the strip.
 MOST_COLUMNS, MOST_ROWS = 48, 24

@@ -47,11 +47,6 @@ def rounded(value: float) -> str:
     )
 
 
-def counted(count: int, noun: str) -> str:
-    """`1 unit`, `2 units`."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
 def function(value: Activation | Unknown | None) -> str:
     """Return how an equation writes a function: `σ`, `tanh`, `act?`, as HTML text."""
     if not isinstance(value, Activation):

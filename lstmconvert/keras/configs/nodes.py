@@ -64,6 +64,11 @@ class Node(_Fields):
         return self.own_class or self.class_name
 
     @property
+    def is_trainable(self) -> bool:
+        """Whether training changes its weights, as Keras takes the keyword: 0 is no, too."""
+        return bool(self.config.get("trainable", True))
+
+    @property
     def is_model(self) -> bool:
         """Whether the object holds a list of layers."""
         return self.class_name in MODELS and not self.custom

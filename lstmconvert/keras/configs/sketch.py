@@ -154,7 +154,7 @@ def plan(
     if root.is_model:
         for child, group in walker.children(root, ""):
             result.classes.append((child.class_name, child.name))
-            walker.visit(child, _Place(group, "", child.name, _trainable(root)))
+            walker.visit(child, _Place(group, "", child.name, root.is_trainable))
     else:
         result.classes.append((root.class_name, root.name))
         walker.visit(root, _Place("", "", root.name, True))
@@ -217,7 +217,7 @@ class _Walker:
 
     def visit(self, item: Node, place: _Place) -> None:
         place = _Place(
-            place.group, place.outer, place.top, place.trainable and _trainable(item)
+            place.group, place.outer, place.top, place.trainable and item.is_trainable
         )
         if item.custom:
             self.result.custom.append(_other(item, item.name, place))
@@ -319,7 +319,7 @@ def _direction(item: Node, place: _Place) -> DirectionSketch:
 
 
 def _cells(item: Node, place: _Place) -> Iterator[CellSketch]:
-    trainable = place.trainable and _trainable(item)
+    trainable = place.trainable and item.is_trainable
     # CuDNNLSTM has no cell object: its variables are its own.
     is_alone = item.class_name in CUDNN_CLASSES
     group = place.group if is_alone else f"{place.group}/cell".strip("/")
@@ -358,11 +358,7 @@ def cell_groups(stack: Node) -> Iterator[tuple[Node, str]]:
 def _own_cell(cell: Node, group: str, trainable: bool) -> CellSketch:
     is_plain = cell.class_name in CELL_CLASSES and not cell.custom
     is_lstm = is_plain or cell.class_name == PEEPHOLE_CELL
-    return CellSketch(group, cell.class_name, is_lstm, cell, True, trainable and _trainable(cell))
-
-
-def _trainable(item: Node) -> bool:
-    return bool(item.config.get("trainable", True))  # as Keras takes it: 0 is no, too
+    return CellSketch(group, cell.class_name, is_lstm, cell, True, trainable and cell.is_trainable)
 
 
 def _join(outer: str, name: str) -> str:

@@ -9,6 +9,7 @@ own form, which `read_keras3` reads.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from lstmconvert.errors import CorruptFile
@@ -610,21 +611,18 @@ def keras2_call(call: Call, part: Part, late: Collection[str]) -> Json:
     states = keywords.pop("initial_state", None)
     keywords = {key: value for key, value in keywords.items() if value is not None}
     inputs += list(refs(states)) if states is not None else []
-
-    def counted(ref: Ref) -> Json:
-        return [ref.layer, ref.call + (ref.layer in late), ref.output]
-
+    counted = partial(_counted, late)
     plain = {key: _mapped(value, counted) for key, value in keywords.items()}
     return [[*counted(ref), plain if index == 0 else {}] for index, ref in enumerate(inputs)]
 
 
+def _counted(late: Collection[str], ref: Ref) -> list[Json]:
+    return [ref.layer, ref.call + (ref.layer in late), ref.output]
+
+
 def keras2_ends(value: Json, late: Collection[str]) -> Json:
     """Return a model's inputs or outputs as Keras 2 reads them; `late` as in `keras2_call`."""
-
-    def counted(ref: Ref) -> Json:
-        return [ref.layer, ref.call + (ref.layer in late), ref.output]
-
-    return _mapped([value] if isinstance(value, Ref) else value, counted)
+    return _mapped([value] if isinstance(value, Ref) else value, partial(_counted, late))
 
 
 def _tensor(ref: Ref) -> JsonObject:

@@ -228,7 +228,7 @@ class Builder:
         if self._has_masks and _CONCATENATE.fullmatch(name):
             name = name.replace("concatenate", "concatenate_layer")
         part = Part(
-            item, name, row.today or item.class_name, config, row, group, _trainable(item)
+            item, name, row.today or item.class_name, config, row, group, item.is_trainable
         )
         self._add_parts(part, item)
         is_adapted = config.get("bin_boundaries") is None and self._era != "keras3"
@@ -246,7 +246,7 @@ class Builder:
         row = self._leave.classes.get(item.class_name)
         if row is not None:
             config = item.config if self._era == "keras3" else _renamed(item, row)
-            part = Part(item, name, item.class_name, config, row, group, _trainable(item))
+            part = Part(item, name, item.class_name, config, row, group, item.is_trainable)
             self._add_parts(part, item)
             return part
         # A bare operation of Keras 3 in an .h5 has no class that names its package either.
@@ -295,11 +295,13 @@ class Builder:
             # As one stack it has the same states, in a list that is not nested.
             raise unsupported("the states of a stack of cells in a stack", name, "return_state")
         class_name = layerstore.class_name(layer)
-        return Part(item, name, class_name, item.config, None, group, _trainable(item), layer=layer)
+        return Part(
+            item, name, class_name, item.config, None, group, item.is_trainable, layer=layer
+        )
 
     def _model(self, item: Node, group: str, name: str) -> Part:
         class_name = "Functional" if item.class_name == "Model" else item.class_name
-        part = Part(item, name, class_name, item.config, None, group, _trainable(item))
+        part = Part(item, name, class_name, item.config, None, group, item.is_trainable)
         below = list(layer_groups(item, group, self._container, self._groups))
         named = _names([child.name or snake_case(child.class_name) for child, _ in below])
         for (child, where), own_name in zip(below, named, strict=True):
@@ -390,7 +392,7 @@ def _kept(item: Node, group: str, name: str) -> Part:
     """Return a layer of a class of the user's own, as it stands."""
     registered = item.whole.get("registered_name")
     custom = registered if isinstance(registered, str) else str(item.whole["class_name"])
-    trainable = _trainable(item)
+    trainable = item.is_trainable
     return Part(item, name, item.class_name, item.config, None, group, trainable, custom=custom)
 
 
@@ -527,10 +529,6 @@ def _one_axis(value: Json, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise unsupported("Keras 3 normalizes over one axis", name, "axis", value)
     return value
-
-
-def _trainable(item: Node) -> bool:
-    return bool(item.config.get("trainable", True))
 
 
 def _join(group: str, part: str) -> str:

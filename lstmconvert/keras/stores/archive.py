@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +36,8 @@ from lstmconvert.tensors.tensor import FileTensor, SourceFile, Tensor
 
 CONFIG, METADATA = "config.json", "metadata.json"
 WEIGHTS_H5, WEIGHTS_NPZ = "model.weights.h5", "model.weights.npz"
+#: What an archive has, in words.
+MEMBERS = f"{CONFIG} and {WEIGHTS_H5}"
 ASSETS = "assets/"
 
 
@@ -54,9 +56,19 @@ class Archive(NamedTuple):
     check: Callable[[], None]
 
 
-def is_archive(names: tuple[str, ...]) -> bool:
-    """Whether these are the members of a Keras archive."""
+def is_archive(names: Container[str]) -> bool:
+    """Whether these are the members of a Keras archive, or the files of an unzipped one."""
     return CONFIG in names and (WEIGHTS_H5 in names or WEIGHTS_NPZ in names)
+
+
+def not_an_archive(names: Sequence[str], path: Path) -> NotAModel:
+    """Return the error for a zip file of other members."""
+    return NotAModel(
+        "a zip file, and not a Keras archive",
+        where=path,
+        found=", ".join(names[:5]) or "no members",
+        expected=MEMBERS,
+    )
 
 
 def read_zip(source: SourceFile | Window | ZipMembers) -> Archive:
@@ -69,12 +81,7 @@ def read_zip(source: SourceFile | Window | ZipMembers) -> Archive:
     members = source if isinstance(source, ZipMembers) else ZipMembers(source)
     file = members.source
     if not is_archive(members.names):
-        raise NotAModel(
-            "a zip file, and not a Keras archive",
-            where=file.path,
-            found=", ".join(members.names[:5]) or "no members",
-            expected=f"{CONFIG} and {WEIGHTS_H5}",
-        )
+        raise not_an_archive(members.names, file.path)
     if WEIGHTS_H5 in members.names:
         weights = members.open(WEIGHTS_H5)
         tree = read_tree(weights.source, weights.offset, weights.size)
