@@ -45,7 +45,7 @@ MOST_IN_THE_ROOT = 10
 
 
 def room_of(module: str) -> str:
-    """Return the floor's name of `lstmconvert.keras.stores.cells`: `keras`."""
+    """Return the floor's name of `lstmconvert.keras.stores.stored`: `keras`."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else "__init__"
 

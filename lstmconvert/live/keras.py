@@ -33,7 +33,7 @@ from lstmconvert.keras.configs import spelling
 from lstmconvert.keras.configs.era import DEFAULTS, Era
 from lstmconvert.keras.configs.nodes import input_shape, node
 from lstmconvert.keras.configs.sketch import CellSketch, plan
-from lstmconvert.keras.reading import build, load
+from lstmconvert.keras.reading import load, read
 from lstmconvert.keras.stores.stored import ROLES, CellArrays, Stored
 from lstmconvert.keras.writing import emit
 from lstmconvert.keras.writing.emit import KerasFitter
@@ -378,7 +378,7 @@ def _layer(value: Any, library: str) -> LSTMLayer:
     def arrays(cell: CellSketch) -> CellArrays:
         return arrays_of_cell[id(cell)]
 
-    return build.layer(sketches[0], arrays, era, _name(value))
+    return read.build_layer(sketches[0], arrays, era, _name(value))
 
 
 def _name(value: Any) -> str:

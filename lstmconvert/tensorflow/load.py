@@ -23,12 +23,11 @@ from lstmconvert.keras.configs.era import Era, era_of
 from lstmconvert.keras.configs.nodes import PEEPHOLE_CELL, Node, node
 from lstmconvert.keras.configs.sketch import CellSketch, LayerSketch, layer_groups, natural, plan
 from lstmconvert.keras.modern.classes import LOOKUPS
-from lstmconvert.keras.reading import build
+from lstmconvert.keras.reading import read as reading
 from lstmconvert.keras.reading.load import Given
 from lstmconvert.keras.reading.read import Config, opaque_notes, parse_config
 from lstmconvert.keras.stores import legacy, legacycells
-from lstmconvert.keras.stores.cells import not_plain
-from lstmconvert.keras.stores.stored import PEEPHOLES, ROLES, CellArrays, Stored
+from lstmconvert.keras.stores.stored import PEEPHOLES, ROLES, CellArrays, Stored, not_plain
 from lstmconvert.keras.stores.v3store import CONTAINERS
 from lstmconvert.model.layer import Direction, LSTMLayer
 from lstmconvert.model.model import KERAS, OBJECTS, PER_GATE, Model, Source, Structure
@@ -677,10 +676,10 @@ def _peepholes_fit(sketch: LayerSketch, names: Collection[str]) -> bool:
 
 
 def _built(loose: list[_Bound], config: Config | None) -> tuple[LSTMLayer, ...]:
-    context = build.Context.of(config.root) if config else None
+    context = reading.Context.of(config.root) if config else None
     names = layer_names(bound.sketch.name for bound in loose)
     return tuple(
-        build.layer(bound.sketch, bound.arrays, bound.era, name, context)
+        reading.build_layer(bound.sketch, bound.arrays, bound.era, name, context)
         for bound, name in zip(loose, names, strict=True)
     )
 

@@ -58,8 +58,12 @@ from lstmconvert.keras.configs.sketch import (
     natural,
 )
 from lstmconvert.keras.modern.classes import CLASSES, IN_A_CELL, UNCROSSED
-from lstmconvert.keras.stores.cells import (
+from lstmconvert.keras.stores.legacycells import CELL_SCOPE
+from lstmconvert.keras.stores.stored import (
     CLASS_OF_GATES,
+    PEEPHOLES,
+    ROLES,
+    Stored,
     gate_count,
     is_foreign_name,
     is_named_like_a_class,
@@ -67,8 +71,6 @@ from lstmconvert.keras.stores.cells import (
     taken_by_arrays,
     taken_by_name,
 )
-from lstmconvert.keras.stores.legacycells import CELL_SCOPE
-from lstmconvert.keras.stores.stored import PEEPHOLES, ROLES, Stored
 from lstmconvert.keras.stores.v3store import CONTAINERS
 from lstmconvert.model.gates import GATES
 from lstmconvert.tensorflow.formats.checkpoint import Bundle

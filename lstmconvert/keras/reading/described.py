@@ -10,7 +10,7 @@ from lstmconvert.files.jsontext import Json
 from lstmconvert.keras.configs.era import Era
 from lstmconvert.keras.configs.sketch import CellSketch, LayerSketch, plan
 from lstmconvert.keras.configs.values import integer
-from lstmconvert.keras.reading import build
+from lstmconvert.keras.reading import read
 from lstmconvert.keras.reading.read import parse_config
 from lstmconvert.keras.stores.stored import CellArrays, Stored
 from lstmconvert.model.layer import LSTMLayer
@@ -47,10 +47,10 @@ def layers(text: str, version: str | None, where: str) -> tuple[LSTMLayer, ...]:
             found=f"layers {', '.join(layer_classes) or 'none'}",
             hint="--config takes the config of the model that the weights are of",
         )
-    context = build.Context.of(config.root)
+    context = read.Context.of(config.root)
     names = layer_names(sketch.name for sketch in sketches)
     return tuple(
-        build.layer(sketch, partial(_zeros, config.era, sketch), config.era, name, context)
+        read.build_layer(sketch, partial(_zeros, config.era, sketch), config.era, name, context)
         for sketch, name in zip(sketches, names, strict=True)
     )
 
@@ -61,12 +61,12 @@ def _zeros(era: Era, layer: LayerSketch, sketch: CellSketch) -> CellArrays:
     if not sketch.is_lstm or sketch.node is None:
         return CellArrays({})
     config = era.modern(sketch.node.config)
-    units = build.units(config, sketch.node.name) or 1
+    units = read.units_of(config, sketch.node.name) or 1
     inputs = 1
     for direction in layer.directions:
         for before, cell in pairwise(direction.cells):
             if cell is sketch and before.node is not None:
-                inputs = build.units(era.modern(before.node.config), before.node.name) or 1
+                inputs = read.units_of(era.modern(before.node.config), before.node.name) or 1
     window: Shape = ()
     if "filters" in config:
         window = _window(config.get("kernel_size"), sketch)

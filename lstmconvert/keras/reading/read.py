@@ -1,26 +1,179 @@
-"""From a weight store and, where there is one, a config to a model's layers."""
+"""From a weight store and, where there is one, a config to a model's layers.
+
+A sketch, which the config or the store gives, and its arrays become one neutral layer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeVar
 
 from lstmconvert.errors import CorruptFile, NoLSTM, NotAModel
 from lstmconvert.files.jsontext import parse
 from lstmconvert.hdf5.reading import Tree
+from lstmconvert.keras.configs import options, values
 from lstmconvert.keras.configs.era import Era, era_of, is_config, modern_keras0
-from lstmconvert.keras.configs.nodes import PEEPHOLE_CELL, Node, node
-from lstmconvert.keras.configs.sketch import CellSketch, LayerSketch, Plan, plan
-from lstmconvert.keras.reading import build
-from lstmconvert.keras.reading.build import Context
+from lstmconvert.keras.configs.nodes import PEEPHOLE_CELL, Mask, Node, Shape, fed, node, reaching
+from lstmconvert.keras.configs.sketch import CellSketch, DirectionSketch, LayerSketch, Plan, plan
 from lstmconvert.keras.stores import legacy, v3store
-from lstmconvert.keras.stores.cells import by_role, not_plain
-from lstmconvert.keras.stores.stored import CellArrays
+from lstmconvert.keras.stores.stored import CUDNN, FLIPPED, CellArrays, by_role, not_plain
+from lstmconvert.keras.stores.stored import cell as build_cell
+from lstmconvert.model import wellformed
 from lstmconvert.model.gates import GATES
-from lstmconvert.model.layer import LSTMLayer, OpaqueCell
+from lstmconvert.model.layer import Cell, Direction, LSTMLayer, OpaqueCell
 from lstmconvert.model.model import Structure
 from lstmconvert.model.naming import layer_names
+from lstmconvert.model.options import UNKNOWN, CellOptions, DirectionOptions, LayerOptions
+from lstmconvert.tensors.dtypes import name_of
 from lstmconvert.tensors.tensor import Tensor
+
+# -- from a sketch to a layer --------------------------------------------------------------------
+
+
+AnyOptions = TypeVar("AnyOptions", DirectionOptions, LayerOptions)
+
+
+class Context(NamedTuple):
+    """What a model says about its layers, by the `id` of a layer's JSON object.
+
+    Fields: `masks`: whether a mask reaches it; `shapes`: what it is fed.
+    """
+
+    masks: Mapping[int, Mask] = {}
+    shapes: Mapping[int, Shape] = {}
+
+    @classmethod
+    def of(cls, root: Node) -> Context:
+        """Read a model's config."""
+        return cls(reaching(root), fed(root))
+
+
+#: Gives the arrays of a cell.
+Arrays = Callable[[CellSketch], CellArrays]
+
+
+def build_layer(
+    sketch: LayerSketch,
+    arrays: Arrays,
+    era: Era | None,
+    name: str,
+    context: Context | None = None,
+) -> LSTMLayer:
+    """Build one layer.
+
+    Args:
+        sketch: what the config, or the shapes, say about it.
+        arrays: where its arrays are.
+        era: the Keras that wrote the config; None without one: every option is unknown.
+        name: its canonical name.
+        context: what the model around it says about it.
+
+    Raises:
+        CorruptFile: config and arrays contradict each other.
+    """
+    directions = [_direction(part, arrays, era) for part in sketch.directions]
+    if len(directions) > 1:
+        directions = [_half(direction) for direction in directions]
+    node = sketch.node
+    outer = options.layer_options(node.config, era, name) if node and era else LayerOptions()
+    context = context or Context()
+    key = id(node.whole) if node else 0
+    if era is not None:
+        outer = _with_policy(outer, directions[0].lstm_cells)
+    result = LSTMLayer(
+        name=name,
+        path=sketch.group or sketch.top,
+        class_name=sketch.class_name,
+        forward=directions[0],
+        backward=directions[1] if len(directions) > 1 else None,
+        options=options.changed(outer, "masked", context.masks.get(key, UNKNOWN)),
+        config=node.whole if node else None,
+        input_shape=context.shapes.get(key),
+    )
+    wellformed.check_layer(result, name)
+    return result
+
+
+def _half(direction: Direction) -> Direction:
+    """Return a direction as it is run in a Bidirectional, which decides what masked steps give
+    (keras/src/layers/rnn/bidirectional.py, `force_zero_output_for_mask`; tf_keras likewise)."""
+    known = direction.options
+    changed = options.changed(known, "zero_output_for_mask", known.return_sequences)
+    return replace(direction, options=changed)
+
+
+def _direction(sketch: DirectionSketch, arrays: Arrays, era: Era | None) -> Direction:
+    node = sketch.node
+    cells = tuple([_cell(part, arrays, era) for part in sketch.cells])
+    known = _UNKNOWN
+    if node is not None and era is not None:
+        known = options.direction_options(node.config, era, node.name)
+        known = _with_policy(known, [cell for cell in cells if isinstance(cell, Cell)])
+    return Direction(
+        cells=cells,
+        options=known,
+        name=node.name if node else None,
+        class_name=node.class_name if node else None,
+    )
+
+
+#: Options that no file states.
+_UNKNOWN = DirectionOptions()
+
+
+def _with_policy(known: AnyOptions, cells: Sequence[Cell]) -> AnyOptions:
+    """Fill in the policy that a config leaves out: Keras's float type then, which weights show."""
+    if known.policy is not UNKNOWN or not cells:
+        return known
+    return options.changed(known, "policy", name_of(cells[0].dtype))
+
+
+def _cell(sketch: CellSketch, arrays: Arrays, era: Era | None) -> Cell | OpaqueCell:
+    node, stored = sketch.node, arrays(sketch)
+    if not sketch.is_lstm:
+        return OpaqueCell(
+            class_name=sketch.class_name,
+            name=node.name if node else None,
+            config=node.whole if node else None,
+            paths=tuple(array.path for array in stored.arrays.values()),
+            tensors=tuple(array.tensor for array in stored.arrays.values()),
+        )
+    where = sketch.group or (node.name if node else "")
+    known = (
+        options.cell_options(node.config, era, where, sketch.class_name)
+        if node and era
+        else CellOptions()
+    )
+    cell = build_cell(
+        stored.arrays,
+        known,
+        where,
+        turns=stored.turns,
+        name=node.name if node and sketch.is_separate else None,
+        class_name=sketch.class_name if sketch.is_separate else None,
+        units=units_of(era.modern(node.config), where) if node and era else None,
+    )
+    if cell.stored_as == CUDNN:
+        known = options.cudnn(known)
+    if cell.stored_as.endswith(FLIPPED) and known.convolution is not None:
+        known = options.theano(known)
+    if era is not None and known.policy is UNKNOWN:
+        known = options.changed(known, "policy", name_of(cell.dtype))
+    known = options.changed(known, "use_bias", cell.use_bias)
+    return cell if cell.options is known else replace(cell, options=known)
+
+
+def units_of(config: Mapping[str, Any], where: str) -> int | None:
+    """Return the units that a layer's or cell's config states."""
+    for key in ("units", "filters"):
+        if key in config:
+            return values.integer(config[key], f"{where}.{key}")
+    return None
+
+
+# -- from a store to layers ----------------------------------------------------------------------
+
 
 #: A group of an HDF5 file that another program wrote -> what the file is, and what to do.
 OTHER_HDF5 = {
@@ -137,7 +290,7 @@ def _read_v3(store: v3store.V3Store, config: Config | None, where: object) -> St
 
     context = Context.of(config.root) if config else None
     layers = tuple(
-        build.layer(sketch, arrays, era, name, context)
+        build_layer(sketch, arrays, era, name, context)
         for (sketch, era), name in zip(sketches, names, strict=True)
     )
     structure = Structure(kind="v3", names=_groups_and_names(store))
@@ -249,7 +402,7 @@ def _read_legacy(store: legacy.LegacyStore, config: Config | None, where: object
     names = layer_names(sketch.name for sketch, _, _ in sketches)
     context = Context.of(config.root) if config else None
     layers = tuple(
-        build.layer(sketch, source, version, name, context)
+        build_layer(sketch, source, version, name, context)
         for (sketch, source, version), name in zip(sketches, names, strict=True)
     )
     structure = Structure(
@@ -303,4 +456,3 @@ def _no_lstm(where: object, classes: list[tuple[str, str]], notes: list[str]) ->
         found=f"layers {shown or 'none'}",
         hint="; ".join(notes[:3]) or None,
     )
-

@@ -15,7 +15,9 @@ from lstmconvert import limits
 from lstmconvert.errors import CorruptFile
 from lstmconvert.keras.configs.nodes import PEEPHOLE_CELL
 from lstmconvert.keras.configs.sketch import CellSketch, DirectionSketch, LayerSketch, natural
-from lstmconvert.keras.stores.cells import (
+from lstmconvert.keras.stores.stored import (
+    ROLES,
+    Stored,
     disagree,
     gate_count,
     is_foreign_name,
@@ -27,7 +29,6 @@ from lstmconvert.keras.stores.cells import (
     taken_by_name,
     taken_for_peepholes,
 )
-from lstmconvert.keras.stores.stored import ROLES, Stored
 from lstmconvert.keras.stores.v3store import CONTAINERS, V3Store
 from lstmconvert.model.gates import GATES
 

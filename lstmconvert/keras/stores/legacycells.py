@@ -28,9 +28,16 @@ from lstmconvert.keras.configs.sketch import (
     OtherLayer,
     Plan,
 )
-from lstmconvert.keras.stores.cells import (
+from lstmconvert.keras.stores.legacy import LegacyStore
+from lstmconvert.keras.stores.stored import (
     CLASS_OF_GATES,
+    FLIPPED,
     FORM,
+    PEEPHOLES,
+    ROLES,
+    TRANSPOSED,
+    CellArrays,
+    Stored,
     disagree,
     gate_count,
     is_foreign_name,
@@ -39,15 +46,6 @@ from lstmconvert.keras.stores.cells import (
     not_plain,
     taken_by_arrays,
     taken_by_name,
-)
-from lstmconvert.keras.stores.legacy import LegacyStore
-from lstmconvert.keras.stores.stored import (
-    FLIPPED,
-    PEEPHOLES,
-    ROLES,
-    TRANSPOSED,
-    CellArrays,
-    Stored,
 )
 from lstmconvert.model.gates import GATES, by_letters
 
