@@ -6,6 +6,7 @@ that it does not know. Here they are closed, so that a new key is written down t
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,14 @@ def closed(schema: Any) -> Any:
     return result
 
 
-def check(name: str, value: object) -> None:
+@functools.cache
+def validator(name: str) -> Any:
     schema = json.loads(guide.text(f"schemas/{name}"))
-    jsonschema.Draft202012Validator(closed(schema)).validate(value)
+    return jsonschema.Draft202012Validator(closed(schema))
+
+
+def check(name: str, value: object) -> None:
+    validator(name).validate(value)
 
 
 @pytest.mark.parametrize("name", NAMES)
