@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from support.cli import SEED95, run
 from support.neutral import make_cell, make_layer
+from support.thinned import each
 from support.write_guide import OPTIONS, renewed
 
 import lstmconvert as lc
@@ -159,8 +160,7 @@ BESIDE = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "left_out"),
+@each("name, options, left_out",
     [
         ("x.safetensors", {}, {}),
         ("x.npz", {}, {}),

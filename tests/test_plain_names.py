@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+from support.thinned import each
 
 import lstmconvert
 
@@ -60,7 +60,7 @@ def vague(path: Path) -> list[str]:
     return [path.name] * (path.stem in VAGUE) + faults
 
 
-@pytest.mark.parametrize("folder", sorted({path.parent for path in PATHS}), ids=lambda p: p.name)
+@each("folder", sorted({path.parent for path in PATHS}), ids=lambda p: p.name)
 def test_names_say_what_they_hold(folder: Path) -> None:
     assert [fault for path in PATHS if path.parent == folder for fault in vague(path)] == []
 

@@ -19,8 +19,7 @@ from lstmconvert.errors import UsageError
 from lstmconvert.targets import renamed
 
 
-@pytest.mark.parametrize(
-    ("names", "found"),
+@each("names, found",
     [
         (["a.keras", "b/c.H5", "b/d.hdf5"], ["a.keras", "b/c.H5", "b/d.hdf5"]),
         (["notes.txt", ".hidden.keras", "x.h"], []),

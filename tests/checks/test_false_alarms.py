@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.corpus import CORPUS, IS_HERE
+from support.thinned import each
 
 import lstmconvert
 from lstmconvert.errors import (
@@ -69,10 +70,19 @@ OURS = list(_models(FIXTURES))
 PUBLIC = list(_models(CORPUS)) if IS_HERE else []
 
 
-@pytest.mark.parametrize(
-    "path", [*OURS, *(pytest.param(p, marks=pytest.mark.corpus) for p in PUBLIC)], ids=_name
-)
-def test_real_file(path: Path) -> None:
+@each("path", OURS, _name)
+def test_fixture(path: Path) -> None:
+    check(path)
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("path", PUBLIC, ids=_name)
+def test_public_file(path: Path) -> None:
+    check(path)
+
+
+def check(path: Path) -> None:
+    """Load a file, or see that it is refused as the tables say."""
     name = _name(path)
     never = next((entry for glob, entry in NEVER.items() if fnmatch(name, glob)), None)
     not_yet = next((kind for glob, kind in NOT_YET.items() if fnmatch(name, glob)), None)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from support.crafted import FIXTURES, KERAS, LEGACY, LEGACY_CELL, V3_CELL, WEIGHTS, members, zipped
 from support.jail import Jail, Run
+from support.thinned import each
 
 import lstmconvert
 from lstmconvert import limits
@@ -133,15 +134,14 @@ def _altered(fixture: str, array: str, shape: tuple[int, ...], folder: Path) -> 
     return path
 
 
-@pytest.mark.parametrize(
-    ("fixture", "array"),
+@each("fixture, array",
     [
         (WEIGHTS, f"{V3_CELL}/{{}}"),
         (LEGACY, f"{LEGACY_CELL}/{{}}"),
         (LEGACY_WEIGHTS, "lstm/lstm/{}:0"),
     ],
 )
-@pytest.mark.parametrize(("which", "shape"), [(0, (7, 9)), (1, (2, 9)), (1, (3, 12)), (2, (9,))])
+@each("which, shape", [(0, (7, 9)), (1, (2, 9)), (1, (3, 12)), (2, (9,))])
 def test_shapes_of_no_lstm(
     fixture: str, array: str, which: int, shape: tuple[int, ...], tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.cli import FIXTURES, KERAS, SEED95, WEIGHTS, failure, run, spawn
+from support.thinned import each
 
 import lstmconvert as lc
 from lstmconvert.errors import DestinationError
@@ -162,8 +163,7 @@ def test_which_keras_opens_a_composed_hard_sigmoid_is_said(tmp_path: Path, suffi
     assert run("convert", source, tmp_path / "a.weights.h5", "--json").json["opens"] is None
 
 
-@pytest.mark.parametrize(
-    ("args", "error"),
+@each("args, error",
     [
         (["a.xyz"], "the destination's suffix names no kind of file; found .xyz"),
         (["a"], "the destination's suffix names no kind of file; found no suffix"),

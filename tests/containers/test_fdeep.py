@@ -20,6 +20,7 @@ from support import cpp
 from support.cli import KERAS, SEED95, failure, run
 from support.layout_tools import SINGLE, case, close
 from support.neutral import make_cell, make_layer
+from support.thinned import each
 
 import lstmconvert as lc
 from lstmconvert import reference
@@ -68,7 +69,7 @@ def test_it_is_read(source: Path, tmp_path: Path) -> None:
     assert "alone, not the whole model" in done.err
 
 
-@pytest.mark.parametrize(
+@each(
     "change",
     [
         lambda v: v.update(architecture=3),

@@ -13,6 +13,7 @@ from support.chain_models import in_ncnn as answer
 from support.cli import KERAS, SEED95, failure, run
 from support.layout_tools import SINGLE, case, close
 from support.neutral import make_cell, make_layer
+from support.thinned import each
 
 import lstmconvert as lc
 from lstmconvert import reference
@@ -241,7 +242,7 @@ def test_neither_file_is_replaced_without_force(tmp_path: Path) -> None:
     assert run("convert", tmp_path / "x.param", tmp_path / "y.keras").code == 0
 
 
-@pytest.mark.parametrize(
+@each(
     "change",
     [
         lambda text: text.replace("4 4\n", "9999999 4\n", 1),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import h5py
 import pytest
+from support.thinned import each
 
 import lstmconvert as lc
 from lstmconvert.containers import table
@@ -59,7 +60,7 @@ FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", FILES)
+@each("name", FILES)
 def test_it_is_named(name: str, tmp_path: Path) -> None:
     make, words = FILES[name]
     with pytest.raises(lc.NotAModel) as caught:

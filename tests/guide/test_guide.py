@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support import write_guide
 from support.documents import GUIDE, PAGES, README, Page
+from support.thinned import each
 
 import lstmconvert
 from lstmconvert.cli.main import COMMANDS
@@ -28,7 +29,7 @@ def test_a_page_that_is_behind_is_seen() -> None:
     assert write_guide.renewed(text).endswith("<!-- end -->\nb\n")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@each("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Page) -> None:
     for target in LINK.findall(page.text):
         if not target.startswith(("http://", "https://")):

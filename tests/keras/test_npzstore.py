@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.npzfiles import HEADER, MEMBER, boxed, npy, of_pickle, opcodes, store, variable, window
+from support.thinned import each
 
 from lstmconvert.errors import CorruptFile, LimitExceeded, SourceError
 from lstmconvert.files import zipmembers
@@ -182,7 +183,7 @@ def test_cut_archives(tmp_path: Path) -> None:
             read_tree(window(tmp_path / "cut.npz", whole[:cut]))
 
 
-@pytest.mark.parametrize(
+@each(
     "members",
     [
         {"a.txt": npy(HEADER, boxed({}))},
@@ -201,7 +202,6 @@ def test_cut_archives(tmp_path: Path) -> None:
         {"/a.npy": npy(HEADER, boxed({}))},
         {"a/" * 70 + "b.npy": npy(HEADER, boxed({}))},
     ],
-    ids=range(15),
 )
 def test_foreign_members(tmp_path: Path, members: dict[str, bytes]) -> None:
     with pytest.raises(SourceError) as raised:

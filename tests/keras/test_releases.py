@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from support import open_keras
 from support.modern_models import MODELS, filled, outputs, samples
+from support.thinned import each
 
 import lstmconvert as lc
 from lstmconvert.conversion import Release, shown
@@ -58,8 +59,7 @@ FUNCTIONAL = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("config", "release", "what"),
+@each("config, release, what",
     [
         (model("Dense", DENSE), "3.3", ""),
         (model("RMSNormalization", {}), "3.9", "the class RMSNormalization"),

@@ -137,7 +137,7 @@ def test_two_biases_stay_apart(layout: str) -> None:
     assert_same(lc.gather(lc.arrange(layer, layout), layout), layer)
 
 
-@pytest.mark.parametrize("layout", [n for n in EXACT if "recurrent_bias" not in ROWS[n].parts])
+@each("layout", [n for n in EXACT if "recurrent_bias" not in ROWS[n].parts])
 def test_two_biases_are_summed_and_it_is_said(layout: str) -> None:
     layer = layer_of(gate_parts=("bias", "recurrent_bias"))
     with pytest.warns(UserWarning, match="lstm: .* has one bias: .* summed, rounded"):
@@ -147,7 +147,7 @@ def test_two_biases_are_summed_and_it_is_said(layout: str) -> None:
     assert same_bits(found.forget_gate.bias, weights.bias + weights.recurrent_bias)
 
 
-@pytest.mark.parametrize("layout", [n for n in EXACT if "recurrent_bias" not in ROWS[n].parts])
+@each("layout", [n for n in EXACT if "recurrent_bias" not in ROWS[n].parts])
 def test_a_second_bias_of_zeros_is_no_loss(layout: str) -> None:
     layer = layer_of(gate_parts=("bias", "recurrent_bias"))
     for gate in layer.cell.gates.values():
@@ -272,7 +272,7 @@ DOCUMENTED: Mapping[str, tuple[str, str, bool]] = {
 }
 
 
-@pytest.mark.parametrize("layout", DOCUMENTED)
+@each("layout", DOCUMENTED)
 def test_the_order_and_orientation_are_the_documented_ones(layout: str) -> None:
     name, order, is_turned = DOCUMENTED[layout]
     layer = layer_of()

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from support.cli import FIXTURES, KERAS, SEED95, failure, run
 from support.corpus import CORPUS
 from support.neutral import make_cell, make_layer
-from support.thinned import turns
+from support.thinned import each, turns
 
 import lstmconvert as lc
 from lstmconvert.containers import table
@@ -387,7 +387,7 @@ def test_inspect_names_the_layout(tmp_path: Path) -> None:
 # ---- metadata that lie --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each(
     "change",
     [
         lambda v: v["layout"].update(name="nothing"),

@@ -11,6 +11,7 @@ from support.cli import SEED95, failure
 from support.foreign import OLD, answers, installed
 from support.layout_tools import BUILDERS, SINGLE, case, close
 from support.neutral import make_cell, make_layer
+from support.thinned import each
 
 import lstmconvert as lc
 from lstmconvert.model.layer import LSTMLayer
@@ -103,7 +104,7 @@ def test_params_keep_every_option(tmp_path: Path) -> None:
     assert not any(found.unknown for found in report.layers)
 
 
-@pytest.mark.parametrize(
+@each(
     "change",
     [
         lambda data: data[:-1],

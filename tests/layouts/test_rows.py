@@ -89,7 +89,7 @@ BAD_ROWS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("words", BAD_SLOTS)
+@each("words", BAD_SLOTS)
 def test_a_slot_is_checked_when_it_is_made(words: str) -> None:
     Slot(**SLOT)
     with pytest.raises(ValueError, match=rf"slot '.*': .*{words}"):

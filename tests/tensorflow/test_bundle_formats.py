@@ -102,8 +102,7 @@ def test_snappy(stored: bytes, plain: bytes) -> None:
     assert bytes(decompress(memoryview(stored), "x")) == plain
 
 
-@pytest.mark.parametrize(
-    ("stored", "message"),
+@each("stored, message",
     [
         (b"", "cut off"),
         (b"\x05\x10hell", "a literal is cut off"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.thinned import turns
+from support.thinned import each, turns
 
 from lstmconvert.tensors import tensor as tensors
 from lstmconvert.tensors import views
@@ -147,8 +147,8 @@ def test_a_view_is_what_numpy_makes(
         assert tensor.elements(11, 999).tobytes() == matrix.reshape(-1)[11:999].tobytes()
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 700), (700, 1), (256, 256), (257, 513), (0, 4)])
-@pytest.mark.parametrize("dtype", ["<f2", "<f4", "<f8", "u1"])
+@each("shape", [(1, 1), (1, 700), (700, 1), (256, 256), (257, 513), (0, 4)])
+@each("dtype", ["<f2", "<f4", "<f8", "u1"])
 def test_turning_is_transposing(shape: tuple[int, int], dtype: str) -> None:
     matrix = np.random.default_rng(1).integers(0, 255, shape).astype(dtype)
     turned = views.turned(matrix)
