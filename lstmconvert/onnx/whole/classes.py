@@ -87,6 +87,7 @@ CLASSES: Mapping[str, Row] = {
     "Discretization": Row(preprocessing.discretization),
     "StringLookup": Row(preprocessing.string_lookup),
     "IntegerLookup": Row(preprocessing.integer_lookup),
+    "TextVectorization": Row(preprocessing.text_vectorization),
     "EinsumDense": Row(basic.einsum_dense),
     "BatchNormalization": Row(normalization.batch),
     "LayerNormalization": Row(normalization.layer),
@@ -100,6 +101,7 @@ CLASSES: Mapping[str, Row] = {
     "STFTSpectrogram": Row(signals.stft_spectrogram),
     "MelSpectrogram": Row(signals.mel_spectrogram),
     "AutoContrast": Row(preprocessing.auto_contrast),
+    "ContrastLimitedAdaptiveHistogramEqualization": Row(preprocessing.contrast_limited),
     **_each("DepthwiseConv1D DepthwiseConv2D", Row(convolution.depthwise)),
     **_each("SeparableConv1D SeparableConv2D", Row(convolution.separable)),
     **_each("Conv1DTranspose Conv2DTranspose Conv3DTranspose", Row(convolution.transposed)),
@@ -150,6 +152,7 @@ WITHOUT_WEIGHTS: Mapping[str, frozenset[str] | None] = {
         "Resizing": "height width interpolation crop_to_aspect_ratio pad_to_aspect_ratio fill_mode "
                     "fill_value antialias",
         "AutoContrast": "value_range",
+        "ContrastLimitedAdaptiveHistogramEqualization": "value_range clip_limit tile_grid_size",
         "MelSpectrogram": "fft_length sequence_stride sequence_length window sampling_rate "
                           "num_mel_bins min_freq max_freq power_to_db top_db mag_exp min_power "
                           "ref_power",

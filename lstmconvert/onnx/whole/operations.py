@@ -2315,6 +2315,7 @@ CLASSES: Mapping[str, Function] = {
     "RFFT": _of_frequencies(signals.rfft, 1),
     "IRFFT": _of_frequencies(signals.irfft, 2),
     "STFT": _of_frequencies(signals.stft, 1),
+    "ISTFT": _of_frequencies(signals.istft, 2),
     "ExtractSequences": _windows,
     "Logaddexp2": _of_pair(_log_add_exp2),
     "Ldexp": _scaled_by_power,

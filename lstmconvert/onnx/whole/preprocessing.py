@@ -5,18 +5,21 @@ What these layers do to images in training alone is nothing here.
 
 from __future__ import annotations
 
+import string
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from lstmconvert.errors import CorruptFile
 from lstmconvert.files.jsontext import Json
-from lstmconvert.onnx.messages import NUMBERS
+from lstmconvert.onnx.messages import NUMBERS, Body, Declared, Node
 from lstmconvert.onnx.whole.shaping import is_channels_first, resampled
 from lstmconvert.onnx.whole.site import Site
 from lstmconvert.onnx.whole.writer import FLOATS, Order, Shape, Value
 from lstmconvert.tensors.dtypes import dtype_of
 
+#: The opset whose operators take texts apart and put them together.
+TEXTS_SINCE = 20
 #: Image layers that cast whole numbers to the dtype that they compute in also where they change
 #: nothing, by Keras 3.15's answers with training=False; the others give back what they are given.
 CASTING = frozenset(
@@ -55,23 +58,132 @@ def auto_contrast(site: Site) -> Value:
     value = site.given(given)
     if value.rank != 4 or site.compute not in ("float32", "float64"):
         raise site.refused("inputs", f"{value.dtype} of {value.rank} axes")
-    stated: object = site.option("value_range", [0, 255])
-    if not isinstance(stated, list) or len(stated) != 2:
-        raise site.refused("value_range", stated)
-    low, high = (float(bound) for bound in stated)
-    name = _between(site, site.writer.form(value), (low, high), _PIXELS)
+    bounds = _value_range(site)
+    name = _between(site, site.writer.form(value), bounds, _PIXELS)
     ends = [site.reduce(kind, name, [1, 2], keep=True) for kind in ("ReduceMin", "ReduceMax")]
     spread = site.op("Sub", [ends[1], ends[0]], "spread")
     scale = site.op("Div", [site.number(_PIXELS[1]), spread], "scale")
     offset = site.op("Mul", [site.op("Neg", [ends[0]]), scale], "offset")
     made = site.op("Add", [site.op("Mul", [name, scale]), offset], "stretched")
     made = site.op("Clip", [made, site.number(_PIXELS[0]), site.number(_PIXELS[1])], "clipped")
-    made = _between(site, made, _PIXELS, (low, high))
+    made = _between(site, made, _PIXELS, bounds)
     names = [site.op("IsNaN", [made], "is_flat"), site.writer.form(value), made]
     return site.made(site.op("Where", names, "contrast"), value.shape)
 
 
 _PIXELS = (0.0, 255.0)
+_LEVELS = 256
+
+
+def _value_range(site: Site) -> tuple[float, float]:
+    stated: object = site.option("value_range", [0, 255])
+    if not isinstance(stated, list) or len(stated) != 2:
+        raise site.refused("value_range", stated)
+    return float(stated[0]), float(stated[1])
+
+
+def contrast_limited(site: Site) -> Value:
+    """ContrastLimitedAdaptiveHistogramEqualization: how many pixels of a tile are not brighter,
+    between the tiles around a pixel; each step as in its `_clahe`."""
+    value: Value = site.arguments[0]
+    value = site.given(value) if value.dtype in FLOATS else value
+    if value.rank != 4:
+        raise site.refused("inputs", f"an image of {value.rank} axes")
+    given, bounds = value.dtype, _value_range(site)
+    site.compute, value = "float32", site.writer.cast(value, "float32")
+    order = (0, 1, 2, 3) if is_channels_first(site) else (0, 3, 1, 2)
+    channels, *sizes = (value.static(axis) for axis in order[1:])
+    grid = site.sizes("tile_grid_size", 2, [8, 8])
+    if channels is None or None in sizes:
+        raise site.refused("tile_grid_size", "tiles of an image whose size is not known")
+    sides = [int(str(size)) for size in sizes]
+    tile = [-(-side // count) for side, count in zip(sides, grid, strict=True)]
+    name = _between(site, site.writer.form(value, order), bounds, _PIXELS)
+    name = site.op("Clip", [name, site.number(_PIXELS[0]), site.number(_PIXELS[1])], "bright")
+    levels = site.op("Cast", [name], "levels", to=NUMBERS["int64"])
+    padded = levels
+    for axis, (side, count, length) in enumerate(zip(sides, grid, tile, strict=True), 2):
+        places = np.arange(count * length)
+        mirrored = np.where(places < side, places, 2 * side - 1 - places)
+        if mirrored.min() < 0:
+            raise site.refused("tile_grid_size", list(grid), "Keras itself takes no such tiles")
+        if len(places) != side:  # a mirror that has the last pixel twice
+            names = [padded, site.constant(mirrored, f"mirror_{axis}")]
+            padded = site.op("Gather", names, "padded", axis=axis)
+    shares = _shares_of_tiles(site, padded, channels, grid, tile)
+    made = _between_tiles(site, levels, shares, (channels, *sides), grid, tile)
+    result = Value(_between(site, made, _PIXELS, bounds), "float32", value.shape, order)
+    return site.writer.cast(result, given)
+
+
+def _shares_of_tiles(
+    site: Site, levels: str, channels: int, grid: Sequence[int], tile: Sequence[int]
+) -> str:
+    """Return what becomes of each level in each tile, (batch, channels, tiles · levels)."""
+    (rows, columns), (height, width) = grid, tile
+    shape = site.ints(0, channels, rows, height, columns, width)
+    tiled = site.op("Reshape", [levels, shape], "tiled")
+    tiled = site.op("Transpose", [tiled], "tiles", perm=[0, 1, 2, 4, 3, 5])
+    count = rows * columns
+    flat = site.op("Reshape", [tiled, site.ints(0, channels, count, -1, 1)], "pixels")
+    all_levels = site.constant(np.arange(_LEVELS), "all_levels")
+    is_level = site.op("Equal", [flat, all_levels], "is_level")
+    number = site.op("Cast", [is_level], "is_level_as_number", to=NUMBERS["float32"])
+    counted = site.reduce("ReduceSum", number, [3], "histogram")
+    most = site.real("clip_limit", 4.0) * (height * width) / _LEVELS
+    if most > 0:
+        clipped = site.op("Min", [counted, site.number(most)], "clipped")
+        above = site.op("Sub", [counted, clipped], "above")
+        excess = site.reduce("ReduceSum", above, [3], "excess", keep=True)
+        share = site.op("Div", [excess, site.number(float(_LEVELS))], "share_of_excess")
+        counted = site.op("Add", [clipped, share], "spread")
+    total = site.op("CumSum", [counted, site.writer.place(3)], "total")
+    least = site.reduce("ReduceMin", total, [3], "least", keep=True)
+    above = site.op("Mul", [site.op("Sub", [total, least]), site.number(_PIXELS[1])], "above_least")
+    whole = site.op("Sub", [site.number(float(height * width)), least], "whole")
+    is_zero = site.op("Equal", [whole, site.number(0.0)], "is_zero")
+    whole = site.op("Where", [is_zero, site.number(1.0), whole], "whole_or_one")
+    made = site.op("Div", [above, whole], "equalized")
+    made = site.op("Clip", [made, site.number(_PIXELS[0]), site.number(_PIXELS[1])], "within")
+    return site.op("Reshape", [made, site.ints(0, channels, -1)], "shares")
+
+
+def _between_tiles(
+    site: Site,
+    levels: str,
+    shares: str,
+    sizes: Sequence[int],
+    grid: Sequence[int],
+    tile: Sequence[int],
+) -> str:
+    """Return each pixel between what the four tiles around it make of it."""
+    ends = []
+    for size, count, length in zip(sizes[1:], grid, tile, strict=True):
+        middle = np.arange(size, dtype=np.float32) - np.float32(length / 2)
+        place = middle / np.float32(length) + np.float32(1)
+        before = np.floor(place)
+        tiles = [np.clip(before + step - 1, 0, count - 1).astype(np.int64) for step in (0, 1)]
+        ends.append((tiles, place - before))
+    (rows, down), (columns, right) = ends
+    weights = []
+    for axis, share in enumerate((down[:, None], right[None, :])):
+        full = np.broadcast_to(share, sizes[1:]).reshape(-1)
+        pair = [site.constant(side, f"weight_{axis}") for side in (np.float32(1) - full, full)]
+        weights.append(pair)
+    lines = []
+    for row in rows:
+        parts = []
+        for column, weight in zip(columns, weights[1], strict=True):
+            start = (row[:, None] * grid[1] + column[None, :]) * _LEVELS
+            at = site.op("Add", [levels, site.constant(start, "tile_start")], "place")
+            at = site.op("Reshape", [at, site.ints(0, sizes[0], -1)], "places")
+            taken = site.op("GatherElements", [shares, at], "of_tile", axis=2)
+            parts.append(site.op("Mul", [taken, weight], "weighted"))
+        lines.append(site.op("Add", parts, "line"))
+    weighted = [site.op("Mul", pair) for pair in zip(lines, weights[0], strict=True)]
+    made = site.op("Add", weighted, "between_tiles")
+    return site.op("Reshape", [made, site.ints(0, *sizes)], "contrast_limited")
+
 
 
 def _between(
@@ -275,8 +387,7 @@ def _encoded(site: Site, places: Value, depth: int, dtype: str, mode: str = "") 
         dtype: of the result.
         mode: `int`, `one_hot`, `multi_hot` or `count`; the layer's own if it is empty.
     """
-    mode = mode or site.word("output_mode", "multi_hot", *_MODES, *_OLD_MODES)
-    mode = _OLD_MODES.get(mode, mode)
+    mode = mode or _mode(site, "multi_hot")
     if site.option("sparse"):
         raise site.refused("sparse", True)
     if mode == "int":
@@ -292,18 +403,24 @@ def _encoded(site: Site, places: Value, depth: int, dtype: str, mode: str = "") 
     is_there = Value(site.op("Equal", [column, all_places], "is_there"), "bool", (*shape, depth))
     if mode == "one_hot":
         return site.writer.cast(is_there, dtype)
-    operator = "ReduceMax" if mode == "multi_hot" else "ReduceSum"
     numbers = site.writer.form(site.writer.cast(is_there, "float32"))
     weights = site.keywords.get("count_weights")
     if weights is not None:
         given = site.writer.form(site.writer.cast(weights, "float32"))
         numbers = site.op("Mul", [numbers, site.op("Unsqueeze", [given, site.ints(-1)])])
-    made = site.reduce(operator, numbers, [1], mode)
+    made = site.reduce("ReduceSum", numbers, [1], mode)
+    if mode == "multi_hot":  # the largest of no numbers would be an infinity
+        made = site.op("Min", [made, site.writer.number(1.0, "float32")], "multi_hot")
     return site.writer.cast(Value(made, "float32", (shape[0], *shape[2:], depth)), dtype)
 
 
 _MODES = ("int", "one_hot", "multi_hot", "count")
 _OLD_MODES: Mapping[str, str] = {"binary": "multi_hot"}
+
+
+def _mode(site: Site, default: str) -> str:
+    mode = site.word("output_mode", default, *_MODES, *_OLD_MODES)
+    return _OLD_MODES.get(mode, mode)
 
 
 def category_encoding(site: Site) -> Value:
@@ -322,7 +439,7 @@ def discretization(site: Site) -> Value:
     reached = site.op("GreaterOrEqual", [column, limits], "reached")
     made = site.op("Cast", [reached], "reached_as_number", to=NUMBERS["int32"])
     count = site.reduce("ReduceSum", made, [value.rank], "bin")
-    mode = site.word("output_mode", "int", *_MODES)
+    mode = _mode(site, "int")
     whole = "int32" if site.is_modern else "int64"
     dtype = whole if mode == "int" else site.policy
     return _encoded(site, Value(count, "int32", value.shape), len(bounds) + 1, dtype, mode)
@@ -350,7 +467,7 @@ def _numbers(site: Site, key: str) -> list[float]:
 def integer_lookup(site: Site) -> Value:
     """IntegerLookup: the place of a whole number in a list; one that is not there is at the first
     places, by its rest."""
-    mode = site.word("output_mode", "int", *_MODES, *_OLD_MODES)
+    mode = _mode(site, "int")
     mask_token, outside = site.option("mask_token"), site.integer("num_oov_indices", 1, low=0)
     if outside > 1 and site.option("oov_method", "floormod") != "floormod":
         raise site.refused("oov_method", site.option("oov_method"))
@@ -379,43 +496,153 @@ def integer_lookup(site: Site) -> Value:
         rest = site.op("Mod", [name, site.writer.place(outside)], "rest")
         elsewhere = site.op("Add", [rest, elsewhere], "outside")
     places = site.op("Where", [is_known, at, elsewhere], "index")
-    if first:
+    if mask_token is not None:
         is_mask = site.op("Equal", [name, site.writer.place(int(str(mask_token)))], "is_mask")
-        places = site.op("Where", [is_mask, site.writer.place(0), places], "index_or_mask")
-    if site.flag("pad_to_max_tokens", False):
-        depth = site.integer("max_tokens")
-    dtype = "int64" if mode == "int" or site.is_modern else site.policy
-    return _encoded(site, Value(places, "int64", value.shape), depth, dtype, mode)
+        at = site.writer.place(0 if first else _NOWHERE)
+        places = site.op("Where", [is_mask, at, places], "index_or_mask")
+    return _as_wanted(site, Value(places, "int64", value.shape), depth, mode)
 
 
 def string_lookup(site: Site) -> Value:
     """StringLookup: the place of a text in a list, or the text at a place."""
-    mode = site.word("output_mode", "int", *_MODES, *_OLD_MODES)
+    mode = _mode(site, "int")
     mask_token, outside = site.option("mask_token"), site.integer("num_oov_indices", 1, low=0)
     if outside > 1:
         raise site.refused("num_oov_indices", outside, "ONNX has no hash of a text")
-    first = int(mask_token is not None and mode == "int")
+    mask = None if mask_token is None else str(mask_token)
     unknown = str(site.option("oov_token", "[UNK]"))
-    special = [str(mask_token)] * first + [unknown] * outside
-    listed = _texts(site)
-    tokens = [*special, *(listed[len(special) :] if listed[: len(special)] == special else listed)]
-    places = list(range(len(tokens)))
+    value: Value = site.arguments[0]
     if site.flag("invert", False):
-        value = site.writer.cast(site.arguments[0], "int64")
-        made = site.op("LabelEncoder", [site.writer.form(value)], "token", keys_int64s=places,
-                       values_strings=tokens, default_string=unknown)  # fmt: skip
+        tokens = _tokens(site, mode, mask, outside, unknown)
+        value = site.writer.cast(value, "int64")
+        made = site.op("LabelEncoder", [site.writer.form(value)], "token",
+                       keys_int64s=list(range(len(tokens))), values_strings=tokens,
+                       default_string=unknown)  # fmt: skip
         return Value(made, "string", value.shape)
-    value = site.arguments[0]
     if value.dtype != "string":
         raise site.refused("inputs", value.dtype)
+    made, depth = _placed(site, site.writer.form(value), mode, mask, outside, unknown)
+    return _as_wanted(site, Value(made, "int64", value.shape), depth, mode)
+
+
+def _tokens(site: Site, mode: str, mask: str | None, outside: int, unknown: str) -> list[str]:
+    """Return the texts that have places, in their order."""
+    special = [mask] * (mode == "int" and mask is not None) + [unknown] * outside
+    listed = _texts(site)
+    known = listed[len(special) :] if listed[: len(special)] == special else listed
+    return [str(token) for token in (*special, *known)]
+
+
+def _placed(
+    site: Site, name: str, mode: str, mask: str | None, outside: int, unknown: str
+) -> tuple[str, int]:
+    """Return the places of texts, and how many there are. What masks has none but for numbers."""
+    tokens = _tokens(site, mode, mask, outside, unknown)
+    places = {token: place for place, token in enumerate(tokens)}
+    if mode != "int" and mask is not None:
+        places[mask] = _NOWHERE
     # Keras stops at a text that is not in the list if it has no place for it: an Embedding does
     # so here.
-    elsewhere = first if outside else len(tokens)
-    made = site.op("LabelEncoder", [site.writer.form(value)], "index", keys_strings=tokens,
-                   values_int64s=places, default_int64=elsewhere)  # fmt: skip
-    depth = site.integer("max_tokens") if site.flag("pad_to_max_tokens", False) else len(tokens)
+    elsewhere = tokens.index(unknown) if outside else len(tokens)
+    made = site.op("LabelEncoder", [name], "index", keys_strings=list(places),
+                   values_int64s=list(places.values()), default_int64=elsewhere)  # fmt: skip
+    return made, len(tokens)
+
+
+def _as_wanted(site: Site, places: Value, depth: int, mode: str) -> Value:
+    """Return places in a list as a lookup gives them."""
+    if site.flag("pad_to_max_tokens", False):
+        depth = site.integer("max_tokens")
     dtype = "int64" if mode == "int" or site.is_modern else site.policy
-    return _encoded(site, Value(made, "int64", value.shape), depth, dtype, mode)
+    return _encoded(site, places, depth, dtype, mode)
+
+
+#: A place that no category is at.
+_NOWHERE = -1
+
+
+def text_vectorization(site: Site) -> Value:
+    """TextVectorization: the places of a text's words in a list, a row for each text."""
+    split, mode = site.config.get("split", "whitespace"), _mode(site, "int")
+    for key in ("ngrams", "ragged"):
+        if site.option(key):
+            raise site.refused(key, site.option(key))
+    if split not in (None, "whitespace"):
+        raise site.refused("split", split, "ONNX has no operator that takes a text apart into "
+                           "characters")  # fmt: skip
+    value: Value = site.arguments[0]
+    if value.dtype != "string":
+        raise site.refused("inputs", value.dtype)
+    name, shape = site.writer.form(value), value.shape
+    if split is not None and value.rank > 1:
+        name, shape = site.op("Squeeze", [name, site.ints(-1)], "texts"), shape[:-1]
+    if split is not None and len(shape) != 1:
+        raise site.refused("inputs", f"texts of {value.rank} axes")
+    flat = name if len(shape) == 1 else site.op("Reshape", [name, site.ints(-1)], "flat_texts")
+    standard = _standardized(site, flat)
+    if standard != flat and len(shape) != 1:
+        sizes = site.op("Shape", [name], "sizes")
+        standard = site.op("Reshape", [standard, sizes], "standard_texts")
+    name = standard if standard != flat else name
+    if split is not None:
+        name, shape = _split(site, [*string.whitespace], name, " "), (*shape, None)
+        name = site.ops("StringSplit", [name], 2, "words", delimiter="")[0]
+    made, depth = _placed(site, name, mode, "", 1, "[UNK]")
+    length = site.option("output_sequence_length")
+    if mode == "int" and length is not None:
+        most, before = site.integer("output_sequence_length"), [0] * (len(shape) - 1)
+        pads = site.ints(*before, 0, *before, most)
+        filled = site.op("Pad", [made, pads], "filled")
+        ends = [site.ints(0), site.ints(most), site.ints(len(shape) - 1)]
+        made, shape = site.op("Slice", [filled, *ends], "row"), (*shape[:-1], most)
+    return _as_wanted(site, Value(made, "int64", shape), depth, mode)
+
+
+def _standardized(site: Site, name: str) -> str:
+    """Return texts (n,) in the form that the layer makes them: ASCII's letters alone are made
+    small, as TensorFlow makes them, which is what the locale C has."""
+    default = "lower_and_strip_punctuation"
+    if "standardize" in site.config and site.config["standardize"] is None:
+        return name
+    how = site.word("standardize", default, default, "lower", "strip_punctuation")
+    if how != "strip_punctuation":
+        name = site.op("StringNormalizer", [name], "lower", case_change_action="LOWER", locale="C")
+    return name if how == "lower" else _split(site, [*string.punctuation], name, "")
+
+
+def _split(site: Site, marks: Sequence[str], name: str, between: str) -> str:
+    """Return texts (n,) with another text in the place of each of some marks."""
+    if site.writer.opset < TEXTS_SINCE:
+        raise site.refused("opset", site.writer.opset, f"StringSplit came with opset {TEXTS_SINCE}:"
+                           f" say --opset {TEXTS_SINCE}")  # fmt: skip
+    empty = site.op("Constant", [], "empty", value_strings=[""])
+    empty = site.op("Expand", [empty, site.op("Shape", [name], "count")], "empty_texts")
+    joint = site.op("Constant", [], "between", value_strings=[between]) if between else ""
+    for mark in marks:
+        if mark == between:
+            continue
+        pieces, _ = site.ops("StringSplit", [name], 2, "pieces", delimiter=mark)
+        label = site.writer.graph.unique(f"{site.label}.join")
+        place, goes_on, state, piece, joined, longer, still = (
+            f"{label}.{what}" for what in "place goes_on state piece joined longer still".split()
+        )
+        nodes = [
+            Node("Gather", [pieces, place], [piece], piece, {"axis": 1}),
+            Node("StringConcat", [state, piece], [joined], joined, {}),
+            Node("Identity", [goes_on], [still], still, {}),
+        ]
+        if joint:
+            nodes.append(Node("StringConcat", [joined, joint], [longer], longer, {}))
+        # No Scan: ONNX Runtime 1.32 appends there to the text of two steps before.
+        body = Body(label, nodes,
+                    [Declared(place, "int64", []), Declared(goes_on, "bool", []),
+                     Declared(state, "string", [None])],
+                    [Declared(still, "bool", []),
+                     Declared(longer if joint else joined, "string", [None])])  # fmt: skip
+        sizes = site.op("Shape", [pieces], "sizes")
+        times = site.op("Gather", [sizes, site.writer.place(1)], "times", axis=0)
+        name = site.op("Loop", [times, "", empty], "without_mark", body=body)
+    return name
 
 
 def _texts(site: Site) -> list[str]:

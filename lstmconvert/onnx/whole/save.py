@@ -13,7 +13,7 @@ from lstmconvert.model import naming
 from lstmconvert.model.model import Model
 from lstmconvert.onnx.builder import Style
 from lstmconvert.onnx.messages import NUMBERS
-from lstmconvert.onnx.whole import classes, kept, network
+from lstmconvert.onnx.whole import classes, kept, network, preprocessing
 from lstmconvert.onnx.whole.network import Network
 from lstmconvert.onnx.whole.site import HINT, TARGET
 from lstmconvert.onnx.whole.writer import WholeGraph, Writer
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from lstmconvert.conversion import Options
 
 #: Class -> the opset whose operators it takes: without LayerNormalization, the layer is nine nodes.
-_SINCE: Mapping[str, int] = {"LayerNormalization": 17, "MelSpectrogram": 17}
+_SINCE: Mapping[str, int] = {
+    "LayerNormalization": 17, "MelSpectrogram": 17, "TextVectorization": preprocessing.TEXTS_SINCE,
+}  # fmt: skip
 
 
 class Whole(NamedTuple):

@@ -11,7 +11,7 @@ from lstmconvert.errors import CorruptFile
 from lstmconvert.onnx.messages import Axis
 from lstmconvert.onnx.whole.shaping import is_channels_first
 from lstmconvert.onnx.whole.site import Site
-from lstmconvert.onnx.whole.writer import Shape, Value
+from lstmconvert.onnx.whole.writer import END, Shape, Value
 from lstmconvert.tensors.dtypes import Array, dtype_of
 
 #: keras.config.epsilon(), the least power and magnitude that a logarithm is taken of.
@@ -150,6 +150,17 @@ def irfft(site: Site, real: Value, imaginary: Value) -> Value:
     """IRFFT: back from `rfft`, cut off or filled with zeros to what `fft_length` has."""
     size = _length_of(site, real, -1)
     length = site.integer("fft_length", 2 * (size - 1))
+    cosines, sines = np.split(_waves_back(site, size, length), 2, axis=1)
+    parts = [
+        site.op("MatMul", [site.writer.form(value), _kernel(site, kernel, what)])
+        for value, kernel, what in ((real, cosines, "cosines"), (imaginary, sines, "sines"))
+    ]
+    return site.made(site.op("Add", parts, "signal"), (*real.shape[:-1], length))
+
+
+def _waves_back(site: Site, size: int, length: int) -> Array:
+    """Return what the real and the imaginary part of each frequency are in a signal, (size,
+    2 · length)."""
     waves = _waves(site, size, length, length)
     waves[length // 2 + 1 :] = 0
     # The first frequency, and the last of an even length, stand for themselves; the rest for two.
@@ -157,12 +168,41 @@ def irfft(site: Site, real: Value, imaginary: Value) -> Value:
     twice[0] = 1
     if length % 2 == 0:
         twice[length // 2 : length // 2 + 1] = 1
-    cosines, sines = np.split(waves * twice / length, 2, axis=1)
-    parts = [
-        site.op("MatMul", [site.writer.form(value), _kernel(site, kernel, what)])
-        for value, kernel, what in ((real, cosines, "cosines"), (imaginary, sines, "sines"))
-    ]
-    return site.made(site.op("Add", parts, "signal"), (*real.shape[:-1], length))
+    return waves * twice / length
+
+
+def istft(site: Site, real: Value, imaginary: Value) -> Value:
+    """ISTFT: the sum of what windows of frequencies are in a signal, each at its place: a
+    transposed convolution. Its window is TensorFlow's (`inverse_stft_window_fn`)."""
+    if site.compute not in ("float32", "float64"):
+        raise site.refused("inputs", site.compute)
+    size, step = site.integer("fft_length"), site.integer("sequence_stride")
+    bins, window = _length_of(site, real, -1), np.ones(size)
+    if site.config.get("window", "hann") is not None:
+        window = _window(site, size)
+        squares = np.pad(window**2, (0, -size % step)).reshape(-1, step).sum(0)
+        whole = np.resize(squares, size)
+        window = np.divide(window, whole, out=np.zeros(size), where=whole != 0)
+    kernel = np.stack(np.split(_waves_back(site, bins, size), 2, axis=1)) * window
+    names = [site.op("Unsqueeze", [site.writer.form(part), site.ints(real.rank - 1)], "part")
+             for part in (real, imaginary)]  # fmt: skip
+    joined = site.op("Concat", names, "parts", axis=real.rank - 1)  # (…, windows, 2, bins)
+    shape = site.op("Shape", [joined], "shape")
+    windows = site.op("Slice", [shape, site.ints(-3), site.ints(-2)], "window_count")
+    flat_shape = site.op("Concat", [site.ints(-1), windows, site.ints(2 * bins)], axis=0)
+    flat = site.op("Reshape", [joined, flat_shape], "flat")
+    channels = site.op("Transpose", [flat], "frequencies", perm=[0, 2, 1])
+    name = _kernel(site, kernel.reshape(2 * bins, 1, size), "waves")
+    made = site.op("ConvTranspose", [channels, name], "signal", kernel_shape=[size], strides=[step])
+    outer = site.op("Slice", [shape, site.ints(0), site.ints(-3)], "outer_shape")
+    whole_shape = site.op("Concat", [outer, site.ints(-1)], axis=0)
+    made = site.op("Reshape", [made, whole_shape], "whole_signal")
+    start = size // 2 if site.flag("center", True) else 0
+    end = start + site.integer("length") if site.option("length") is not None else -start or END
+    made = site.op("Slice", [made, site.ints(start), site.ints(end), site.ints(-1)], "cut")
+    count = real.static(-2)
+    total = None if count is None else len(range(size + step * (count - 1))[start:end])
+    return site.made(made, (*real.shape[:-2], total))
 
 
 def stft(site: Site, value: Value) -> list[Value]:
