@@ -138,7 +138,7 @@ def predicted(model: Any, inputs: Sequence[Array]) -> list[Array]:
     return [np.asarray(value) for value in _flat(answer)]
 
 
-def _without_beside(model: Any) -> Any:
+def without_beside(model: Any) -> Any:
     """Return the part of a model that is compared: to compute the LSTM beside it takes time."""
     if BESIDE not in [layer.name for layer in model.layers]:
         return model
@@ -171,7 +171,7 @@ def distances(
     names = [value.name for value in ran.get_outputs()]
     found: dict[str, list[Array]] = {name: [] for name in names}
     wanted: dict[str, list[Array]] = {name: [] for name in names}
-    oracle = _without_beside(model)
+    oracle = without_beside(model)
     # Each batch and each length once: an oracle of Keras takes longer than all the rest.
     for batch, length in zip(BATCHES, islice(cycle(lengths), len(BATCHES)), strict=True):
         given = inputs(batch, length) if inputs else example(model, batch, length)

@@ -36,6 +36,8 @@ from lstmconvert.keras.configs.nodes import CELL_CLASSES, MODELS, RECURRENT
 from lstmconvert.keras.modern import compiled, expressions, operations
 from lstmconvert.keras.modern.classes import CLASSES, REFUSED
 from lstmconvert.layouts.neighbourrows import TABLE
+from lstmconvert.onnx.whole import classes as whole_classes
+from lstmconvert.onnx.whole import operations as whole_operations
 from support import counted_models
 from support.documents import PAGES, ROOT, Page
 
@@ -130,6 +132,12 @@ def functions() -> str:
     )
     reasons = _reasons(operations.REFUSED, "tf.")
     return "\n".join([first, "", *reasons, "", raw, "", today]) + "\n"
+
+
+def unsaid() -> str:
+    """What crosses from one Keras to another and has no operators of ONNX, with why."""
+    named = {**whole_classes.UNSAID, **{f"ops: {k}": v for k, v in whole_operations.UNSAID.items()}}
+    return "\n".join(_reasons(named)) + "\n"
 
 
 def of_expressions() -> str:
@@ -228,6 +236,7 @@ def _dictionary(name: str, base: str, what: str, listed: Iterable[Field[Any]]) -
 GENERATED: dict[str, Callable[[], str]] = {
     "files": files,
     "unread": unread,
+    "unsaid": unsaid,
     "classes": classes,
     "functions": functions,
     "expressions": of_expressions,

@@ -359,10 +359,10 @@ def looped(site: Site, loop: Loop, step: Step) -> tuple[str, list[str]]:
     count = len(loop.states)
     is_repeating = loop.mask is not None and not loop.zero
     dtype = site.compute
-    with _body(site) as nodes:
-        before = [_name(site, f"state_{index}") for index in range(count)]
-        x = _name(site, "step")
-        keep, last = _name(site, "keep"), _name(site, "last_output")
+    with inside(site) as nodes:
+        before = [name_inside(site, f"state_{index}") for index in range(count)]
+        x = name_inside(site, "step")
+        keep, last = name_inside(site, "keep"), name_inside(site, "last_output")
         after = list(step(x, before))
         output = after[0]
         if loop.mask is not None:
@@ -427,12 +427,13 @@ def zero_state(site: Site, steps: str, shape: Shape) -> str:
     return str(site.writer.cached(("zeros", steps, tuple(shape), site.compute), make))
 
 
-def _name(site: Site, what: str) -> str:
+def name_inside(site: Site, what: str) -> str:
+    """Return the name of an input of a body."""
     return site.writer.graph.unique(f"{site.label}.body.{what}")
 
 
 @contextmanager
-def _body(site: Site) -> Iterator[list[Node]]:
+def inside(site: Site) -> Iterator[list[Node]]:
     """Take the nodes that are added meanwhile out of the graph."""
     graph = site.writer.graph
     outer, graph.nodes = graph.nodes, []

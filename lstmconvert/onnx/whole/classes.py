@@ -169,7 +169,19 @@ WITHOUT_WEIGHTS: Mapping[str, frozenset[str] | None] = {
         frozenset({"output_size", "data_format"}),
     ),
 }  # fmt: skip
-#: Those, and classes with weights that go to no other Keras.
+#: Class that crosses from one Keras to another -> why it has no row above.
+UNSAID: Mapping[str, str] = dict.fromkeys(
+    ("HashedCrossing", "Hashing"), "ONNX has no hash of a text, as which Keras hashes a number too"
+)
+
+
+def why_not(name: str) -> str:
+    """Return why a class has no row here."""
+    why = f"no operators of ONNX are known for the class {name}"
+    return f"{why}: {UNSAID[name]}" if name in UNSAID else why
+
+
+#: Classes without a row of `keras.modern`, or whose weights go to no other Keras.
 WITHOUT_ROW: Mapping[str, KerasRow] = {**dict.fromkeys(WITHOUT_WEIGHTS, KerasRow()), **UNCROSSED}
 #: Classes whose call takes a list of values.
 MERGING = frozenset(

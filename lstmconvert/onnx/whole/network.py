@@ -383,7 +383,7 @@ def raise_refusals(refusals: Sequence[LSTMConvertError]) -> None:
 
 def _no_class(site: Site) -> UnsupportedByTarget:
     name = site.part.class_name
-    return site.refused(name, why=f"no operators of ONNX are known for the class {name}")
+    return site.refused(name, why=classes.why_not(name))
 
 
 def _arguments(call: calls.Call, part: Part | None) -> list[Any]:

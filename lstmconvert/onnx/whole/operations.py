@@ -18,7 +18,7 @@ from lstmconvert.files.jsontext import Json
 from lstmconvert.keras.modern.classes import Weight
 from lstmconvert.keras.modern.parts import Part
 from lstmconvert.model.activations import Activation
-from lstmconvert.onnx.messages import NUMBERS, Axis
+from lstmconvert.onnx.messages import NUMBERS, Axis, Body, Declared
 from lstmconvert.onnx.whole import (
     activations,
     basic,
@@ -27,6 +27,7 @@ from lstmconvert.onnx.whole import (
     preprocessing,
     signals,
 )
+from lstmconvert.onnx.whole.cells import inside, name_inside
 from lstmconvert.onnx.whole.normalization import axis_of, unit_length
 from lstmconvert.onnx.whole.site import Site
 from lstmconvert.onnx.whole.writer import BEFORE, END, FLOATS, Shape, Value
@@ -47,7 +48,9 @@ def write(site: Site, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> 
     name = site.part.class_name
     function = CLASSES.get(name)
     if function is None:
-        raise site.refused(name, why=f"no operators of ONNX are known for the operation {name}")
+        why = f"no operators of ONNX are known for the operation {name}"
+        reason = UNSAID.get(name)
+        raise site.refused(name, why=f"{why}: {reason}" if reason else why)
     items, names = list(arguments), _NAMES.get(name, ())
     for key, value in keywords.items():
         if value is None:
@@ -959,6 +962,10 @@ def _digitize(site: Site, items: list[Any]) -> Value:
 def _indices(site: Site, item: Any) -> Value:
     value = _value(site, item)
     return value if value.dtype == "int64" else site.writer.cast(value, "int32")
+
+
+def _long(site: Site, item: Any) -> Value:
+    return site.writer.cast(_value(site, item), "int64")
 
 
 def _take(site: Site, items: list[Any]) -> Value:
@@ -2151,6 +2158,370 @@ def _log_determinant(site: Site, items: list[Any]) -> Value:
     return Value(made, value.dtype, value.shape[:-2])
 
 
+# ---- systems of equations ------------------------------------------------------------------------
+
+
+def _rows_of(site: Site, value: Value) -> int:
+    count = value.static(-2)
+    if count is None or value.static(-1) != count:
+        raise site.refused("inputs", f"matrices of {value.shape[-2:]}",
+                           "it takes square matrices whose size is known")  # fmt: skip
+    return count
+
+
+def _eliminated(site: Site, name: str, rank: int, count: int) -> list[str]:
+    """Return (…, rows, columns) with its first columns made those of a unit matrix, the pivots
+    (rows, …, 1, 1), and whether each was in its own row (rows, …, 1): Gauss and Jordan's steps with
+    the largest number of a column as its pivot, in a Loop."""
+    every = site.constant(np.arange(count), "rows")
+    column = site.constant(np.arange(count)[:, None], "row_numbers")
+    with inside(site) as nodes:
+        at, goes_on, old = (name_inside(site, what) for what in ("at", "goes_on", "matrix"))
+        one = site.op("Reshape", [at, site.ints(1)], "place")
+        sizes = site.op("Abs", [site.op("Gather", [old, at], "column", axis=-1)], "sizes")
+        is_above = site.op("Less", [every, at], "is_above")
+        sizes = site.op("Where", [is_above, site.number(-1.0), sizes], "sizes_below")
+        largest = site.op("ArgMax", [sizes], "largest", axis=-1)
+        is_at, is_largest = (site.op("Equal", [every, row], "is_row") for row in (at, largest))
+        order = site.op("Where", [is_largest, at, every], "order")
+        order = site.op("Where", [is_at, largest, order], "exchanged")
+        wanted = site.op("Unsqueeze", [order, site.ints(-1)], "wanted")
+        permutation = site.to(site.op("Equal", [wanted, every], "is_taken"), site.compute)
+        matrix = site.op("MatMul", [permutation, old], "matrix_in_order")
+        row = site.op("Gather", [matrix, one], "row", axis=rank - 2)
+        pivot = site.op("Gather", [row, one], "pivot", axis=rank - 1)
+        row = site.op("Div", [row, pivot], "unit_row")
+        factors = site.op("Gather", [matrix, one], "factors", axis=rank - 1)
+        rest = site.op("Sub", [matrix, site.op("Mul", [factors, row], "multiples")], "rest")
+        is_row = site.op("Equal", [column, at], "is_this_row")
+        new = site.op("Where", [is_row, row, rest], "next")
+        is_own = site.op("Equal", [largest, at], "is_own")
+        ends = [site.op("Identity", [goes_on], "still"), new,
+                site.op("Identity", [pivot], "pivot_out"), is_own]  # fmt: skip
+    shape, flags = [None] * rank, [None] * (rank - 1)
+    dtype = site.compute
+    inputs = [Declared(at, "int64", []), Declared(goes_on, "bool", []), Declared(old, dtype, shape)]
+    kinds = [("bool", []), (dtype, shape), (dtype, shape), ("bool", flags)]
+    outputs = [Declared(end, *kind) for end, kind in zip(ends, kinds, strict=True)]
+    body = Body(f"{site.label}.body", nodes, inputs, outputs)
+    return site.ops("Loop", [site.writer.place(count), "", name], 3, "eliminated", body=body)
+
+
+def _solved(site: Site, matrix: Value, name: str, sides: str) -> str:
+    """Return what a matrix makes the right sides (…, rows, columns)."""
+    count = _rows_of(site, matrix)
+    both = site.op("Concat", [name, sides], "both_sides", axis=matrix.rank - 1)
+    made = _eliminated(site, both, matrix.rank, count)[0]
+    return site.op("Slice", [made, site.ints(count), site.ints(END), site.ints(-1)], "solution")
+
+
+def _inverse(site: Site, items: list[Any]) -> Value:
+    """Inv; CholeskyInverse, that of a matrix whose root is given."""
+    value = _float(site, items[0])
+    name = site.writer.form(value)
+    shape = site.op("Shape", [name], "shape")
+    unit = site.constant(np.eye(_rows_of(site, value), dtype=dtype_of(site.compute)), "unit")
+    unit = site.op("Expand", [unit, shape], "units")
+    is_root = site.part.class_name == "CholeskyInverse"
+    is_upper = site.flag("upper", False)
+    name = _half(site, name, upper=is_upper) if is_root else name
+    made = _solved(site, value, name, unit)
+    if is_root:
+        axes = list(range(value.rank))
+        turned = site.op("Transpose", [made], perm=[*axes[:-2], axes[-1], axes[-2]])
+        pair = [made, turned] if is_upper else [turned, made]
+        made = site.op("MatMul", pair, "inverse")
+    return Value(made, value.dtype, value.shape)
+
+
+def _half(site: Site, name: str, *, upper: bool) -> str:
+    return site.op("Trilu", [name], "triangle", upper=int(upper))
+
+
+def _solution(site: Site, items: list[Any]) -> Value:
+    """Solve, and SolveTriangular, which reads one half of the matrix alone."""
+    matrix, side = _alike(site, items)
+    name, right = site.writer.form(matrix), site.writer.form(side)
+    is_vector = side.rank == matrix.rank - 1
+    if side.rank != matrix.rank and not is_vector:
+        raise site.refused("inputs", f"matrices of {matrix.rank} axes, sides of {side.rank}")
+    if site.part.class_name == "SolveTriangular":
+        name = _half(site, name, upper=not site.flag("lower", False))
+    right = site.op("Unsqueeze", [right, site.ints(-1)], "column") if is_vector else right
+    made = _solved(site, matrix, name, right)
+    made = site.op("Squeeze", [made, site.ints(-1)], "vector") if is_vector else made
+    return Value(made, matrix.dtype, side.shape)
+
+
+def _sign_and_log(site: Site, items: list[Any]) -> list[Value]:
+    """Slogdet: from the pivots, whose product may be more than a float holds."""
+    value = _float(site, items[0])
+    count = _rows_of(site, value)
+    _, pivots, in_place = _eliminated(site, site.writer.form(value), value.rank, count)
+    flat = site.op("Squeeze", [pivots, site.ints(-2, -1)], "pivots")
+    minus, plus = site.number(-1.0), site.number(1.0)
+    turns = site.op("Where", [site.op("Squeeze", [in_place, site.ints(-1)], "in_place"), plus, minus])
+    signs = site.op("Mul", [site.op("Sign", [flat]), turns], "signs")
+    sign = site.reduce("ReduceProd", signs, [0], "sign")
+    logs = site.op("Log", [site.op("Abs", [flat])], "logs")
+    total = site.reduce("ReduceSum", logs, [0], "log_of_size")
+    return [Value(name, value.dtype, value.shape[:-2]) for name in (sign, total)]
+
+
+# ---- segments ------------------------------------------------------------------------------------
+
+
+def _segments(operator: str) -> Callable[..., Value]:
+    """SegmentSum and its like: each segment's rows of the first axis."""
+
+    def run(site: Site, items: list[Any]) -> Value:
+        value, numbers = _value(site, items[0]), _long(site, items[1])
+        count, is_sorted = site.option("num_segments"), site.flag("sorted", False)
+        if numbers.rank != 1 or value.dtype == "bool":
+            raise site.refused("inputs", f"{value.dtype}, numbers of {numbers.rank} axes")
+        ids = site.writer.form(numbers)
+        if isinstance(count, int):
+            segments = site.constant(np.arange(count), "segments")
+        else:
+            top = site.reduce("ReduceMax", ids, [0], "last")
+            end = site.op("Add", [top, site.writer.place(1)], "count")
+            segments = site.op("Range", [site.writer.place(0), end, site.writer.place(1)],
+                               "segments")  # fmt: skip
+        behind = range(2, value.rank + 1)
+        column = site.op("Unsqueeze", [segments, site.ints(1)], "segment_numbers")
+        member = site.op("Equal", [column, ids], "is_member")
+        spread = site.op("Unsqueeze", [member, site.ints(*behind)], "spread") if behind else member
+        info = np.finfo if value.dtype in FLOATS else np.iinfo
+        bounds: Any = info(dtype_of(value.dtype))  # type: ignore[operator]
+        filling = {"ReduceSum": 0, "ReduceProd": 1, "ReduceMax": bounds.min,
+                   "ReduceMin": bounds.max}[operator]  # fmt: skip
+        neutral = site.writer.number(filling, value.dtype)
+        rows = site.op("Where", [spread, site.writer.form(value), neutral], "rows_of_segments")
+        made = site.reduce(operator, rows, [1], "segment")
+        if is_sorted and operator in ("ReduceMax", "ReduceMin"):  # a gap is zero then
+            flags = site.op("Cast", [spread], "flags", to=NUMBERS["int32"])
+            is_there = site.reduce("ReduceMax", flags, [1], "is_there")
+            is_there = site.to(is_there, "bool")
+            made = site.op("Where", [is_there, made, site.writer.number(0, value.dtype)], "or_zero")
+        return Value(made, value.dtype, (count if isinstance(count, int) else None,
+                                         *value.shape[1:]))  # fmt: skip
+
+    return run
+
+
+# ---- losses --------------------------------------------------------------------------------------
+
+
+def _check_logits(site: Site) -> None:
+    if not site.flag("from_logits", False):
+        raise site.refused("from_logits", False, "Keras computes a loss of what a sigmoid or a "
+                           "softmax gives otherwise on each backend")  # fmt: skip
+
+
+def _binary_loss(site: Site, items: list[Any]) -> Value:
+    _check_logits(site)
+    target, output, shape, dtype = _real_pair(site, items)
+    far = site.op("Exp", [site.op("Neg", [site.op("Abs", [output])])], "far")
+    above = site.op("Sub", [site.op("Relu", [output]), site.op("Mul", [output, target])])
+    return Value(site.op("Add", [above, activations.log1p(site, far)], "loss"), dtype, shape)
+
+
+def _categorical_loss(site: Site, items: list[Any]) -> Value:
+    """CategoricalCrossentropy, and the sparse one, whose targets are places of the last axis."""
+    _check_logits(site)
+    output = _float(site, items[1])
+    axis = axis_of(site, site.config.get("axis", -1), output.rank)
+    if site.part.class_name.startswith("Sparse"):
+        target = _long(site, items[0])
+        name, depth = site.writer.form(target), output.static(-1)
+        if depth is None:
+            raise site.refused("inputs", "an unknown number of classes")
+        if target.rank < output.rank:
+            name = site.op("Unsqueeze", [name, site.ints(-1)], "column")
+        every = site.constant(np.arange(depth), "classes")
+        shares = site.to(site.op("Equal", [name, every], "is_target"), site.compute)
+    else:
+        shares = site.writer.form(site.writer.cast(_float(site, items[0]), output.dtype))
+    logs = site.op("LogSoftmax", [site.writer.form(output)], axis=axis)
+    total = site.reduce("ReduceSum", site.op("Mul", [shares, logs]), [axis], "sum")
+    made = site.op("Neg", [total], "loss")
+    return Value(made, output.dtype, (*output.shape[:axis], *output.shape[axis + 1 :]))
+
+
+# ---- places and counts ---------------------------------------------------------------------------
+
+
+def _frame(site: Site, value: Value) -> list[tuple[int, int, int]]:
+    """Return, for the rows and columns of images, their axis and how much is added, or taken with
+    less than zero, before and behind."""
+    crops = site.part.class_name == "CropImages"
+    word = "cropping" if crops else "padding"
+    last = site.option("data_format", "channels_last") == "channels_last"
+    start = value.rank - (3 if last else 2)
+    found = []
+    for axis, sides, key in ((start, ("top", "bottom"), "target_height"),
+                             (start + 1, ("left", "right"), "target_width")):  # fmt: skip
+        ends = [site.option(f"{side}_{word}") for side in sides]
+        if None in ends:
+            size, target = value.static(axis), site.integer(key)
+            if size is None or ends == [None, None]:
+                raise site.refused(key, "of an image whose size is not known")
+            rest = size - target if crops else target - size
+            ends = [rest - int(str(ends[1 - i])) if end is None else end
+                    for i, end in enumerate(ends)]  # fmt: skip
+        before, behind = (int(str(end)) for end in ends)
+        found.append((axis, -before, -behind) if crops else (axis, before, behind))
+    return found
+
+
+def _framed(site: Site, items: list[Any]) -> Value:
+    """PadImages and CropImages."""
+    value = _value(site, items[0])
+    if value.rank not in (3, 4) or value.dtype == "bool":
+        raise site.refused("inputs", f"{value.dtype} of {value.rank} axes")
+    pads, shape = [0] * (2 * value.rank), list(value.shape)
+    for axis, before, behind in _frame(site, value):
+        pads[axis], pads[axis + value.rank] = before, behind
+        size = value.static(axis)
+        shape[axis] = None if size is None else size + before + behind
+    zero = site.writer.number(0, value.dtype)
+    name = site.op("Pad", [site.writer.form(value), site.ints(*pads), zero], "framed")
+    return Value(name, value.dtype, tuple(shape))
+
+
+def _part_replaced(site: Site, items: list[Any]) -> Value:
+    """SliceUpdate: another tensor in the place of a part."""
+    value, starts = _value(site, items[0]), _constant(site, items[1])
+    new = site.writer.cast(_value(site, items[2]), value.dtype)
+    if value.dtype == "bool" or np.shape(starts) != (value.rank,):
+        raise site.refused("start_indices", np.shape(starts))
+    before = site.ints(*(int(start) for start in starts))
+    name = site.writer.form(new)
+    sizes = [site.op("Shape", [x], "sizes") for x in (site.writer.form(value), name)]
+    behind = site.op("Sub", [site.op("Sub", [sizes[0], before]), sizes[1]], "behind")
+    pads = site.op("Concat", [before, behind], "pads", axis=0)
+    zero = site.writer.number(0, value.dtype)
+    placed = site.op("Pad", [name, pads, zero], "placed")
+    ones = site.op("Expand", [site.writer.number(1.0, "float32"), sizes[1]], "ones")
+    there = site.op("Pad", [ones, pads], "is_there_as_number")
+    names = [site.to(there, "bool"), placed, site.writer.form(value)]
+    return Value(site.op("Where", names, "updated"), value.dtype, value.shape)
+
+
+def _is_among_first(site: Site, items: list[Any]) -> Value:
+    """InTopK: whether less than k numbers of a row are larger than the one at a place."""
+    target, value = _long(site, items[0]), _float(site, items[1])
+    name = site.writer.form(value)
+    column = site.op("Unsqueeze", [site.writer.form(target), site.ints(-1)], "column")
+    number = site.op("GatherElements", [name, column], "number", axis=-1)
+    larger = site.op("Cast", [site.op("Greater", [name, number])], "is_larger", to=NUMBERS["int32"])
+    count = site.reduce("ReduceSum", larger, [value.rank - 1], "larger")
+    limit = site.writer.number(site.integer("k"), "int32")
+    made = site.op("Less", [count, limit], "is_among_first")
+    one = site.op("Squeeze", [number, site.ints(-1)], "number_at_target")
+    is_number = site.op("Not", [site.op("Or", [site.op("IsNaN", [one]), _infinite(site, one)])])
+    return Value(site.op("And", [made, is_number], "in_top_k"), "bool", target.shape)
+
+
+def _is_negative(site: Site, name: str) -> str:
+    """Signbit: what divides one to minus infinity is minus zero."""
+    zero = site.number(0.0)
+    turned = site.op("Less", [site.op("Reciprocal", [name]), zero], "is_minus_zero")
+    return site.op("Or", [site.op("Less", [name, zero]), turned], "signbit")
+
+
+def _sign_bit(site: Site, items: list[Any]) -> Value:
+    value = _value(site, items[0])
+    if value.dtype in FLOATS:
+        return site.map(_float(site, value), lambda name, _: _is_negative(site, name), dtype="bool")
+    zero = site.writer.number(0, value.dtype)
+    return site.map(value, lambda name, _: site.op("Less", [name, zero], "signbit"), dtype="bool")
+
+
+def _shifted(*, left: bool) -> Callable[..., Value]:
+    """Bits moved, as a product with a power of two, or a quotient rounded down."""
+
+    def run(site: Site, items: list[Any]) -> Value:
+        dtype = _common_dtype(site, items)
+        if dtype not in ("int8", "int16", "int32", "int64"):
+            raise site.refused("inputs", dtype)
+        values = [site.writer.cast(_value(site, item), "int64") for item in items]
+        names = [site.writer.form(value) for value in values]
+        power = site.op("Pow", [site.writer.place(2), names[1]], "power")
+        if left:
+            made = site.op("Mul", [names[0], power], "shifted")
+        else:
+            rest = site.op("Mod", [names[0], power], "rest")
+            made = site.op("Div", [site.op("Sub", [names[0], rest]), power], "shifted")
+        shape = _broadcast([value.shape for value in values])
+        return site.writer.cast(Value(made, "int64", shape), dtype)
+
+    return run
+
+
+def _unravelled(site: Site, items: list[Any]) -> list[Value]:
+    """UnravelIndex: the place along each axis of a flat index."""
+    value, shape = _value(site, items[0]), site.option("shape")
+    if not isinstance(shape, list) or not all(isinstance(size, int) for size in shape):
+        raise site.refused("shape", shape)
+    sizes = [int(str(size)) for size in shape]
+    total, name = math.prod(sizes), site.writer.form(value)
+    whole = site.writer.number(total, value.dtype)
+    is_below = site.op("Less", [name, site.writer.number(0, value.dtype)], "is_from_end")
+    name = site.op("Where", [is_below, site.op("Add", [name, whole]), name], "flat_index")
+    made = []
+    for at, size in enumerate(sizes):
+        step = site.writer.number(math.prod(sizes[at + 1 :]), value.dtype)
+        part = site.op("Div", [name, step], "quotient")
+        part = site.op("Mod", [part, site.writer.number(size, value.dtype)], "index")
+        made.append(Value(part, value.dtype, value.shape))
+    return made
+
+
+def _kronecker(site: Site, items: list[Any]) -> Value:
+    """Kron: each number of the first times the whole of the second."""
+    first, second = _alike(site, items)
+    rank = max(first.rank, second.rank)
+    names, shapes = [], []
+    for value, offset in ((first, 1), (second, 0)):
+        name, lost = site.writer.form(value), rank - value.rank
+        axes = [2 * at + offset for at in range(rank)]
+        axes += [2 * at + 1 - offset for at in range(lost)]
+        names.append(site.op("Unsqueeze", [name, site.ints(*sorted(axes))], "spread"))
+        shapes.append((1,) * lost + tuple(value.shape))
+    product = site.op("Mul", names, "products")
+    sizes = [site.op("Shape", [x], "sizes") for x in (site.writer.form(first),
+                                                      site.writer.form(second))]  # fmt: skip
+    for at, value in enumerate((first, second)):
+        if value.rank < rank:
+            ones = site.ints(*[1] * (rank - value.rank))
+            sizes[at] = site.op("Concat", [ones, sizes[at]], "sizes", axis=0)
+    target = site.op("Mul", sizes, "target")
+    shape = tuple(
+        one * two if isinstance(one, int) and isinstance(two, int) else None
+        for one, two in zip(*shapes, strict=True)
+    )
+    return Value(site.op("Reshape", [product, target], "kron"), first.dtype, shape)
+
+
+def _counts(site: Site, items: list[Any]) -> Value:
+    """Bincount: how often each whole number up to the largest is there, in each row."""
+    if site.flag("sparse", False) or site.option("weights") is not None:
+        raise site.refused("sparse" if site.option("sparse") else "weights")
+    value = _long(site, items[0])
+    if value.rank not in (1, 2):
+        raise site.refused("inputs", f"{value.rank} axes")
+    name = site.writer.form(value)
+    top = site.reduce("ReduceMax", name, range(value.rank), "largest")
+    end = site.op("Add", [top, site.writer.place(1)], "end")
+    end = site.op("Max", [end, site.writer.place(site.integer("minlength", 0, low=0))], "length")
+    every = site.op("Range", [site.writer.place(0), end, site.writer.place(1)], "every")
+    column = site.op("Unsqueeze", [name, site.ints(-1)], "column")
+    number = site.to(site.op("Equal", [column, every], "is_number"), "int32")
+    made = site.reduce("ReduceSum", number, [value.rank - 1], "bincount")
+    return Value(made, "int32", (*value.shape[:-1], None))
+
+
 Function = Callable[[Site, list[Any]], Any]
 
 #: Class of Keras 3 (keras/src/ops) -> what writes it.
@@ -2357,6 +2728,26 @@ CLASSES: Mapping[str, Function] = {
     "PSNR": _signal_to_noise,
     "Cholesky": _lower_root,
     "Logdet": _log_determinant,
+    "Inv": _inverse,
+    "CholeskyInverse": _inverse,
+    "Solve": _solution,
+    "SolveTriangular": _solution,
+    "Slogdet": _sign_and_log,
+    **{f"Segment{kind}": _segments(f"Reduce{kind}") for kind in ("Sum", "Prod", "Max", "Min")},
+    "BinaryCrossentropy": _binary_loss,
+    "CategoricalCrossentropy": _categorical_loss,
+    "SparseCategoricalCrossentropy": _categorical_loss,
+    "PadImages": _framed,
+    "CropImages": _framed,
+    "SliceUpdate": _part_replaced,
+    "InTopK": _is_among_first,
+    "Signbit": _sign_bit,
+    **dict.fromkeys(("LeftShift", "BitwiseLeftShift"), _shifted(left=True)),
+    **dict.fromkeys(("RightShift", "BitwiseRightShift"), _shifted(left=False)),
+    "UnravelIndex": _unravelled,
+    "Kron": _kronecker,
+    "Bincount": _counts,
+    "Array": _identity,
     "MaxPool": _pool,
     "AveragePool": _pool,
     "RGBToGrayscale": _grayscale,
@@ -2382,6 +2773,28 @@ CLASSES: Mapping[str, Function] = {
     "StopGradient": _identity,
     "Copy": _identity,
 }  # fmt: skip
+#: Operations whose graph nothing here writes.
+_NOT_WRITTEN = (
+    "AffineTransform Arange Argpartition Corrcoef Correlate Diag Diagflat Erfinv Fold Full "
+    "GaussianBlur Gcd Geomspace HSVToRGB Histogram I0 Lcm Linspace Logspace MapCoordinates "
+    "Meshgrid Nanmedian Nanpercentile Nanquantile Ndim Nonzero PerspectiveTransform RGBToHSV "
+    "SSIM ScaleAndTranslate Scatter SobelEdges Unfold Unique Vander"
+)
+#: Operation that crosses from one Keras to another -> why it has no row above.
+UNSAID: Mapping[str, str] = {
+    **dict.fromkeys(("Eig", "Polar", "ViewAsComplex", "ViewAsReal"),
+                    "ONNX Runtime has no complex numbers"),
+    **dict.fromkeys(("Nextafter", "View"),
+                    "no operator of ONNX reads the bits of a number before opset 26"),
+    **dict.fromkeys(("Eigh", "Lstsq", "MatrixRank", "Pinv", "SVD"),
+                    "ONNX has no operator for eigenvalues or singular values"),
+    **dict.fromkeys(("LuFactor", "Qr"), "ONNX has no operator that factors a matrix"),
+    **dict.fromkeys(("CTCDecode", "CTCLoss"),
+                    "ONNX has no operator for the paths of a text through time"),
+    "ElasticTransform": "it moves pixels at random",
+    "ConvTranspose": "Keras 3.15 itself stops where a model runs it",
+    **dict.fromkeys(_NOT_WRITTEN.split(), "nothing here writes its graph"),
+}  # fmt: skip
 #: Operation -> the names of the arguments of its call, where a config may give some by name.
 _NAMES: Mapping[str, tuple[str, ...]] = {
     "DotProductAttention": ("query", "key", "value", "bias", "mask", "scale"),
@@ -2395,10 +2808,18 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
     "Select": ("condlist", "choicelist", "default"),
     "SearchSorted": ("sorted_sequence", "values"),
     "ScatterUpdate": ("inputs", "indices", "updates"),
+    "SliceUpdate": ("inputs", "start_indices", "updates"),
+    "Solve": ("a", "b"),
+    "SolveTriangular": ("a", "b"),
+    "InTopK": ("targets", "predictions"),
+    **dict.fromkeys(("BinaryCrossentropy", "CategoricalCrossentropy",
+                     "SparseCategoricalCrossentropy"), ("target", "output")),
+    **dict.fromkeys(("SegmentSum", "SegmentProd", "SegmentMax", "SegmentMin"),
+                    ("data", "segment_ids")),
     "BatchNorm": ("x", "mean", "variance", "offset", "scale"),
     "LayerNorm": ("x", "gamma", "beta"),
     "RMSNorm": ("x", "scale"),
     "Conv": ("inputs", "kernel"),
     "DepthwiseConv": ("inputs", "kernel"),
     "SeparableConv": ("inputs", "depthwise_kernel", "pointwise_kernel"),
-}
+}  # fmt: skip

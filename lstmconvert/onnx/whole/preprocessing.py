@@ -12,7 +12,8 @@ import numpy as np
 
 from lstmconvert.errors import CorruptFile
 from lstmconvert.files.jsontext import Json
-from lstmconvert.onnx.messages import NUMBERS, Body, Declared, Node
+from lstmconvert.onnx.messages import NUMBERS, Body, Declared
+from lstmconvert.onnx.whole.cells import inside, name_inside
 from lstmconvert.onnx.whole.shaping import is_channels_first, resampled
 from lstmconvert.onnx.whole.site import Site
 from lstmconvert.onnx.whole.writer import FLOATS, Order, Shape, Value
@@ -622,23 +623,20 @@ def _split(site: Site, marks: Sequence[str], name: str, between: str) -> str:
         if mark == between:
             continue
         pieces, _ = site.ops("StringSplit", [name], 2, "pieces", delimiter=mark)
-        label = site.writer.graph.unique(f"{site.label}.join")
-        place, goes_on, state, piece, joined, longer, still = (
-            f"{label}.{what}" for what in "place goes_on state piece joined longer still".split()
-        )
-        nodes = [
-            Node("Gather", [pieces, place], [piece], piece, {"axis": 1}),
-            Node("StringConcat", [state, piece], [joined], joined, {}),
-            Node("Identity", [goes_on], [still], still, {}),
-        ]
-        if joint:
-            nodes.append(Node("StringConcat", [joined, joint], [longer], longer, {}))
+        with inside(site) as nodes:
+            place, goes_on, state = (
+                name_inside(site, what) for what in ("place", "goes_on", "state")
+            )
+            piece = site.op("Gather", [pieces, place], "piece", axis=1)
+            joined = site.op("StringConcat", [state, piece], "joined")
+            if joint:
+                joined = site.op("StringConcat", [joined, joint], "joined")
+            still = site.op("Identity", [goes_on], "still")
         # No Scan: ONNX Runtime 1.32 appends there to the text of two steps before.
-        body = Body(label, nodes,
+        body = Body(f"{site.label}.join", nodes,
                     [Declared(place, "int64", []), Declared(goes_on, "bool", []),
                      Declared(state, "string", [None])],
-                    [Declared(still, "bool", []),
-                     Declared(longer if joint else joined, "string", [None])])  # fmt: skip
+                    [Declared(still, "bool", []), Declared(joined, "string", [None])])  # fmt: skip
         sizes = site.op("Shape", [pieces], "sizes")
         times = site.op("Gather", [sizes, site.writer.place(1)], "times", axis=0)
         name = site.op("Loop", [times, "", empty], "without_mark", body=body)

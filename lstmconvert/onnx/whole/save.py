@@ -99,11 +99,11 @@ def _without_row(root: Part, refusals: list[UnsupportedByTarget]) -> list[Unsupp
     for part in root.walk():
         if part.layer is not None or part.is_model or part.is_function or part.children:
             continue
-        is_row = part.class_name in classes.CLASSES or part.class_name in _PARTS
+        is_row = part.class_name in classes.CLASSES or part.class_name in PARTS
         if part.name not in known and not is_row:
             conflicts.append(
                 UnsupportedByTarget(
-                    f"no operators of ONNX are known for the class {part.class_name}",
+                    classes.why_not(part.class_name),
                     where=part.name,
                     layer=part.name,
                     option=part.class_name,
@@ -115,7 +115,7 @@ def _without_row(root: Part, refusals: list[UnsupportedByTarget]) -> list[Unsupp
 
 
 #: Classes of parts that are no layers of their own.
-_PARTS = frozenset({"InputLayer", "GRUCell", "SimpleRNNCell", "StackedRNNCells"})
+PARTS = frozenset({"InputLayer", "GRUCell", "SimpleRNNCell", "StackedRNNCells"})
 
 
 def _opset(root: Part, least: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from support.whole_tools import (
     predicted,
     randomized,
     session,
+    without_beside,
     written,
 )
 
@@ -76,7 +78,7 @@ def test_categories(name: str, tmp_path: Path) -> None:
     outputs = [
         m.Embedding(5, 3)(m.IntegerLookup(vocabulary=listed, mask_token=11)(x)),
         m.IntegerLookup(vocabulary=listed, num_oov_indices=3)(x),
-        m.IntegerLookup(vocabulary=listed, output_mode="multi_hot")(x),
+        m.IntegerLookup(vocabulary=listed, output_mode="multi_hot", mask_token=11)(x),
         m.IntegerLookup(
             vocabulary=listed, output_mode="count", pad_to_max_tokens=True, max_tokens=9
         )(x),
@@ -106,7 +108,7 @@ def test_texts(name: str, tmp_path: Path) -> None:
     outputs = [
         m.Embedding(5, 3)(m.StringLookup(vocabulary=listed)(x)),
         m.StringLookup(vocabulary=listed, mask_token="")(x),
-        m.StringLookup(vocabulary=listed, output_mode="multi_hot")(x),
+        m.StringLookup(vocabulary=listed, output_mode="multi_hot", mask_token="")(x),
         m.StringLookup(vocabulary=listed, output_mode="count", max_tokens=9,
                        pad_to_max_tokens=True)(x),
     ]  # fmt: skip
@@ -127,6 +129,50 @@ def test_texts(name: str, tmp_path: Path) -> None:
         ran = session(written(back, tmp_path / "back.onnx"))
         told = [text.decode() for text in np.asarray(back(numbers)).reshape(-1)]
         assert answers(ran, [numbers])[0].reshape(-1).tolist() == told
+
+
+@pytest.mark.parametrize("name", ERAS)
+def test_sentences(name: str, tmp_path: Path) -> None:
+    keras = pytest.importorskip(name)
+    tf = pytest.importorskip("tensorflow")
+    m, x = keras.layers, keras.Input((1,), dtype="string")
+    options: list[dict[str, Any]] = [
+        {"output_sequence_length": 3}, {"output_mode": "count"}, {"standardize": "lower"},
+        {"standardize": None, "output_mode": "multi_hot"}, {"split": None, "standardize": "lower"},
+        {"standardize": "strip_punctuation", "output_sequence_length": 9},
+    ]  # fmt: skip
+    listed = ["um", "uhr", "Ä", "ärger", "Ärger", "dont", "don't"]
+    outputs = [m.TextVectorization(vocabulary=listed, **row)(x) for row in options]
+    model = beside_lstm(keras, [x], outputs)
+    ran = session(written(model, tmp_path / "model.onnx"))
+    texts = np.array([["Um ÄRGER, ärger, Ä!"], [""], [" .. a-b\tUM\v\r\n [Uhr] Don't"]], object)
+    oracle = without_beside(model)
+    for rows in (slice(0, 3), slice(1, 2)):
+        steps = np.ones((len(texts[rows]), 1, 2), np.float32)
+        wanted = [np.asarray(y) for y in oracle(tf.constant(texts[rows]), training=False)]
+        for found, right in zip(answers(ran, [texts[rows], steps]), wanted, strict=False):
+            assert found.dtype == right.dtype
+            assert found.tolist() == right.tolist()
+    with pytest.raises(lc.UnsupportedByTarget, match="opset 17"):
+        written(model, tmp_path / "old.onnx", opset=17)
+
+
+def test_contrast_in_tiles(tmp_path: Path) -> None:
+    keras = pytest.importorskip("keras")
+    layer = keras.layers.ContrastLimitedAdaptiveHistogramEqualization
+    x, y = keras.Input((9, 7, 3)), keras.Input((9, 7, 3), dtype="uint8")
+    outputs = [
+        layer(tile_grid_size=(2, 3))(x),
+        layer(value_range=(0, 300), clip_limit=0.0, tile_grid_size=(3, 1))(x),
+        layer(data_format="channels_first", tile_grid_size=(4, 2), clip_limit=1.5)(x),
+        layer(tile_grid_size=(2, 2))(y),
+    ]
+    model = beside_lstm(keras, [x, y], outputs)
+    inputs = _filled(_pixels("float32"), _pixels("uint8"))
+    apart = distances(model, tmp_path / "model.onnx", inputs=inputs)
+    # A whole number that is nearly another is cut to it or to the one below.
+    assert {name: far for name, far in apart.items() if far > FLOAT32 and far > 1 / 200} == {}
+    assert sorted(apart.values())[2] < FLOAT32
 
 
 @pytest.mark.parametrize("name", ERAS)
