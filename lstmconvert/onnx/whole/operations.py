@@ -2177,7 +2177,7 @@ def _eliminated(site: Site, name: str, rank: int, count: int) -> list[str]:
     column = site.constant(np.arange(count)[:, None], "row_numbers")
     with inside(site) as nodes:
         at, goes_on, old = (name_inside(site, what) for what in ("at", "goes_on", "matrix"))
-        one = site.op("Reshape", [at, site.ints(1)], "place")
+        place = site.op("Reshape", [at, site.ints(1)], "place")
         sizes = site.op("Abs", [site.op("Gather", [old, at], "column", axis=-1)], "sizes")
         is_above = site.op("Less", [every, at], "is_above")
         sizes = site.op("Where", [is_above, site.number(-1.0), sizes], "sizes_below")
@@ -2188,10 +2188,10 @@ def _eliminated(site: Site, name: str, rank: int, count: int) -> list[str]:
         wanted = site.op("Unsqueeze", [order, site.ints(-1)], "wanted")
         permutation = site.to(site.op("Equal", [wanted, every], "is_taken"), site.compute)
         matrix = site.op("MatMul", [permutation, old], "matrix_in_order")
-        row = site.op("Gather", [matrix, one], "row", axis=rank - 2)
-        pivot = site.op("Gather", [row, one], "pivot", axis=rank - 1)
+        row = site.op("Gather", [matrix, place], "row", axis=rank - 2)
+        pivot = site.op("Gather", [row, place], "pivot", axis=rank - 1)
         row = site.op("Div", [row, pivot], "unit_row")
-        factors = site.op("Gather", [matrix, one], "factors", axis=rank - 1)
+        factors = site.op("Gather", [matrix, place], "factors", axis=rank - 1)
         rest = site.op("Sub", [matrix, site.op("Mul", [factors, row], "multiples")], "rest")
         is_row = site.op("Equal", [column, at], "is_this_row")
         new = site.op("Where", [is_row, row, rest], "next")
@@ -2260,7 +2260,8 @@ def _sign_and_log(site: Site, items: list[Any]) -> list[Value]:
     _, pivots, in_place = _eliminated(site, site.writer.form(value), value.rank, count)
     flat = site.op("Squeeze", [pivots, site.ints(-2, -1)], "pivots")
     minus, plus = site.number(-1.0), site.number(1.0)
-    turns = site.op("Where", [site.op("Squeeze", [in_place, site.ints(-1)], "in_place"), plus, minus])
+    stays = site.op("Squeeze", [in_place, site.ints(-1)], "in_place")
+    turns = site.op("Where", [stays, plus, minus], "turns")
     signs = site.op("Mul", [site.op("Sign", [flat]), turns], "signs")
     sign = site.reduce("ReduceProd", signs, [0], "sign")
     logs = site.op("Log", [site.op("Abs", [flat])], "logs")
@@ -2358,7 +2359,7 @@ def _frame(site: Site, value: Value) -> list[tuple[int, int, int]]:
     word = "cropping" if crops else "padding"
     last = site.option("data_format", "channels_last") == "channels_last"
     start = value.rank - (3 if last else 2)
-    found = []
+    frame = []
     for axis, sides, key in ((start, ("top", "bottom"), "target_height"),
                              (start + 1, ("left", "right"), "target_width")):  # fmt: skip
         ends = [site.option(f"{side}_{word}") for side in sides]
@@ -2370,8 +2371,8 @@ def _frame(site: Site, value: Value) -> list[tuple[int, int, int]]:
             ends = [rest - int(str(ends[1 - i])) if end is None else end
                     for i, end in enumerate(ends)]  # fmt: skip
         before, behind = (int(str(end)) for end in ends)
-        found.append((axis, -before, -behind) if crops else (axis, before, behind))
-    return found
+        frame.append((axis, -before, -behind) if crops else (axis, before, behind))
+    return frame
 
 
 def _framed(site: Site, items: list[Any]) -> Value:
@@ -2418,8 +2419,8 @@ def _is_among_first(site: Site, items: list[Any]) -> Value:
     count = site.reduce("ReduceSum", larger, [value.rank - 1], "larger")
     limit = site.writer.number(site.integer("k"), "int32")
     made = site.op("Less", [count, limit], "is_among_first")
-    one = site.op("Squeeze", [number, site.ints(-1)], "number_at_target")
-    is_number = site.op("Not", [site.op("Or", [site.op("IsNaN", [one]), _infinite(site, one)])])
+    flat = site.op("Squeeze", [number, site.ints(-1)], "number_at_target")
+    is_number = site.op("Not", [site.op("Or", [site.op("IsNaN", [flat]), _infinite(site, flat)])])
     return Value(site.op("And", [made, is_number], "in_top_k"), "bool", target.shape)
 
 
@@ -2498,8 +2499,8 @@ def _kronecker(site: Site, items: list[Any]) -> Value:
             sizes[at] = site.op("Concat", [ones, sizes[at]], "sizes", axis=0)
     target = site.op("Mul", sizes, "target")
     shape = tuple(
-        one * two if isinstance(one, int) and isinstance(two, int) else None
-        for one, two in zip(*shapes, strict=True)
+        first_size * size if isinstance(first_size, int) and isinstance(size, int) else None
+        for first_size, size in zip(*shapes, strict=True)
     )
     return Value(site.op("Reshape", [product, target], "kron"), first.dtype, shape)
 
