@@ -2293,7 +2293,7 @@ def _segments(operator: str) -> Callable[..., Value]:
         member = site.op("Equal", [column, ids], "is_member")
         spread = site.op("Unsqueeze", [member, site.ints(*behind)], "spread") if behind else member
         info = np.finfo if value.dtype in FLOATS else np.iinfo
-        bounds: Any = info(dtype_of(value.dtype))  # type: ignore[operator]
+        bounds: Any = info(dtype_of(value.dtype))
         filling = {"ReduceSum": 0, "ReduceProd": 1, "ReduceMax": bounds.min,
                    "ReduceMin": bounds.max}[operator]  # fmt: skip
         neutral = site.writer.number(filling, value.dtype)

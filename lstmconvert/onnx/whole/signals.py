@@ -168,7 +168,7 @@ def _waves_back(site: Site, size: int, length: int) -> Array:
     twice[0] = 1
     if length % 2 == 0:
         twice[length // 2 : length // 2 + 1] = 1
-    return waves * twice / length
+    return np.asarray(waves * twice / length)
 
 
 def istft(site: Site, real: Value, imaginary: Value) -> Value:
