@@ -18,7 +18,7 @@ from support.thinned import ALL, turns
 from lstmconvert.errors import CorruptFile
 from lstmconvert.files.opening import open_source
 from lstmconvert.hdf5 import reading
-from lstmconvert.hdf5.chunks import SHUFFLE, ChunkedTensor, Filter, Place
+from lstmconvert.hdf5.reading import SHUFFLE, ChunkedTensor, Filter, Place
 from lstmconvert.tensors.tensor import Tensor
 
 PACKED: list[dict[str, Any]] = [
