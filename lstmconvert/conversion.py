@@ -519,7 +519,7 @@ class Result:
         return "\n".join([*(f"warning: {text}" for text in self.warnings), *notes, self.summary])
 
 
-#: So many layers that were left out are named in one line.
+#: The most layers left out that one line names.
 _NAMED = 8
 
 

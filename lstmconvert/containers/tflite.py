@@ -189,12 +189,6 @@ class _Reader:
     ) -> None:
         self.flow.nodes[graph, place] = Node(kind, tuple(inputs), stated)
 
-    def _numbers(self, ref: Ref) -> list[int] | None:
-        tensor = self.flow.constant(ref)
-        if tensor is None or tensor.dtype.kind != "i" or tensor.size > 64:
-            return None
-        return [int(number) for number in tensor.read().ravel()]
-
     def _fused(
         self, graph: int, operator: Operator, kind: str, inputs: Sequence[Ref], **stated: Any
     ) -> None:
@@ -245,14 +239,10 @@ class _Reader:
         kind = "other" if options is not None and options.AdjX() else "matmul"
         self._add(graph, operator.outputs[0], kind, inputs, turned=is_turned, what="BATCH_MATMUL")
 
-    def _is_last(self, ref: Ref, axis: int) -> bool:
-        rank = self.flow.rank(ref)
-        return axis == -1 or rank is None or axis % rank == rank - 1
-
     def _split(self, graph: int, operator: Operator) -> None:
         inputs = self._refs(graph, operator)
         value, axis_ref = inputs[::-1] if operator.kind == "SPLIT" else (inputs[0], inputs[-1])
-        axis = self._numbers(axis_ref)
+        axis = self.flow.integers(axis_ref)
         start = 0
         for place in operator.outputs:
             shape = self._shape(graph, place)
@@ -277,7 +267,7 @@ class _Reader:
 
     def _transpose(self, graph: int, operator: Operator) -> None:
         inputs = self._refs(graph, operator)
-        order = self._numbers(inputs[1]) if len(inputs) > 1 else None
+        order = self.flow.integers(inputs[1]) if len(inputs) > 1 else None
         self._add(
             graph, operator.outputs[0], "transpose", inputs[:1],
             order=tuple(order) if order else None,
@@ -285,7 +275,7 @@ class _Reader:
 
     def _slice(self, graph: int, operator: Operator) -> None:
         inputs, place = self._refs(graph, operator), operator.outputs[0]
-        begin, size = (self._numbers(ref) for ref in inputs[1:3])
+        begin, size = (self.flow.integers(ref) for ref in inputs[1:3])
         before = self._shape(graph, operator.inputs[0])
         if begin is None or size is None:
             whole = (-1, before[-1]) if before else ()
@@ -303,10 +293,10 @@ class _Reader:
 
     def _ends_with(self, ref: Ref, allowed: tuple[int, ...]) -> bool:
         """Whether the last of some integers, of which the first may be computed, is allowed."""
-        numbers = self._numbers(ref)
+        numbers = self.flow.integers(ref)
         node = self.flow.nodes.get(ref)
         if numbers is None and node is not None and node.kind == "concat":
-            numbers = self._numbers(node.inputs[-1])
+            numbers = self.flow.integers(node.inputs[-1])
         return bool(numbers) and numbers is not None and numbers[-1] in allowed
 
     def _cuts(
@@ -321,7 +311,7 @@ class _Reader:
 
     def _strided(self, graph: int, operator: Operator) -> None:
         inputs, place, options = self._refs(graph, operator), operator.outputs[0], operator.options
-        begin, end, stride = (self._numbers(ref) for ref in inputs[1:4])
+        begin, end, stride = (self.flow.integers(ref) for ref in inputs[1:4])
         before = self._shape(graph, operator.inputs[0])
         if (
             begin is None or end is None or stride is None or options is None
@@ -345,7 +335,7 @@ class _Reader:
     def _unpack(self, graph: int, operator: Operator) -> None:
         inputs = self._refs(graph, operator)
         axis = operator.options.Axis() if operator.options is not None else 0
-        is_last = self._is_last(inputs[0], axis)
+        is_last = self.flow.is_last_axis(inputs[0], axis)
         for number, place in enumerate(operator.outputs):
             kind = "other" if is_last else "take"
             self._add(graph, place, kind, inputs[:1], axis=axis, index=number, axes=-1)
@@ -356,8 +346,8 @@ class _Reader:
     def _gather(self, graph: int, operator: Operator) -> None:
         inputs, place = self._refs(graph, operator), operator.outputs[0]
         axis = operator.options.Axis() if operator.options is not None else 0
-        chosen = self._numbers(inputs[1])
-        if self._is_last(inputs[0], axis):
+        chosen = self.flow.integers(inputs[1])
+        if self.flow.is_last_axis(inputs[0], axis):
             self._add(graph, place, "other", inputs, what="GATHER")
         elif chosen is not None and len(chosen) == 1:
             self._add(graph, place, "take", inputs[:1], axis=axis, index=chosen[0])
@@ -368,8 +358,8 @@ class _Reader:
 
     def _reverse(self, graph: int, operator: Operator) -> None:
         inputs = self._refs(graph, operator)
-        axes = self._numbers(inputs[1])
-        is_last = axes is None or any(self._is_last(inputs[0], axis) for axis in axes)
+        axes = self.flow.integers(inputs[1])
+        is_last = axes is None or any(self.flow.is_last_axis(inputs[0], axis) for axis in axes)
         kind = "other" if is_last else "move"
         self._add(graph, operator.outputs[0], kind, inputs[:1], time="reverse", axes=0)
 

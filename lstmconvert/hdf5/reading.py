@@ -27,7 +27,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from lstmconvert import limits
-from lstmconvert.errors import CorruptFile
+from lstmconvert.errors import DAMAGED, CorruptFile
 from lstmconvert.files.opening import Window
 from lstmconvert.hdf5 import structures
 from lstmconvert.hdf5.structures import (
@@ -444,7 +444,7 @@ class ChunkedTensor(Tensor):
             where=self.source.path,
             found=found,
             expected=expected,
-            hint="the file is truncated or damaged: copy or download it again",
+            hint=DAMAGED,
         )
 
     def slabs(self, budget: int = BUFFER_BYTES) -> Iterator[tuple[int, int]]:
@@ -585,7 +585,7 @@ _LINK_RECORDS, _ATTRIBUTE_RECORDS, _HASH = 5, 8, 4
 _REFERENCES = np.dtype(f"V{REFERENCE.size}")
 _PARTS = np.dtype([("length", "<u4"), ("heap", "<u8"), ("number", "<u4")])
 _TWO_BYTES = np.dtype("V2")
-#: So many types and shapes of datasets are kept.
+#: The most types and shapes of datasets that are kept.
 _DESCRIBED = 64
 
 #: The kind of a message -> what it says, and where that is in the file.

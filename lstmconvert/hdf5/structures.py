@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lstmconvert import limits
-from lstmconvert.errors import CorruptFile
+from lstmconvert.errors import DAMAGED, CorruptFile
 from lstmconvert.files.opening import Window
 from lstmconvert.tensors.dtypes import DType
 from lstmconvert.tensors.tensor import Shape
@@ -39,7 +39,6 @@ _BLOCK = 1 << _BLOCK_BITS
 #: A tree with this number of levels has more leaves than a file has bytes.
 _DEEPEST = 12
 
-_DAMAGED = "the file is truncated or damaged: copy or download it again"
 _UNREAD = "rewrite the file: `h5repack -l CONTI -f NONE IN.h5 OUT.h5`, or copy it with h5py"
 
 
@@ -148,7 +147,7 @@ class Blocks:
 
     def damaged(self, reason: str) -> CorruptFile:
         """Return the error of a file that no reader can make sense of."""
-        return self._error(reason, _DAMAGED)
+        return self._error(reason, DAMAGED)
 
     def unread(self, what: str) -> CorruptFile:
         """Return the error of a file that uses a rare part of HDF5, which is not read here."""
@@ -237,7 +236,7 @@ class _Form(NamedTuple):
     continued: tuple[int, ...]
 
 
-#: So many forms are kept, of so many messages at most: a file of Keras has a dozen, of ten.
+#: The most forms that are kept, and messages of each: a file of Keras has a dozen forms, of ten.
 _FORMS, _MOST_KEPT = 64, 32
 #: By the length of a piece and its first message. The files of a batch have the same.
 _forms: dict[tuple[int, bytes], _Form] = {}

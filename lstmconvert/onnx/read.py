@@ -390,7 +390,7 @@ def _other(
 
 #: Nodes that hand their first input on as it is, as far as its axes go.
 _HAND_ON = frozenset({"Cast", "Dropout", "Identity"})
-#: So many nodes behind an LSTM are looked at.
+#: The most nodes behind an LSTM that are looked at.
 _STEPS = 200
 
 
@@ -649,5 +649,5 @@ def neighbours(node: LSTMNode, graphs: Graphs) -> Iterator[str]:
         value = users[0].output[0]
 
 
-#: So many nodes away, a node's name still tells the layer.
+#: Within this many nodes, a node's name tells the layer.
 _NEAR = 3

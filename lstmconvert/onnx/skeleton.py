@@ -23,7 +23,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from lstmconvert import limits
-from lstmconvert.errors import CorruptFile, LimitExceeded, NotAModel
+from lstmconvert.errors import DAMAGED, CorruptFile, LimitExceeded, NotAModel
 from lstmconvert.files import opening
 from lstmconvert.files.neighbours import Neighbours
 from lstmconvert.files.wire import FIXED, LENGTH, VARINT, varint
@@ -457,7 +457,7 @@ def _corrupt(source: SourceFile, message: str) -> CorruptFile:
     return CorruptFile(
         f"not a valid ONNX file: {message}",
         where=source.path,
-        hint="the file is truncated or damaged: copy or download it again",
+        hint=DAMAGED,
     )
 
 

@@ -107,13 +107,6 @@ class _Reader:
         if name:
             self.flow.nodes[id(scope), name] = Node(kind, tuple(inputs), stated)
 
-    def _numbers(self, ref: Ref) -> list[int] | None:
-        """Return a constant list of integers."""
-        tensor = self.flow.constant(ref)
-        if tensor is None or tensor.dtype.kind not in "iu" or tensor.size > 64:
-            return None
-        return [int(number) for number in tensor.read().ravel()]
-
     def _stated(self, node: onnx.NodeProto) -> dict[str, Any]:
         return {
             name: onnx.helper.get_attribute_value(value)
@@ -162,7 +155,7 @@ class _Reader:
 
     def _counted(self, scope: Scope, name: str, kind: str, inputs: list[Ref]) -> bool:
         """Compute what is made of sizes; return whether it is."""
-        listed = [self._numbers(ref) for ref in inputs]
+        listed = [self.flow.integers(ref) for ref in inputs]
         first, second = listed
         if first is None or second is None or len(first) != 1 or len(second) != 1:
             return False
@@ -259,10 +252,10 @@ class _Reader:
             starts, ends = list(stated["starts"]), list(stated["ends"])
             axes, steps = list(stated.get("axes", range(len(starts)))), [1] * len(starts)
         else:
-            listed = [self._numbers(ref) for ref in inputs[1:]]
+            listed = [self.flow.integers(ref) for ref in inputs[1:]]
             if len(listed) < 2 or listed[0] is None or listed[1] is None:
                 axis = listed[2] if len(listed) > 2 else None
-                is_moved = axis is not None and len(axis) == 1 and not self._is_last(
+                is_moved = axis is not None and len(axis) == 1 and not self.flow.is_last_axis(
                     inputs[0], axis[0]
                 )
                 self._add(
@@ -289,7 +282,7 @@ class _Reader:
             if place < len(cuts) - 1:
                 target = (id(scope), name, place)
             if step == -1 and (start == -1 or start >= _END) and stop <= -_END:
-                kind = "other" if self._is_last(at, axis) else "move"
+                kind = "other" if self.flow.is_last_axis(at, axis) else "move"
                 self.flow.nodes[target] = Node(kind, (at,), _REVERSED)
             elif step == 1:
                 end = None if stop >= _END else stop
@@ -301,18 +294,14 @@ class _Reader:
         if not cuts:
             self._add(scope, name, "identity", [at])
 
-    def _is_last(self, ref: Ref, axis: int) -> bool:
-        rank = self.flow.rank(ref)
-        return axis == -1 or rank is None or axis % rank == rank - 1
-
     def _split(self, scope: Scope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
         stated = self._stated(node)
         axis = stated.get("axis", 0)
         sizes = list(stated["split"]) if "split" in stated else None
         if sizes is None and len(inputs) > 1 and node.input[1]:
-            sizes = self._numbers(inputs[1])
+            sizes = self.flow.integers(inputs[1])
         count = len(node.output)
-        if sizes is None and self._is_last(inputs[0], axis):
+        if sizes is None and self.flow.is_last_axis(inputs[0], axis):
             width = self.flow.width(inputs[0])
             if width is None:
                 for name in node.output:
@@ -382,26 +371,26 @@ class _Reader:
 
     def _shape(self, ref: Ref) -> tuple[int, ...] | None:
         """Return a shape: of one that is joined of parts, the last axis and -1 before it."""
-        numbers = self._numbers(ref)
+        numbers = self.flow.integers(ref)
         if numbers is not None:
             return tuple(numbers)
         node = self.flow.nodes.get(self.flow.origin(ref))
         if node is None or node.kind != "concat":
             return None
-        last = self._numbers(node.inputs[-1])
+        last = self.flow.integers(node.inputs[-1])
         return (*[-1] * (len(node.inputs) - 1), last[-1]) if last else None
 
     def _gather(self, scope: Scope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
         axis = self._stated(node).get("axis", 0)
         name = node.output[0]
-        chosen = self._numbers(inputs[1])
+        chosen = self.flow.integers(inputs[1])
         sized = self._shapes.get(inputs[0])
         if sized is not None and chosen is not None and len(chosen) == 1:
             width, index = self.flow.width(sized), self.flow.constant(inputs[1])
-            if self._is_last(sized, chosen[0]) and width is not None and index is not None:
+            if self.flow.is_last_axis(sized, chosen[0]) and width is not None and index is not None:
                 self.flow.constants[id(scope), name] = _integers(width, index.shape)
                 return
-        is_last = self._is_last(inputs[0], axis)
+        is_last = self.flow.is_last_axis(inputs[0], axis)
         index_rank = self.flow.rank(inputs[1])
         axes = index_rank - 1 if index_rank is not None else None
         if chosen is not None and self.flow.constant(inputs[0]) is not None and len(chosen) == 1:
@@ -420,7 +409,7 @@ class _Reader:
     def _expand(self, scope: Scope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
         axes = self._stated(node).get("axes")
         if axes is None and len(inputs) > 1:
-            axes = self._numbers(inputs[1])
+            axes = self.flow.integers(inputs[1])
         rank = self.flow.rank(inputs[0])
         change = len(axes or ()) * (1 if node.op_type == "Unsqueeze" else -1)
         made = rank + max(change, 0) if rank is not None else None

@@ -63,6 +63,8 @@ BINARY = frozenset({"add", "sub", "mul", "div", "max", "min", "pow"})
 UNARY = frozenset(
     {"exp", "sigmoid", "tanh", "neg", "reciprocal", "abs", "sqrt", "function", "clip", "log"}
 )
+#: The most numbers of a list of axes, sizes or places.
+_MOST_INTEGERS = 64
 #: How many nodes are followed from a value back to where it comes from.
 _LONGEST = 64
 #: How many values are asked for one size, at most.
@@ -341,6 +343,13 @@ class Flow:
             return None
         return float(tensor.read().reshape(()))
 
+    def integers(self, ref: Ref) -> list[int] | None:
+        """Return the numbers of a constant that is a short list of integers, such as axes."""
+        tensor = self.constant(ref)
+        if tensor is None or tensor.dtype.kind not in "iu" or tensor.size > _MOST_INTEGERS:
+            return None
+        return [int(number) for number in tensor.read().ravel()]
+
     # -- sizes -------------------------------------------------------------------------------------
 
     def width(self, ref: Ref, deep: int = 0) -> int | None:
@@ -490,6 +499,11 @@ class Flow:
             return True
         rank = self.rank(ref)
         return axis is not None and rank is not None and axis % rank == rank - 1
+
+    def is_last_axis(self, ref: Ref, axis: int) -> bool:
+        """Whether an axis of a value is its last, as far as the graph tells."""
+        rank = self.rank(ref)
+        return axis == -1 or rank is None or axis % rank == rank - 1
 
 
 def _is_equal(first: Tensor | None, second: Tensor | None) -> bool:

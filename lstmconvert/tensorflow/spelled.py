@@ -222,12 +222,6 @@ class _Reader:
     ) -> None:
         self.flow.nodes[node.graph, node.name, output] = Step(kind, tuple(inputs), stated)
 
-    def _numbers(self, ref: Ref) -> list[int] | None:
-        tensor = self.flow.constant(ref)
-        if tensor is None or tensor.dtype.kind not in "iu" or tensor.size > 64:
-            return None
-        return [int(number) for number in tensor.read().ravel()]
-
     def _plain(self, node: Node, inputs: list[Ref]) -> None:
         kind = node.op
         if kind in _UNARY and len(inputs) == 1:
@@ -266,10 +260,10 @@ class _Reader:
     def _split(self, node: Node, inputs: list[Ref]) -> None:
         is_listed = node.op == "SplitV"
         value, axis_ref = (inputs[0], inputs[2]) if is_listed else (inputs[1], inputs[0])
-        axes = self._numbers(axis_ref)
+        axes = self.flow.integers(axis_ref)
         count = node.attributes.get("num_split", _NONE).number
         width = self.flow.width(value)
-        sizes = self._numbers(inputs[1]) if is_listed else None
+        sizes = self.flow.integers(inputs[1]) if is_listed else None
         if sizes is None and width is not None and count > 0 and not width % count:
             sizes = [width // count] * count
         if axes is None or len(axes) != 1 or sizes is None or min(sizes, default=0) < 1:
@@ -291,13 +285,13 @@ class _Reader:
     def _concat(self, node: Node, inputs: list[Ref]) -> None:
         is_old = node.op == "Concat"
         values, axis_ref = (inputs[1:], inputs[0]) if is_old else (inputs[:-1], inputs[-1])
-        axis = self._numbers(axis_ref)
+        axis = self.flow.integers(axis_ref)
         self._add(node, "concat", values, axis=axis[0] if axis else None)
 
     def _pack(self, node: Node, inputs: list[Ref]) -> None:
         axis = node.attributes.get("axis", _NONE).number
         if all(self.flow.constant(ref) is not None for ref in inputs):
-            listed = [self._numbers(ref) for ref in inputs]
+            listed = [self.flow.integers(ref) for ref in inputs]
             if all(numbers is not None and len(numbers) == 1 for numbers in listed):
                 values = [numbers[0] for numbers in listed if numbers is not None]
                 self.flow.constants[node.graph, node.name, 0] = _integers(values)
@@ -315,7 +309,7 @@ class _Reader:
             self._add(node, kind, inputs[:1], output, **stated)
 
     def _strided(self, node: Node, inputs: list[Ref]) -> None:
-        listed = [self._numbers(ref) for ref in inputs[1:]]
+        listed = [self.flow.integers(ref) for ref in inputs[1:]]
         begin, end, stride = (*listed, None, None, None)[:3]
         masks = {
             name: node.attributes.get(f"{name}_mask", _NONE).number
@@ -352,7 +346,7 @@ class _Reader:
             self._add(node, "identity", inputs[:1])
 
     def _transpose(self, node: Node, inputs: list[Ref]) -> None:
-        order = self._numbers(inputs[1])
+        order = self.flow.integers(inputs[1])
         if order is not None:
             self._add(node, "transpose", inputs[:1], order=tuple(order))
             return
@@ -360,15 +354,15 @@ class _Reader:
         joined = self.flow.nodes.get(self.flow.origin(inputs[1]))
         is_usual = (
             joined is not None and joined.kind == "concat" and len(joined.inputs) == 2
-            and self._numbers(joined.inputs[0]) == [1, 0]
+            and self.flow.integers(joined.inputs[0]) == [1, 0]
         )  # fmt: skip
         self._add(node, "move" if is_usual else "other", inputs[:1], what="Transpose", axes=0)
 
     def _reshape(self, node: Node, inputs: list[Ref]) -> None:
-        shape = self._numbers(inputs[1])
+        shape = self.flow.integers(inputs[1])
         packed = self.flow.nodes.get(self.flow.origin(inputs[1]))
         if shape is None and packed is not None and packed.kind in ("stack", "concat"):
-            last = self._numbers(packed.inputs[-1])
+            last = self.flow.integers(packed.inputs[-1])
             if last:
                 shape = [-1] * (len(packed.inputs) - 1) + [last[-1]]
         self._add(node, "reshape", inputs[:1], shape=tuple(shape) if shape else None)
@@ -377,13 +371,13 @@ class _Reader:
         self._add(node, "expand", inputs[:1])
         rank = self.flow.rank(inputs[0])
         if rank is not None and node.op == "ExpandDims":
-            axis = self._numbers(inputs[1])
+            axis = self.flow.integers(inputs[1])
             if axis is None or axis[0] in (-1, rank):
                 self._add(node, "other", inputs, what="ExpandDims")
             self.flow.known_ranks[node.graph, node.name, 0] = rank + 1
 
     def _reverse(self, node: Node, inputs: list[Ref]) -> None:
-        axis = self._numbers(inputs[1]) if node.op == "ReverseV2" else [0]
+        axis = self.flow.integers(inputs[1]) if node.op == "ReverseV2" else [0]
         rank = self.flow.rank(inputs[0])
         is_last = axis is None or axis[0] == -1 or (rank is not None and axis[0] == rank - 1)
         kind = "other" if is_last else "move"
@@ -458,7 +452,7 @@ class _Reader:
             if node is None:
                 return False
             if node.op == "Const":
-                sizes, count = self._sizes(x), self._numbers(ref)
+                sizes, count = self._sizes(x), self.flow.integers(ref)
                 return sizes is None or (count is not None and count[0] in sizes[:2])
             if node.op == "Shape":
                 return True

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from lstmconvert.model.activations import LINEAR, Activation
+from lstmconvert.model.activations import HARD_SIGMOID_KERAS3, LINEAR, Activation
 from lstmconvert.onnx.whole.site import Site
 from lstmconvert.onnx.whole.writer import Value
 
@@ -114,7 +114,7 @@ def _hard_sigmoid(site: Site, name: str, constants: Constants) -> str:
 
 
 def _hard_silu(site: Site, name: str, _: Constants) -> str:
-    gate = _hard_sigmoid(site, name, {"alpha": 1 / 6, "beta": 0.5})
+    gate = _hard_sigmoid(site, name, HARD_SIGMOID_KERAS3.constants)
     return site.op("Mul", [name, gate], "hard_silu")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lstmconvert.keras.configs.nodes import IDLE, MERGING
 from lstmconvert.keras.modern import masking
 from lstmconvert.keras.modern.classes import UNCROSSED
 from lstmconvert.keras.modern.classes import Row as KerasRow
@@ -74,11 +75,7 @@ CLASSES: Mapping[str, Row] = {
     "ELU": Row(basic.elu),
     "PReLU": Row(basic.prelu),
     "Softmax": Row(basic.softmax),
-    **_each(
-        "Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D GaussianNoise GaussianDropout "
-        "AlphaDropout ActivityRegularization Identity",
-        Row(shaping.kept),
-    ),
+    **dict.fromkeys(IDLE, Row(shaping.kept)),
     **dict.fromkeys(preprocessing.IDLE, Row(preprocessing.idle)),
     "RandomCrop": Row(preprocessing.random_crop),
     "CenterCrop": Row(preprocessing.center_crop),
@@ -184,12 +181,7 @@ def why_not(name: str) -> str:
 #: Classes without a row of `keras.modern`, or whose weights go to no other Keras.
 WITHOUT_ROW: Mapping[str, KerasRow] = {**dict.fromkeys(WITHOUT_WEIGHTS, KerasRow()), **UNCROSSED}
 #: Classes whose call takes a list of values.
-MERGING = frozenset(
-    {
-        *("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate", "Dot"),
-        *("Attention", "AdditiveAttention"),
-    }
-)
+TAKES_LIST = MERGING | {"Attention", "AdditiveAttention"}
 #: Classes that Keras computes in float32 whatever their dtype, and casts at the end.
 WIDE = frozenset(
     {"BatchNormalization", "LayerNormalization", "RMSNormalization", "GroupNormalization"}

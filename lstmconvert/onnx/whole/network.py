@@ -36,7 +36,7 @@ _ARGUMENTS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 #: Of the keywords of a call, those that change nothing when a model is run.
 _IDLE = frozenset({"training"})
-#: So many layers in the way are named.
+#: The most layers in the way that are named.
 _SHOWN = 3
 
 
@@ -390,7 +390,7 @@ def _arguments(call: calls.Call, part: Part | None) -> list[Any]:
     """Return the positional arguments of a call, of any era's."""
     if call.arguments:
         return list(call.arguments)
-    is_list = part is not None and (part.class_name in classes.MERGING)
+    is_list = part is not None and (part.class_name in classes.TAKES_LIST)
     return [call.inputs[0] if len(call.inputs) == 1 and not is_list else list(call.inputs)]
 
 

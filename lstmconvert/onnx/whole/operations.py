@@ -17,7 +17,7 @@ from lstmconvert.errors import CorruptFile
 from lstmconvert.files.jsontext import Json
 from lstmconvert.keras.modern.classes import Weight
 from lstmconvert.keras.modern.parts import Part
-from lstmconvert.model.activations import Activation
+from lstmconvert.model.activations import HARD_SIGMOID_KERAS3, Activation
 from lstmconvert.onnx.messages import NUMBERS, Axis, Body, Declared
 from lstmconvert.onnx.whole import (
     activations,
@@ -2566,7 +2566,7 @@ CLASSES: Mapping[str, Function] = {
         "SparsePlus": "sparse_plus", "SparseSigmoid": "sparse_sigmoid",
     }.items()},
     "Relu6": _function(Activation("relu", {"max_value": 6.0})),
-    "HardSigmoid": _function(Activation("hard_sigmoid", {"alpha": 1 / 6, "beta": 0.5})),
+    "HardSigmoid": _function(HARD_SIGMOID_KERAS3),
     "Elu": _with_alpha("elu", 1.0),
     "Celu": _with_alpha("celu", 1.0),
     "Gelu": _gelu,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lstmconvert.errors import CorruptFile
+from lstmconvert.keras.configs.nodes import IDLE
 from lstmconvert.keras.modern.parts import Part
 from lstmconvert.onnx.messages import Axis
 from lstmconvert.onnx.whole.site import Site
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 #: Classes that do to the last axis, or to single numbers, what they do whatever comes before it.
 _STEPLESS = frozenset(
     {
-        *("Dense", "Activation", "Dropout", "GaussianNoise", "GaussianDropout", "AlphaDropout"),
-        *("ActivityRegularization", "Identity", "ReLU", "LeakyReLU", "ELU"),
+        *("Dense", "Activation", "ReLU", "LeakyReLU", "ELU"),
+        *IDLE,
     }
 )
 #: And those that do if they are told to by their axis.
