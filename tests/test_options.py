@@ -101,7 +101,7 @@ def test_every_option_is_among_them() -> None:
 
 @pytest.fixture(autouse=True)
 def unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files do not say with which options they were made, as that alone is no effect."""
+    """Files do not say with which options they were made, as that alone is not an effect."""
     monkeypatch.setattr("lstmconvert.api.made_with", lambda _how: {})
 
 

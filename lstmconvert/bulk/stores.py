@@ -307,7 +307,7 @@ def fetch_folder(remote: Remote, destination: Path) -> None:
     for name, entry in entries.items():
         parts = name.split("/")
         if ".." in parts or "" in parts:
-            raise SourceError("a key that is no path", where=f"{remote.url}/{name}")
+            raise SourceError("a key that is not a path", where=f"{remote.url}/{name}")
         path = destination.joinpath(*parts)
         path.parent.mkdir(parents=True, exist_ok=True)
         whole = f"{remote.path.rstrip('/')}/{name}"

@@ -25,7 +25,7 @@ class TensorDiff:
     side has no LSTM cell there); `a` and `b`: the first differing values, or the shapes, dtypes, or
     what is there (None where nothing is). For `values`: `first`, the index of the first difference;
     `count` of `size` elements differ; `max_abs`, the largest absolute difference, None where it is
-    no number; `max_ulp`, the largest distance in units of the last place
+    not a number; `max_ulp`, the largest distance in units of the last place
     (0.0 and -0.0 differ by one), None where it means nothing: NaN, and other dtypes than floats.
     """
 

@@ -590,7 +590,7 @@ def _folds(cell: Cell, other: Cell) -> tuple[bool, float | None]:
 
 def _sums(layer: LSTMLayer, other: LSTMLayer) -> int:
     """Return how many sums stand one behind the other, at most, where `_biased_as` adds biases.
-    Of more than one the order counts, so that the result is no single number."""
+    Of more than one the order counts, so that the result is not a single number."""
     folds = (_folds(*pair) for pair in _cells_in_both(layer, other).values())
     return max((is_summed + (amount is not None) for is_summed, amount in folds), default=0)
 

@@ -241,7 +241,7 @@ def _arranged_draft(
     answers: tuple[Answer, ...] = ()
     if chain is None and how.check and not row.has_place:
         raise UsageError(
-            "--check stores what the whole model gives, and this one is no chain",
+            "--check stores what the whole model gives, and this one is not a chain",
             where=destination,
             hint="leave --check away",
         )
@@ -293,7 +293,7 @@ def _folded(
 
     Raises:
         UsageError: only LSTM layers are written.
-        UnsupportedByTarget: the model is no chain, or a BatchNormalization cannot be folded.
+        UnsupportedByTarget: the model is not a chain, or a BatchNormalization cannot be folded.
     """
     from lstmconvert.containers import sequential  # rarely needed
     from lstmconvert.keras.modern import chains
@@ -401,7 +401,7 @@ def _chain(
     None, where the container holds LSTM layers alone, or they alone are there or asked for.
 
     Raises:
-        UnsupportedByTarget: the model is no chain, or the container has not all that is in it.
+        UnsupportedByTarget: the model is not a chain, or the container has not all that is in it.
     """
     if not row.chain or how.lstm_only or how.with_other:
         return None, []
@@ -484,7 +484,7 @@ def _write(
         layers: the prefix of the names of a layer's arrays, and the layer.
         temporaries: the file, and the second file if the container has one.
         arranged: makes the metadata of a framework's file.
-        whole: what else the file says, where it is no plain file of arrays.
+        whole: what else the file says, where it is not a plain file of arrays.
         meant: what the arrays are in the file, where the file rounds them.
 
     Raises as `readback.check_written`.

@@ -343,7 +343,7 @@ def player(path: Path) -> Player | None:
     """Return what the header of a whole model states; None where it is of layers alone.
 
     Raises:
-        NotAModel: it is no header that was written here.
+        NotAModel: it is not a header that was written here.
     """
     text = whole_text(SourceFile(path)).decode("ascii", errors="replace")
     head, _, rest = text.partition("*/")
@@ -682,7 +682,7 @@ static inline void {id}_run({id}_state *s, const {type} *x, int steps, {type} *y
 
 
 def _link(link: Link, content: Writing) -> Iterator[str]:
-    """Yield the arrays and the function of a layer that is no LSTM."""
+    """Yield the arrays and the function of a layer that is not an LSTM."""
     name, (kind, end) = identifier(content.name + link.name), _type_of_chain(content)
     weights = None if content.rounded is None else content.rounded.kind
     for role in link.arrays:

@@ -116,7 +116,7 @@ def read(file: Opened) -> Arrays:
 
 
 def _others(value: JsonObject, where: str) -> dict[str, Tensor]:
-    """Return the arrays of layers that are no LSTMs, which lost their shapes."""
+    """Return the arrays of layers that are not LSTMs, which lost their shapes."""
     stated = value.get(_SHAPES, {})
     if not isinstance(stated, dict):
         raise CorruptFile("not the shapes of arrays", where=f"{where}: {_SHAPES}")

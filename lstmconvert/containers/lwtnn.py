@@ -147,7 +147,7 @@ def _cell(layer: JsonObject, prefix: str, where: str) -> dict[str, Tensor]:
 
 
 def _lists(value: JsonObject, name: str) -> Iterator[tuple[str, Json]]:
-    """Yield the arrays of a layer that is no LSTM, by name."""
+    """Yield the arrays of a layer that is not an LSTM, by name."""
     for key, item in value.items():
         if isinstance(item, dict):
             yield from _lists(item, f"{name}.{key}")

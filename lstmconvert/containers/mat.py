@@ -311,7 +311,7 @@ def arrays(source: SourceFile) -> dict[str, Array]:
             if used != len(inner):
                 raise reader.error("a compressed element of another length", len(inner), str(used))
         if element.kind != _MATRIX:
-            raise reader.error("an element that is no array", f"type {element.kind}")
+            raise reader.error("an element that is not an array", f"type {element.kind}")
         if element.data:
             reader.matrix(element.data, None, 0)
     return reader.variables

@@ -233,7 +233,7 @@ class _Reader:
         for _ in range(count):
             key = self.value(depth + 1)
             if not isinstance(key, str):
-                raise self.damaged("a key that is no text")
+                raise self.damaged("a key that is not a text")
             if key in result:
                 raise self.damaged(f"the key {key[:40]!r} appears twice")
             result[key] = self.value(depth + 1)

@@ -202,7 +202,7 @@ def write(path: Path, content: Writing) -> None:
     """Write a file.
 
     Raises:
-        UnsupportedByTarget: it is no chain of LSTMs of one size and a Dense; NaN or infinity.
+        UnsupportedByTarget: it is not a chain of LSTMs of one size and a Dense; NaN or infinity.
     """
     cells, head = _checked(content.chain)
     listed: list[Json] = []

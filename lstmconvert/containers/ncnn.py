@@ -111,7 +111,7 @@ def _vectors(size: int, count: int, affine: int | None = None) -> _Weights:
 
 
 def _recurrent(gates: int, biases: int) -> _Weights:
-    """Return the weights of a recurrent layer that is no LSTM."""
+    """Return the weights of a recurrent layer that is not an LSTM."""
 
     def blobs(number: _Number) -> Iterator[tuple[int, bool]]:
         units, sides = number(0, 0), 2 if number(2, 0) == 2 else 1
@@ -254,7 +254,7 @@ def _named_vectors(size: int, *names: str) -> Callable[[_Number], Iterator[_Part
 
 
 def _cells(gates: int, *last: str) -> Callable[[_Number], Iterator[_Parts]]:
-    """Return the arrays of a recurrent layer that is no LSTM; `last`: its other bias of a gate."""
+    """Return the arrays of a recurrent layer, not an LSTM; `last`: its other bias of a gate."""
 
     def parts(number: _Number) -> Iterator[_Parts]:
         units = number(0, 0)
@@ -376,7 +376,7 @@ class _Blobs:
             yield from self._other(layer)
 
     def _other(self, layer: _Layer) -> Iterator[tuple[str, Tensor]]:
-        """Yield the arrays of a layer that is no LSTM, and go past its weights.
+        """Yield the arrays of a layer that is not an LSTM, and go past its weights.
 
         Raises:
             SourceError: its kind is not known here, or it has its weights in packed blocks.
@@ -686,7 +686,7 @@ class _Net:
     # ---- other layers of a chain -------------------------------------------------------------
 
     def link(self, link: Link) -> None:
-        """Add a layer of a chain that is no LSTM."""
+        """Add a layer of a chain that is not an LSTM."""
         start = f"{link.neighbour.replace('/', '.')}."
         arrays = {
             name.removeprefix(start): tensor

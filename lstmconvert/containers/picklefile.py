@@ -148,7 +148,7 @@ class _Contents:
         return (f"other objects of the pickle are left out: {', '.join(names[:3])}{more}",)
 
     def inline(self, value: Call, offset: int) -> int:
-        """Return how many bytes behind this object are no part of the pickle: joblib's arrays."""
+        """Return how many bytes behind this object are not part of the pickle: joblib's arrays."""
         if not isinstance(value.function, Symbol) or value.function.name != _JOBLIB:
             return 0
         match value.state:

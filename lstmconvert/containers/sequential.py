@@ -129,7 +129,7 @@ def _step(link: Link, name: str) -> Step:
 
 
 def _config(link: Link) -> JsonObject:
-    """Return the config of a layer that is no LSTM, without its activation."""
+    """Return the config of a layer that is not an LSTM, without its activation."""
     use_bias: JsonObject = {"use_bias": "bias" in link.arrays}
     match link.kind:
         case "Dense":

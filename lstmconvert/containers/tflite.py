@@ -9,7 +9,7 @@ The schema is the one that comes with ai-edge-litert. It checks no offsets but P
 so counts are checked here before any loop runs up to them, and numbers are read by `tensors`.
 
 A whole model that is a chain of layers is one graph, from `model.x` to `model.y`. An entry of our
-own in the file's metadata says which tensors are the arrays of the layers that are no LSTMs.
+own in the file's metadata says which tensors are the arrays of the layers that are not LSTMs.
 
 Otherwise we write each layer as the fused LSTM operator, between an input and an output. A backward
 half is an operator between two REVERSE_V2, and CONCATENATION joins the two. Input `<layer>.x` is
@@ -495,7 +495,7 @@ def read(file: Opened) -> Arrays:
 
 
 def _taken_apart(spelled: Recovered, source: SourceFile) -> Arrays:
-    """Return the arrays of LSTMs that are no operators, under the names of an operator's."""
+    """Return the arrays of LSTMs that are not operators, under the names of an operator's."""
     tensors: dict[str, Tensor] = {}
     layers = {f"lstm_{number}": layer for number, layer in enumerate(spelled.layers)}
     for path, layer in layers.items():
@@ -650,7 +650,7 @@ class _File:
         return Table(_text(table.Name()), shape, tensor)
 
     def _others(self) -> dict[str, Tensor]:
-        """Return the arrays of layers that are no LSTMs, of a file of ours."""
+        """Return the arrays of layers that are not LSTMs, of a file of ours."""
         for entry in self._items(self._model, "Metadata"):
             if entry.Name() == _KEPT.encode():
                 place = self._buffer(entry.Buffer())
@@ -865,7 +865,7 @@ def _text(name: bytes | None) -> str:
     return (name or b"").decode(errors="replace")
 
 
-#: The entry of the metadata that says which tensors are arrays of layers that are no LSTMs.
+#: The entry of the metadata that says which tensors are arrays of layers that are not LSTMs.
 _KEPT = f"{metadata.KEY}_others"
 #: Function -> its operator.
 _OPERATORS: Mapping[str, str] = {
@@ -938,7 +938,7 @@ class _Graph:
         self._buffers = [generated.BufferT()]  # the empty one, by convention
         self._codes: list[int] = []
         self._is_sequence = True
-        #: Name of an array of a layer that is no LSTM -> its shape, and how its axes are turned.
+        #: Name of an array of a layer other than an LSTM -> its shape, and how its axes are turned.
         self.kept: JsonObject = {}
 
     def model(self, text: bytes) -> Any:

@@ -97,7 +97,7 @@ def read(file: Opened) -> Arrays:
 
     Raises:
         NotAModel: it is a TorchScript archive.
-        CorruptFile: it is damaged, a checksum is wrong, it holds no tensors, or one that is no
+        CorruptFile: it is damaged, a checksum is wrong, it holds no tensors, or one that is not a
             plain array.
         LimitExceeded: it holds more of them than the limits allow, or many on the same bytes.
     """
@@ -382,7 +382,7 @@ class _Walk:
         names = sorted(self._passed, key=lambda name: -self._passed[name])
         more = f" and {len(names) - _NAMED} more classes" if len(names) > _NAMED else ""
         listed = ", ".join(name[:80] for name in names[:_NAMED])
-        return (*notes, f"objects that are no tensors, dictionaries or modules: {listed}{more}")
+        return (*notes, f"objects that are not tensors, dictionaries or modules: {listed}{more}")
 
     def unique(self, tensors: Iterator[_Strided]) -> Iterator[tuple[str, _Strided]]:
         """Yield name and tensor. Raises `CorruptFile` where two have one name."""

@@ -138,7 +138,7 @@ def _reason(error: OSError | ValueError) -> str:
 def _check(status: os.stat_result, path: Path, where: str) -> None:
     if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
         raise CorruptFile(
-            "the data file beside the model is no regular file, or has several names",
+            "the data file beside the model is not a regular file, or has several names",
             where=where,
             found=path.name,
             hint="copy it: a linked file is never opened",

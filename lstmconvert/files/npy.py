@@ -109,7 +109,7 @@ def read_header(window: Window, where: object) -> Header:
 def _parse(text: str, data: int, where: object) -> Header:
     body = text.strip()
     if not (body.startswith("{") and body.endswith("}")):
-        raise _error("the .npy header is no dict", where, repr(body[:80]))
+        raise _error("the .npy header is not a dict", where, repr(body[:80]))
     body, position = body[1:-1].rstrip(), 0
     entries: dict[str, str | bool | Shape] = {}
     while position < len(body):
@@ -134,7 +134,7 @@ def _value(entry: re.Match[str], where: object) -> str | bool | Shape:
     if entry["flag"] is not None:
         return entry["flag"] == "True"
     if not _SHAPE.fullmatch(entry["shape"]):
-        raise _error("the shape of a .npy header is no tuple", where, repr(entry["shape"][:80]))
+        raise _error("the shape of a .npy header is not a tuple", where, repr(entry["shape"][:80]))
     sizes = (size.strip().removesuffix("L") for size in entry["shape"].split(","))
     return tuple(int(size) for size in sizes if size)
 

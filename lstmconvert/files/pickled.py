@@ -72,7 +72,7 @@ class Persistent:
     identity: object
 
 
-#: Returns how many bytes that are no part of the pickle follow an object whose state was set: the
+#: Returns how many bytes that are not part of the pickle follow an object whose state was set: the
 #: object, and the offset in the source behind it.
 Inline = Callable[["Call", int], int]
 
@@ -397,7 +397,7 @@ def array_from(
 def _shape(sizes: tuple[object, ...], where: str) -> Shape:
     shape = tuple(n for n in sizes if isinstance(n, int) and not isinstance(n, bool) and n >= 0)
     if len(shape) != len(sizes):
-        raise CorruptFile("an array whose shape is no tuple of sizes", where=where)
+        raise CorruptFile("an array whose shape is not a tuple of sizes", where=where)
     return shape
 
 

@@ -187,7 +187,7 @@ class Parser:
         """Yield number and bytes of each embedded message of those numbers.
 
         Raises:
-            CorruptFile: a field of such a number is no message.
+            CorruptFile: a field of such a number is not a message.
         """
         for number, wire, payload in self.fields(data):
             if number in numbers:

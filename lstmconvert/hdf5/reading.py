@@ -651,7 +651,7 @@ class _Walk:
         _, address, table = root
         self.item(address or 0, "", 0, table)
         if "" not in self.groups:
-            raise self.blocks.damaged("its root is no group")
+            raise self.blocks.damaged("its root is not a group")
         return Tree(self.tensors, self.attributes, frozenset(self.groups))
 
     def _first_superblock(self, version: int) -> Entry:

@@ -37,7 +37,7 @@ def recognised(arrays: Mapping[str, Tensor], rows: Iterable[Row] | None = None) 
     """
     best, most = None, (0, 0)
     every = tuple(row for row in ROWS.values() if row.recognised) if rows is None else tuple(rows)
-    ends = _ends(every)  # most names of a large file are no layer's: one look tells
+    ends = _ends(every)  # most names of a large file are not a layer's: one look tells
     arrays = {name: tensor for name, tensor in arrays.items() if ends.search(name)}
     for row in every:
         modules_of_row = _modules(arrays, row)

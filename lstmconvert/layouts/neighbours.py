@@ -1,5 +1,5 @@
-"""How a framework arranges the weights of a layer that is no LSTM: rows, and the two functions that
-read them.
+"""How a framework arranges the weights of a layer other than an LSTM: rows, and the two functions
+that read them.
 
 A row is data. `arrange` gives a layer's weights the framework's names and orientation, `gather`
 brings them back bit for bit. Which weights a class has, and what Keras calls them, the table of

@@ -228,7 +228,7 @@ class Row:
         if self.single and (self.paired or self.joined or self.bidirectional or self.alike):
             yield "one direction has no halves"
         if self.paired and (self.index is None or self.joined):
-            yield "two directions that take turns are counted by {k}, and are no axis"
+            yield "two directions that take turns are counted by {k}, and are not an axis"
         if self.index is not None and self.index.count("{}") != 1:
             yield f"no format of a number: {self.index}"
         parts = [part for slot in self.slots for part in slot.parts]

@@ -209,14 +209,14 @@ def neighbours_of(model: Model, row: Row, *, keep: bool = False) -> Others:
 
 
 def _has_names(row: Row) -> bool:
-    """Whether a framework has its own names for the arrays of layers that are no LSTMs."""
+    """Whether a framework has its own names for the arrays of layers that are not LSTMs."""
     from lstmconvert.layouts.neighbourrows import TABLE  # not needed for the LSTMs alone
 
     return row.name in TABLE
 
 
 def _links(chain: Chain, model: Model, row: Row) -> Others:
-    """Arrange the layers of a chain that are no LSTMs. The file says what each computes.
+    """Arrange the layers of a chain that are not LSTMs. The file says what each computes.
 
     Raises:
         UnsupportedByTarget: the framework has no place for one.

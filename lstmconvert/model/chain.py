@@ -156,7 +156,7 @@ class Holds(NamedTuple):
         roles: kind -> the sets of arrays that it takes, where that is not any.
         streams: whether it runs step by step, so that no layer may read backwards.
         reasons: kind -> why the target has none of it, where that is not plain.
-        dtypes: of the arrays of links that are no LSTM, where they are fewer than those of an LSTM.
+        dtypes: of the arrays of links other than an LSTM, where they are fewer than an LSTM's.
     """
 
     title: str

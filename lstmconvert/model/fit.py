@@ -46,7 +46,7 @@ _WHY = {
     "go_backwards": "it reads forwards, and gives its outputs so",
     "keeps_time_order": "it gives the outputs of go_backwards reversed: turn them round",
     "input_forget": "there is no input gate to write",
-    "convolution": "its kernels are no matrices",
+    "convolution": "its kernels are not matrices",
     "projection": "the state has another width",
 }
 

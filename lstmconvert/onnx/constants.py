@@ -196,7 +196,7 @@ class Constants:
         if len(made) != sum(map(bool, node.output)):
             raise CorruptFile("a constant that its operator does not make", where=where)
         if any(array.dtype.name not in NUMBERS for array in made.values()):
-            raise CorruptFile("a constant that is no number", where=where)
+            raise CorruptFile("a constant that is not a number", where=where)
         return made
 
     def _operator(self, node: onnx.NodeProto, feeds: Mapping[str, Tensor]) -> Any:
@@ -268,7 +268,7 @@ def _type_of(dtype: DType, shape: Shape) -> onnx.TypeProto:
 
 def _bytes(kind: onnx.TypeProto | None, where: str) -> int:
     if kind is None or not kind.HasField("tensor_type"):
-        raise CorruptFile("a constant that is no tensor", where=where)
+        raise CorruptFile("a constant that is not a tensor", where=where)
     tensor = kind.tensor_type
     sizes = [axis.dim_value for axis in tensor.shape.dim if axis.HasField("dim_value")]
     if not tensor.HasField("shape") or len(sizes) != len(tensor.shape.dim):

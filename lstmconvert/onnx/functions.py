@@ -113,7 +113,7 @@ def from_lists(
     """Return the activations of a node, in the order of `names`.
 
     Raises:
-        ValueError: a name is no function of the operator, or a number is missing.
+        ValueError: a name is not a function of the operator, or a number is missing.
     """
     left = [list(alphas), list(betas)]
     return [_activation(name, left) for name in names]

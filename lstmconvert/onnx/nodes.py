@@ -545,7 +545,7 @@ def read(node: onnx.NodeProto, scope: Scope, constants: Constants, where: str) -
     """Read one node.
 
     Raises:
-        SourceError: a weight is no constant.
+        SourceError: a weight is not a constant.
         CorruptFile: the node contradicts the operator or itself.
     """
     stated = _attributes(node, where)
@@ -655,7 +655,7 @@ def _constant(
     except NotConstantError as error:
         made, why = error.args
         raise SourceError(
-            f"the LSTM's {name} is no constant: the file does not hold the weights",
+            f"the LSTM's {name} is not a constant: the file does not hold the weights",
             where=where,
             found=f"{made}, {why}",
             expected="an initializer, or what is computed from initializers",

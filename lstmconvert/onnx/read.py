@@ -365,7 +365,7 @@ def _direction(node: LSTMNode, index: int, used: Use) -> Direction:
 def _other(
     file: Skeleton, graphs: Graphs, constants: Constants
 ) -> tuple[Mapping[str, Tensor], int]:
-    """Return the initializers that are no LSTM's weights, by name, and how many are not read."""
+    """Return the initializers that are not LSTM's weights, by name, and how many are not read."""
     named: dict[str, Tensor] = {}
     left_out = 0
     for scope in graphs.scopes:

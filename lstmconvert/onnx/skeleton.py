@@ -289,7 +289,7 @@ def read(source: SourceFile) -> Skeleton:
     """Parse a model file.
 
     Raises:
-        CorruptFile: it is no protocol buffer, or no model.
+        CorruptFile: it is not a protocol buffer, or no model.
         NotAModel: it is one in ONNX's text format, or something else.
         LimitExceeded: its graph is too large or nested too deeply.
     """
@@ -344,7 +344,7 @@ class _Fields:
         length; others are stepped over.
 
         Raises:
-            CorruptFile: it is no message.
+            CorruptFile: it is not a message.
         """
         at = start
         while at < end:

@@ -112,7 +112,7 @@ class Described:
         place: the text's name in the file, for errors.
 
     Raises:
-        CorruptFile: it is no JSON object, of no known version, or without what its version has.
+        CorruptFile: it is not a JSON object, of no known version, or without what its version has.
     """
 
     def __init__(self, text: str, path: Path, place: str) -> None:

@@ -108,7 +108,7 @@ def _layer(
     for cells in directions.values():
         if set(cells) != set(range(len(cells))):
             raise CorruptFile(
-                "a stack without one of its cells: one that is no LSTM is known by metadata alone",
+                "a stack without one of its cells: one that is not an LSTM is in metadata alone",
                 where=where,
                 found=", ".join(f"cells.{index}" for index in sorted(cells)),
             )

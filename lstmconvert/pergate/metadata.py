@@ -342,7 +342,7 @@ class Reader:
 
     def _layer(self, value: Json) -> LSTMLayer:
         if not isinstance(value, dict):
-            raise self.fail("a layer is no object")
+            raise self.fail("a layer is not an object")
         name = self._text(value, "name")
         places = self._placed(self._object(value, "tensors"))
         directions = self._object(value, "directions")

@@ -5,12 +5,12 @@
     c' = f * c + i * g              an addition of two products
     h' = o * φ(c')
 
-An addition of two products is looked at, whatever its name and place: the factor that is no
+An addition of two products is looked at, whatever its name and place: the factor that is not a
 function of a sum is the state c, and its companion is the forget gate. Products of c' with a
 function of a sum are the outputs. A cell is one only where its state comes back: h' and c' are what
 a loop carries to the next step, or what the next step of an unrolled graph takes. Then the step is
 computed both ways, by the graph's own operations and by the reference, on random numbers; what
-differs by more than rounding is no cell.
+differs by more than rounding is not a cell.
 """
 
 from __future__ import annotations

@@ -190,7 +190,7 @@ def _in_order(table: _Table, item: Node, notes: list[str]) -> list[Json]:
 
 def _whole(word: Json) -> Json:
     if isinstance(word, str) and not word.removeprefix("-").isdecimal():
-        raise CorruptFile("a word of its table is no whole number", found=word[:40])
+        raise CorruptFile("a word of its table is not a whole number", found=word[:40])
     return int(word) if isinstance(word, str) else word
 
 
@@ -327,7 +327,7 @@ class _Program:
             return _decoded(words)
         tensor = None if node is None else graphdef.constant(node, where)
         if tensor is None or tensor.dtype.kind not in "iu":
-            raise CorruptFile("what fills its table is no constant of the file", where=where)
+            raise CorruptFile("what fills its table is not a constant of the file", where=where)
         # A few bytes may state a constant of any size.
         limits.PROTOBUF_MESSAGES.check(tensor.size, where, "the words of a table")
         return [int(value) for value in tensor.read().ravel()]
@@ -339,7 +339,7 @@ class _Program:
             for span in self._whole.find(_ASSETS)
         ]
         if end is None or end.asset is None or not 0 <= end.asset.number < len(files):
-            raise CorruptFile("what fills its table is no file of the SavedModel")
+            raise CorruptFile("what fills its table is not a file of the SavedModel")
         filename = files[end.asset.number]
         if filename in ("", ".", "..") or {"/", "\\", "\0"} & set(filename):
             raise CorruptFile("the file that fills its table is not in the folder of assets",

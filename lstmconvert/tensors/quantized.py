@@ -10,7 +10,7 @@ other one as coarse; a column's largest weight is that of few neighbours. The sc
 stands outside its sum, so that a step costs one more product for each unit, and not for each weight
 (R. Krishnamoorthi, "Quantizing deep convolutional networks for efficient inference", 2018, 3.1).
 
-Biases and what else is no matrix keep their numbers: they are few, and their errors would not
+Biases and what else is not a matrix keep their numbers: they are few, and their errors would not
 average out. So does a matrix of so few rows that its scales take more than its integers save.
 """
 

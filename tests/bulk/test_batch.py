@@ -35,7 +35,7 @@ GOOD = ("both_unlike.keras", "rnn_stack.keras", "seed95.keras")
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three models, one of them in a sub-folder, a broken one, and what is no model."""
+    """Three models, one of them in a sub-folder, a broken one, and what is not a model."""
     root = tmp_path / "in"
     (root / "sub").mkdir(parents=True)
     for name in GOOD[:2]:

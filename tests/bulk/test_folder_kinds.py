@@ -1,4 +1,4 @@
-"""A folder that holds a file of every kind, and files that are no models."""
+"""A folder that holds a file of every kind, and files that are not models."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_everything_that_convert_takes_is_taken(tmp_path: Path) -> None:
         assert list(lc.load(row["destination"])) == ["lstm"]
 
 
-#: Files that are no models, as they lie beside models.
+#: Files that are not models, as they lie beside models.
 NO_MODELS = {
     "config.json": b'{"architectures": ["x"], "hidden_size": 8}',
     "m.json": json.dumps({"class_name": "Sequential", "config": []}).encode(),

@@ -1,6 +1,6 @@
 """No guard refuses a real file: every fixture, and every public file of the corpus, still loads.
 
-What is refused is named below, with the reason. `NEVER` holds files that hold no LSTM or are no
+What is refused is named below, with the reason. `NEVER` holds files that hold no LSTM or are not
 models; `NOT_YET` kinds of file that are not read today: an entry goes when its kind is read.
 """
 

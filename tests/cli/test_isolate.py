@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.cli import SEED95, environment, spawn
 
-_FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="a child is no fork here")
+_FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="a child is not a fork here")
 OLD = b"what was there before"
 #: What becomes of the process, in place of the function that comes first in the code.
 CRASHES = {

@@ -363,7 +363,7 @@ def test_a_bias_that_the_target_wants_does_not_come_home(
     assert not result.losses
     lc.convert(tmp_path / f"x{suffix}", tmp_path / "home.keras", warn=False)
     assert lc.diff(tmp_path / "x.keras", tmp_path / "home.keras")
-    if suffix == ".nam":  # an edited bias is no filling
+    if suffix == ".nam":  # an edited bias is not a filling
         text = (tmp_path / "x.nam").read_text()
         weights = json.loads(text)["weights"]
         edited = {**json.loads(text), "weights": [*weights[:-1], 0.5]}

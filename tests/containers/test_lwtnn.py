@@ -171,7 +171,7 @@ def test_files_that_lie_are_refused(change: Callable[[Any], None], tmp_path: Pat
 @each("key", ["inputs", "input_sequences"])
 @each("value", [True, 3, "x", [3], [{"variables": True}], None])
 def test_inputs_that_are_none(key: str, value: Any, tmp_path: Path) -> None:
-    """They are no part of the LSTM: nothing is told, and nothing fails."""
+    """They are not part of the LSTM: nothing is told, and nothing fails."""
     whole = {**as_graph(exported(*arrays())), key: value}
     if key == "inputs" and not isinstance(value, list):
         failure("inspect", saved(whole, tmp_path / "x.json"))

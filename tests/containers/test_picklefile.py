@@ -129,7 +129,7 @@ def test_named_arrays_are_in_their_layout(tmp_path: Path) -> None:
         assert same_bits(read.bias, weights.bias)
 
 
-# ---- what is no model, and what lies ----------------------------------------------------------
+# ---- what is not a model, and what lies ----------------------------------------------------------
 
 
 class _Runs:

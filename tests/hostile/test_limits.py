@@ -209,7 +209,7 @@ def test_nested_graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert limits.ONNX_DEPTH.variable in str(caught.value.hint)
 
 
-# A limit is no wall: what honest giants have passes when it is raised.
+# A limit is not a wall: what honest giants have passes when it is raised.
 
 
 def test_nine_axes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """A cell is known by all its arrays, and by its class where a config names one.
 
-Models of cells that are no plain LSTM, written by Keras 3 and tf_keras in every container: what is
+Models of cells that are not plain LSTM, written by Keras 3 and tf_keras in every container: what is
 read as an LSTM is one, and what is not is named.
 """
 
@@ -32,7 +32,7 @@ CONTAINERS = {
     "keras": True,
     "savedmodel": True,
 }
-#: Cells whose arrays alone show that they are no LSTM -> one array that shows it.
+#: Cells whose arrays alone show that they are not an LSTM -> one array that shows it.
 BY_ARRAYS = {"LayerNormLSTMCell": "norm", "AttentionLSTMCell": "attention"}
 #: Classes with an LSTM's arrays and no others.
 BY_CLASS = ("ScaledLSTMCell", "QLSTM", "Gated")

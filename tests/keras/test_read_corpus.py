@@ -41,7 +41,7 @@ KERAS2: dict[str, list[tuple[str, str, list[int]]]] = {
         ("bidirectional_6", "Bidirectional", [40, 40]),
     ],
 }
-#: Every file of the corpus that is no source yet, or never, by pattern: why. A file that is read
+#: Every file of the corpus that is not a source yet, or never, by pattern: why. A file that is read
 #: and stands in no table fails `test_every_file_is_in_a_table`.
 NOT_READ: dict[str, str] = {
     "*.md": "no model",

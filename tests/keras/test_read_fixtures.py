@@ -120,7 +120,7 @@ def test_legacy_order(path: Path) -> None:
 
 
 #: What each kind holds, written by hand from fixtures/builders/keras3.py:
-#: stem -> [(name, class, [units of the forward cells], [of the backward ones])]; 0 is no LSTM.
+#: stem -> [(name, class, [units of the forward cells], [of the backward ones])]; 0 is not an LSTM.
 HOLDS: dict[str, list[tuple[str, str, list[int], list[int]]]] = {
     "options": [("opts", "LSTM", [3], [])],
     "no_bias": [("other_", "LSTM", [1], [])],

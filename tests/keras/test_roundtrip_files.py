@@ -259,7 +259,7 @@ def assert_same_layer(layer: Any, original: Any) -> None:
 
 
 def without_shapes(value: Any) -> Any:
-    """Leave out what a half was built with: how many steps, which is no option."""
+    """Leave out what a half was built with: how many steps, which is not an option."""
     if isinstance(value, dict):
         return {k: without_shapes(v) for k, v in value.items() if k != "build_config"}
     return [without_shapes(item) for item in value] if isinstance(value, list) else value

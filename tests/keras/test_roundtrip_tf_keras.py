@@ -109,7 +109,7 @@ def all_arrays(layer: LSTMLayer) -> list[Any]:
     return [c.fused(p).read() for _, _, c in layer.cells() for p in c.gate_parts]
 
 
-#: A half's name is given by tf_keras, and what a layer was built with is no option.
+#: A half's name is given by tf_keras, and what a layer was built with is not an option.
 NOT_OPTIONS = {"name", "batch_input_shape", "build_config", "shared_object_id"}
 
 

@@ -225,7 +225,7 @@ class TestFilesOfTorch:
 
     @pytest.mark.parametrize("both", [False, True])
     def test_onnx_gives_all_that_the_module_gives(self, both: bool, tmp_path: Path) -> None:
-        """What PyTorch returns is no option of its module: nothing is guessed, all is given."""
+        """What PyTorch returns is not an option of its module: nothing is guessed, all is given."""
         onnxruntime = pytest.importorskip("onnxruntime")
         module = torch.nn.LSTM(5, 4, batch_first=True, bidirectional=both)
         path = self.write(tmp_path / "m.pt", module.state_dict())

@@ -41,7 +41,7 @@ ROW: dict[str, Any] = {
         Slot(key="{d}{k}b", parts=("bias",)),
     ),
     "evidence": "made up",
-    "hint": "It is no framework.",
+    "hint": "It is not a framework.",
 }
 
 BAD_SLOTS: dict[str, dict[str, Any]] = {

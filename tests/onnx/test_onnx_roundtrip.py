@@ -151,7 +151,7 @@ def test_the_initializers_have_the_names_of_the_safetensors_file(tmp_path: Path)
     lc.convert(source, tmp_path / "a.safetensors")
     names = {proto.name for proto in onnx.load(tmp_path / "a.onnx").graph.initializer}
     with safe_open(tmp_path / "a.safetensors", "np") as file:
-        found = file.keys()  # it is no mapping
+        found = file.keys()  # it is not a mapping
         assert names == {name for name in found if not name.startswith("other/")}
 
 

@@ -300,7 +300,7 @@ def test_an_npz_that_was_edited(tmp_path: Path) -> None:
 
 
 def test_an_onnx_graph_that_was_pruned(tmp_path: Path) -> None:
-    """A weight that is gone is no damage: the graph is another, and is read as any graph."""
+    """A weight that is gone is not damage: the graph is another, and is read as any graph."""
     path = make("onnx with other tensors", tmp_path)
     model = onnx.load(path)
     name = next(t.name for t in model.graph.initializer if t.name.startswith("other/"))

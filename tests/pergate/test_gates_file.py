@@ -384,8 +384,8 @@ TAMPERED: dict[str, Callable[[dict[str, Any]], Any]] = {
         "layers", 0, "tensors", KERNEL, to=["forward", False, "input_gate.kernel"]
     ),
     "no layers": put("layers", to=[]),
-    "layers are no list": put("layers", to={}),
-    "a layer is no object": put("layers", to=[1]),
+    "layers are not a list": put("layers", to={}),
+    "a layer is not an object": put("layers", to=[1]),
     "two layers of one name": lambda value: value["layers"].append({**value["layers"][0]}),
     "no source": drop("source"),
     "a layer has no path": drop("layers", 0, "path"),
@@ -414,12 +414,12 @@ TAMPERED: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a constant that is text": put(
         *CELL, "options", "activation", to={"name": "elu", "alpha": "1"}
     ),
-    "an unknown that is no option": put(*CELL, "options", "unknown", to=["x"]),
+    "an unknown that is not an option": put(*CELL, "options", "unknown", to=["x"]),
     "coupled gates with an input gate": put(*CELL, "options", "input_forget", to=True),
     "a structure without a kind": drop("source", "structure", "kind"),
     "a structure of the wrong type": put("source", "structure", to=[]),
-    "notes that are no texts": put("notes", to=[1]),
-    "a config that is no text": put("model_config", to={}),
+    "notes that are not texts": put("notes", to=[1]),
+    "a config that is not a text": put("model_config", to={}),
 }
 
 

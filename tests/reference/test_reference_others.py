@@ -1,4 +1,4 @@
-"""The forward pass against engines that are no Keras: what only they have.
+"""The forward pass against engines that are not Keras: what only they have.
 
 ONNX Runtime: peepholes, gate clip, coupled gates, two biases, its own activations. PyTorch:
 projection. TensorFlow 1's LSTMCell (as tf_keras keeps it): peepholes, cell clip, projection and

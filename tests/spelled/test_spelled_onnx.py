@@ -487,7 +487,7 @@ def test_what_is_no_mask_of_an_lstm(kind: str, tmp_path: Path) -> None:
     assert NO_MASKS[kind] in str(caught.value.hint)
 
 
-#: What is no mask of an unrolled LSTM: why.
+#: What is not a mask of an unrolled LSTM: why.
 NO_UNROLLED_MASKS = {
     "the last step has none": "its last step has no mask",
     "the state has another": "different masks",

@@ -1,4 +1,4 @@
-"""Where the corpus lies: real public files that are used in place and are no part of the project.
+"""Where the corpus lies: real public files that are used in place and are not part of the project.
 
 The environment variable LSTMCONVERT_CORPUS names its folder. Nothing else is looked at, so that the
 tests do the same wherever the checkout lies. A test that needs the corpus is marked

@@ -199,7 +199,7 @@ def _shape(label: str, refused: str, change: Any) -> None:
     config_attack(refused)(attack)
 
 
-_shape("layers_is_a_dict", "layers are no list", lambda c, _: c["config"].update(layers={}))
+_shape("layers_is_a_dict", "layers are not a list", lambda c, _: c["config"].update(layers={}))
 _shape("layer_is_a_number", "without a class_name", lambda c, _: c["config"]["layers"].append(1))
 _shape("class_is_a_list", "without a class_name", lambda _, x: x.update(class_name=["LSTM"]))
 _shape("no_lstm", "no LSTM layer", lambda _, x: x.update(class_name="GRU"))

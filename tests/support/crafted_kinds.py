@@ -1,4 +1,4 @@
-"""Attacks through HDF5: data that are no weights, names and attributes that mislead."""
+"""Attacks through HDF5: data that are not weights, names and attributes that mislead."""
 
 from __future__ import annotations
 

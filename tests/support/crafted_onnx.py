@@ -228,7 +228,7 @@ def onnx_external_and_raw(model: onnx.ModelProto, bench: Bench) -> None:
     gate(model).float_data.append(1.0)
 
 
-# ---- files that are no model ---------------------------------------------------------------------
+# ---- files that are not models ------------------------------------------------------------------
 
 
 @craft("the file is empty")

@@ -1,4 +1,4 @@
-"""Cells that are no plain LSTM, as users and TensorFlow Addons make them, for Keras 3 and tf_keras.
+"""Cells that are not a plain LSTM, as users and TensorFlow Addons make them, for either Keras.
 
 `cells(keras)` makes the classes for one of the two libraries: each is a layer that that library
 trains, saves and computes. Nothing of them is ours but their text.

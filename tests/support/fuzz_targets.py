@@ -71,7 +71,7 @@ def same_as_h5py(model: Model, path: Path) -> None:
 
 
 def _compare(file: h5py.File, place: str, ours: Any) -> None:
-    # What is no UTF-8 in a name, is spelled in ours.
+    # What is not UTF-8 in a name, is spelled in ours.
     name = re.sub(
         rb"\\x([0-9a-f]{2})", lambda found: bytes.fromhex(found[1].decode()), place.encode()
     )

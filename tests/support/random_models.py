@@ -1,7 +1,7 @@
 """Random whole models out of a seed: sequences, masks, branches, nested and shared parts.
 
 Every layer is Keras's own, with options drawn at random; Keras builds the model, and says itself
-what does not fit. Each model has an LSTM, since without one it is no source here.
+what does not fit. Each model has an LSTM, since without one it is not a source here.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def mixed(graph: Graph, forget: str, state: str, added: str, new: str) -> str:
     return graph("Add", graph("Mul", forget, state), graph("Mul", added, new))
 
 
-# -- what is no LSTM -------------------------------------------------------------------------------
+# -- what is not an LSTM ---------------------------------------------------------------------------
 
 
 def gru(graph: Graph, x: str, state: State) -> State:

@@ -50,7 +50,7 @@ def randomized(model: Any, seed: int = 0) -> Any:
 
 
 def beside_lstm(keras: Any, inputs: Sequence[Any], outputs: Any) -> Any:
-    """Return a model of some layers, and of an LSTM beside them: without one it is no source."""
+    """Return a model of some layers, and of an LSTM beside them: without one it is not a source."""
     steps = keras.Input((None, 2), name="steps")
     last = keras.layers.LSTM(1, name=BESIDE)(steps)
     return keras.Model([*inputs, steps], [*_flat(outputs), last])

@@ -92,7 +92,7 @@ class Node(_Fields):
         """
         value = self.config.get(key, [])
         if not isinstance(value, list):
-            raise CorruptFile(f"a config whose {key} are no list", where=self.name)
+            raise CorruptFile(f"a config whose {key} are not a list", where=self.name)
         return value
 
     def layers(self) -> tuple[Node, ...]:

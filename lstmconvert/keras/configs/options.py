@@ -158,7 +158,7 @@ _MOST_KNOWN = 256
 #: The config that was asked for last, and its values as text: the options of a layer, of a
 #: direction and of a cell are asked for one after the other.
 _last: tuple[JsonObject, str] | None = None
-#: What a config says and is no option: layers that differ in nothing else have the same.
+#: What a config says and is not an option: layers that differ in nothing else have the same.
 _NO_OPTIONS = frozenset({"name", "units", "filters"})
 
 

@@ -179,7 +179,7 @@ _KEYWORDS = {
 }  # fmt: skip
 #: A model as an activation, as Keras 2's hard_sigmoid is written: Keras 3.9.2 does not load it.
 MODEL_AS_FUNCTION: Release = (3, 10)
-#: A model whose one input or output is no list: keras/src/models/functional.py of 3.6.
+#: A model whose one input or output is not a list: keras/src/models/functional.py of 3.6.
 _UNLISTED: Release = (3, 6)
 #: A model in a TimeDistributed: keras/src/models/sequential.py, `compute_output_shape`.
 _MODEL_OVER_TIME: Release = (3, 4)

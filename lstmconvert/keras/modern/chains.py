@@ -54,7 +54,7 @@ def of(model: Model, target: str, title: str) -> Chain | None:
         None where the source does not have the whole model: no config, or not every weight.
 
     Raises:
-        UnsupportedByTarget: it is no chain, or a layer of it is in none.
+        UnsupportedByTarget: it is not a chain, or a layer of it is in none.
         CorruptFile: config and weights contradict each other.
     """
     if not model.is_complete or "model_config" not in model.texts:
@@ -500,7 +500,7 @@ class _Walk:
             self._push(self._checked(link))
             return
         if class_name not in ROLES or class_name in ("LSTM", "Activation"):
-            raise self.refused(name, class_name, f"a {class_name} is no link of it")
+            raise self.refused(name, class_name, f"a {class_name} is not a link of it")
         weights = part
         if class_name == "GRU":
             weights = part.children[0][1]

@@ -614,7 +614,7 @@ class _Reader:
         inner = self._optimizer(config.get("inner_optimizer"))
         written = {key: config[key] for key in keywords & config.keys()}
         if not all(map(_is_plain, written.values())):
-            raise _Unknown(f"{name}: with an option that is no plain value")
+            raise _Unknown(f"{name}: with an option that is not a plain value")
         return spelling.serialized(
             "keras.optimizers", "LossScaleOptimizer", {"inner_optimizer": inner, **written}
         )
@@ -655,7 +655,7 @@ class _Reader:
             if key == "learning_rate" or _is_plain(value):
                 written[key] = value
             else:
-                raise _Unknown(f"{name}: its {key} is no plain value")
+                raise _Unknown(f"{name}: its {key} is not a plain value")
         if written.get("name", "") is None:
             del written["name"]
         return written
@@ -785,7 +785,7 @@ def _is_plain(value: Json) -> bool:
 
 def _number(value: Json, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise _Unknown(f"with a {what} that is no number")
+        raise _Unknown(f"with a {what} that is not a number")
     try:
         return float(value)
     except OverflowError:

@@ -140,7 +140,7 @@ def written(expression: Expression, name: str, x: Any) -> Applied:
     if result is x:
         raise UsageError(f"--replace: {_A_LIST}", where=name, found=expression.text)
     raise UsageError(
-        "--replace: the expression is no tensor", where=name, found=expression.text,
+        "--replace: the expression is not a tensor", where=name, found=expression.text,
         expected="something of x",
     )
 
@@ -239,7 +239,7 @@ class _Walk:
                 raise self._refused(tree, f"there are {len(value)} tensors")
             return value[number]
         if not _is_tensor(value):
-            raise self._refused(tree, "a slice of something that is no tensor")
+            raise self._refused(tree, "a slice of something that is not a tensor")
         items = key.elts if isinstance(key, ast.Tuple) else [key]
         return operations.picked(value, [self._index(item) for item in items])
 

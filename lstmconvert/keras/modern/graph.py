@@ -232,7 +232,7 @@ class _CallReader:
         self._parts = {part.node.name: part for _, part in model.children}
         self._first: dict[str, int] = {}
         self._calls: dict[str, tuple[Call, ...]] = {}
-        #: Function -> what it gives; the lengths of tensors among them are no tensors of the model.
+        #: Function -> what it gives; lengths of tensors among them are not tensors of the model.
         self._results: dict[str, Any] = {}
         #: Function -> the parts that stand for it.
         self._written: dict[str, list[Part]] = {}

@@ -138,10 +138,10 @@ class Leave(NamedTuple):
     is a list, a layer that cannot cross is put there, and an opaque part in its place;
     `any_keyword`: whether a keyword that Keras 3 does not have stays as it is; `anew`: whether a
     config of Keras 3 is spelled anew too, with no keyword but those of the table; `classes` that it
-    takes, though they are no rows of the table; `keep_custom`: whether a class of the user's own is
-    kept as it stands; `users_classes`: such that have the name of one of Keras's; `put`: what takes
-    the place of a layer; `plain_lstm`: whether an LSTM is a layer like any other, whose arrays are
-    not read.
+    takes, though they are not rows of the table; `keep_custom`: whether a class of the user's own
+    is kept as it stands; `users_classes`: such that have the name of one of Keras's; `put`: what
+    takes the place of a layer; `plain_lstm`: whether an LSTM is a layer like any other, whose
+    arrays are not read.
     """
 
     keywords: Mapping[str, frozenset[str]] = {}
@@ -508,7 +508,7 @@ def _fix(class_name: str, config: JsonObject, name: str, era: str) -> None:
     if class_name == "IntegerLookup" and isinstance(config.get("oov_token"), str):
         text = config["oov_token"]
         if not text.removeprefix("-").isdecimal():
-            raise unsupported("a token that is no whole number", name, "oov_token", text)
+            raise unsupported("a token that is not a whole number", name, "oov_token", text)
         config["oov_token"] = int(text)
     if class_name in LOOKUPS and isinstance(config.get("vocabulary"), str):
         raise code.refused(name, code.KEYWORDS["vocabulary"], "another Keras")

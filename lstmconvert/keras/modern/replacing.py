@@ -67,7 +67,7 @@ def read(texts: Iterable[str]) -> Replacements | None:
     """Read `--replace`; None where nothing is to be replaced.
 
     Raises:
-        UsageError: a text has another form, or names a file that is no layer's config.
+        UsageError: a text has another form, or names a file that is not a layer's config.
     """
     by_name: dict[str, Expression | JsonObject] = {}
     for text in texts:

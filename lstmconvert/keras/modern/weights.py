@@ -190,8 +190,8 @@ class Source:
                 self._fill_tree(child)
 
     def _below(self, part: Part) -> dict[str, str]:
-        """Return the arrays in a part's group of a store that is no legacy one: path there -> full
-        path; in the order of the numbers that they have."""
+        """Return the arrays in a part's group of a store other than a legacy one: path there ->
+        full path; in the order of the numbers that they have."""
         group = f"{part.group}/"
         is_v3 = self._structure.kind == "v3"
         named = {path: path for path in self._stored} if is_v3 else self._structure.names
@@ -585,7 +585,7 @@ def _deconvolution_of_keras1(part: Part, *, theano: bool) -> Tensor:
     """(rows, columns, input, filters), or (filters, input, rows, columns) where channels are first
     (tf_keras/src/saving/legacy/hdf5_format.py, `preprocess_weights_for_loading`)."""
     if theano:
-        what = "Theano's convolution that is turned round is no layer of Keras 3"
+        what = "Theano's convolution that is turned round is not a layer of Keras 3"
         raise unsupported(what, part.name, "Deconvolution2D")
     is_first = part.config.get("data_format") == "channels_first"
     order = (2, 3, 0, 1) if is_first else (0, 1, 3, 2)

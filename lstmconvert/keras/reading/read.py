@@ -433,7 +433,7 @@ def _content(
 
 
 def opaque_notes(layers: tuple[LSTMLayer, ...]) -> list[str]:
-    """Return a note on each cell of a layer that is no LSTM and is kept as it is."""
+    """Return a note on each cell of a layer that is not an LSTM and is kept as it is."""
     return [
         f"{layer.name}: its {direction} half holds a {cell.class_name}, kept as it is"
         for layer in layers

@@ -76,7 +76,7 @@ def read_tree(window: Window) -> Tree:
 def _group(member: str, where: str) -> str:
     path = member.removesuffix(_SUFFIX)
     if path == member:
-        raise CorruptFile("a member that is no array", where=where, expected=_SUFFIX)
+        raise CorruptFile("a member that is not an array", where=where, expected=_SUFFIX)
     return VARS if path == ROOT else _checked(f"{path}/{VARS}", where)
 
 

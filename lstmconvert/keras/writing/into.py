@@ -103,7 +103,7 @@ def _merged(old: LSTMLayer, new: LSTMLayer, where: str) -> LSTMLayer:
         other = sides[side].cells[index]
         if not isinstance(other, Cell):
             raise UsageError(
-                "a cell that is no LSTM", where=f"{where}: {old.name}", found=other.class_name
+                "a cell that is not an LSTM", where=f"{where}: {old.name}", found=other.class_name
             )
         return _cell(known, other, f"{where}: {old.name}")
 

@@ -140,7 +140,7 @@ CLASSES: Mapping[str, Row] = {
     "Bidirectional": Row(recurrent.bidirectional, decides=True),
 }
 
-#: Classes without weights that are no rows of the table of `keras.modern` -> the keywords that are
+#: Classes without weights that are not rows of the table of `keras.modern` -> the keywords that are
 #: read here, or do not change what a model computes; None: none of the layer's keywords does.
 WITHOUT_WEIGHTS: Mapping[str, frozenset[str] | None] = {
     **dict.fromkeys((*preprocessing.IDLE, "RandomCrop")),

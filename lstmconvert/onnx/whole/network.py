@@ -211,7 +211,7 @@ class Network:
 
     def _check_class(self, part: Part, prefix: str) -> None:
         """Note a layer that nothing is given, because one before it is refused, if its class is
-        no row of the table."""
+        not a row of the table."""
         is_plain = part.layer is None and not part.is_model and part.operation is None
         name = part.class_name
         if is_plain and name not in classes.CLASSES and name not in operations.CLASSES:

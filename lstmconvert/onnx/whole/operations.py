@@ -949,7 +949,7 @@ def _digitize(site: Site, items: list[Any]) -> Value:
     """The number of bounds that are not above: they are in order."""
     value, bounds = _alike(site, items)
     if bounds.rank != 1:
-        raise site.refused("inputs", "bounds that are no list")
+        raise site.refused("inputs", "bounds that are not a list")
     column = site.op("Unsqueeze", [site.writer.form(value), site.ints(-1)], "column")
     reached = site.op("GreaterOrEqual", [column, site.writer.form(bounds)], "reached")
     made = site.reduce("ReduceSum", site.to(reached, "int32"), [value.rank], "count")
@@ -1909,7 +1909,7 @@ def _searched(site: Site, items: list[Any]) -> Value:
     """SearchSorted: how many of a list in order are below each value, or are not above it."""
     bounds, value = _alike(site, items)
     if bounds.rank != 1:
-        raise site.refused("inputs", "bounds that are no list")
+        raise site.refused("inputs", "bounds that are not a list")
     side = site.word("side", "left", "left", "right")
     column = site.op("Unsqueeze", [site.writer.form(value), site.ints(-1)], "column")
     operator = "Greater" if side == "left" else "GreaterOrEqual"
@@ -2009,7 +2009,7 @@ def _convolved(kind: str, *roles: str) -> Callable[..., Value]:
     def run(site: Site, items: list[Any]) -> Value:
         value = _float(site, items[0])
         if value.rank not in (3, 4, 5) or any(isinstance(item, Value) for item in items[1:]):
-            raise site.refused("kernel", "one that is no constant")
+            raise site.refused("kernel", "one that is not a constant")
         kernels = [np.asarray(_constant(site, item), dtype_of(site.compute)) for item in items[1:]]
         if len(kernels) != len(roles) or kernels[0].ndim != value.rank:
             raise site.refused("kernel", f"of {kernels[0].ndim} axes")

@@ -93,7 +93,7 @@ def content(model: Model, how: Options, opset: int | None, least: int) -> Whole:
 
 
 def _without_row(root: Part, refusals: list[UnsupportedByTarget]) -> list[UnsupportedByTarget]:
-    """Return the refusals of layers whose class is no row of the table here."""
+    """Return the refusals of layers whose class is not a row of the table here."""
     known = {refusal.where for refusal in refusals}
     conflicts = []
     for part in root.walk():
@@ -114,7 +114,7 @@ def _without_row(root: Part, refusals: list[UnsupportedByTarget]) -> list[Unsupp
     return conflicts
 
 
-#: Classes of parts that are no layers of their own.
+#: Classes of parts that are not layers of their own.
 PARTS = frozenset({"InputLayer", "GRUCell", "SimpleRNNCell", "StackedRNNCells"})
 
 

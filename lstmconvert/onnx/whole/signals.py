@@ -110,7 +110,7 @@ def _arranged(
 
 # ---- transforms ----------------------------------------------------------------------------------
 #
-# ONNX Runtime's DFT errs by 5e-6 where a size is no power of two; a product with the waves does
+# ONNX Runtime's DFT errs by 5e-6 where a size is not a power of two; a product with the waves does
 # not, and is in every opset.
 
 
@@ -327,7 +327,7 @@ def _power(site: Site, signal: str, size: int, step: int) -> str:
 
 def _power_by_waves(site: Site, signal: str, size: int, step: int) -> str:
     """Return the same as (batch, frequencies, windows), by products with cosines and sines: the
-    STFT of ONNX Runtime errs by 5e-6 where the size is no power of two."""
+    STFT of ONNX Runtime errs by 5e-6 where the size is not a power of two."""
     channel = site.op("Unsqueeze", [signal, site.ints(1)], "signal")
     turns = 2 * np.pi * np.outer(np.arange(size // 2 + 1), np.arange(size)) / size
     squares = []
@@ -396,6 +396,6 @@ def angle(site: Site, first: str, second: str) -> str:
     turn = site.op("Where", [is_below, site.op("Neg", [half_turn]), half_turn], "turn")
     is_left = site.op("Less", [second, zero], "is_left")
     angle = site.op("Where", [is_left, site.op("Add", [angle, turn]), angle], "turned")
-    # Straight up or down the quotient is infinite, whose angle is right; 0 / 0 is no number.
+    # Straight up or down the quotient is infinite, whose angle is right; 0 / 0 is not a number.
     is_both = site.op("And", [site.op("Equal", [first, zero]), site.op("Equal", [second, zero])])
     return site.op("Where", [is_both, zero, angle], "angle")

@@ -58,7 +58,7 @@ _OPERATION = re.compile(rb"[A-Z][A-Za-z0-9_>]*")
 _NAME = re.compile(rb"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")
 #: How deeply loops may be nested.
 _NESTING = 16
-#: The scope of operations that `tf.gradients` adds, which train a model and are no part of it.
+#: The scope of operations that `tf.gradients` adds, which train a model and are not part of it.
 _GRADIENTS = re.compile(r"gradients(_\d+)?")
 
 
@@ -389,7 +389,7 @@ def strings(node: Node, where: object) -> tuple[bytes, ...] | None:
 
 
 def constant(node: Node, where: object) -> Tensor | None:
-    """Return the value of a constant, lazily where it is large; None of types that are no numbers.
+    """Return the value of a constant, lazily where it is large; None of types that are not numbers.
 
     Numbers that are fewer than the shape has go on with the last one
     (tensorflow/python/framework/tensor_util.py, `MakeNdarray`).

@@ -1,6 +1,6 @@
 """Each class of a whole model, over its options, in ONNX Runtime and in the Keras of its era.
 
-Every model has an LSTM beside the layers, as a model without one is no source here. Several classes
+Every model has an LSTM beside the layers, as one without it is not a source here. Several classes
 are in one model, each with inputs and an output of its own.
 """
 

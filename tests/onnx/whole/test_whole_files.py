@@ -143,7 +143,7 @@ def test_options_that_say_something_else(option: str, tmp_path: Path) -> None:
 
 
 def test_weights_alone(tmp_path: Path) -> None:
-    """Weights without a config are no whole model; with one they are."""
+    """Weights without a config are not a whole model; with one they are."""
     source = FIXTURES / "keras-3.15.1" / "seed95.weights.h5"
     with pytest.raises(UnsupportedByTarget, match="no config"):
         converted(source, tmp_path / "model.onnx")
