@@ -28,7 +28,7 @@ from lstmconvert.errors import DAMAGED, CorruptFile, SourceError
 from lstmconvert.files.opening import Window, pieces
 from lstmconvert.limits import BUFFER_BYTES
 from lstmconvert.tensors.checksums import Check
-from lstmconvert.tensors.tensor import SourceFile
+from lstmconvert.tensors.tensor import SourceFile, read_into, write_whole
 
 SIGNATURE = b"PK\x03\x04"
 
@@ -399,16 +399,18 @@ class ArchiveFile(io.BufferedRandom):
 
 
 class Part(io.RawIOBase):
-    """A file from an offset on, as a file of its own.
+    """A file from an offset on, as a file of its own, which is read and written by offset: the HDF5
+    library moves to another place before each of the few bytes that it reads or writes.
 
     Args:
-        file: the whole.
+        file: the whole, whose own place does not count until this has been written.
         begin: the offset, in bytes.
     """
 
     def __init__(self, file: io.BufferedRandom, begin: int) -> None:
         super().__init__()
-        self._file, self.begin = file, begin
+        file.flush()
+        self._descriptor, self.begin, self._at = file.fileno(), begin, 0
 
     def readable(self) -> bool:
         return True
@@ -420,24 +422,30 @@ class Part(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = self.begin if whence == io.SEEK_SET else 0
-        return self._file.seek(start + offset, whence) - self.begin
+        if whence == io.SEEK_CUR:
+            offset += self._at
+        elif whence == io.SEEK_END:
+            offset += os.fstat(self._descriptor).st_size - self.begin
+        self._at = offset
+        return offset
 
     def tell(self) -> int:
-        return self._file.tell() - self.begin
+        return self._at
 
     def readinto(self, buffer: Any, /) -> int:
-        return self._file.readinto(buffer)
+        count = read_into(self._descriptor, buffer, self.begin + self._at)
+        self._at += count
+        return count
 
     def write(self, data: Any, /) -> int:
-        return self._file.write(data)
+        write_whole(self._descriptor, data, self.begin + self._at)
+        self._at += len(data)
+        return len(data)
 
     def truncate(self, size: int | None = None) -> int:
-        end = self.tell() if size is None else size
-        return self._file.truncate(self.begin + end) - self.begin
-
-    def flush(self) -> None:
-        self._file.flush()
+        size = self._at if size is None else size
+        os.ftruncate(self._descriptor, self.begin + size)
+        return size
 
     def fileno(self) -> int:
-        return self._file.fileno()
+        return self._descriptor

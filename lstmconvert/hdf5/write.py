@@ -43,17 +43,16 @@ def write(
     _check_texts(tensors, attributes)
     offsets: dict[str, int] = {}
     # Through a file of Python's, because what h5py says about a full disk is not an OSError.
-    begin = 0 if isinstance(target, Path) else target.begin
     with open(target, "wb+") if isinstance(target, Path) else nullcontext(target) as opened:
-        with h5py.File(opened, "w") as file:
+        part = opened if isinstance(opened, Part) else Part(opened, 0)
+        with h5py.File(part, "w") as file:
             tree = _Tree(file)
             for group, values in attributes.items():
                 tree.add_attributes(group, values)
             for name, tensor in tensors.items():
-                offsets[name] = begin + tree.allocate(name, tensor)
+                offsets[name] = part.begin + tree.allocate(name, tensor)
             del tree  # which holds a group open
-        opened.flush()
-        pour_into(opened.fileno(), tensors, offsets, sums)
+        pour_into(part.fileno(), tensors, offsets, sums)
 
 
 def _check_texts(names: Iterable[str], attributes: GroupAttributes) -> None:
