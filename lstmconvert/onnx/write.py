@@ -205,10 +205,10 @@ _COULD_BE_WHOLE = " alone; --whole writes the graph of the whole model"
 
 
 def _whole(model: Model, how: Options) -> _Content:
-    from lstmconvert.onnx.whole import save as whole
+    from lstmconvert.onnx.whole import network
 
     opset = None if how.opset is None else _opset(how.opset, [])
-    content = whole.content(model, how, opset, messages.OLDEST)
+    content = network.content(model, how, opset, messages.OLDEST)
     others = (*model.other, *model.assets)
     warnings = (*content.warnings,)
     return _Content(model, content.graph, content.opset, warnings, content.texts, others)

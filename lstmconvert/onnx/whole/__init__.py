@@ -1,8 +1,9 @@
 """Whole models as ONNX: the runnable graph of every layer, out of the tree that `keras/modern`
 builds of any era's config.
 
-    save.py          what the file will hold; refusals; the map of weights that reads them back
-    network.py       the walk over the tree: which layer is called on what, with which mask
+    network.py       what the file will hold, and refusals; the walk over the tree: which layer is
+                     called on what, with which mask
+    kept.py          the map of weights that reads them back
     classes.py       the table: class -> what writes it, and what becomes of a mask
     site.py          one call of one layer, as the functions of the classes see it
     writer.py        nodes, constants, types, and turns of axes

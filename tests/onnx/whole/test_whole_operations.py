@@ -14,8 +14,8 @@ import lstmconvert as lc
 from lstmconvert.keras.modern import operations
 from lstmconvert.keras.modern.classes import CLASSES
 from lstmconvert.onnx.whole import classes as whole_classes
+from lstmconvert.onnx.whole import network
 from lstmconvert.onnx.whole import operations as whole_operations
-from lstmconvert.onnx.whole import save
 
 pytestmark = pytest.mark.engines
 #: Keras's `ops`, a value (batch, 6, 4) of numbers between -1 and 1, another -> what is computed.
@@ -207,7 +207,7 @@ def test_operations(rows: dict[str, Made], tmp_path: Path) -> None:
 
 def test_what_has_no_operators_says_why() -> None:
     assert set(operations.BARE) - set(whole_operations.CLASSES) == set(whole_operations.UNSAID)
-    named = set(CLASSES) - set(whole_classes.CLASSES) - set(save.PARTS)
+    named = set(CLASSES) - set(whole_classes.CLASSES) - set(network.PARTS)
     # Those become others before they come here.
     assert named - {"CuDNNGRU", "ThresholdedReLU"} == set(whole_classes.UNSAID)
 
