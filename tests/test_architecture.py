@@ -6,6 +6,7 @@ A floor is a folder, or a module of the package's root. Imports inside functions
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -131,3 +132,7 @@ def test_the_root_has_few_files() -> None:
 def test_every_room_says_what_it_knows(path: Path) -> None:
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     assert text
+    # A room that lists its modules lists them all, and no others.
+    listed = set(re.findall(r"(?<![/\w])(\w+)\.py\b", text))
+    there = {other.stem for other in path.parent.glob("*.py") if other != path}
+    assert listed in (set(), there)

@@ -10,7 +10,7 @@ builds of any era's config.
     masks.py         masks joined, and sequences without their masked steps
     recurrent.py, cells.py                            recurrent layers
     basic.py, activations.py, attention.py, convolution.py, merging.py, normalization.py,
-    shaping.py, wrappers.py, operations.py            everything else
+    preprocessing.py, shaping.py, signals.py, wrappers.py, operations.py    everything else
 
 It knows what Keras computes, and writes it with operators of opset 14 to 22. It parses no config.
 """
