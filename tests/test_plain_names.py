@@ -12,7 +12,7 @@ import lstmconvert
 
 PACKAGE = Path(lstmconvert.__file__).parent
 #: Words that could name anything: a reader has to look up what they stand for.
-VAGUE = {"found", "one", "said", "own", "beside", "apart"}
+VAGUE = {"found", "one", "said", "own", "beside", "apart", "told", "meant", "there", "who"}
 #: Every error has the fields `found` and `expected`; what builds an error takes them as arguments.
 OF_ERRORS = "found"
 PATHS = sorted(PACKAGE.rglob("*.py"))

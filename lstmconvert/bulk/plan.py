@@ -123,7 +123,7 @@ class Plan(Sequence[Job]):
     def __init__(self, out_dir: str, suffix: str, *, keep_suffix: bool = False) -> None:
         self.out_dir = out_dir if is_url(out_dir) else os.path.abspath(out_dir)
         self.suffix, self._keep = suffix, keep_suffix
-        self._there = stores.Destinations(self.out_dir) if is_url(out_dir) else None
+        self._destinations = stores.Destinations(self.out_dir) if is_url(out_dir) else None
         self._places = Places()
         self._doubtful = bytearray()
         #: Where the sources of each folder begin, and the folder: most sources share theirs.
@@ -149,13 +149,13 @@ class Plan(Sequence[Job]):
     def __getitem__(self, index: int) -> Job:  # type: ignore[override]  # no slices are needed
         place = self.destination_place(index)
         origin = self._remote.get(index)
-        there = None if self._there is None else self._there.at(place)
+        remote = None if self._destinations is None else self._destinations.at(place)
         return Job(
             self.source(index),
-            there.url if there else os.path.join(self.out_dir, *place.split("/")),
+            remote.url if remote else os.path.join(self.out_dir, *place.split("/")),
             bool(self._doubtful[index]),
             origin,
-            there,
+            remote,
         )
 
     def source(self, index: int) -> str:
@@ -187,7 +187,7 @@ class Plan(Sequence[Job]):
 
     def _only(self, indices: Iterable[int]) -> Plan:
         plan = Plan(self.out_dir, self.suffix, keep_suffix=self._keep)
-        plan._there, plan.passed = self._there, self.passed
+        plan._destinations, plan.passed = self._destinations, self.passed
         for index in indices:
             root = self._roots[bisect_right(self._starts, index) - 1]
             place = Listed(root, self._places[index], bool(self._doubtful[index]))

@@ -57,12 +57,12 @@ def folder() -> Iterator[Path]:
 def sweep() -> None:
     """Remove the folders that killed workers of this user left on this host."""
     for path in _all():
-        held = path / _HELD
+        lock = path / _HELD
         with contextlib.suppress(OSError):
             if not _is_mine(path):
                 continue
-            if held.exists():
-                with locking.abandoned(held, is_ours=True) as is_abandoned:
+            if lock.exists():
+                with locking.abandoned(lock, is_ours=True) as is_abandoned:
                     if is_abandoned:
                         shutil.rmtree(path, ignore_errors=True)
             elif time.time() - path.stat().st_mtime > _NEW:

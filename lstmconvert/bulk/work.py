@@ -213,16 +213,16 @@ def _stated(job: Job, names: Sequence[str], model: Model, given: Order) -> str |
     try:
         # Closed at once, as Windows replaces no open file.
         with written_by_us([Path(job.destination).with_name(name) for name in names]):
-            there = api.load(job.destination)
+            existing = api.load(job.destination)
     except LSTMConvertError:
         return None
-    if not there.is_converted:  # it says nothing
+    if not existing.is_converted:  # it says nothing
         return None
-    if there.source.sha256 != model.source.sha256:
+    if existing.source.sha256 != model.source.sha256:
         return "it says itself that it was made from other bytes of the source"
     wanted = {name: value for name, value in given.made_with.items() if name != "layout"}
-    if there.made_with != wanted:
-        made = canonical(there.made_with) if there.made_with else "none"
+    if existing.made_with != wanted:
+        made = canonical(existing.made_with) if existing.made_with else "none"
         return f"it says itself that it was made with other options: {made}"
     return None
 

@@ -465,8 +465,8 @@ def _gates(page: Page, model: Model, block: Block) -> None:
     rows = []
     for gate in gates:
         shown = [words.shape(cell.gates[gate].tensors[part].shape) for part in parts]
-        here = [_file_place(order, gate, cell)] if order is not None and is_foreign else []
-        rows.append((gate, *here, _range(gate, cell, gates), *shown, words.MEANING[gate]))
+        in_file = [_file_place(order, gate, cell)] if order is not None and is_foreign else []
+        rows.append((gate, *in_file, _range(gate, cell, gates), *shown, words.MEANING[gate]))
     places = [f"{order.axis} here", "Keras columns"] if order and is_foreign else ["columns"]
     page.table(rows, header=("gate", *places, *parts, "decides"))
     axes = ":, " * (len(cell.fused_shape("kernel")) - 1)
@@ -566,10 +566,11 @@ def _unknown(page: Page, layers: tuple[LSTMLayer, ...]) -> None:
     first = next((o for o in TELLING if o in names), names[0])
     shown = [o for o in TELLING if o in names] or names[:_UNKNOWN_SHOWN]
     rest = len(names) - len(shown)
-    who = ", ".join(missing) if len(missing) <= 3 else f"{len(missing):,} layers"
+    owners = ", ".join(missing) if len(missing) <= 3 else f"{len(missing):,} layers"
     more = f" and {counted(rest, 'other option')}" if rest else ""
     page.line()
-    page.paragraph(f"unknown of {who}, because the file does not say it: {', '.join(shown)}{more}")
+    text = f"unknown of {owners}, because the file does not say it: {', '.join(shown)}{more}"
+    page.paragraph(text)
     example = f"{next(iter(missing))}.{first}={_EXAMPLES.get(first, 'VALUE')}"
     page.paragraph(
         "to supply it, convert with --config FILE (the text of to_json(), a .keras or a "

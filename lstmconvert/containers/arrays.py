@@ -485,7 +485,7 @@ def _write(
         temporaries: the file, and the second file if the container has one.
         arranged: makes the metadata of a framework's file.
         whole: what else the file says, where it is not a plain file of arrays.
-        meant: what the arrays are in the file, where the file rounds them.
+        intended: what the arrays are in the file, where the file rounds them.
 
     Raises as `readback.check_written`.
     """

@@ -264,7 +264,7 @@ def misfit(where: str, size: int, shape: Shape, dtype: str) -> CorruptFile:
 
 
 def _functions(items: Sequence[Values], where: str) -> tuple[Activation, Activation, Activation]:
-    functions = [_meant(item) for item in items]
+    functions = [_function_of(item) for item in items]
     match functions:
         case [Activation() as gates, Activation() as cell, Activation() as output]:
             return gates, cell, output
@@ -276,7 +276,7 @@ def _functions(items: Sequence[Values], where: str) -> tuple[Activation, Activat
     )
 
 
-def _meant(item: Values) -> Activation | None:
+def _function_of(item: Values) -> Activation | None:
     (name, stated), *others = item.items() or [("", {})]
     function = None if others else FUNCTIONS.get(name)
     if function is None:

@@ -487,15 +487,15 @@ class ChunkedTensor(Tensor):
         for index in itertools.product(*grid):
             begins = [number * step for number, step in zip(index, self._chunk, strict=True)]
             ends = [begin + step for begin, step in zip(begins, self._chunk, strict=True)]
-            here = [
+            in_chunk = [
                 slice(max(low, begin) - begin, min(high, end) - begin)
                 for low, high, begin, end in zip(lows, highs, begins, ends, strict=True)
             ]
-            there = [
+            in_result = [
                 slice(part.start + begin - low, part.stop + begin - low)
-                for part, begin, low in zip(here, begins, lows, strict=True)
+                for part, begin, low in zip(in_chunk, begins, lows, strict=True)
             ]
-            result[tuple(there)] = self._unpacked(self._places[index])[tuple(here)]
+            result[tuple(in_result)] = self._unpacked(self._places[index])[tuple(in_chunk)]
         return result
 
     def _unpacked(self, place: Place) -> Array:

@@ -117,13 +117,13 @@ class Arranged(NamedTuple):
     """A layer's arrays under a framework's names, or why there are none.
 
     Fields: `tensors`; `reason`: what the framework has no place for, empty where it has one;
-    `loss`: what was rounded; `told`: what the caller has to pass or do.
+    `loss`: what was rounded; `notices`: what the caller has to pass or do.
     """
 
     tensors: Mapping[str, Tensor] = {}
     reason: str = ""
     loss: str = ""
-    told: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
 
 
 Rows = Mapping[str, Row]
@@ -152,7 +152,7 @@ def arrange(layer: Neighbour, table: Rows, sides: Sequence[str]) -> Arranged:
     reason = next(_unmet(layer, row), "")
     if reason:
         return Arranged(reason=reason)
-    notices = tuple(_told(layer, row))
+    notices = tuple(_notices(layer, row))
     if row.gate_slots:
         return _arrange_cells(layer, row, sides, notices)
     tensors: dict[str, Tensor] = {}
@@ -172,7 +172,7 @@ def arrange(layer: Neighbour, table: Rows, sides: Sequence[str]) -> Arranged:
         return Arranged(reason=f"{row.title} has no {min(left)}")
     for name, dtype in row.constants.items():
         tensors[name] = Zeros((), np.dtype(dtype))
-    return Arranged(tensors=tensors, told=notices)
+    return Arranged(tensors=tensors, notices=notices)
 
 
 def gather(
@@ -296,7 +296,7 @@ _USUAL: Mapping[str, tuple[Json, ...]] = {
 }
 
 
-def _told(layer: Neighbour, row: Row) -> Iterator[str]:
+def _notices(layer: Neighbour, row: Row) -> Iterator[str]:
     """Yield what the framework's user has to pass or to do, so that it computes the same."""
     config = _configs(layer)[0]
     passed = [
@@ -427,7 +427,7 @@ def _arrange_cells(
             loss = f"the two biases of its gates are added up, as {row.title} has one"
         for slot in row.gate_slots:
             tensors.update(_slot_arrays(row, slot, pieces, side, cell))
-    return Arranged(tensors=tensors, loss=loss, told=notices)
+    return Arranged(tensors=tensors, loss=loss, notices=notices)
 
 
 def _sides(layer: Neighbour, sides: Sequence[str]) -> Sequence[str]:

@@ -62,7 +62,7 @@ def arrange(
         from lstmconvert.layouts.write import neighbours_of  # it imports this module
 
         others = neighbours_of(value, row_of(layout))
-        for text in (*others.losses, *others.told):
+        for text in (*others.losses, *others.notes):
             warnings.warn(text, ConversionWarning, stacklevel=2)
         for prefix, tensors in others.arrays.items():
             arrays |= {prefix + name: tensor.read() for name, tensor in tensors.items()}

@@ -147,7 +147,7 @@ def content(
         arranged=arranged,
         others=frozenset({*rest, *others.paths}),
         losses=(*fitter.losses, *others.losses),
-        warnings=(*notes, *others.told),
+        warnings=(*notes, *others.notes),
     )
 
 
@@ -157,14 +157,14 @@ class Others:
 
     Fields: `arrays`: what stands before a layer's names -> its arrays; `paths`, in the source, of
     what they are made of; `recorded`, for the metadata: of each layer whose arrays are those of the
-    source and only turned, where they were; `losses` and `told`, for the user.
+    source and only turned, where they were; `losses` and `notes`, for the user.
     """
 
     arrays: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
     paths: set[str] = field(default_factory=set)
     recorded: list[Json] = field(default_factory=list)
     losses: list[str] = field(default_factory=list)
-    told: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def neighbours_of(model: Model, row: Row, *, keep: bool = False) -> Others:
@@ -195,11 +195,11 @@ def neighbours_of(model: Model, row: Row, *, keep: bool = False) -> Others:
         if keep and not is_stored and not reason:
             reason = "its source keeps its arrays in a form of its own"
         if reason:
-            result.told.append(f"{layer.name}: it has no place in this layout: {reason}")
+            result.notes.append(f"{layer.name}: it has no place in this layout: {reason}")
             continue
         result.arrays[layer.name.replace("/", ".") + "."] = arranged.tensors
         result.paths |= {path for paths in layer.paths.values() for path in paths}
-        result.told += [f"{layer.name}: {text}" for text in arranged.told]
+        result.notes += [f"{layer.name}: {text}" for text in arranged.notices]
         if arranged.loss:
             result.losses.append(f"{layer.name}: {arranged.loss}")
         if is_stored:

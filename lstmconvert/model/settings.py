@@ -370,7 +370,7 @@ def _options(known: Options, stated: Options, place: str, dtype: str) -> Options
             continue
         if old is UNKNOWN:
             changes[name] = new
-        elif name not in _FOREIGN and _meant(old) != _meant(new):
+        elif name not in _FOREIGN and _unspelled(old) != _unspelled(new):
             raise UsageError(
                 "the config says otherwise than the file",
                 where=f"{place}.{name}",
@@ -386,12 +386,12 @@ def _stores(policy: Any, dtype: str) -> bool:
     return bool(("float32" if policy.startswith("mixed_") else policy) == dtype)
 
 
-def _meant(value: Any) -> Any:
+def _unspelled(value: Any) -> Any:
     """Return an option's value without what only spells it."""
     if isinstance(value, dict):
-        return {key: _meant(item) for key, item in value.items() if key not in _SPELLING}
+        return {key: _unspelled(item) for key, item in value.items() if key not in _SPELLING}
     if isinstance(value, (list, tuple)):
-        return [_meant(item) for item in value]
+        return [_unspelled(item) for item in value]
     return value
 
 

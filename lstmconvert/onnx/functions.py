@@ -129,8 +129,8 @@ def _activation(name: str, left: list[list[float]]) -> Activation:
         if value is None or not math.isfinite(value):
             raise ValueError(f"{name} without its constants")
         constants[key] = value
-    meant = Activation(ours, constants)
-    return LINEAR if meant == Activation("affine", {"alpha": 1.0, "beta": 0.0}) else meant
+    result = Activation(ours, constants)
+    return LINEAR if result == Activation("affine", {"alpha": 1.0, "beta": 0.0}) else result
 
 
 def exact(value: float) -> float:

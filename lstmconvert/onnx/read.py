@@ -304,8 +304,8 @@ def _layer(node: LSTMNode, name: str, used: Use, notes: list[str]) -> LSTMLayer:
             "layer says so, turn them round yourself"
         )
     if node.origins:
-        told = settings.states_to_pass(list(node.origins.items()), node.units, node.directions)
-        notes.append(f"{name}: {told}")
+        note = settings.states_to_pass(list(node.origins.items()), node.units, node.directions)
+        notes.append(f"{name}: {note}")
     if node.has_lengths:
         notes.append(
             f"{name}: the graph tells the LSTM how long each sequence is: give the layer a mask "

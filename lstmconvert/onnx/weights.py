@@ -52,7 +52,7 @@ class Weights:
             named.cell.options.forget_bias for named in self._cells
         )
         wanted = {"W": True, "R": True, "B": has_bias, "P": "peephole" in parts}
-        return {key: self._cast(add(key), key) if there else "" for key, there in wanted.items()}
+        return {k: self._cast(add(k), k) if is_stored else "" for k, is_stored in wanted.items()}
 
     def _cast(self, value: str, key: str) -> str:
         """A mixed policy keeps its weights wide, and computes in 16 bits."""

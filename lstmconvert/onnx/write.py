@@ -192,12 +192,12 @@ def _checked(content: _Content, how: Options) -> _Content:
     from lstmconvert.keras.modern import chains  # rarely needed
 
     if how.whole:
-        answers, told = chains.answers(content.model, TARGET)
+        answers, notes = chains.answers(content.model, TARGET)
     else:
         shown = map(with_every_output, content.model.layers)
-        answers, told = chains.answers_of_layers(replace(content.model, layers=tuple(shown))), []
+        answers, notes = chains.answers_of_layers(replace(content.model, layers=tuple(shown))), []
     model = replace(content.model, answers=answers)
-    return content._replace(model=model, warnings=(*content.warnings, *told))
+    return content._replace(model=model, warnings=(*content.warnings, *notes))
 
 
 _WHOLE = ", the whole model"

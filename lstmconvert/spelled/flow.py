@@ -354,9 +354,9 @@ class Flow:
 
     def width(self, ref: Ref, deep: int = 0) -> int | None:
         """Return the length of a value's last axis, where the graph tells it."""
-        return self._told(self._caches.widths, self.known_widths, self._width, ref, deep)
+        return self._cached(self._caches.widths, self.known_widths, self._width, ref, deep)
 
-    def _told(
+    def _cached(
         self,
         cache: dict[Ref, int | None],
         stated: Mapping[Ref, int],
@@ -429,7 +429,7 @@ class Flow:
 
     def rank(self, ref: Ref, deep: int = 0) -> int | None:
         """Return the number of a value's axes, where the graph tells it."""
-        return self._told(self._caches.ranks, self.known_ranks, self._rank, ref, deep)
+        return self._cached(self._caches.ranks, self.known_ranks, self._rank, ref, deep)
 
     def _rank(self, ref: Ref, deep: int) -> int | None:
         tensor = self.constant(ref)

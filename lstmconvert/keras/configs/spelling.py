@@ -140,12 +140,12 @@ def left_out(where: str, keyword: str, value: Json) -> str:
 
 
 def activation(
-    meant: Activation, dtype: str, library: str = "keras", stated: JsonObject | None = None
+    wanted: Activation, dtype: str, library: str = "keras", stated: JsonObject | None = None
 ) -> Json | None:
     """Return an activation as a Keras spells it: a name, or layers in its place.
 
     Args:
-        meant: the function.
+        wanted: the function.
         dtype: what the layer computes in.
         library: `keras` (Keras 3) or `tf_keras`.
         stated: keywords of the activation layer that replaces it in the source, other than its
@@ -154,19 +154,19 @@ def activation(
     Returns:
         None if that Keras cannot express it without the user's own code.
     """
-    if meant.custom:
+    if wanted.custom:
         return None
     is_keras3 = library == "keras"
     names = KERAS3 if is_keras3 else {name: KERAS2[name] for name in _TF_KERAS_NAMES}
     for name, function in names.items():
-        if function == meant:
+        if function == wanted:
             return name
-    if meant == HARD_SIGMOID_KERAS2 and is_keras3:
+    if wanted == HARD_SIGMOID_KERAS2 and is_keras3:
         return composition(dtype)
-    class_name = ACTIVATION_LAYERS.get(meant.name)
+    class_name = ACTIVATION_LAYERS.get(wanted.name)
     if class_name is None:
         return None
-    constants: JsonObject = dict(meant.constants)
+    constants: JsonObject = dict(wanted.constants)
     if class_name == "LeakyReLU" and not is_keras3:
         constants = {"alpha": constants.pop("negative_slope"), **constants}
     return serialized(LAYERS, class_name, {**constants, **(stated or {})})

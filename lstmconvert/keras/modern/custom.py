@@ -219,8 +219,8 @@ def notes(parts: Iterable[Part]) -> list[str]:
         holders = dict.fromkeys(
             place.rpartition("/vars/")[0] for place in part.places if "/vars/" in place
         )
-        held = [f"{count} of its own"] if count else []
-        held += [f"those of {', '.join(holders)}"] if holders else []
-        weights = f", with weights: {' and '.join(held)}" if held else ""
+        holdings = [f"{count} of its own"] if count else []
+        holdings += [f"those of {', '.join(holders)}"] if holders else []
+        weights = f", with weights: {' and '.join(holdings)}" if holdings else ""
         result.append(f"{part.name}: the class {part.custom} is kept as it stands{weights}")
     return result

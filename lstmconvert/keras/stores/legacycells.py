@@ -361,12 +361,12 @@ def inside(store: LegacyStore, described: Plan) -> Plan:
     is_custom = set(map(id, described.custom))
     result = Plan()
     for other in (*described.custom, *described.others):
-        held = [b for b in scanned.get(other.top, ()) if owners.has(other, b)]
-        has_lstm = any(block.gates == len(GATES) for block in held)
-        if has_lstm and all(_is_inner_layer(other, block.scope, version) for block in held):
-            result.layers.extend(_sketches(other.top, held, result.notes))
+        of_layer = [b for b in scanned.get(other.top, ()) if owners.has(other, b)]
+        has_lstm = any(block.gates == len(GATES) for block in of_layer)
+        if has_lstm and all(_is_inner_layer(other, block.scope, version) for block in of_layer):
+            result.layers.extend(_sketches(other.top, of_layer, result.notes))
         elif has_lstm or id(other) in is_custom:
-            names = [name for block in held for name in _names_of(store, other.top, block)]
+            names = [name for block in of_layer for name in _names_of(store, other.top, block)]
             result.notes.append(not_plain(other.name, other.node.class_name, names))
     return result
 

@@ -23,12 +23,12 @@ KEY, VERSION = "lstmconvert.whole", 1
 Origin = tuple[str, tuple[int, ...] | None, tuple[int, ...]]
 
 
-def to_text(origins: Mapping[str, Origin], there: Container[str]) -> str:
+def to_text(origins: Mapping[str, Origin], names: Container[str]) -> str:
     """Return the metadata text of the weights that are there: initializer -> origin."""
     tensors = {
         name: [path, None if axes is None else list(axes), list(shape)]
         for name, (path, axes, shape) in origins.items()
-        if name in there
+        if name in names
     }
     return canonical({"version": VERSION, "tensors": tensors})
 

@@ -616,6 +616,6 @@ def _check_names(graph: WholeGraph) -> None:
 
 def _left_over(model: Model, graph: WholeGraph) -> dict[str, Tensor]:
     """Return the tensors of the source that no node takes as they are, or turned."""
-    there = {path for name, (path, _, _) in graph.origins.items() if name in graph.weights}
-    rest = {path: tensor for path, tensor in model.other.items() if path not in there}
+    paths = {path for name, (path, _, _) in graph.origins.items() if name in graph.weights}
+    rest = {path: tensor for path, tensor in model.other.items() if path not in paths}
     return {**rest, **model.assets}

@@ -2404,8 +2404,8 @@ def _part_replaced(site: Site, items: list[Any]) -> Value:
     zero = site.writer.number(0, value.dtype)
     placed = site.op("Pad", [name, pads, zero], "placed")
     ones = site.op("Expand", [site.writer.number(1.0, "float32"), sizes[1]], "ones")
-    there = site.op("Pad", [ones, pads], "is_there_as_number")
-    names = [site.to(there, "bool"), placed, site.writer.form(value)]
+    inside = site.op("Pad", [ones, pads], "is_there_as_number")
+    names = [site.to(inside, "bool"), placed, site.writer.form(value)]
     return Value(site.op("Where", names, "updated"), value.dtype, value.shape)
 
 

@@ -134,7 +134,7 @@ class WholeGraph(Graph):
         """Add a small initializer, and return its name: one that is there already if it has the
         same numbers, else a name with a number."""
         wanted, number = name, 0
-        while (there := self.defaults.get(name)) is not None and not _is_same(there, array):
+        while (existing := self.defaults.get(name)) is not None and not _is_same(existing, array):
             number += 1
             name = f"{wanted}_{number}"
         self.defaults[name] = array
