@@ -447,5 +447,9 @@ class Part(io.RawIOBase):
         os.ftruncate(self._descriptor, self.begin + size)
         return size
 
+    def flush(self) -> None:
+        """Do nothing, as nothing waits. It is here because h5py calls it even after an error, in
+        whose course Python does not find the one of the class above."""
+
     def fileno(self) -> int:
         return self._descriptor
