@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, field
+from typing import Any
 
 from lstmconvert.errors import LimitExceeded, UsageError
 
@@ -22,11 +23,14 @@ class Limit:
     name: str
     default: int
     reason: str
-    #: The environment variable that raises this limit.
+    #: The environment variable that raises this limit, and its name as the environment keeps it.
     variable: str = field(init=False)
+    _key: Any = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "variable", f"LSTMCONVERT_MAX_{self.name.upper()}")
+        variable = f"LSTMCONVERT_MAX_{self.name.upper()}"
+        object.__setattr__(self, "variable", variable)
+        object.__setattr__(self, "_key", os.environ.encodekey(variable))
 
     @property
     def value(self) -> int:
@@ -35,6 +39,11 @@ class Limit:
         Raises:
             UsageError: the environment variable holds no positive integer.
         """
+        # To be asked for a name that it has not, `os.environ` raises two errors and catches them,
+        # and a file is held against twenty limits: what it keeps the names in is looked at first.
+        kept = getattr(os.environ, "_data", None)
+        if kept is not None and self._key not in kept:
+            return self.default
         text = os.environ.get(self.variable)
         if text is None:
             return self.default

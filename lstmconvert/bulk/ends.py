@@ -106,10 +106,9 @@ class Ends(contextlib.AbstractContextManager["Ends"]):
         from lstmconvert.model.model import KERAS
 
         path, row = self.source, table.container(model.container)
-        is_keras = row is not None and row.is_keras
-        is_whole = path.is_file() and not model.source.files
-        if is_keras and is_whole and not model.is_converted and model.layout == KERAS:
-            facts = FileFacts(path.name, path.stat().st_size, model.source.sha256)
+        is_keras = row is not None and row.is_keras and model.layout == KERAS
+        if is_keras and not model.source.files and not model.is_converted and path.is_file():
+            facts = FileFacts(path.name, os.stat(path).st_size, model.source.sha256)
             return (self._with_etag(facts, self._origin),)
         return self._facts(options, [each.name for each in model.source.files if each != path])
 

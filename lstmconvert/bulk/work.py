@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -96,15 +96,19 @@ def convert(task: Task, given: Order) -> Outcome:
     except Exception as error:  # a bad file never stops the others
         text = f"{job.source}: {str(error) or type(error).__name__}"
         outcome = _unmade(job, FAILED, text, None, type(error).__name__)
-    return replace(outcome, seconds=time.perf_counter() - start, attempts=task.attempt)
+    return outcome(seconds=time.perf_counter() - start, attempts=task.attempt)
 
 
-def _outcome(task: Task, given: Order) -> Outcome:
+#: Makes an outcome: how long it took, and how often it was tried, is still to be said.
+Made = Callable[..., Outcome]
+
+
+def _outcome(task: Task, given: Order) -> Made:
     with Ends(task.job, again=task.again) as ends:
         return _done(task, given, ends) or _converted(task.job, given, ends)
 
 
-def _stopped(job: Job, error: LSTMConvertError, given: Order) -> Outcome:
+def _stopped(job: Job, error: LSTMConvertError, given: Order) -> Made:
     is_none = job.doubtful and isinstance(error, (NotAModel, NoLSTM))
     is_unwanted = given.skip_without_lstm and isinstance(error, NoLSTM)
     status = PASSED_OVER if is_none or is_unwanted else FAILED
@@ -114,8 +118,9 @@ def _stopped(job: Job, error: LSTMConvertError, given: Order) -> Outcome:
 
 def _unmade(
     job: Job, status: str, error: str, hint: str | None, kind: str, *, may_pass: bool = False
-) -> Outcome:
-    return Outcome(
+) -> Made:
+    return partial(
+        Outcome,
         source=job.source,
         destination=job.destination,
         status=status,
@@ -132,7 +137,7 @@ def died(task: Task) -> Outcome:
     text = f"{job.source}: the process that converted it died: of a crash, of a limit, or killed"
     hint = "lstmconvert convert --isolate tells of what"
     outcome = _unmade(job, FAILED, text, hint, "BrokenProcessPool", may_pass=True)
-    return replace(outcome, attempts=task.attempt)
+    return outcome(attempts=task.attempt)
 
 
 def lost(task: Task, reason: str, kind: str) -> Outcome:
@@ -146,13 +151,13 @@ def lost(task: Task, reason: str, kind: str) -> Outcome:
     job = task.job
     hint = "the same command tries it again, and finds it done if it is"
     outcome = _unmade(job, LOST, f"{job.source}: {reason}", hint, kind, may_pass=True)
-    return replace(outcome, attempts=task.attempt)
+    return outcome(attempts=task.attempt)
 
 
 # -- what is there already ------------------------------------------------------------------------
 
 
-def _done(task: Task, given: Order, ends: Ends) -> Outcome | None:
+def _done(task: Task, given: Order, ends: Ends) -> Made | None:
     """Return that the destination is what would be written; None if there is no destination.
 
     Raises:
@@ -184,7 +189,7 @@ def _difference(known: Known | None, given: Order, ends: Ends) -> str | None:
     return None
 
 
-def _compared(task: Task, given: Order, ends: Ends, reason: str | None) -> Outcome:
+def _compared(task: Task, given: Order, ends: Ends, reason: str | None) -> Made:
     """Convert into a temporary folder, and return that the destination is the same, if it is."""
     from lstmconvert import api
 
@@ -242,10 +247,11 @@ def _done_before(
     sources: tuple[FileFacts, ...],
     files: tuple[FileFacts, ...],
     made: Known | Result,
-) -> Outcome:
+) -> Made:
     # A task that comes again may have done it the first time, unless a report was before it.
     may_be_ours = (task.again or task.is_new) and made is not task.known
-    return Outcome(
+    return partial(
+        Outcome,
         source=task.job.source,
         destination=task.job.destination,
         status=WRITTEN if may_be_ours else SKIPPED,
@@ -263,7 +269,7 @@ def _done_before(
 # -- converting -----------------------------------------------------------------------------------
 
 
-def _converted(job: Job, given: Order, ends: Ends) -> Outcome:
+def _converted(job: Job, given: Order, ends: Ends) -> Made:
     from lstmconvert import api
     from lstmconvert.files import writing
 
@@ -271,7 +277,8 @@ def _converted(job: Job, given: Order, ends: Ends) -> Outcome:
     force, dry = bool(options.get("force")), bool(options.get("dry_run"))
     with ends.reading() as source, ends.writing(dry=dry) as path, writing.swept():
         model, result = api.converted(source, path, with_lstm=True, **options)
-        return Outcome(
+        return partial(
+            Outcome,
             source=job.source,
             destination=job.destination,
             status=WRITTEN,

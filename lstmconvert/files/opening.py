@@ -39,7 +39,7 @@ def open_source(path: Path) -> SourceFile:
         NotAModel: it is empty, or a Git LFS pointer.
     """
     try:
-        mode = os.stat(path).st_mode
+        mode = os.stat(str(path)).st_mode
         if stat.S_ISDIR(mode):
             raise NotAModel("a directory that holds no model", where=path)
         if not stat.S_ISREG(mode):

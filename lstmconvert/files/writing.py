@@ -408,24 +408,28 @@ def swept() -> Iterator[None]:
 
 def remove_stale(destination: Path) -> None:
     """Remove files that dead processes left next to `destination`, and restore those they moved."""
-    _sweep(destination.parent, re.escape(_stem(destination)))
+    _sweep(destination.parent, _stem(destination))
 
 
 def sweep(folder: Path) -> None:
     """Remove what dead processes left in a folder, for whatever destination."""
-    _sweep(folder, r"\..+")
+    _sweep(folder, None)
 
 
-def _sweep(folder: Path, start: str) -> None:
-    pattern = re.compile(rf"{start}\.([0-9a-f]{{1,10}})\.[0-9a-f]{{8}}\.{_SUFFIX}", re.DOTALL)
+#: The stem of a destination, the host, and a number.
+_TEMPORARY = re.compile(rf"(\..+)\.([0-9a-f]{{1,10}})\.[0-9a-f]{{8}}\.{_SUFFIX}", re.DOTALL)
+
+
+def _sweep(folder: Path, stem: str | None) -> None:
+    """Remove the stale files of destinations with a stem, or of all."""
     kept: list[Path] = []
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            match = pattern.fullmatch(entry.name)
-            if match:
+            match = _TEMPORARY.fullmatch(entry.name) if entry.name.endswith(_SUFFIX) else None
+            if match and stem in (None, match[1]):
                 path = folder / entry.name
                 # Without locks, the time of a folder does not tell that a file in it grows.
-                is_ours = match[1] == locking.host()
+                is_ours = match[2] == locking.host()
                 is_ours = is_ours and (locking.has_locks() or not entry.is_dir())
                 with locking.abandoned(path, is_ours) as is_abandoned:
                     if is_abandoned:

@@ -670,9 +670,9 @@ class _Walk:
         self._check_ends(tuple(widths), base, end, UNDEFINED)
         self.table = Table(self.blocks, _LEAF, _INNER)
         if extension != UNDEFINED:
-            for kind, _, _ in messages_of(self.blocks, extension):
-                if kind in (structures.SHARED_TABLE, structures.DRIVER, structures.CACHE):
-                    raise self.blocks.unread("structures that are kept elsewhere")
+            elsewhere = {structures.SHARED_TABLE, structures.DRIVER, structures.CACHE}
+            if not elsewhere.isdisjoint(messages_of(self.blocks, extension).parts):
+                raise self.blocks.unread("structures that are kept elsewhere")
         return b"", root, None
 
     def _check_ends(self, widths: tuple[int, ...], base: int, end: int, driver: int) -> None:
@@ -682,7 +682,7 @@ class _Walk:
             raise self.blocks.unread("parts in other files")
         if end - base > self.blocks.size:  # the base may be of a file without its user block
             raise self.blocks.truncated(end)
-        self.blocks.size = min(self.blocks.size, max(0, end - base))
+        self.blocks.end_at(min(self.blocks.size, max(0, end - base)))
 
     # --- groups ---
 
@@ -698,18 +698,7 @@ class _Walk:
         if depth > self.depth:
             what = "the nesting of the HDF5 groups"
             limits.HDF5_DEPTH.check(depth, self.where(path), what)
-        parts: dict[int, tuple[bytes, int]] = {}
-        attributes: list[bytes] = []
-        links: list[bytes] = []
-        for kind, body, place in messages_of(self.blocks, address):
-            if kind == structures.ATTRIBUTE:
-                attributes.append(body)
-            elif kind == structures.LINK:
-                links.append(body)
-            elif kind in parts:
-                raise self.blocks.damaged("an object with two messages of one kind")
-            else:
-                parts[kind] = body, place
+        parts, attributes, links = messages_of(self.blocks, address)
         if structures.LAYOUT in parts:
             if structures.DATATYPE not in parts or structures.DATASPACE not in parts:
                 raise self.blocks.damaged("a dataset without a type or a shape")

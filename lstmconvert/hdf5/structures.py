@@ -63,6 +63,8 @@ class Blocks:
         self._largest = limits.ATTRIBUTE_BYTES.value
         self._left = 2 * window.size + _BLOCK
         self._kept: dict[int, bytes] = {}
+        #: The block that was read from last, and where it begins and ends.
+        self._last, self._begin, self._end = b"", 0, 0
         self._visited: set[int] = set()
         self.described: dict[bytes, _Described] = {}
 
@@ -73,15 +75,19 @@ class Blocks:
             CorruptFile: the file ends before, or the same bytes are asked for again and again.
             LimitExceeded: one structure has more bytes than an attribute may have.
         """
-        self._left -= length
-        if self._left < 0 or address + length > self.size:
-            if address + length > self.size:
-                raise self.damaged("a structure is past the end of the file")
-            self.spend(0)
+        begin, end, left = self._begin, address + length, self._left - length
+        if begin <= address and end <= self._end and left >= 0:  # as nearly always
+            self._left = left
+            return self._last[address - begin : end - begin]
+        if end > self.size:
+            raise self.damaged("a structure is past the end of the file")
+        self.spend(length)
         number, start = address >> _BLOCK_BITS, address & _BLOCK - 1
         if start + length <= _BLOCK:
             kept = self._kept
             block = kept[number] if number in kept else self._block(number)
+            self._last, self._begin = block, address - start
+            self._end = min(self._begin + len(block), self.size)
             return block[start : start + length]
         if length > self._largest:
             where, what = self.window.source.path, "an HDF5 structure's size"
@@ -96,6 +102,10 @@ class Blocks:
         block = bytes(self.window.source.peek(self.window.offset + begin, length))
         self._kept[number] = block
         return block
+
+    def end_at(self, size: int) -> None:
+        """Let nothing be read from the address `size` on."""
+        self.size, self._end = size, min(size, self._end)
 
     def signed(self, address: int, length: int, signature: bytes, version: int = 0) -> bytes:
         """Return a structure that begins with a signature and a version, without its checksum.
@@ -218,21 +228,33 @@ _CONTINUED, _LAST_KNOWN = 16, 24
 #: Messages without names or numbers: free space, fill values, a comment, times.
 _PASSED_BY = frozenset({0, 4, 5, 13, 14, 18})
 
-#: The kind of a message (IV.A.2), what it says, and where that is.
-Message = tuple[int, bytes, int]
+class Messages(NamedTuple):
+    """What the header of an object says about names and numbers.
+
+    Fields: `attributes` and `links`: what each of these messages says; `parts`: the others, by
+    their kind: what it says, and where that is in the file.
+    """
+
+    parts: dict[int, tuple[bytes, int]]
+    attributes: list[bytes]
+    links: list[bytes]
 
 
 class _Form(NamedTuple):
     """Where the messages of a piece of a header are: files have thousands of headers of few forms.
 
     Fields: `unpack` takes a piece apart into the head of each message and what it says, in turn;
-    `heads`; `kept`: of each message that counts, which of these parts it is, its kind, and where
-    it is in the piece; `continued`: which of the parts tell where a further piece is.
+    `heads`, and their number; which of these parts are `attributes` and `links`; `parts`: of each
+    other message that counts, which part it is, its kind, and where it is in the piece;
+    `continued`: which of the parts tell where a further piece is.
     """
 
     unpack: Callable[[bytes], tuple[bytes, ...]]
     heads: tuple[bytes, ...]
-    kept: tuple[tuple[int, int, int], ...]
+    number: int
+    attributes: tuple[int, ...]
+    links: tuple[int, ...]
+    parts: tuple[tuple[int, int, int], ...]
     continued: tuple[int, ...]
 
 
@@ -242,20 +264,32 @@ _FORMS, _MOST_KEPT = 64, 32
 _forms: dict[tuple[int, bytes], _Form] = {}
 
 
-def messages(blocks: Blocks, address: int) -> list[Message]:
+def messages(blocks: Blocks, address: int) -> Messages:
     """Return what the header of the object at an address says about names and numbers.
 
     Raises:
-        CorruptFile: no header, one that does not fit together, or a message that objects share.
+        CorruptFile: no header, one that does not fit together, a message that objects share, or
+            two of one kind.
     """
     head = blocks.at(address, _HEADER.size)
-    result: list[Message] = []
+    parts: dict[int, tuple[bytes, int]] = {}
+    attributes: list[bytes] = []
+    links: list[bytes] = []
     values: tuple[bytes, ...] = ()
     version, count, _, size = _HEADER.unpack(head)
     if version != 1:
-        if head.startswith(b"OHDR"):
-            return list(_later_messages(blocks, address))
-        raise blocks.damaged("no object where one should be")
+        if not head.startswith(b"OHDR"):
+            raise blocks.damaged("no object where one should be")
+        for kind, body, place in _later_messages(blocks, address):
+            if kind == ATTRIBUTE:
+                attributes.append(body)
+            elif kind == LINK:
+                links.append(body)
+            elif kind in parts:
+                raise blocks.damaged(_TWICE)
+            else:
+                parts[kind] = body, place
+        return Messages(parts, attributes, links)
     pieces = [(address + _HEADER.size, size)]
     for start, length in pieces:
         data = blocks.at(start, length)
@@ -265,21 +299,32 @@ def messages(blocks: Blocks, address: int) -> list[Message]:
         if form is None or values[::2] != form.heads:
             form = _form(blocks, data)
             values = form.unpack(data)
-        count -= len(form.heads)
+        _, _, number, its_attributes, its_links, its_parts, continued = form
+        count -= number
         if count < 0:
             break
-        result += [(kind, values[index], start + offset) for index, kind, offset in form.kept]
-        if form.continued:
-            pieces += [PAIR.unpack(values[index]) for index in form.continued]
+        for index, kind, offset in its_parts:
+            if kind in parts:
+                raise blocks.damaged(_TWICE)
+            parts[kind] = values[index], start + offset
+        if its_attributes:
+            attributes += [values[index] for index in its_attributes]
+        if its_links:
+            links += [values[index] for index in its_links]
+        if continued:
+            pieces += [PAIR.unpack(values[index]) for index in continued]
     if count:
         raise blocks.damaged("the header of an object does not fit together")
-    return result
+    return Messages(parts, attributes, links)
+
+
+_TWICE = "an object with two messages of one kind"
 
 
 def _form(blocks: Blocks, data: bytes) -> _Form:
     """Return the form of a piece of a header."""
-    heads, sizes, kept = list[bytes](), list[str](), list[tuple[int, int, int]]()
-    continued: list[int] = []
+    heads, sizes, parts = list[bytes](), list[str](), list[tuple[int, int, int]]()
+    attributes, links, continued = list[int](), list[int](), list[int]()
     position, length = 0, len(data)
     while position < length:
         kind, size, flags = _MESSAGE.unpack_from(data, position)
@@ -289,14 +334,22 @@ def _form(blocks: Blocks, data: bytes) -> _Form:
             raise blocks.damaged("the header of an object does not fit together")
         if kind != _CONTINUED and flags & ~_HARMLESS:
             _check_flags(blocks, kind, flags)
+        index = 2 * len(heads) - 1
         if kind == _CONTINUED:
-            continued.append(2 * len(heads) - 1)
+            continued.append(index)
+        elif kind == ATTRIBUTE:
+            attributes.append(index)
+        elif kind == LINK:
+            links.append(index)
         elif kind not in _PASSED_BY:
-            kept.append((2 * len(heads) - 1, kind, position))
+            parts.append((index, kind, position))
         sizes.append(f"8s{size}s")
         position += size
     unpack = struct.Struct("".join(sizes)).unpack
-    form = _Form(unpack, tuple(heads), tuple(kept), tuple(continued))
+    form = _Form(
+        unpack, tuple(heads), len(heads),
+        tuple(attributes), tuple(links), tuple(parts), tuple(continued),
+    )  # fmt: skip
     if len(heads) <= _MOST_KEPT:
         if len(_forms) >= _FORMS:
             _forms.clear()
@@ -313,8 +366,9 @@ def _check_flags(blocks: Blocks, kind: int, flags: int) -> None:
         raise blocks.unread("messages of an unknown kind")
 
 
-def _later_messages(blocks: Blocks, address: int) -> Iterator[Message]:
-    """Read a header of version 2, whose pieces have checksums."""
+def _later_messages(blocks: Blocks, address: int) -> Iterator[tuple[int, bytes, int]]:
+    """Yield the kind of each message (IV.A.2) of a header of version 2, whose pieces have
+    checksums; what it says, and where that is."""
     _, version, flags = _LATER_HEADER.unpack(blocks.at(address, _LATER_HEADER.size))
     begin = _LATER_HEADER.size
     begin += 16 if flags & _TIMES else 0
@@ -423,9 +477,9 @@ class Table:
                 self._branch(child, level, names, result, most)
             else:
                 self._symbols(child, names, result)
-            for name, _, _ in result[first:]:
-                if not low < name <= high:
-                    raise self._blocks.damaged("a name in the wrong branch of its group")
+            # Those between are, once all are sorted.
+            if len(result) > first and not low < result[first][0] <= result[-1][0] <= high:
+                raise self._blocks.damaged("a name in the wrong branch of its group")
             low = high
 
     def _symbols(self, address: int, names: bytes, result: list[Entry]) -> None:

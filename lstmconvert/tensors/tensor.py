@@ -33,6 +33,8 @@ from lstmconvert.tensors.dtypes import Array, DType, little_endian
 
 Shape = tuple[int, ...]
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+#: Windows changes the ends of lines without it.
+_BINARY = getattr(os, "O_BINARY", 0)
 #: Some columns of a file's rows are read row by row, where the rest of a row is more than this:
 #: as many bytes are copied in the time that one more call takes (measured on Linux).
 _CALL = 16 * KIB
@@ -215,7 +217,7 @@ class SourceFile:
     def __init__(self, path: Path, descriptor: int | None = None) -> None:
         self.path = path
         if descriptor is None:
-            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            descriptor = os.open(str(path), os.O_RDONLY | _BINARY)
             self._close = weakref.finalize(self, os.close, descriptor)
             with _registering:
                 _open.add(self)
