@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from json.encoder import encode_basestring
 from typing import Any, NoReturn
 
 from lstmconvert import limits
@@ -29,6 +30,8 @@ _HEAVY_BYTES = 16
 #: Python refuses longer integers with a ValueError of its own; 64 bits need 20 digits.
 _MAX_DIGITS = 400
 NESTED = frozenset({dict, list})
+#: So many characters of a text are a piece of it.
+_PIECE = 1 << 16
 
 
 def parse(text: str | bytes | bytearray, where: object) -> Json:
@@ -103,14 +106,21 @@ def canonical(value: Json) -> str:
 def in_pieces(values: Mapping[str, Iterable[str]]) -> list[str]:
     """Return the canonical text of an object in pieces, of whose values the texts are given so.
 
-    That of thousands of layers is many megabytes: it is never in memory as a whole.
+    That of thousands of layers is many megabytes: it is never in memory as a whole. That of a few
+    is one piece.
     """
-    pieces, before = list[str](), "{"
+    pieces, run, size, before = list[str](), list[str](), 0, "{"
     for key in sorted(values):
-        pieces.append(f"{before}{canonical(key)}:")
-        pieces += values[key]
+        run.append(f"{before}{encode_basestring(key)}:")
         before = ","
-    return [*pieces, "}"] if pieces else ["{}"]
+        for text in values[key]:
+            run.append(text)
+            size += len(text)
+            if size > _PIECE:
+                pieces.append("".join(run))
+                run, size = [], 0
+    run.append("}" if values else "{}")
+    return [*pieces, "".join(run)]
 
 
 def _check_depth(value: Json, where: object) -> None:
