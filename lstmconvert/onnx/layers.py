@@ -15,8 +15,7 @@ from lstmconvert.model import naming
 from lstmconvert.model.activations import Activation
 from lstmconvert.model.layer import Cell, LSTMLayer, compute_dtype
 from lstmconvert.onnx import functions
-from lstmconvert.onnx.builder import Graph
-from lstmconvert.onnx.messages import NUMBERS
+from lstmconvert.onnx.messages import NUMBERS, Graph
 from lstmconvert.onnx.weights import Named, Weights
 from lstmconvert.tensors.dtypes import dtype_of
 

@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 from lstmconvert.model.gates import Gate, by_letters, fuse
 from lstmconvert.model.layer import Cell
-from lstmconvert.onnx.builder import Graph
-from lstmconvert.onnx.messages import NUMBERS
+from lstmconvert.onnx.messages import NUMBERS, Graph
 from lstmconvert.tensors.tensor import Tensor
 from lstmconvert.tensors.views import Zeros, negated, side_by_side, stacked, transposed
 

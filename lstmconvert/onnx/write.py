@@ -41,9 +41,8 @@ from lstmconvert.model.layer import Direction, LSTMLayer, compute_dtype, compute
 from lstmconvert.model.model import Model
 from lstmconvert.model.options import UNKNOWN
 from lstmconvert.onnx import layers, messages
-from lstmconvert.onnx.builder import Graph, Style
 from lstmconvert.onnx.layers import Axes, Feed
-from lstmconvert.onnx.messages import NAMES
+from lstmconvert.onnx.messages import NAMES, Graph, Style
 from lstmconvert.pergate import metadata
 from lstmconvert.pergate.metadata import Digest
 from lstmconvert.tensors.dtypes import dtype_of

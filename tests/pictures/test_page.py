@@ -175,7 +175,7 @@ def test_parts_that_a_plain_lstm_does_not_have_have_their_clause_term_and_block(
 @pytest.mark.parametrize("shape", [(7, 2), (512, 512), (4096, 2048)])
 def test_no_name_of_the_strip_is_cut(shape: tuple[int, int]) -> None:
     """A digit takes 7.3 pixels of a wide font; names end at `x`, and begin at 0 or later."""
-    from lstmconvert.pictures.why import strips
+    from lstmconvert.pictures.page import strips
     from lstmconvert.tensors.tensor import ArrayTensor
 
     units = shape[1]

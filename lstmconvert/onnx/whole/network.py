@@ -21,8 +21,7 @@ from lstmconvert.keras.stores import stored
 from lstmconvert.model import naming
 from lstmconvert.model.layer import compute_dtype
 from lstmconvert.model.model import Model
-from lstmconvert.onnx.builder import Style
-from lstmconvert.onnx.messages import NUMBERS, Axis
+from lstmconvert.onnx.messages import NUMBERS, Axis, Style
 from lstmconvert.onnx.whole import classes, kept, operations, preprocessing, recurrent
 from lstmconvert.onnx.whole.site import HINT, TARGET, Site
 from lstmconvert.onnx.whole.writer import FLOATS, Value, WholeGraph, Writer

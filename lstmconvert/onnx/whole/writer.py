@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lstmconvert.onnx.builder import Graph, Style
-from lstmconvert.onnx.messages import NUMBERS, Axis, Body, Declared, Node
+from lstmconvert.onnx.messages import NUMBERS, Axis, Body, Declared, Graph, Node, Style
 from lstmconvert.tensors.dtypes import Array, DType, dtype_of
 from lstmconvert.tensors.tensor import Tensor
 
