@@ -48,7 +48,7 @@ from lstmconvert.containers import table
 from lstmconvert.conversion import Opens
 from lstmconvert.errors import UsageError
 from lstmconvert.files import opening
-from lstmconvert.files.jsontext import JsonObject
+from lstmconvert.files.jsontext import JsonObject, parse_object
 from lstmconvert.keras.configs import releases
 from lstmconvert.limits import JSON_NUMBERS
 from lstmconvert.model.gates import GATES, Gate, by_letters, columns
@@ -564,7 +564,8 @@ def _opens(model: Model) -> Opens | None:
     if text is None or model.is_converted or model.source.era != "keras3":
         return None
     row = table.container(model.source.container)
-    return releases.opens(text, is_h5=row is not None and ".h5" in row.suffixes)
+    is_h5 = row is not None and ".h5" in row.suffixes
+    return releases.opens(parse_object(text, "model_config"), is_h5=is_h5)
 
 
 def _neighbour(layer: Neighbour) -> JsonObject:

@@ -27,6 +27,7 @@ from lstmconvert.errors import (
     UsageError,
     install,
 )
+from lstmconvert.files.jsontext import parse_object
 from lstmconvert.keras.configs import code
 from lstmconvert.live.keras import import_library
 from lstmconvert.live.sources import imported
@@ -306,7 +307,7 @@ def _opened(library: str, source: Path, folder: Path) -> Any:
     if not result.whole_model:
         return "the whole model could not be written for it"
     config = load(path).texts["model_config"]
-    findings = code.findings(config, str(path))
+    findings = code.findings(parse_object(config, path))
     if findings:
         name, what = findings[0]
         return f"not opened, since of {name} Keras {what}"

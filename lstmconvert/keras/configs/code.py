@@ -71,17 +71,13 @@ class Finding(NamedTuple):
     what: str
 
 
-def findings(config: str, where: str) -> list[Finding]:
-    """Return all that a config's text would make Keras run, import or fetch.
+def findings(config: JsonObject) -> list[Finding]:
+    """Return all that a config would make Keras run, import or fetch.
 
     Args:
-        config: JSON of a model, as `model_config` holds it.
-        where: the path to name in an error.
-
-    Raises:
-        CorruptFile: the text is not a JSON object.
+        config: a model's, as the text `model_config` holds it.
     """
-    return list(_walk(parse_object(config, where)))
+    return list(_walk(config))
 
 
 def _walk(root: Any) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from lstmconvert.conversion import Opens, Reason, Release, shown
 from lstmconvert.errors import UnsupportedByTarget, UsageError
-from lstmconvert.files.jsontext import NESTED, Json, JsonObject, parse_object
+from lstmconvert.files.jsontext import NESTED, Json, JsonObject
 from lstmconvert.keras.configs.nodes import MODELS, own_name
 from lstmconvert.keras.configs.spelling import COMPOSITION_NAME, OLDEST_NAMES
 
@@ -191,19 +191,21 @@ _ANY_ORDER: Release = (3, 7)
 _ADAPTED_IN_H5: Release = (3, 6)
 _ENDS = ("input_layers", "output_layers")
 _ACTIVATIONS = ("activation", "recurrent_activation")
+#: The keywords that may matter: thousands of layers have forty others each.
+_WATCHED = {*_ENDS, *_ACTIVATIONS, *(name.partition(".")[2] for name in _KEYWORDS)}
 
 
-def opens(config: str, *, is_h5: bool = False) -> Opens:
+def opens(config: JsonObject, *, is_h5: bool = False) -> Opens:
     """Return from which release of Keras 3 on a model opens, and what stops an older one.
 
     Args:
-        config: the model's, as Keras 3 spells it: JSON.
+        config: the model's, as Keras 3 spells it.
         is_h5: whether it is that of a legacy `.h5`.
 
     Returns:
         `reasons` are those for that release: the latest things in the config.
     """
-    every = list(_Walk(None, is_h5).reasons(parse_object(config, "model_config")))
+    every = list(_Walk(None, is_h5).reasons(config))
     release = max((reason.release for reason in every), default=OLDEST)
     return Opens(release, tuple(dict.fromkeys(r for r in every if r.release == release)))
 
@@ -285,7 +287,7 @@ class _Walk:
             yield from self._structure(class_name, config, name)
         if since is not None:
             yield Reason(name, kind, since)
-        for key in list(config):
+        for key in [key for key in config if key in _WATCHED]:
             yield from self._keyword(class_name, config, key, name)
 
     def _structure(self, class_name: str, config: JsonObject, name: str) -> Iterator[Reason]:

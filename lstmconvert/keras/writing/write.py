@@ -15,7 +15,7 @@ from pathlib import Path
 from lstmconvert.conversion import DEFAULTED, Compiled, Draft, Options, Release
 from lstmconvert.errors import UnknownOption, UnsupportedByTarget, UsageError
 from lstmconvert.files import writing
-from lstmconvert.files.jsontext import canonical, parse_object
+from lstmconvert.files.jsontext import JsonObject, canonical, parse_object
 from lstmconvert.hdf5 import write
 from lstmconvert.hdf5.reading import read_tree
 from lstmconvert.keras.configs import code, releases
@@ -135,7 +135,9 @@ def draft(model: Model, path: Path, container: str, how: Options) -> Draft:
     if release is not None:
         content = _for_release(content, release, path, is_h5=kind.store == _LEGACY)
     has_all = content.whole or content.has_all_weights
-    warnings = (*content.warnings, *_check_code(model, _config(content), kind))
+    config = _config(content)
+    parsed = parse_object(config, "model_config") if config else {}
+    warnings = (*content.warnings, *_check_code(model, config, parsed, kind))
     if how.with_optimizer and model.optimizer and not content.in_place:
         raise UsageError(
             "--with-optimizer: the optimizer's slots go back into the kind of file that they are "
@@ -144,7 +146,6 @@ def draft(model: Model, path: Path, container: str, how: Options) -> Draft:
             found=f"{len(model.optimizer)} slots",
             hint="leave --with-optimizer away, or write a .safetensors",
         )
-    config = _config(content)
     is_modern = content.era == _KERAS3 and bool(config)
     if how.keep_custom and not content.custom_objects:
         warnings += (_NOT_KEPT,)
@@ -177,7 +178,7 @@ def draft(model: Model, path: Path, container: str, how: Options) -> Draft:
             *warnings,
         ),
         custom_objects=content.custom_objects,
-        opens=releases.opens(config, is_h5=kind.store == _LEGACY) if is_modern else None,
+        opens=releases.opens(parsed, is_h5=kind.store == _LEGACY) if is_modern else None,
         compiled=content.compiled,
     )
 
@@ -248,14 +249,22 @@ def _for_release(
     return replace(content, attributes={**content.attributes, "": root})
 
 
-def _check_code(model: Model, config: str, kind: _Kind) -> tuple[str, ...]:
+def _check_code(
+    model: Model, config: str, parsed: JsonObject, kind: _Kind
+) -> tuple[str, ...]:
     """Return a warning for a config that makes Keras run, import or fetch something, where it goes
     back into the kind of file that it came from, byte for byte.
+
+    Args:
+        model: the model.
+        config: the config, as it is written.
+        parsed: the same as JSON.
+        kind: the kind of file.
 
     Raises:
         UnsupportedByTarget: it would go into another kind of file.
     """
-    findings = code.findings(config, "model_config") if config else []
+    findings = code.findings(parsed)
     if not findings:
         return ()
     structure = model.source.structure
