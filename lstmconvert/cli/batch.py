@@ -409,7 +409,7 @@ def _progress(count: int) -> Iterator[Callable[[], None]]:
 )
 @click.argument("destination", metavar="DST", type=options.PATH)
 @click.argument("reports", metavar="REPORT...", nargs=-1, required=True, type=options.PATH)
-@click.option("--force", is_flag=True, help="Replace a destination that exists.")
+@options.force
 def merge(destination: Path, reports: tuple[Path, ...], force: bool) -> int:
     from lstmconvert.bulk.report import merged
     from lstmconvert.errors import counted

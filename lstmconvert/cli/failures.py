@@ -25,10 +25,11 @@ PIPE_CLOSED = 141
 
 DEBUG = "LSTMCONVERT_DEBUG"
 
+_ASK_HELP = "--help shows how the command is used"
 #: The next step, for errors that name none themselves; the first that fits.
 _HINTS: tuple[tuple[type[BaseException], str], ...] = (
     (errors.UnknownLayer, "lstmconvert inspect lists the layers of a file"),
-    (errors.UsageError, "--help shows how the command is used"),
+    (errors.UsageError, _ASK_HELP),
     (
         errors.NoLSTM,
         "is it the right file? A whole Keras model without an LSTM goes to .keras, .h5 and .onnx",
@@ -112,7 +113,7 @@ def _explained(failure: BaseException) -> tuple[str, str]:
                 "check the path, the disk and the permissions",
             )
         case click.ClickException():
-            return failure.format_message(), "--help shows how the command is used"
+            return failure.format_message(), _ASK_HELP
     return (
         f"a fault of lstmconvert itself: {type(failure).__name__}: {failure}",
         f"{DEBUG}=1 shows where; please report it together with the file",

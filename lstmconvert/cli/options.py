@@ -221,6 +221,15 @@ def conversion(function: F) -> F:
     return function
 
 
+force = click.option("--force", is_flag=True, help="Replace a destination that exists.")
+settings = click.option(
+    "--set",
+    "settings",
+    metavar="[LAYER.]OPTION=VALUE",
+    multiple=True,
+    shell_complete=completed("settings"),
+    help="Set an option that the file does not state. May be given more than once.",
+)
 _CONVERSION: tuple[Callable[[F], F], ...] = (
     click.option(
         "--check",
@@ -273,14 +282,7 @@ _CONVERSION: tuple[Callable[[F], F], ...] = (
         help="The model's config, for options that SRC does not state: the JSON of to_json(), the "
         "YAML of to_yaml(), a .keras, a whole-model .h5, a SavedModel or a file of lstmconvert.",
     ),
-    click.option(
-        "--set",
-        "settings",
-        metavar="[LAYER.]OPTION=VALUE",
-        multiple=True,
-        shell_complete=completed("settings"),
-        help="Set an option that the file does not state. May be given more than once.",
-    ),
+    settings,
     click.option(
         "--lstm-only",
         is_flag=True,
@@ -341,7 +343,7 @@ _CONVERSION: tuple[Callable[[F], F], ...] = (
         help="For Keras destinations: leave out what the model was compiled with: its optimizer, "
         "loss and metrics.",
     ),
-    click.option("--force", is_flag=True, help="Replace a destination that exists."),
+    force,
     click.option(
         "--allow-lossy",
         is_flag=True,

@@ -53,14 +53,7 @@ if TYPE_CHECKING:
     type=options.PATH,
     help="The model's config, for weights without one.",
 )
-@click.option(
-    "--set",
-    "settings",
-    metavar="[LAYER.]OPTION=VALUE",
-    multiple=True,
-    shell_complete=options.completed("settings"),
-    help="Set an option that the file does not state. May be given more than once.",
-)
+@options.settings
 @click.option("--force", is_flag=True, help="Replace a page that exists.")
 @click.option("--open", "is_opened", is_flag=True, help="Open the page in the browser.")
 @options.isolate

@@ -16,7 +16,7 @@ from lstmconvert.layouts.plain import prefix_of
 from lstmconvert.layouts.read import KEY
 from lstmconvert.layouts.row import Row
 from lstmconvert.model import naming
-from lstmconvert.model.chain import Chain
+from lstmconvert.model.chain import WITHOUT_OTHERS, Chain
 from lstmconvert.model.fit import Fitter
 from lstmconvert.model.layer import LSTMLayer
 from lstmconvert.model.model import Model
@@ -239,7 +239,7 @@ def _links(chain: Chain, model: Model, row: Row) -> Others:
                 option=layer.class_name,
                 target=row.name,
                 found=arranged.reason,
-                hint="--lstm-only writes the LSTM layers alone",
+                hint=WITHOUT_OTHERS,
             )
         result.arrays[layer.name.replace("/", ".") + "."] = arranged.tensors
         result.paths |= set(link.paths.values())

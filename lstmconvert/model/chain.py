@@ -22,6 +22,8 @@ from lstmconvert.model.layer import LSTMLayer
 from lstmconvert.tensors.dtypes import Array
 from lstmconvert.tensors.tensor import Tensor
 
+#: The hint where a target does not hold a layer of the chain.
+WITHOUT_OTHERS = "--lstm-only writes the LSTM layers alone"
 #: No function but the linear one.
 NONE = Functions()
 #: The kinds of links -> the roles of their arrays, in Keras's order. An array may be missing where

@@ -22,14 +22,13 @@ from lstmconvert.keras.modern.parts import Leave, Part
 from lstmconvert.keras.stores import stored
 from lstmconvert.model import edit
 from lstmconvert.model.activations import LINEAR, SIGMOID, TANH, Activation
-from lstmconvert.model.chain import ROLES, Answer, Chain, Holds, Link
+from lstmconvert.model.chain import ROLES, WITHOUT_OTHERS, Answer, Chain, Holds, Link
 from lstmconvert.model.layer import OpaqueCell
 from lstmconvert.model.model import Model
 from lstmconvert.tensors.dtypes import Array, dtype_of
 from lstmconvert.tensors.tensor import ArrayTensor, Cast, Tensor
 from lstmconvert.tensors.views import Filled
 
-HINT = "--lstm-only writes the LSTM layers alone"
 #: Layers that work on single numbers: class -> its function.
 _FUNCTIONS: Mapping[str, Callable[[Part, str, str], Activation]] = {
     "Activation": lambda part, era, where: _function(part, "activation", LINEAR, era, where),
@@ -135,7 +134,7 @@ def check(chain: Chain, holds: Holds, target: str) -> None:
             if not fits:
                 why = holds.reasons.get(option, "")
                 if option == _BATCHNORM:
-                    hint = f"--fold-batchnorm puts it into a layer next to it; {HINT}"
+                    hint = f"--fold-batchnorm puts it into a layer next to it; {WITHOUT_OTHERS}"
                     raise _refused(holds.title, target, link.name, option, value, hint=hint)
                 text = f"{holds.title} has no {option} for this layer{': ' if why else ''}{why}"
                 raise _refused(holds.title, target, link.name, option, value, text)
@@ -193,7 +192,7 @@ def _unfoldable(links: Sequence[Link], target: str) -> UnsupportedByTarget:
         found=", ".join(near),
         expected="a Dense or Conv1D without a function before it, or a Dense, an LSTM, a GRU or a "
         "Conv1D without padding after it",
-        hint=f"leave --fold-batchnorm away, or {HINT}",
+        hint=f"leave --fold-batchnorm away, or {WITHOUT_OTHERS}",
     )
 
 
@@ -323,7 +322,7 @@ def _refused(
     option: str,
     found: object,
     why: str = "",
-    hint: str = HINT,
+    hint: str = WITHOUT_OTHERS,
 ) -> UnsupportedByTarget:
     return UnsupportedByTarget(
         why or f"{title} has no {option} for this layer",

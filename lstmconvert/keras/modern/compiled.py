@@ -112,8 +112,10 @@ _ONLY_KERAS3 = ("loss_scale_factor", "gradient_accumulation_steps")
 _IDLE = _keywords("jit_compile is_legacy_optimizer")
 #: Schedule of the learning rate -> its keywords.
 SCHEDULES: Mapping[str, frozenset[str]] = {
-    "ExponentialDecay": _keywords("initial_learning_rate decay_steps decay_rate staircase name"),
-    "InverseTimeDecay": _keywords("initial_learning_rate decay_steps decay_rate staircase name"),
+    **dict.fromkeys(
+        ("ExponentialDecay", "InverseTimeDecay"),
+        _keywords("initial_learning_rate decay_steps decay_rate staircase name"),
+    ),
     "PiecewiseConstantDecay": _keywords("boundaries values name"),
     "PolynomialDecay": _keywords("initial_learning_rate decay_steps end_learning_rate power cycle "
                                  "name"),
@@ -123,15 +125,6 @@ SCHEDULES: Mapping[str, frozenset[str]] = {
                                      "name"),
 }  # fmt: skip
 _LOSS_SCALE = {"LossScaleOptimizer", "LossScaleOptimizerV3"}
-
-#: What Keras 2 does not have.
-_NOT_IN_KERAS2 = frozenset(
-    {
-        *("Lamb", "CTC", "Dice", "Tversky", "Circle", "CategoricalGeneralizedCrossEntropy"),
-        *("PearsonCorrelation", "ConcordanceCorrelation", "LossScaleOptimizer"),
-        *("ctc", "dice", "tversky", "circle", "categorical_generalized_cross_entropy"),
-    }
-)
 
 #: Function -> the class of a metric that averages it, and of a loss.
 FUNCTIONS: Mapping[str, tuple[str | None, str | None]] = {
@@ -170,6 +163,16 @@ FUNCTIONS: Mapping[str, tuple[str | None, str | None]] = {
     "top_k_categorical_accuracy": ("TopKCategoricalAccuracy", None),
     "sparse_top_k_categorical_accuracy": ("SparseTopKCategoricalAccuracy", None),
 }
+_NEW_CLASSES = frozenset(
+    {
+        *("Lamb", "CTC", "Dice", "Tversky", "Circle", "CategoricalGeneralizedCrossEntropy"),
+        *("PearsonCorrelation", "ConcordanceCorrelation", "LossScaleOptimizer"),
+    }
+)
+#: What Keras 2 does not have: those classes, and their functions.
+_NOT_IN_KERAS2 = _NEW_CLASSES.union(
+    name for name, classes in FUNCTIONS.items() if not _NEW_CLASSES.isdisjoint(classes)
+)
 #: Another name of a function -> its name in Keras 3.
 ALIASES = {
     **dict.fromkeys(("mse", "MSE"), "mean_squared_error"),
