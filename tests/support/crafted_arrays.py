@@ -62,7 +62,7 @@ def _npz(label: str, refused: str, member: bytes) -> None:
 
 
 _BYTES = bytes(56)
-_npz("negative_axis", "no tuple", _npy(_header(shape="(-7, -2)"), _BYTES))
+_npz("negative_axis", "not a tuple", _npy(_header(shape="(-7, -2)"), _BYTES))
 _npz("huge_shape", "above the limit", _npy(_header(shape="(1099511627776, 1048576)"), _BYTES))
 _npz("large_shape", "not as long as its shape", _npy(_header(shape="(1048576, 2)"), _BYTES))
 _npz("many_axes", "above the limit", _npy(_header(shape="(7, 2" + ", 1" * 40 + ")"), _BYTES))

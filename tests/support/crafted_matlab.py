@@ -61,7 +61,7 @@ _mat("many_axes", "above the limit", _matrix(_TWO, shape=(1, 2, *[1] * 90)))
 _mat("one_axis", "not the dimensions", _matrix(_TWO, shape=(2,)))
 _mat("beyond_the_end", "truncated", struct.pack("<II", 14, 1 << 31) + bytes(64))
 _mat("short_of_a_hundred", "too long", struct.pack("<HH4x", 14, 100))
-_mat("no_array", "no array", _element(9, bytes(8)))
+_mat("no_array", "not an array", _element(9, bytes(8)))
 _mat("control_characters", "a name that no variable has", _matrix(_TWO, name=b"\x1b[31m\r\n"))
 _mat("name_of_no_text", "not ASCII", _matrix(_TWO, name=b"\xff\xfe"))
 _mat("name_with_a_dot", "a name that no variable has", _matrix(_TWO, name=b"../../x"))
@@ -80,7 +80,7 @@ _mat(
     "bomb_in_many_small_ones", "expands beyond",
     lambda: _packed(_matrix(_element(7, bytes(1 << 25)), shape=(1, 1 << 23), kind=4)) * 20,
 )  # fmt: skip
-_mat("packed_twice", "no array", _packed(_element(15, zlib.compress(_matrix(_TWO)))))
+_mat("packed_twice", "not an array", _packed(_element(15, zlib.compress(_matrix(_TWO)))))
 _mat("damaged_stream", "damaged", _packed(_matrix(_TWO))[:-1] + b"\0")
 _mat("stream_cut_off", "cut off", struct.pack("<II", 15, 10) + zlib.compress(bytes(4000))[:10])
 _mat(

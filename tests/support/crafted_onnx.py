@@ -196,10 +196,10 @@ _location("nothing", _OUTSIDE, lambda _: "")
 _location("null", _OUTSIDE, lambda _: "a\0b")
 _location("missing", "No such file", lambda _: "nowhere.bin")
 _location("itself", "more or fewer numbers", lambda _: "crafted.onnx")
-_location("symlink", "no regular file", _made(lambda victim, beside: beside.symlink_to(victim)))
+_location("symlink", "not a regular file", _made(lambda victim, beside: beside.symlink_to(victim)))
 _location("hardlink", "has several names", _made(lambda victim, beside: os.link(victim, beside)))
-_location("pipe", "no regular file", _made(lambda _, beside: os.mkfifo(beside)))
-_location("folder", "no regular file", _made(lambda _, beside: beside.mkdir()))
+_location("pipe", "not a regular file", _made(lambda _, beside: os.mkfifo(beside)))
+_location("folder", "not a regular file", _made(lambda _, beside: beside.mkdir()))
 
 
 def _place(name: str, refused: str, *entries: tuple[str, str]) -> None:
@@ -370,9 +370,9 @@ _bomb("identity_round", "made from itself", lambda: [
     helper.make_node("Identity", ["b"], ["out"]), helper.make_node("Identity", ["out"], ["b"])])
 _bomb("nodes_round", "made from itself", lambda: [
     helper.make_node("Neg", ["b"], ["out"]), helper.make_node("Neg", ["out"], ["b"])])
-_bomb("random", "no constant", lambda: [
+_bomb("random", "not a constant", lambda: [
     helper.make_node("RandomNormalLike", ["one"], ["out"])])
-_bomb("foreign_domain", "no constant", lambda: [
+_bomb("foreign_domain", "not a constant", lambda: [
     helper.make_node("Neg", ["one"], ["out"], domain="evil")])
 _bomb("wrong_rank", "does not fit its operator", lambda: [
     helper.make_node("Concat", ["one", "n"], ["out"], axis=0)])

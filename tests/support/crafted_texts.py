@@ -154,7 +154,7 @@ _shard("with_a_null", "model.bin\0")
 _shard("itself", "..")
 
 
-@attack("tfjs", "no regular file")
+@attack("tfjs", "not a regular file")
 def shard_is_a_link(found: Files, bench: Bench) -> None:
     data = found["model.bin"]
     assert isinstance(data, bytes)
@@ -162,7 +162,7 @@ def shard_is_a_link(found: Files, bench: Bench) -> None:
     found["model.bin"] = bench.victim
 
 
-@attack("tfjs", "no regular file, or has several names")
+@attack("tfjs", "not a regular file, or has several names")
 def shard_has_two_names(found: Files, bench: Bench) -> None:
     data = found.pop("model.bin")
     assert isinstance(data, bytes)
@@ -170,7 +170,7 @@ def shard_has_two_names(found: Files, bench: Bench) -> None:
     os.link(bench.victim, bench.folder / "model.bin")
 
 
-@attack("tfjs", "no regular file")
+@attack("tfjs", "not a regular file")
 def shard_is_a_pipe(found: Files, bench: Bench) -> None:
     del found["model.bin"]
     os.mkfifo(bench.folder / "model.bin")
@@ -252,7 +252,7 @@ _ncnn("no_units", "not read here", b" 3=2", b" 3=0")
 _ncnn("layer_of_weights_unknown", "not known here", b"Input ", b"Mystery ")
 
 
-@attack("ncnn", "no regular file")
+@attack("ncnn", "not a regular file")
 def numbers_are_a_link(found: Files, bench: Bench) -> None:
     data = found["x.bin"]
     assert isinstance(data, bytes)
