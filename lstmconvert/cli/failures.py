@@ -136,10 +136,10 @@ def _usage(failure: click.UsageError) -> None:
     kind = failure.param.type if isinstance(failure, click.BadParameter) and failure.param else None
     if isinstance(kind, click.Choice):
         hint = _close_choice(failure.message, kind) or hint
-    message = getattr(failure, "message", str(failure))
+    message = getattr(failure, "message", str(failure)) if close else failure.format_message()
     if isinstance(failure, click.NoSuchOption):
         message = f"no such option {failure.option_name!r}"  # click's own differs by its version
-    output.error(_lowered(message if close else failure.format_message()), hint)
+    output.error(_lowered(message), hint)
 
 
 def _close_choice(message: str, kind: click.Choice[str]) -> str | None:
