@@ -39,7 +39,7 @@ class Limit:
         Raises:
             UsageError: the environment variable holds no positive integer.
         """
-        # To be asked for a name that it has not, `os.environ` raises two errors and catches them,
+        # Asked for a name that it does not have, `os.environ` raises two errors and catches them,
         # and a file is held against twenty limits: what it keeps the names in is looked at first.
         kept = getattr(os.environ, "_data", None)
         if kept is not None and self._key not in kept:

@@ -120,7 +120,7 @@ def _kept(model: Model, name: str, result: Result) -> Line:
     if layer is None:  # several layers became one, which has a name of its own
         return Line(KEPT, name, "the weights of the layers that it is made of")
     is_changed = any(text.startswith(f"{name}: ") for text in result.losses)
-    how = "but for what is changed below" if is_changed else "bit for bit"
+    how = "except for what is changed below" if is_changed else "bit for bit"
     return Line(KEPT, name, f"{counted(layer.parameters, 'parameter')}, {how}")
 
 

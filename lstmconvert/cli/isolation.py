@@ -141,7 +141,7 @@ def _death(code: int, sources: str) -> LSTMConvertError:
     except ValueError:
         name = f"signal {number}" if number > 0 else f"exit code {code:#x}"
     if name == "SIGKILL":  # by the system when memory runs out
-        return _too_large(limits.ISOLATED_BYTES, sources, "killed, perhaps for want of memory")
+        return _too_large(limits.ISOLATED_BYTES, sources, "killed, perhaps because memory ran out")
     return CorruptFile(
         "the process that read it crashed",
         where=sources,

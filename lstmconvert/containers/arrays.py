@@ -401,7 +401,7 @@ def _chain(
     None, where the container holds LSTM layers alone, or they alone are there or asked for.
 
     Raises:
-        UnsupportedByTarget: the model is not a chain, or the container has not all that is in it.
+        UnsupportedByTarget: the model is not a chain, or the container does not hold all of it.
     """
     if not row.chain or how.lstm_only or how.with_other:
         return None, []

@@ -131,7 +131,7 @@ def _others(value: JsonObject, where: str) -> dict[str, Tensor]:
         flat = _floats(params[key], f"{where}.{layer}.{key}")
         if flat.size != prod(sizes):
             raise CorruptFile(
-                "an array has not its shape",
+                "an array does not have its shape",
                 where=f"{where}: {layer}.{key}",
                 found=flat.size,
                 expected=str(sizes),

@@ -135,7 +135,7 @@ class Container(NamedTuple):
 
     @property
     def has_place(self) -> bool:
-        """Whether a file has a place for our metadata that is read again. Keras's have not."""
+        """Whether a file has a place for our metadata that is read again. Keras's do not."""
         return self.metadata and self.known is not None and not self.is_keras
 
     @property

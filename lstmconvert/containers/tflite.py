@@ -678,7 +678,7 @@ class _File:
             turned = tuple(shape[axis] for axis in order)
             # A convolution's window has two axes there, of which the first is 1.
             if tuple(n for n in array.shape if n != 1) != tuple(n for n in turned if n != 1):
-                raise CorruptFile("an array has not its shape", where=f"{where}.{name}"[:200])
+                raise CorruptFile("an array does not have its shape", where=f"{where}.{name}"[:200])
             array = array.reshape(turned)
             back = [order.index(axis) for axis in range(len(order))]
             tensors[name] = ArrayTensor(np.ascontiguousarray(array.transpose(back)))

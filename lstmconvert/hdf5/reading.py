@@ -266,7 +266,7 @@ def _implicit(blocks: Blocks, layout: Layout, count: int) -> Elements:
 class _Array:
     """What arrays of chunks have in common (VII.C, VII.D).
 
-    Fields: `head`, the bytes before what a block holds, but for its place; `width`, of an element.
+    Fields: `head`, the bytes before what a block holds, without its place; `width`, of an element.
     """
 
     def __init__(self, blocks: Blocks, layout: Layout, header: bytes, is_packed: bool) -> None:

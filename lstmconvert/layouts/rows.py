@@ -568,7 +568,7 @@ CUDNN = Row(
     always_bias=True,
     run=False,
     evidence="cuDNN's linLayerID, as ONNX Runtime and TensorFlow use it",
-    hint="No GPU was at hand.",
+    hint="There was no GPU to run it.",
 )
 
 # ---- Apple's -------------------------------------------------------------------------------------

@@ -234,7 +234,7 @@ def run(around: Around, layer: LSTMLayer) -> list[Run]:
 
 
 def is_one_node(layer: LSTMLayer) -> bool:
-    """Whether one bidirectional node does: both halves of one cell, alike but for their weights
+    """Whether one bidirectional node does: both halves of one cell, alike except for their weights
     and activations, the backward one reading from the end."""
     if layer.backward is None:
         return False

@@ -405,7 +405,7 @@ class _Fields:
 
 
 class _Stripper:
-    """Copies messages of a file, but for their raw data."""
+    """Copies messages of a file, without their raw data."""
 
     def __init__(self, source: SourceFile, mark: str) -> None:
         self._source, self._mark, self._fields = source, mark, _Fields(source)

@@ -476,7 +476,7 @@ class Reader:
     def _check_cell(self, cell: Cell, value: JsonObject, where: str) -> None:
         wellformed.check_cell(cell, self._at(where))
         if {name: list(tensor.shape) for name, tensor in cell.tensors()} != value.get("shapes"):
-            raise self.fail(f"{where}: the tensors have not the recorded shapes")
+            raise self.fail(f"{where}: the tensors do not have the recorded shapes")
 
     def _object(self, value: JsonObject, key: str) -> JsonObject:
         item = value.get(key)

@@ -768,7 +768,7 @@ class Finder:
         """Return the mask of a step, whose output and state go on as `ends`.
 
         Raises:
-            UnprovenError: the two have not one mask.
+            UnprovenError: the two do not have one mask.
         """
         flow = self._flow
         masks = [

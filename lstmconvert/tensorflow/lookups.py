@@ -157,7 +157,7 @@ def _in_order(table: _Table, item: Node, notes: list[str]) -> list[Json]:
         listed, numbers = numbers, listed
     words = {n: word for n, word in zip(numbers, listed, strict=False) if isinstance(n, int)}
     if not len(listed) == len(numbers) == len(words) == len(set(listed)):
-        raise CorruptFile("its table has not one index for each word",
+        raise CorruptFile("its table does not have one index for each word",
                           found=f"{len(listed)} words, {len(numbers)} indices")
     start = _start(item)
     # TensorFlow before 2.6 has the tokens for masks and unknown words in it, too.

@@ -151,7 +151,7 @@ class _Reader:
         ]
 
     def _in_order(self) -> list[Node]:
-        """Return the nodes, each behind those whose values it takes, save for a loop's end."""
+        """Return the nodes, each behind those whose values it takes, except at a loop's end."""
         ordered: dict[tuple[str, str], Node] = {}
         open_: set[tuple[str, str]] = set()
         waiting = list(self._graph.nodes.values())[::-1]
@@ -473,7 +473,7 @@ class _Reader:
         self, node: Node, x: Ref, c: Ref, h: Ref, weights: list[Ref]
     ) -> list[Ref] | None:
         """Write out a step; return i, c, f, o, the candidate, the function of c, h. None where the
-        graph has not the weights: kernel, three peepholes, bias."""
+        graph does not have the weights: kernel, three peepholes, bias."""
         block = BLOCKS[node.op]
         kernel, *diagonals, bias = weights[:5]
         tensor = self.flow.constant(kernel)

@@ -286,7 +286,7 @@ class SourceFile:
         buffer[:] = self._block(offset, offset + len(buffer))
 
     def _block(self, start: int, end: int) -> bytearray:
-        """Return bytes of the block that is kept, and is read where it has not all of them."""
+        """Return bytes of the block that is kept, and is read where it does not hold them all."""
         begin, block = self._near
         if not begin <= start <= end <= begin + len(block):
             begin = start - start % _NEAR

@@ -55,7 +55,7 @@ def check(done: subprocess.CompletedProcess[str], words: str) -> None:
         ("segfault", ["inspect", SEED95], "crashed; found SIGSEGV"),
         ("abort", ["inspect", SEED95, "--json"], "crashed; found SIGABRT"),
         ("glibc", ["inspect", SEED95], "crashed; found SIG"),
-        ("killed", ["inspect", SEED95], "found killed, perhaps for want of memory"),
+        ("killed", ["inspect", SEED95], "found killed, perhaps because memory ran out"),
         ("memory", ["inspect", SEED95], "found not enough memory; expected at most 8,"),
         ("time", ["inspect", SEED95], "found out of processor time; expected at most 1 "),
         ("segfault", ["convert", SEED95, "{out}"], "crashed; found SIGSEGV"),

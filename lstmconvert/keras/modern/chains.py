@@ -127,7 +127,7 @@ def check(chain: Chain, holds: Holds, target: str) -> None:
     """Raise where a target does not hold a chain.
 
     Raises:
-        UnsupportedByTarget: it has not a kind of link, a function or an option.
+        UnsupportedByTarget: it lacks a kind of link, a function or an option.
     """
     for link in chain.links:
         for option, value, fits in _demands(link, holds):

@@ -423,7 +423,7 @@ IN_A_CELL: Mapping[str, str] = {
     "SimpleRNN": "SimpleRNNCell",
     "LSTM": "LSTMCell",
 }
-#: Classes whose arrays the neutral model has, as rows for where it has not: an LSTM that the user
+#: Classes whose arrays the neutral model has, as rows for where it does not: an LSTM that the user
 #: puts in another layer's place.
 PLAIN: Mapping[str, Row] = {
     "LSTM": _row(

@@ -44,8 +44,8 @@ ALL: Mask = ("all",)
 
 _JOINS = {"and": "LogicalAnd", "or": "LogicalOr"}
 
-#: Layers whose call has an argument `mask`: what they are given changes what they compute, but for
-#: BatchNormalization, and what a model or a wrapper gives to the layers inside.
+#: Layers whose call has an argument `mask`: what they are given changes what they compute, except
+#: for BatchNormalization, and what a model or a wrapper gives to the layers inside.
 _TAKING = RECURRENT | {
     *("TimeDistributed", "BatchNormalization", "Softmax", "GlobalAveragePooling1D"),
     *("Attention", "AdditiveAttention", "MultiHeadAttention"),

@@ -115,7 +115,7 @@ def places(cell: Cell) -> dict[str, Tensor]:
     base, turns = _parse(cell.stored_as)
     arrays = _WRITE[base](cell)
     if odd := cell.places.keys() - arrays.keys():
-        raise CorruptFile("a place for an array that the cell has not", found=min(odd))
+        raise CorruptFile("a place for an array that the cell does not have", found=min(odd))
     return {
         path: _turned(arrays[key], turns, back=True) for key, path in cell.places.items()
     }

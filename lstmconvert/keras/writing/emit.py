@@ -189,7 +189,7 @@ class Spelling(NamedTuple):
 
     @property
     def has_time_major(self) -> bool:
-        """Whether this Keras has the option `time_major`: Keras 3 has not."""
+        """Whether this Keras has the option `time_major`: Keras 3 does not."""
         return self.library == "tf_keras"
 
     def known(self, name: str) -> str | None:

@@ -32,7 +32,7 @@ def filled(target: Model, source: Model, where: str) -> Model:
         where: the file of `target`, for errors.
 
     Raises:
-        UsageError: the source has what the target has not, or of another shape or dtype.
+        UsageError: the source has what the target lacks, or has in another shape or dtype.
     """
     fitter = KerasFitter(emit.TARGET, for_file=True)
     notes: list[str] = []
@@ -76,7 +76,7 @@ def _paired(
     if len(source) != len(target):
         odd = next(name for name in source if name not in target)
         raise UsageError(
-            "the source has an LSTM layer that the file has not",
+            "the source has an LSTM layer that the file does not have",
             where=where,
             found=odd,
             expected=", ".join(target),

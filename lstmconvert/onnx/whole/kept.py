@@ -89,7 +89,7 @@ def unturned(tensor: Tensor, axes: tuple[int, ...] | None, shape: tuple[int, ...
         shape: in the source.
 
     Raises:
-        CorruptFile: it has not as many elements.
+        CorruptFile: it has another number of elements.
     """
     if axes is None:
         return tensor if tensor.shape == shape else Reshaped(tensor, shape)

@@ -155,7 +155,7 @@ def _joined_mask(site: Site, values: Sequence[Value], axis: int) -> Value | None
     if not known:
         return None
     if any(mask.rank != rank - 1 for mask in known):
-        raise site.refused("mask", why="it joins values whose masks have not all their axes")
+        raise site.refused("mask", why="it joins values whose masks lack some of their axes")
     if axis == rank - 1:
         if site.is_modern:
             return None if len(known) < len(values) else masks.either(site, known)

@@ -476,7 +476,7 @@ def _as_masks(site: Site, value: Any) -> Any:
 
 def _check_keywords(site: Site) -> None:
     """Refuse a keyword of a layer of Keras 3 that the class's row does not know: of older ones,
-    the tree has done it, but for classes that have no row."""
+    the tree has done it, except for classes that have no row."""
     row, name = site.part.row, site.part.class_name
     if row is None or (site.era != "keras3" and name not in classes.WITHOUT_ROW):
         return

@@ -537,7 +537,7 @@ def _tokens(site: Site, mode: str, mask: str | None, outside: int, unknown: str)
 def _placed(
     site: Site, name: str, mode: str, mask: str | None, outside: int, unknown: str
 ) -> tuple[str, int]:
-    """Return the places of texts, and how many there are. What masks has none but for numbers."""
+    """Return the places of texts, and how many there are. The mask has one only among numbers."""
     tokens = _tokens(site, mode, mask, outside, unknown)
     places = {token: place for place, token in enumerate(tokens)}
     if mode != "int" and mask is not None:
