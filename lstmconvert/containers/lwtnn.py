@@ -25,8 +25,8 @@ import numpy as np
 
 from lstmconvert import limits
 from lstmconvert.containers.jsonarrays import tensor_of, typed
-from lstmconvert.containers.modules import Arrays, Opened, Writing
-from lstmconvert.errors import CorruptFile, UnsupportedByTarget
+from lstmconvert.containers.modules import Arrays, Opened, Writing, check_finite
+from lstmconvert.errors import CorruptFile
 from lstmconvert.files.jsontext import Json, JsonObject, canonical, parse_object
 from lstmconvert.model import edit
 from lstmconvert.model.activations import KERAS2, Activation
@@ -243,14 +243,7 @@ def _components(tensors: Mapping[str, Tensor], prefix: str, layer: LSTMLayer) ->
         arrays: dict[str, Any] = {}
         for part in _PARTS:
             wide = tensors[f"{prefix}{_COMPONENTS}.{gate}.{part}"].read().astype(np.float64)
-            if not np.isfinite(wide).all():
-                raise UnsupportedByTarget(
-                    "lwtnn's JSON has no NaN and no infinity",
-                    where=layer.name,
-                    layer=layer.name,
-                    option="weights",
-                    target=LAYOUT,
-                )
+            check_finite(wide, layer.name, "lwtnn's JSON", LAYOUT)
             arrays[part] = wide.reshape(-1).tolist()
         components[gate] = arrays
     return components

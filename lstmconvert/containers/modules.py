@@ -13,6 +13,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+import numpy as np
+
+from lstmconvert.errors import UnsupportedByTarget
 from lstmconvert.files import opening
 from lstmconvert.files.jsontext import Json, parse
 from lstmconvert.files.neighbours import Neighbours
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from lstmconvert.model.chain import Answer, Chain, Holds
     from lstmconvert.model.layer import LSTMLayer
     from lstmconvert.model.model import Model
+    from lstmconvert.tensors.dtypes import Array
     from lstmconvert.tensors.streaming import Sums
     from lstmconvert.tensors.tensor import Tensor
 
@@ -259,6 +263,18 @@ class DraftingModule(Protocol):
         Raises:
             UnsupportedByTarget, UnknownOption: the container cannot hold the model.
         """
+
+
+def check_finite(array: Array, layer: str, title: str, target: str) -> None:
+    """Raise `UnsupportedByTarget` where a layer has a number that a target's text cannot spell."""
+    if not np.isfinite(array.astype(np.float64, copy=False)).all():
+        raise UnsupportedByTarget(
+            f"{title} has no NaN and no infinity",
+            where=layer,
+            layer=layer,
+            option="weights",
+            target=target,
+        )
 
 
 def carries_nothing(

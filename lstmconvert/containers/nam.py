@@ -22,7 +22,7 @@ import numpy as np
 from lstmconvert import limits
 from lstmconvert.containers import sequential
 from lstmconvert.containers.jsonarrays import numbers, tensor_of
-from lstmconvert.containers.modules import Arrays, Opened, Writing
+from lstmconvert.containers.modules import Arrays, Opened, Writing, check_finite
 from lstmconvert.errors import CorruptFile, NotAModel, UnsupportedByTarget
 from lstmconvert.files.jsontext import Json, JsonObject, canonical, parse_object
 from lstmconvert.model import edit
@@ -265,13 +265,6 @@ def _checked(chain: Chain | None) -> _Parts:
 
 
 def _numbers(array: Array, link: Link) -> list[Json]:
-    if not np.isfinite(array).all():
-        raise UnsupportedByTarget(
-            "a .nam has no NaN and no infinity",
-            where=link.name,
-            layer=link.name,
-            option="weights",
-            target="nam",
-        )
+    check_finite(array, link.name, "a .nam", "nam")
     flat = numbers(array.reshape(-1))
     return list(flat)

@@ -26,7 +26,7 @@ import numpy as np
 from lstmconvert import limits
 from lstmconvert.containers import sequential
 from lstmconvert.containers.jsonarrays import numbers, tensor_of, typed
-from lstmconvert.containers.modules import Arrays, KerasStore, Opened, Writing
+from lstmconvert.containers.modules import Arrays, KerasStore, Opened, Writing, check_finite
 from lstmconvert.errors import CorruptFile, UnsupportedByTarget
 from lstmconvert.files.jsontext import Json, JsonObject, canonical, parse_object
 from lstmconvert.model.activations import TANH, Activation, Functions
@@ -533,14 +533,7 @@ def _layer(
     name: str, kind: str, outputs: int, weights: Sequence[Array], **further: Json
 ) -> JsonObject:
     for array in weights:
-        if not np.isfinite(array.astype(np.float64)).all():
-            raise UnsupportedByTarget(
-                "RTNeural's JSON has no NaN and no infinity",
-                where=name,
-                layer=name,
-                option="weights",
-                target="rtneural",
-            )
+        check_finite(array, name, "RTNeural's JSON", "rtneural")
     result: JsonObject = {
         "name": name,
         "type": kind,
