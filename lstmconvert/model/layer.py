@@ -284,6 +284,11 @@ class Direction:
         return tuple(cell for cell in self.cells if isinstance(cell, Cell))
 
     @property
+    def is_convolutional(self) -> bool:
+        """Whether its cells are those of a ConvLSTM."""
+        return any(cell.options.convolution is not None for cell in self.lstm_cells)
+
+    @property
     def units(self) -> int:
         """The width of the output: the last cell's units."""
         return last_cell(self).units

@@ -495,7 +495,7 @@ def _last_or_all(layer: LSTMLayer, hidden: Array, time_major: bool) -> Array:
 
 
 def _zero_output_for_mask(layer: LSTMLayer, direction: Direction) -> bool:
-    if layer.backward is not None:
+    if layer.backward is not None and not direction.is_convolutional:
         # keras/src/layers/rnn/bidirectional.py, `force_zero_output_for_mask`
         return known(layer, "return_sequences", layer.forward.options.return_sequences)
     return known(layer, "zero_output_for_mask", direction.options.zero_output_for_mask)

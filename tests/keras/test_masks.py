@@ -105,6 +105,21 @@ def test_an_h5_that_cannot_hold_a_mask_is_refused_by_name(name: str, tmp_path: P
     np.testing.assert_allclose(outputs(tmp_path / "new.h5", inputs), wanted, atol=2e-6)
 
 
+@pytest.mark.parametrize("name", ["keras", "tf_keras"])
+def test_what_the_other_keras_has_zeros_for_is_refused(name: str, tmp_path: Path) -> None:
+    """Of a ConvLSTM in a Bidirectional, Keras 2 repeats the output at masked steps."""
+    layers = (module := pytest.importorskip(name)).layers
+    x = module.Input((None, 4, 2))
+    pair = layers.ConvLSTM1D(2, 3, padding="same", return_sequences=True)
+    model = module.Model(x, layers.Bidirectional(pair, name="pair")(layers.Masking()(x)))
+    source = tmp_path / f"old.{'keras' if name == 'keras' else 'h5'}"
+    model.save(source)
+    options: Any = {"era": "keras2"} if name == "keras" else {}
+    with pytest.raises(UnsupportedByTarget) as error:
+        lc.convert(source, tmp_path / f"new.{'h5' if options else 'keras'}", **options)
+    assert error.value.layer == "pair"
+
+
 def stack_of_keras_3(masked: bool) -> Any:
     layers = keras.layers
     return keras.Sequential(

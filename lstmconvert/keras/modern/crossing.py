@@ -483,7 +483,8 @@ def _check_masks(root: Part, graphs: Mapping[Part, graph.CallGraph]) -> None:
         made = calls.get(part.name, ())
         is_called_on_states = any("initial_state" in call.keywords for call in made)
         is_embedding = part.class_name == "TimeDistributed" and makes_masks(part.node.whole)
-        if part.class_name in _MASKED_OTHERWISE or is_called_on_states or is_embedding:
+        is_zeroed = masking.zeroes(part)
+        if part.class_name in _MASKED_OTHERWISE or is_called_on_states or is_embedding or is_zeroed:
             raise unsupported(
                 "a mask reaches it, or may: Keras 2 hands masks on otherwise than Keras 3",
                 part.name,

@@ -263,6 +263,14 @@ def _gives_sequences(part: Part) -> bool:
     return inner.config.get("return_sequences") is True
 
 
+def zeroes(part: Part) -> bool:
+    """Whether a layer has zeros at masked steps in Keras 3, and the output before in Keras 2: a
+    Bidirectional of ConvLSTMs (tf_keras/src/layers/rnn/base_conv_rnn.py, `call`)."""
+    layer = part.layer
+    is_window = layer is not None and layer.forward.is_convolutional
+    return is_window and part.class_name == "Bidirectional" and _gives_sequences(part)
+
+
 def _is_split(part: Part) -> bool:
     """Whether a Bidirectional returns the outputs of its two halves separately."""
     if part.layer is not None:
@@ -330,6 +338,15 @@ class Writer:
         today = [(part, TODAY.title) for part in self._unlike(old, TODAY)]
         others = [(part, rules.title) for rules in OTHERS for part in self._unlike(old, rules)]
         return today, others
+
+    def repeating(self) -> Iterator[Part]:
+        """Yield the layers of Keras 2 that are given a mask and have zeros in Keras 3."""
+        old = self._flow(self.source)
+        for place in old.given:
+            part = _child(place[0], place[1])
+            is_masked = any(mask is not None for given in _plain(old, place) for mask in given)
+            if is_masked and zeroes(part):
+                yield part
 
     def _flow(self, rules: Rules) -> Flow:
         flow = Flow(self.graphs, rules, self.known)
@@ -619,6 +636,13 @@ def _write_elsewhere(writer: Writer) -> None:
 
 
 def _tell(writer: Writer, notes: dict[str, None]) -> None:
+    for part in writer.repeating():
+        raise unsupported(
+            "Keras 3 gives zeros at the masked steps of this layer, and the Keras that wrote the "
+            "file the output before",
+            part.name,
+            "mask",
+        )
     today, others = writer.left()
     if today:
         part, title = today[0]

@@ -74,7 +74,7 @@ def build_layer(
     """
     directions = [_direction(part, arrays, era) for part in sketch.directions]
     if len(directions) > 1:
-        directions = [_half(direction) for direction in directions]
+        directions = [_half(direction, era) for direction in directions]
     node = sketch.node
     outer = options.layer_options(node.config, era, name) if node and era else LayerOptions()
     context = context or Context()
@@ -95,10 +95,13 @@ def build_layer(
     return result
 
 
-def _half(direction: Direction) -> Direction:
+def _half(direction: Direction, era: Era | None) -> Direction:
     """Return a direction as it is run in a Bidirectional, which decides what masked steps give
-    (keras/src/layers/rnn/bidirectional.py, `force_zero_output_for_mask`; tf_keras likewise)."""
+    (keras/src/layers/rnn/bidirectional.py, `force_zero_output_for_mask`; tf_keras likewise, but
+    that its ConvLSTM knows no such option: base_conv_rnn.py, `call`)."""
     known = direction.options
+    if era is not None and era.name != "keras3" and direction.is_convolutional:
+        return direction
     changed = options.changed(known, "zero_output_for_mask", known.return_sequences)
     return replace(direction, options=changed)
 

@@ -34,6 +34,8 @@ class RecurrentCell(ABC):
     operator: str
     gates: int
     states: tuple[str, ...] = ("h",)
+    #: The axis that a softmax is taken along: a step's features, which are its second.
+    row_axis = 1
 
     @property
     def projected_width(self) -> int:
@@ -78,8 +80,8 @@ class RecurrentCell(ABC):
 
     def _activated(self, name: str, index: int) -> str:
         function = self.functions[index]
-        if function.name in activations.ROWS:  # the features of a step are its second axis
-            return activations.ROWS[function.name](self.site, name, 1)
+        if function.name in activations.ROWS:
+            return activations.ROWS[function.name](self.site, name, self.row_axis)
         return activations.element(self.site, name, function)
 
 

@@ -24,7 +24,7 @@ from lstmconvert.model.layer import Cell, Direction, LSTMLayer, OpaqueCell
 from lstmconvert.onnx import functions
 from lstmconvert.onnx.messages import NUMBERS, Axis
 from lstmconvert.onnx.weights import Named
-from lstmconvert.onnx.whole import activations, masks
+from lstmconvert.onnx.whole import masks
 from lstmconvert.onnx.whole.cells import (
     GatedCell,
     Loop,
@@ -794,9 +794,8 @@ class _ConvolvedHalf:
         self._rank = len(known["kernel_size"])
         self._known = known
         self._is_first = known.get("data_format") == "channels_first"
-        for function in self._named.functions:
-            if self._is_first and function.name in activations.ROWS:
-                raise site.refused("activation", f"{function} over the last axis of a window")
+        if self._is_first:  # Keras takes a softmax along the last axis, whatever that is
+            self._named.row_axis = self._rank + 1
         if value.rank != self._rank + 3:
             raise CorruptFile("a ConvLSTM on other than steps of windows", where=site.label)
 
@@ -809,7 +808,7 @@ class _ConvolvedHalf:
         kernel = self._weights("recurrent_kernel")
         is_kept = self._direction.options.stateful is True and not start
         names = self._carried(shape) if is_kept else self._starts(start, inputs, shape)
-        mask = self._mask()
+        mask = self._mask(spaces)
         sequences = bool(self._direction.options.return_sequences)
         loop = Loop(
             x=(inputs, (batch, 4 * units, *spaces)),
@@ -982,13 +981,19 @@ class _ConvolvedHalf:
             names.append(site.writer.form(Value(name, site.compute, tuple(sizes)), order))
         return names
 
-    def _mask(self) -> tuple[str, Shape] | None:
-        mask = self._site.mask
+    def _mask(self, spaces: Sequence[Axis]) -> tuple[str, Shape] | None:
+        """Return the mask of the steps, or that of each pixel which a Masking makes, time first."""
+        site, mask, batch = self._site, self._site.mask, self._value.shape[0]
         if mask is None:
             return None
-        if mask.rank != 2:
-            raise self._site.refused("mask", f"a mask of {mask.rank} axes")
-        name = self._site.writer.form(mask, (1, 0))
-        axes = range(2, self._rank + 3)
-        column = self._site.op("Unsqueeze", [name, self._site.ints(*axes)], "mask_column")
-        return column, (self._value.shape[0], *[1] * (self._rank + 1))
+        form = site.writer.form
+        if mask.rank == 2:
+            axes = range(2, self._rank + 3)
+            column = site.op("Unsqueeze", [form(mask, (1, 0)), site.ints(*axes)], "mask_column")
+            return column, (batch, *[1] * (self._rank + 1))
+        # Keras puts it on the outputs as it is: no other size goes, nor channels first.
+        if self._is_first or mask.shape[2:] != tuple(spaces) or None in spaces:
+            raise site.refused("mask", f"a mask of {mask.rank} axes")
+        order = (1, 0, *range(2, mask.rank))
+        pixels = site.op("Unsqueeze", [form(mask, order), site.ints(2)], "mask_of_pixels")
+        return pixels, (batch, 1, *spaces)

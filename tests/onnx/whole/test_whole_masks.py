@@ -215,6 +215,30 @@ def test_mask_given_by_hand(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ERAS)
+def test_masks_of_pixels(name: str, tmp_path: Path) -> None:
+    """A Masking before a ConvLSTM says which pixels to skip; and what a Bidirectional of them has
+    at a masked step differs."""
+    keras = pytest.importorskip(name)
+    m, x, steps = keras.layers, keras.Input((None, 4, 2)), keras.Input((None,), dtype="bool")
+    y = m.Masking()(x)
+    row: dict[str, Any] = {"padding": "same", "return_sequences": True}
+    outputs = [
+        m.ConvLSTM1D(3, 3, **row)(y), m.Bidirectional(m.ConvLSTM1D(2, 3, **row))(y),
+        m.ConvLSTM1D(2, 3, padding="same", go_backwards=True)(y),
+        m.Bidirectional(m.ConvLSTM1D(2, 3, **row), merge_mode="sum")(x, mask=steps),
+    ]  # fmt: skip
+
+    def inputs(batch: int, length: int) -> list[Array]:
+        rng = np.random.default_rng(batch)
+        pixels = rng.normal(size=(batch, length, 4, 2)).astype(np.float32)
+        pixels[:, 1] = pixels[-1, 0] = pixels[0, -1] = pixels[:, 2, 3] = 0
+        return [pixels, pixels[:, :, 0, 0] != 0]
+
+    model = randomized(keras.Model([x, steps], outputs))
+    assert compared(model, tmp_path / "model.onnx", inputs=inputs) < FLOAT32
+
+
+@pytest.mark.parametrize("name", ERAS)
 def test_sequential(name: str, tmp_path: Path) -> None:
     """No config of a Sequential says a mask: each Keras makes it as it runs."""
     keras = pytest.importorskip(name)
