@@ -122,6 +122,12 @@ def test_every_room_has_its_floor() -> None:
     assert rooms == set(LEVEL)
 
 
+def test_the_guide_names_every_room() -> None:
+    page = (PACKAGE / "guide" / "inside.md").read_text(encoding="utf-8")
+    rooms = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()}
+    assert {room for room in rooms - {"guide"} if f"`{room}/`" not in page} == set()
+
+
 def test_the_root_has_few_files() -> None:
     assert len(list(PACKAGE.glob("*.py"))) <= MOST_IN_THE_ROOT
 
