@@ -103,6 +103,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Keep engines out where they are deselected; make every warning of ours an error."""
+    gc.disable()  # until all is collected
     if "not engines" in config.option.markexpr:
         sys.meta_path.insert(0, _NoEngines())
     for module in ("tensorflow", "tf_keras", "keras", "torch", "google"):
@@ -123,6 +124,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_collection_finish() -> None:
     """What thousands of tests are made of stays: it is not looked through for garbage each time."""
     gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
+    gc.enable()
 
 
 class _NoEngines(MetaPathFinder):

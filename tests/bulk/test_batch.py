@@ -158,6 +158,7 @@ def test_loops_of_links_are_not_followed(folder: Path, tmp_path: Path) -> None:
     assert "4 files" in run("batch", folder, "--out-dir", tmp_path / "out", "-j", 1).err
 
 
+@pytest.mark.usefixtures("here")
 def test_dry_run_writes_nothing(folder: Path, tmp_path: Path) -> None:
     done = run("batch", folder, "--out-dir", tmp_path / "out", "--dry-run", "-j", 1)
     assert summary(done) == (

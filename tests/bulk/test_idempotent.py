@@ -201,6 +201,7 @@ def test_warnings_and_the_time_stay(tmp_path: Path) -> None:
     assert list(again.warnings) == first["warnings"]
 
 
+@pytest.mark.usefixtures("here")
 def test_a_dry_run_says_what_is_done(source: Path) -> None:
     out = source.parent / "out"
     statuses(source, out)

@@ -407,6 +407,7 @@ def test_a_failure_leaves_the_old_package(tmp_path: Path, monkeypatch: pytest.Mo
     assert list(tmp_path.iterdir()) == [package]
 
 
+@pytest.mark.usefixtures("here")
 def test_who_writes_next_ends_what_a_killed_process_began(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -430,6 +431,7 @@ def test_who_writes_next_ends_what_a_killed_process_began(
         assert list(tmp_path.iterdir()) == [package]
 
 
+@pytest.mark.usefixtures("here")
 def test_batch_writes_packages_and_finds_them_done(tmp_path: Path) -> None:
     shutil.copy(SEED95, tmp_path / "seed.keras")
     arguments = ("batch", tmp_path / "seed.keras", "--out-dir", tmp_path / "out")

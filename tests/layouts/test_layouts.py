@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.neutral import make_cell, make_layer
-from support.thinned import each, rounds
+from support.thinned import ALL, each
 
 import lstmconvert as lc
 from lstmconvert.layouts import find
@@ -63,7 +63,7 @@ def fits(layout: str, *, both: bool = False) -> bool:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@settings(max_examples=rounds(6), deadline=None)
+@settings(max_examples=6 if ALL else 3, deadline=None)
 @given(
     inputs=st.integers(1, 5),
     units=st.integers(1, 5),
