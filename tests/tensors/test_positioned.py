@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.crafted import FIXTURES
 
+import lstmconvert as lc
 from lstmconvert.errors import CorruptFile
 from lstmconvert.files.opening import open_source
+from lstmconvert.tensors import tensor
 from lstmconvert.tensors.checksums import checking_later
-from lstmconvert.tensors.tensor import write_whole
+from lstmconvert.tensors.tensor import SourceFile, write_whole
 
 
 @pytest.fixture(params=["as it is", "as on Windows"], autouse=True)
@@ -86,3 +91,46 @@ def test_a_change_is_seen_in_what_was_read_with_its_neighbour(tmp_path: Path) ->
 
     with pytest.raises(CorruptFile, match="changed"):
         read_twice()
+
+
+@pytest.mark.parametrize("name", ["seed95.keras", "seed95.weights.h5"])
+def test_a_small_file_is_read_once_and_closed_at_once(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the garbage collector: nothing that holds the file is in a cycle."""
+    path = Path(shutil.copy(FIXTURES / name, tmp_path))
+    os.utime(path, (0, 0))  # what was written just now is looked at twice
+    reads: list[int] = []
+    real = SourceFile._read
+
+    def read(self: SourceFile, buffer: memoryview, offset: int) -> None:
+        if self.path == path:
+            reads.append(len(buffer))
+        real(self, buffer, offset)
+
+    monkeypatch.setattr(SourceFile, "_read", read)
+    gc.disable()
+    try:
+        lc.convert(path, tmp_path / "a.safetensors", warn=False)
+        assert path not in [source.path for source in tensor._open]
+    finally:
+        gc.enable()
+    assert reads == [path.stat().st_size]
+
+
+def test_a_change_of_what_is_kept_is_seen_where_no_time_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(bytes(100))
+    source = open_source(path)
+    monkeypatch.setattr(SourceFile, "_is_as_it_was", lambda *_: True)
+    source.read_at(0, 10)
+
+    def read_again() -> None:
+        with checking_later():
+            assert source.read_at(50, 10) == bytes(10)
+            path.write_bytes(b"1" * 100)
+
+    with pytest.raises(CorruptFile, match="changed"):
+        read_again()
