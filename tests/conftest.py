@@ -65,7 +65,7 @@ _GRAPHS = frozenset(
 
 
 @pytest.fixture(autouse=True)
-def plain_kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def plain_kernels(request: pytest.FixtureRequest) -> None:
     """Let the LSTMs and GRUs of tf_keras compute step by step, as its other cells do.
 
     Otherwise it traces each of them twice as a whole, for a processor and for CuDNN: 1.5 seconds
@@ -74,6 +74,7 @@ def plain_kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     if request.node.get_closest_marker("engines") is None or not _names_tf_keras(request.path):
         return
     tf_keras = pytest.importorskip("tf_keras")
+    monkeypatch = request.getfixturevalue("monkeypatch")
     name = "_could_use_gpu_kernel"
     # What a layer says of itself is kept: a later test may use it as it comes.
     plain = property(lambda _: False, lambda layer, value: vars(layer).update({name: value}))
@@ -104,9 +105,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Keep engines out where they are deselected; make every warning of ours an error."""
     gc.disable()  # until all is collected
+    modules = ["google"]
     if "not engines" in config.option.markexpr:
         sys.meta_path.insert(0, _NoEngines())
-    for module in ("tensorflow", "tf_keras", "keras", "torch", "google"):
+    else:
+        modules += ["tensorflow", "tf_keras", "keras", "torch"]
+    for module in modules:
         for kind in ("DeprecationWarning", "FutureWarning", "PendingDeprecationWarning"):
             config.addinivalue_line("filterwarnings", rf"ignore::{kind}:{module}(\..*)?")
     # JAX, once imported, warns of every child process, and those of the tests only exec.
@@ -124,7 +128,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_collection_finish() -> None:
     """What thousands of tests are made of stays: it is not looked through for garbage each time."""
     gc.freeze()
-    gc.set_threshold(10_000, 20, 20)
+    gc.set_threshold(5_000, 10, 10)
     gc.enable()
 
 
