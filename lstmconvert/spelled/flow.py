@@ -445,7 +445,8 @@ class Flow:
         if node.kind in BINARY or node.kind in ("where", "masked"):
             both = node.inputs[:2] if node.kind == "masked" else node.inputs[-2:]
             parts = [self.rank(source, deep) for source in both]
-            return max((part for part in parts if part is not None), default=None)
+            # Beside a value of unknown rank, a number by itself tells nothing.
+            return max(filter(None, parts), default=None if None in parts else 0)
         if node.kind in ("move", "take"):
             rank = self.rank(node.inputs[0], deep)
             change = node.get("axes")
@@ -498,12 +499,12 @@ class Flow:
         if axis == -1:
             return True
         rank = self.rank(ref)
-        return axis is not None and rank is not None and axis % rank == rank - 1
+        return axis is not None and bool(rank) and axis % rank == rank - 1
 
     def is_last_axis(self, ref: Ref, axis: int) -> bool:
         """Whether an axis of a value is its last, as far as the graph tells."""
         rank = self.rank(ref)
-        return axis == -1 or rank is None or axis % rank == rank - 1
+        return axis == -1 or not rank or axis % rank == rank - 1
 
 
 def _is_equal(first: Tensor | None, second: Tensor | None) -> bool:

@@ -273,7 +273,7 @@ class _Reader:
                 self._add(node, "other", [value], output, what=node.op)
             return
         rank, start = self.flow.rank(value), 0
-        is_last = axes[0] == -1 or rank is None or axes[0] % rank == rank - 1
+        is_last = axes[0] == -1 or not rank or axes[0] % rank == rank - 1
         for output, size in enumerate(sizes):
             if is_last or is_listed:
                 stated = {"axis": axes[0], "start": start, "stop": start + size}
@@ -302,7 +302,7 @@ class _Reader:
         axis = node.attributes.get("axis", _NONE).number
         count = node.attributes.get("num", _NONE).number
         rank = self.flow.rank(inputs[0])
-        is_last = axis == -1 or (rank is not None and axis % rank == rank - 1)
+        is_last = axis == -1 or (bool(rank) and axis % rank == rank - 1)
         for output in range(min(count, 1 << 16)):
             kind = "other" if is_last else "take"
             stated = {"axis": axis, "index": output, "axes": -1, "what": "Unpack"}

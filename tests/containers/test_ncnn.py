@@ -83,6 +83,7 @@ def test_ncnn(name: str, tmp_path: Path) -> None:
     assert (tmp_path / "x.ncnn.bin").exists()
 
 
+@pytest.mark.engines
 def test_a_projection_runs(tmp_path: Path) -> None:
     rng = np.random.default_rng(8)
     layer = make_layer(make_cell(rng, 5, 4, projected=2), return_sequences=True)

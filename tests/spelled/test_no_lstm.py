@@ -88,3 +88,19 @@ def test_values_that_are_made_from_themselves() -> None:
     assert recovered(flow).layers == ()
     assert flow.counts("index") is None
     assert flow.width("two") == 3
+
+
+def test_a_number_beside_a_value_of_unknown_rank() -> None:
+    """As in a checkpoint's graph whose weights are not there: a forget bias is a number."""
+    flow = Flow(
+        nodes={
+            "forget": Node("add", ("unknown", "one"), {}),
+            "both": Node("add", ("one", "one"), {}),
+            "joined": Node("concat", ("forget", "forget"), {"axis": 1}),
+            "of_numbers": Node("concat", ("both", "both"), {"axis": 0}),
+        },
+        constants={"one": ArrayTensor(np.ones((), "f4"))},
+    )
+    assert (flow.rank("forget"), flow.rank("both")) == (None, 0)
+    assert not flow.is_last("joined")
+    assert not flow.is_last("of_numbers")
