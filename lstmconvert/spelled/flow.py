@@ -446,7 +446,8 @@ class Flow:
             both = node.inputs[:2] if node.kind == "masked" else node.inputs[-2:]
             parts = [self.rank(source, deep) for source in both]
             # Beside a value of unknown rank, a number by itself tells nothing.
-            return max(filter(None, parts), default=None if None in parts else 0)
+            known = [part for part in parts if part]
+            return max(known) if known else None if None in parts else 0
         if node.kind in ("move", "take"):
             rank = self.rank(node.inputs[0], deep)
             change = node.get("axes")
@@ -499,7 +500,7 @@ class Flow:
         if axis == -1:
             return True
         rank = self.rank(ref)
-        return axis is not None and bool(rank) and axis % rank == rank - 1
+        return bool(axis is not None and rank and axis % rank == rank - 1)
 
     def is_last_axis(self, ref: Ref, axis: int) -> bool:
         """Whether an axis of a value is its last, as far as the graph tells."""

@@ -302,7 +302,7 @@ class _Reader:
         axis = node.attributes.get("axis", _NONE).number
         count = node.attributes.get("num", _NONE).number
         rank = self.flow.rank(inputs[0])
-        is_last = axis == -1 or (bool(rank) and axis % rank == rank - 1)
+        is_last = axis == -1 or bool(rank and axis % rank == rank - 1)
         for output in range(min(count, 1 << 16)):
             kind = "other" if is_last else "take"
             stated = {"axis": axis, "index": output, "axes": -1, "what": "Unpack"}
