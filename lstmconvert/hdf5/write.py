@@ -78,6 +78,10 @@ class _Tree:
     """
 
     def __init__(self, file: h5py.File) -> None:
+        # The library's cache of two megabytes would grow to 32 and more, as little is looked up.
+        cache = file.id.get_mdc_config()
+        cache.incr_mode = cache.flash_incr_mode = 0  # H5C_incr__off, H5C_flash_incr__off
+        file.id.set_mdc_config(cache)
         self._root = self._group = h5g.open(file.id, b"/")
         #: The path of the group, and those of all that were made.
         self._path, self._made = "", {""}
