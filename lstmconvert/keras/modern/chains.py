@@ -17,6 +17,7 @@ from lstmconvert.keras.configs import values
 from lstmconvert.keras.configs.nodes import IDLE, input_shape
 from lstmconvert.keras.modern import crossing, emission
 from lstmconvert.keras.modern import graph as calls
+from lstmconvert.keras.modern.classes import EPSILON, LEAK
 from lstmconvert.keras.modern.crossing import Tree
 from lstmconvert.keras.modern.parts import Leave, Part
 from lstmconvert.keras.stores import stored
@@ -34,7 +35,7 @@ _FUNCTIONS: Mapping[str, Callable[[Part, str, str], Activation]] = {
     "Activation": lambda part, era, where: _function(part, "activation", LINEAR, era, where),
     "ReLU": lambda part, _, where: _relu(part, where),
     "LeakyReLU": lambda part, _, where: Activation(
-        "leaky_relu", {"negative_slope": _real(part, "negative_slope", 0.3, where)}
+        "leaky_relu", {"negative_slope": _real(part, "negative_slope", LEAK, where)}
     ),
     "ELU": lambda part, _, where: Activation("elu", {"alpha": _real(part, "alpha", 1.0, where)}),
     "Softmax": lambda *_: Activation("softmax"),
@@ -559,7 +560,7 @@ class _Walk:
             raise self.refused(name, "axis", f"it is over axis {part.config['axis']}")
         width = arrays["moving_mean"].size
         return Link(name=name, kind="BatchNormalization", inputs=width, outputs=width,
-                    epsilon=_real(part, "epsilon", 1e-3, name))  # fmt: skip
+                    epsilon=_real(part, "epsilon", EPSILON, name))  # fmt: skip
 
     def _layer_normalization(self, part: Part, name: str, arrays: Mapping[str, Tensor]) -> Link:
         rank = 3 if self.is_sequence else 2
@@ -570,7 +571,7 @@ class _Walk:
             raise self.refused(name, "rms_scaling", "its rms_scaling is True")
         width = next((array.size for array in arrays.values()), None) or self._known_width(name)
         return Link(name=name, kind="LayerNormalization", inputs=width, outputs=width,
-                    epsilon=_real(part, "epsilon", 1e-3, name))  # fmt: skip
+                    epsilon=_real(part, "epsilon", EPSILON, name))  # fmt: skip
 
     def _prelu(self, _: Part, name: str, arrays: Mapping[str, Tensor]) -> Link:
         alpha = arrays["alpha"]

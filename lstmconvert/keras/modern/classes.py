@@ -100,6 +100,9 @@ def _row(
     )
 
 
+#: Defaults of keywords that a config may leave out: `epsilon` of layers that normalize by a mean
+#: and a variance (keras/src/layers/normalization), and `negative_slope` of LeakyReLU.
+EPSILON, LEAK = 1e-3, 0.3
 #: Keywords of any layer that name its input, which InputLayer does in Keras 3.
 INPUT_KEYWORDS = frozenset({"batch_input_shape", "batch_shape", "input_dtype", "input_shape"})
 #: Keywords of any layer that are written separately.

@@ -6,6 +6,7 @@ import re
 import string
 
 from lstmconvert.errors import CorruptFile
+from lstmconvert.keras.modern.classes import LEAK
 from lstmconvert.model.activations import Activation
 from lstmconvert.onnx.messages import NUMBERS, Axis
 from lstmconvert.onnx.whole import activations
@@ -166,7 +167,7 @@ def relu(site: Site) -> Value:
 
 def leaky_relu(site: Site) -> Value:
     """LeakyReLU; the layer's slope is another than the function's by default."""
-    slope = site.real("negative_slope", 0.3)
+    slope = site.real("negative_slope", LEAK)
     return _applied(site, Activation("leaky_relu", {"negative_slope": slope}))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from lstmconvert.errors import CorruptFile
 from lstmconvert.files.jsontext import Json
+from lstmconvert.keras.modern.classes import EPSILON
 from lstmconvert.onnx.whole.site import Site
 from lstmconvert.onnx.whole.writer import Order, Value
 from lstmconvert.tensors.dtypes import Array, dtype_of
@@ -57,7 +58,7 @@ def batch(site: Site) -> Value:
     name = site.op(
         "BatchNormalization",
         [site.writer.form(value, order), gamma, beta, mean, variance],
-        epsilon=site.real("epsilon", 1e-3),
+        epsilon=site.real("epsilon", EPSILON),
     )
     return site.made(name, value.shape, order)
 
@@ -68,7 +69,7 @@ def _batch_in_steps(site: Site, value: Value, axis: int) -> Value:
     mean, variance = (
         _spread(site, role, (axis,), order) for role in ("moving_mean", "moving_variance")
     )
-    more = site.op("Add", [variance, site.number(site.real("epsilon", 1e-3))])
+    more = site.op("Add", [variance, site.number(site.real("epsilon", EPSILON))])
     factor = site.op("Reciprocal", [site.op("Sqrt", [more])])
     if site.tensor("gamma") is not None:
         factor = site.op("Mul", [factor, _spread(site, "gamma", (axis,), order)], "factor")
@@ -98,7 +99,7 @@ def layer(site: Site) -> Value:
     axes = axes_of(site, "axis", -1, value.rank)
     if site.flag("rms_scaling", False):
         return _rms_scaling(site, value, axes)
-    epsilon = site.real("epsilon", 1e-3)
+    epsilon = site.real("epsilon", EPSILON)
     is_suffix = axes == tuple(range(value.rank - len(axes), value.rank))
     gamma, beta = site.tensor("gamma"), site.tensor("beta")
     sizes = [value.static(axis) for axis in axes]
@@ -158,7 +159,7 @@ def _rms_scaling(site: Site, value: Value, axes: Sequence[int]) -> Value:
     centred = site.op("Sub", [name, mean], "centred")
     squared = site.op("Mul", [centred, centred], "squared")
     variance = site.reduce("ReduceMean", squared, stored, "variance", keep=True)
-    more = site.op("Add", [variance, site.number(site.real("epsilon", 1e-3))])
+    more = site.op("Add", [variance, site.number(site.real("epsilon", EPSILON))])
     result = site.op("Div", [name, site.op("Sqrt", [more])], "normalized")
     if site.tensor("gamma") is not None:
         result = site.op("Mul", [result, _spread(site, "gamma", axes, order)])
@@ -196,7 +197,7 @@ def group(site: Site) -> Value:
     made = site.op(
         "InstanceNormalization",
         [grouped, _constant(site, groups, 1.0), _constant(site, groups, 0.0)],
-        epsilon=site.real("epsilon", 1e-3),
+        epsilon=site.real("epsilon", EPSILON),
     )
     made = site.op("Reshape", [made, site.op("Shape", [name])], "channels")
     for operator, role in (("Mul", "gamma"), ("Add", "beta")):
