@@ -23,7 +23,6 @@ import numpy as np
 from lstmconvert.checks.verification import BATCH, Line, Report, check_engines, compared
 from lstmconvert.errors import (
     LSTMConvertError,
-    UnsupportedByTarget,
     UsageError,
     install,
 )
@@ -98,6 +97,7 @@ def verify(
                     runners[name] = made
         era = model.source.era or "keras3"
         tops = dict(_tops(graph)) if runners else {}
+        words = _words(graph) if runners else []
         for library in (name for name in chosen if name in _JUDGES):
             if not runners:
                 lines.append(_skipped(library, "no engine ran the graph"))
@@ -106,7 +106,8 @@ def verify(
                 if library in engines:
                     lines.append(_skipped(library, f"it does not open files of {era}"))
                 continue
-            candidates = _inputs(next(iter(runners.values())).inputs, tops, seed)
+            given = next(iter(runners.values())).inputs
+            candidates = _inputs(given, tops, words, seed)
             judge = _judge(library, path, Path(folder), candidates)
             if isinstance(judge, str):
                 lines.append(_skipped(library, judge))
@@ -217,18 +218,45 @@ def _in_openvino(path: Path, names: Sequence[str]) -> Callable[[Sequence[Array]]
 
 
 def _inputs(
-    inputs: Sequence[_Input], tops: Mapping[str, int], seed: int
+    inputs: Sequence[_Input], tops: Mapping[str, int], words: Sequence[str], seed: int
 ) -> Iterator[list[Array]]:
     """Yield a random input for each length, the shortest first."""
     for length in _LENGTHS:
         rng = np.random.default_rng(seed)
-        yield [_random(rng, value, length, tops.get(value.name)) for value in inputs]
+        yield [
+            _texts(rng, _shape(value, length), words)
+            if value.dtype == "string"
+            else _random(rng, value, length, tops.get(value.name))
+            for value in inputs
+        ]
+
+
+def _shape(value: _Input, length: int) -> list[int]:
+    return [size or (length if place else BATCH) for place, size in enumerate(value.axes)]
+
+
+def _texts(rng: np.random.Generator, shape: Sequence[int], words: Sequence[str]) -> Array:
+    """Return texts of one word or some, of those that the graph knows and of others."""
+    every = [*words, "Ünknown!"]
+    made = [
+        " ".join(every[index] for index in rng.integers(0, len(every), count))
+        for count in rng.integers(1, 4, int(np.prod(shape)))
+    ]
+    return np.asarray(made, object).reshape(shape)
+
+
+def _words(path: Path) -> list[str]:
+    """Return the texts that a graph has places for; none without a word: Keras runs no LSTM over no
+    steps."""
+    import onnx
+
+    nodes = onnx.load(str(path), load_external_data=False).graph.node
+    listed = (a.strings for node in nodes for a in node.attribute if a.name == "keys_strings")
+    return sorted({text.decode() for texts in listed for text in texts} - {""})
 
 
 def _random(rng: np.random.Generator, value: _Input, length: int, top: int | None) -> Array:
-    shape = [size or (length if place else BATCH) for place, size in enumerate(value.axes)]
-    if value.dtype == "string":
-        raise UnsupportedByTarget("a graph that is given texts", where=value.name)
+    shape = _shape(value, length)
     if value.dtype == "bool":
         return rng.random(shape) < 0.5
     dtype = dtype_of(value.dtype)
@@ -322,7 +350,10 @@ def _opened(library: str, source: Path, folder: Path) -> Any:
         return _short(f"it does not open what was written for it: {error}")
 
 
-def _called(model: Any, inputs: Sequence[Array]) -> Answers:
+def _called(model: Any, inputs: Sequence[Any]) -> Answers:
+    if any(array.dtype.kind == "O" for array in inputs):  # texts, which Keras takes as tensors
+        tensorflow = imported("tensorflow", _needs("tensorflow"))
+        inputs = [tensorflow.constant(array) for array in inputs]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an old model lists its single input, and is given it
         answer = model(list(inputs) if len(inputs) > 1 else inputs[0], training=False)

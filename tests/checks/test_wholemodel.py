@@ -123,6 +123,15 @@ def test_ids_are_rows_of_the_table(tmp_path: Path) -> None:
     assert report, repr(report.lines)
 
 
+def test_texts_are_of_words_that_the_graph_knows(tmp_path: Path) -> None:
+    keras = pytest.importorskip("keras")
+    m, x = keras.layers, keras.Input((1,), dtype="string")
+    places = m.TextVectorization(vocabulary=["um", "uhr"])(x)
+    keras.Model(x, m.LSTM(2)(m.Embedding(4, 2)(places))).save(tmp_path / "model.keras")
+    report = lc.verify(tmp_path / "model.keras", whole=True, engines=["keras", "onnxruntime"])
+    assert report, repr(report.lines)
+
+
 def test_openvino_is_asked_by_name() -> None:
     pytest.importorskip("openvino", reason="OpenVINO is not installed")
     report = lc.verify(SMALL, whole=True, engines=["openvino", "keras"])
