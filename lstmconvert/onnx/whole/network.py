@@ -497,6 +497,7 @@ def _check_keywords(site: Site) -> None:
 #: Class -> the opset whose operators it takes: without LayerNormalization, the layer is nine nodes.
 _SINCE: Mapping[str, int] = {
     "LayerNormalization": 17, "MelSpectrogram": 17, "TextVectorization": preprocessing.TEXTS_SINCE,
+    **dict.fromkeys(operations.BITWISE, operations.BITS_SINCE),
 }  # fmt: skip
 
 
@@ -540,7 +541,7 @@ def content(model: Model, how: Options, opset: int | None, least: int) -> Whole:
         )
     if refusals:
         raise_refusals([*refusals, *_without_row(tree.root, refusals)])
-    version = opset or _opset(tree.root, least)
+    version = opset or _opset(tree, least)
     paths = {id(tensor): path for path, tensor in tensors.items()}
     graph = WholeGraph(Style(fused=how.fused), ())
     writer = Writer(graph, version, is_modern=tree.era == "keras3", assets=model.assets)
@@ -590,9 +591,12 @@ def _without_row(root: Part, refusals: list[UnsupportedByTarget]) -> list[Unsupp
 PARTS = frozenset({"InputLayer", "GRUCell", "SimpleRNNCell", "StackedRNNCells"})
 
 
-def _opset(root: Part, least: int) -> int:
+def _opset(tree: Tree, least: int) -> int:
     """Return the oldest opset that says every layer in one node where there is one."""
-    return max([least, *(_SINCE.get(part.class_name, least) for part in root.walk())])
+    between = [item for made in tree.graphs.values() for item in made.operations.values()]
+    names = [str(item.get("class_name")) for item in between]
+    names += [part.class_name for part in tree.root.walk()]
+    return max([least, *(_SINCE.get(name, least) for name in names)])
 
 
 def _check_names(graph: WholeGraph) -> None:

@@ -1729,11 +1729,19 @@ def _within_and_cast(site: Site, items: list[Any]) -> Value:
     return site.writer.cast(Value(made, value.dtype, value.shape), str(dtype))
 
 
+#: Operation -> its operator, and the opset that they came with.
+BITWISE: Mapping[str, str] = {
+    "BitwiseAnd": "BitwiseAnd", "BitwiseOr": "BitwiseOr", "BitwiseXor": "BitwiseXor",
+    "BitwiseNot": "BitwiseNot", "BitwiseInvert": "BitwiseNot",
+}  # fmt: skip
+BITS_SINCE = 18
+
+
 def _bitwise(operator: str) -> Callable[..., Value]:
     def run(site: Site, items: list[Any]) -> Value:
-        if site.writer.opset < 18:
-            raise site.refused("opset", site.writer.opset, f"{operator} came with opset 18: "
-                               "ask for it with --opset 18")  # fmt: skip
+        if site.writer.opset < BITS_SINCE:
+            raise site.refused("opset", site.writer.opset, f"{operator} came with opset "
+                               f"{BITS_SINCE}: leave --opset away")  # fmt: skip
         if operator == "BitwiseNot":
             value = _value(site, items[0])
             if value.dtype not in _INTEGERS or value.dtype == "bool":
@@ -2697,10 +2705,7 @@ CLASSES: Mapping[str, Function] = {
     "Conjugate": _identity,
     "Imag": _like(0),
     "SaturateCast": _within_and_cast,
-    **{name: _bitwise(operator) for name, operator in {
-        "BitwiseAnd": "BitwiseAnd", "BitwiseOr": "BitwiseOr", "BitwiseXor": "BitwiseXor",
-        "BitwiseNot": "BitwiseNot", "BitwiseInvert": "BitwiseNot",
-    }.items()},
+    **{name: _bitwise(operator) for name, operator in BITWISE.items()},
     "Quantile": _quantile(1.0),
     "Percentile": _quantile(100.0),
     "Append": _append,
