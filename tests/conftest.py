@@ -12,6 +12,7 @@ from importlib.abc import MetaPathFinder
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from support import corpus
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -23,6 +24,12 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # all of it, which doubles its time, and the tests themselves are compiled in every run.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# Whether a machine is slow, or has other work, is no failure.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 # No test here takes the power away: none waits until the disk has what it wrote.
 os.fsync = lambda _descriptor: None
