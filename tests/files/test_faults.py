@@ -86,7 +86,7 @@ def counted(jail: Jail, source: Path, folder: Path, suffix: str) -> dict[str, in
     assert run.code == 0, run
     destination.unlink()
     assert run.counts["call"] > 100
-    assert run.counts["read"] > 5
+    assert run.counts["read"] > 2  # of the source, which is small, and of what was written
     return run.counts
 
 
@@ -286,7 +286,7 @@ def test_source_changes(
         failed += run.code == 2
     # Another file that takes its name does not change the one that was opened. Of several files
     # each is opened anew to be hashed: their hash must be of what was read.
-    assert failed > 3 if kind in MANY or what != "replace" else failed == 0
+    assert failed > 1 if kind in MANY or what != "replace" else failed == 0
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
