@@ -82,6 +82,12 @@ def parse(text: str, era: str | None) -> Setting:
     return Setting(layer or None, option, _plain(value, option))
 
 
+#: Types, and how `--set` spells their values.
+_SAID = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "a text",
+         "NoneType": "none", "dict": "an object of JSON", "list": "a list of JSON"}
+_TYPE = re.compile(rf"\b({'|'.join(_SAID)})\b")
+
+
 def _plain(value: str, option: str) -> Any:
     spelled = {"true": "true", "false": "false", "none": "null", "null": "null"}
     lowered = spelled.get(value.lower(), value)
@@ -96,7 +102,7 @@ def _plain(value: str, option: str) -> Any:
             "--set has a value of the wrong type",
             where=option,
             found=value,
-            expected=error.expected and error.expected.replace("NoneType", "none"),
+            expected=error.expected and _TYPE.sub(lambda name: _SAID[name[0]], error.expected),
         ) from None
     return parsed
 
