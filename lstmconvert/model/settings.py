@@ -83,9 +83,9 @@ def parse(text: str, era: str | None) -> Setting:
 
 
 #: Types, and how `--set` spells their values.
-_SAID = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "a text",
+_VALUES_OF = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "a text",
          "NoneType": "none", "dict": "an object of JSON", "list": "a list of JSON"}
-_TYPE = re.compile(rf"\b({'|'.join(_SAID)})\b")
+_TYPE_NAME = re.compile(rf"\b({'|'.join(_VALUES_OF)})\b")
 
 
 def _plain(value: str, option: str) -> Any:
@@ -102,7 +102,7 @@ def _plain(value: str, option: str) -> Any:
             "--set has a value of the wrong type",
             where=option,
             found=value,
-            expected=error.expected and _TYPE.sub(lambda name: _SAID[name[0]], error.expected),
+            expected=error.expected and _TYPE_NAME.sub(lambda name: _VALUES_OF[name[0]], error.expected),
         ) from None
     return parsed
 
