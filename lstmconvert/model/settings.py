@@ -83,8 +83,10 @@ def parse(text: str, era: str | None) -> Setting:
 
 
 #: Types, and how `--set` spells their values.
-_VALUES_OF = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "a text",
-         "NoneType": "none", "dict": "an object of JSON", "list": "a list of JSON"}
+_VALUES_OF = {
+    "bool": "true or false", "int": "a whole number", "float": "a number", "str": "a text",
+    "NoneType": "none", "dict": "an object of JSON", "list": "a list of JSON",
+}  # fmt: skip
 _TYPE_NAME = re.compile(rf"\b({'|'.join(_VALUES_OF)})\b")
 
 
@@ -102,7 +104,7 @@ def _plain(value: str, option: str) -> Any:
             "--set has a value of the wrong type",
             where=option,
             found=value,
-            expected=error.expected and _TYPE_NAME.sub(lambda name: _VALUES_OF[name[0]], error.expected),
+            expected=_TYPE_NAME.sub(lambda name: _VALUES_OF[name[0]], error.expected or ""),
         ) from None
     return parsed
 
