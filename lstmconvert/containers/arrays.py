@@ -51,15 +51,16 @@ def opened(arrays: Arrays, file: Opened, row: Container, asked: Asked) -> Model:
     if asked.config is not None and is_unnamed(list(arrays.tensors)):
         tensors = _in_order(arrays, file, asked.config)
         arrays, asked = arrays._replace(tensors=tensors), Asked(LAYOUT, asked.config)
-    described = None
+    value = None
     if metadata.KEY in arrays.texts:
         described = Described(arrays.texts[metadata.KEY], file.path, metadata.KEY)
-        arrays = arrays._replace(tensors=described.verified(arrays.tensors))
-    is_ours = described is not None
+        value = described.value
+        arrays = arrays._replace(tensors=described.verified(arrays.tensors), texts={})
+        del described  # of thousands of layers, the text is megabytes
+    is_ours = value is not None
     if arrays.store is not None and not is_ours:
         model = _keras_model(arrays, file, row, asked)
     else:
-        value = None if described is None else described.value
         model = _arranged(arrays.tensors, value, file, row, asked.layout)
     if arrays.completed is not None and not is_ours:
         model = replace(model, layers=tuple(map(arrays.completed, model.layers)))
