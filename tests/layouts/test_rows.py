@@ -76,7 +76,7 @@ BAD_ROWS: dict[str, dict[str, Any]] = {
     "lack concat": {"merge_modes": ("sum",)},
     "no order of the four gates": {"order": "ifgo"},
     "no halves": {"single": True, "alike": True},
-    "are no axis": {"paired": True, "joined": True},
+    "are not an axis": {"paired": True, "joined": True},
     "no format of a number": {"index": "cells."},
     "no part has two slots": {"slots": (*ROW["slots"], Slot(key="c", parts=("bias",)))},
     "a kernel and a recurrent kernel are needed": {"slots": ROW["slots"][:1]},
