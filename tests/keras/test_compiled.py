@@ -128,7 +128,7 @@ def test_clipnorm_before_tf_keras_was_of_all_gradients() -> None:
     [
         ({"class_name": "Mine", "config": {}, "module": "mine"}, "user's own"),
         ({"class_name": "pkg>Mine", "config": {}}, "may be the user's own"),
-        ({"class_name": "SGD", "config": {"lr": "often", "decay": 0.0}}, "no number"),
+        ({"class_name": "SGD", "config": {"lr": "often", "decay": 0.0}}, "not a number"),
         ({"class_name": "SGD", "config": {"learning_rate": {"class_name": "Mine", "config": {}}}},
          "schedule Mine"),
         ({"class_name": "Adam", "config": {"name": "a", "beta_3": 1}}, "no beta_3"),

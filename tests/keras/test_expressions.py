@@ -155,7 +155,7 @@ def test_a_sequential_becomes_functional(suffix: str, tmp_path: Path) -> None:
         ("x if x else x", "outside of the grammar"),
         ("[x for x in x]", "outside of the grammar"),
         ("x < x < x", "outside of the grammar"),
-        ("1 + 1", "no tensor"),
+        ("1 + 1", "not a tensor"),
         ("ops.concatenate(x)", "takes a list"),
         ("x +", "not an expression"),
         ("(" * 900 + "x", "not an expression"),
