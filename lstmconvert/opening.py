@@ -12,7 +12,7 @@ from lstmconvert.containers.modules import Asked, Opened
 from lstmconvert.errors import NoLSTM, NotAModel, SourceError, UsageError
 from lstmconvert.files import opening
 from lstmconvert.files.jsontext import canonical
-from lstmconvert.keras.reading.load import Given, neighbours
+from lstmconvert.keras.reading.load import GivenConfig, neighbours
 from lstmconvert.keras.stores import archive
 from lstmconvert.model.layer import LSTMLayer
 from lstmconvert.model.model import Model
@@ -26,7 +26,7 @@ class Config(NamedTuple):
     file, for errors; `absent`: where no LSTM layer is among them, the error that says so.
     """
 
-    given: Given | None
+    given: GivenConfig | None
     layers: tuple[LSTMLayer, ...]
     where: str
     absent: UsageError | None = None
@@ -124,7 +124,7 @@ def _config_of_model(file: Opened) -> Config:
     text = model.texts.get("model_config")
     if text is not None:
         version = model.source.keras_version or _VERSIONS.get(model.source.era or "")
-        return _described(Given(text, version, f"{path}: model_config"))
+        return _described(GivenConfig(text, version, f"{path}: model_config"))
     if all(cell.options.activation is UNKNOWN for x in model.layers for _, _, cell in x.cells()):
         raise UsageError("the file holds weights and no config", where=path, expected=_CONFIGS)
     return Config(None, model.layers, str(path))
@@ -134,21 +134,21 @@ def _config_of_model(file: Opened) -> Config:
 _VERSIONS = {"keras1": "1.2.2", "keras2": "2.15.0", "keras3": "3.15.1"}
 
 
-def _config_alone(file: Opened) -> Given | None:
+def _config_alone(file: Opened) -> GivenConfig | None:
     """Return the config that a text is."""
     if isinstance(file.json, (dict, list)):
         text = opening.whole_text(file.source).decode("utf-8", "replace")
-        return Given(text, None, str(file.path))
+        return GivenConfig(text, None, str(file.path))
     data = b"" if file.is_folder else opening.whole_text(file.source)
     if b"class_name:" not in data:
         return None
     from lstmconvert.files import yamltext  # rarely needed
 
     value = yamltext.parse(data, file.path)
-    return Given(canonical(value), None, str(file.path)) if isinstance(value, dict) else None
+    return GivenConfig(canonical(value), None, str(file.path)) if isinstance(value, dict) else None
 
 
-def _described(given: Given) -> Config:
+def _described(given: GivenConfig) -> Config:
     from lstmconvert.keras.reading import described  # imported late to keep start-up fast
 
     try:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lstmconvert.bulk import scratch, stores
-from lstmconvert.bulk.outcome import FileFacts
+from lstmconvert.bulk.outcome import FileIdentity
 from lstmconvert.bulk.stores import facts_of
 from lstmconvert.errors import DestinationError, LSTMConvertError, SourceError, UsageError
 from lstmconvert.files import neighbours
@@ -100,7 +100,7 @@ class Ends(contextlib.AbstractContextManager["Ends"]):
         with neighbours.fetched(fetch):
             yield path
 
-    def was_read(self, model: Model, options: Mapping[str, Any]) -> tuple[FileFacts, ...]:
+    def was_read(self, model: Model, options: Mapping[str, Any]) -> tuple[FileIdentity, ...]:
         """Return the facts of what a model was read from. A hash that was taken is used."""
         from lstmconvert.containers import table
         from lstmconvert.model.model import KERAS
@@ -108,11 +108,11 @@ class Ends(contextlib.AbstractContextManager["Ends"]):
         path, row = self.source, table.container(model.container)
         is_keras = row is not None and row.is_keras and model.layout == KERAS
         if is_keras and not model.source.files and not model.is_converted and path.is_file():
-            facts = FileFacts(path.name, os.stat(path).st_size, model.source.sha256)
+            facts = FileIdentity(path.name, os.stat(path).st_size, model.source.sha256)
             return (self._with_etag(facts, self._origin),)
         return self._facts(options, [each.name for each in model.source.files if each != path])
 
-    def is_source(self, known: Sequence[FileFacts], options: Mapping[str, Any]) -> bool:
+    def is_source(self, known: Sequence[FileIdentity], options: Mapping[str, Any]) -> bool:
         """Whether the source, with the files that belong to it, has the same bytes as before."""
         names = [each.name for each in known[1:]]
         if self._origin is not None and all(each.etag is not None for each in known):
@@ -126,7 +126,9 @@ class Ends(contextlib.AbstractContextManager["Ends"]):
             each.sha256 for each in known
         ]
 
-    def _facts(self, options: Mapping[str, Any], names_beside: list[str]) -> tuple[FileFacts, ...]:
+    def _facts(
+        self, options: Mapping[str, Any], names_beside: list[str]
+    ) -> tuple[FileIdentity, ...]:
         from lstmconvert import api
 
         path, remote = self.source, self._origin
@@ -138,10 +140,10 @@ class Ends(contextlib.AbstractContextManager["Ends"]):
             )
         with self.reading():
             digest = api.load(path, layout=options.get("from_layout")).source.sha256
-        return (FileFacts(path.name, None, digest),)
+        return (FileIdentity(path.name, None, digest),)
 
     @staticmethod
-    def _with_etag(facts: FileFacts, remote: stores.Remote | None) -> FileFacts:
+    def _with_etag(facts: FileIdentity, remote: stores.Remote | None) -> FileIdentity:
         if remote is None:
             return facts
         remote = remote if remote.is_listed else remote.looked_up()
@@ -156,7 +158,7 @@ class Ends(contextlib.AbstractContextManager["Ends"]):
             return self._target.size is not None
         return os.path.lexists(self._job.destination)
 
-    def holds(self, made: Sequence[FileFacts], copies: Sequence[Path] = ()) -> bool:
+    def holds(self, made: Sequence[FileIdentity], copies: Sequence[Path] = ()) -> bool:
         """Whether the destination and the files that belong to it are these files.
 
         Args:
@@ -201,7 +203,7 @@ class Ends(contextlib.AbstractContextManager["Ends"]):
                 folder.mkdir(parents=True, exist_ok=True)
         yield path
 
-    def sent(self, files: Sequence[Path], *, force: bool) -> tuple[FileFacts, ...]:
+    def sent(self, files: Sequence[Path], *, force: bool) -> tuple[FileIdentity, ...]:
         """Bring what was written to the destination, and return its facts."""
         if self._target is None or not files:
             return tuple(map(facts_of, files))
@@ -278,7 +280,7 @@ class Sending(NamedTuple):
     """Where to write what a store shall hold, and what then sends those files there."""
 
     path: Path
-    send: Callable[[Sequence[Path]], tuple[FileFacts, ...]]
+    send: Callable[[Sequence[Path]], tuple[FileIdentity, ...]]
 
 
 def _check_file(remote: stores.Remote) -> None:
@@ -301,7 +303,7 @@ def _far(path: str) -> bool:
     return is_url(path)
 
 
-def _is(path: Path, facts: FileFacts) -> bool:
+def _is(path: Path, facts: FileIdentity) -> bool:
     """Whether a file has certain bytes. Its size is looked at first."""
     try:
         if facts.size is None:

@@ -20,7 +20,7 @@ WRITTEN, SKIPPED = "written", "skipped"
 FAILED, LOST, PASSED_OVER = "failed", "lost", "passed over"
 
 
-class FileFacts(NamedTuple):
+class FileIdentity(NamedTuple):
     """What tells a file from one of other bytes.
 
     Fields: `name`; `size` in bytes, None of a folder; `sha256`, None where nobody read the file;
@@ -69,8 +69,8 @@ class Outcome:
     losses: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     compiled: Compiled | None = None
-    sources: tuple[FileFacts, ...] = ()
-    files: tuple[FileFacts, ...] = ()
+    sources: tuple[FileIdentity, ...] = ()
+    files: tuple[FileIdentity, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     time: float = field(default_factory=time.time)
     attempts: int = 1
@@ -104,9 +104,9 @@ class Outcome:
         }
 
 
-def _columns(start: str, files: Sequence[FileFacts]) -> JsonObject:
+def _columns(start: str, files: Sequence[FileIdentity]) -> JsonObject:
     """Return the facts of some files as columns: of the first one each, of the others together."""
-    first = files[0] if files else FileFacts("", None)
+    first = files[0] if files else FileIdentity("", None)
     return {
         f"{start}_size": first.size,
         f"{start}_sha256": first.sha256,
@@ -124,8 +124,8 @@ def _text_of(seconds: float) -> str:
 class Known(NamedTuple):
     """What a report says was written to a destination: fields as in `Outcome`."""
 
-    sources: tuple[FileFacts, ...]
-    files: tuple[FileFacts, ...]
+    sources: tuple[FileIdentity, ...]
+    files: tuple[FileIdentity, ...]
     options: Mapping[str, Any]
     tool: str
     layers: tuple[str, ...]
@@ -160,7 +160,7 @@ def _compiled(value: Any) -> Compiled | None:
     return None if value is None else Compiled(tuple(value["carried"]), tuple(value["dropped"]))
 
 
-def _facts(start: str, row: Mapping[str, Any]) -> tuple[FileFacts, ...]:
+def _facts(start: str, row: Mapping[str, Any]) -> tuple[FileIdentity, ...]:
     name = str(row[start]).replace("\\", "/").rstrip("/").rpartition("/")[2]
-    first = FileFacts(name, *(row[f"{start}_{key}"] for key in ("size", "sha256", "etag")))
-    return (first, *(FileFacts(**each) for each in row[f"{start}_beside"]))
+    first = FileIdentity(name, *(row[f"{start}_{key}"] for key in ("size", "sha256", "etag")))
+    return (first, *(FileIdentity(**each) for each in row[f"{start}_beside"]))

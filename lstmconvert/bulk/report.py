@@ -177,7 +177,7 @@ def merged(reports: Sequence[Path], destination: Path, *, force: bool = False) -
     return count
 
 
-class Report(contextlib.AbstractContextManager["Report"]):
+class ReportFile(contextlib.AbstractContextManager["ReportFile"]):
     """The report of a run: a line is written as each file is done, so that a kill loses none.
 
     What earlier runs report stays until this one has done the same destinations anew, and so does

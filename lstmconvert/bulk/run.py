@@ -77,7 +77,7 @@ def plan(
     return todo.settled(shard)
 
 
-def _add_remote(todo: Plan, place: stores.Place) -> None:
+def _add_remote(todo: Plan, place: stores.StoredSource) -> None:
     todo.add(listing.Listed("", place.place, place.doubtful), place.remote)
 
 
@@ -198,7 +198,7 @@ class Run:
         where = _report_place(place, todo.out_dir, report_name, dry=dry)
         #: Path or URL of the report; None: none is written.
         self.report = None if dry else where
-        self._kept = self._open.enter_context(report.Report(where, dry=dry))
+        self._kept = self._open.enter_context(report.ReportFile(where, dry=dry))
         #: How many jobs have an outcome, by status.
         self.counts: Counter[str] = Counter()
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from lstmconvert import limits
 from lstmconvert.bulk.listing import search
-from lstmconvert.bulk.outcome import FileFacts
+from lstmconvert.bulk.outcome import FileIdentity
 from lstmconvert.errors import (
     DestinationError,
     LSTMConvertError,
@@ -141,7 +141,7 @@ def opened(url: str) -> tuple[Any, str]:
 # -- what is there -------------------------------------------------------------------------------
 
 
-class Place(NamedTuple):
+class StoredSource(NamedTuple):
     """A source in a store: where it is, its path below what was named, and if it is doubtful."""
 
     remote: Remote
@@ -149,7 +149,7 @@ class Place(NamedTuple):
     doubtful: bool = False
 
 
-def expanded(url: str, passed: Counter[str]) -> Iterator[Place]:
+def expanded(url: str, passed: Counter[str]) -> Iterator[StoredSource]:
     """Yield the sources that a URL names: of an object, a folder or a glob.
 
     Args:
@@ -167,24 +167,24 @@ def expanded(url: str, passed: Counter[str]) -> Iterator[Place]:
     with errors(SourceError, url):
         entry = _entry(system, path)
         if entry is not None and entry["type"] != "directory":
-            yield Place(_remote(system, url, path, entry), name_of(url))
+            yield StoredSource(_remote(system, url, path, entry), name_of(url))
         elif entry is not None:
             yield from _folder(system, url, path, passed)
         elif glob.has_magic(path):
             yield from _globbed(system, url, path)
         elif _entry(system, f"{path}.index") is not None:  # a checkpoint: how its files begin
-            yield Place(Remote(url, system, path), name_of(url))
+            yield StoredSource(Remote(url, system, path), name_of(url))
         else:
             raise SourceError("no such object", where=url, hint="check the URL")
 
 
-def single(url: str) -> Place:
+def single(url: str) -> StoredSource:
     """Return an object that was named by itself, and is not looked up."""
     system, path = opened(url)
-    return Place(Remote(url, system, path), name_of(url))
+    return StoredSource(Remote(url, system, path), name_of(url))
 
 
-def below(url: str, root: str) -> Place:
+def below(url: str, root: str) -> StoredSource:
     """Return an object of a list: it keeps its path below a URL, or outside it below its host."""
     place = single(url)
     text = url.partition("?")[0] if is_page(url) else url
@@ -219,24 +219,24 @@ def etag_of(entry: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _folder(system: Any, url: str, path: str, passed: Counter[str]) -> Iterator[Place]:
+def _folder(system: Any, url: str, path: str, passed: Counter[str]) -> Iterator[StoredSource]:
     root = path.rstrip("/")
     entries = _listed(system, root)
     files = search(entries)
     if files.models == ["."]:
-        yield Place(Remote(url, system, path, is_folder=True), name_of(url))
+        yield StoredSource(Remote(url, system, path, is_folder=True), name_of(url))
         return
     passed.update(files.passed)
     for name in files.models:
         whole = f"{root}/{name}"
         address = f"{url.rstrip('/')}/{name}"
         if name in entries:
-            yield Place(
+            yield StoredSource(
                 _remote(system, address, whole, entries[name]), name, name in files.doubtful
             )
         else:  # a folder that is a model, or a checkpoint
             is_folder = any(other.startswith(f"{name}/") for other in entries)
-            yield Place(Remote(address, system, whole, is_folder=is_folder), name)
+            yield StoredSource(Remote(address, system, whole, is_folder=is_folder), name)
 
 
 def _listed(system: Any, root: str) -> dict[str, Mapping[str, Any]]:
@@ -245,7 +245,7 @@ def _listed(system: Any, root: str) -> dict[str, Mapping[str, Any]]:
     return {name[len(root) :].lstrip("/"): entry for name, entry in entries.items()}
 
 
-def _globbed(system: Any, url: str, path: str) -> Iterator[Place]:
+def _globbed(system: Any, url: str, path: str) -> Iterator[StoredSource]:
     first = min(path.index(c) for c in "*?[" if c in path)
     root = path[:first].rpartition("/")[0]
     start = url[: len(url) - len(path)] if url.endswith(path) else None
@@ -255,7 +255,7 @@ def _globbed(system: Any, url: str, path: str) -> Iterator[Place]:
     for name, entry in sorted(entries.items()):
         if entry["type"] != "directory":
             address = f"{start}{name}" if start is not None else system.unstrip_protocol(name)
-            yield Place(_remote(system, address, name, entry), name[len(root) :].lstrip("/"))
+            yield StoredSource(_remote(system, address, name, entry), name[len(root) :].lstrip("/"))
 
 
 class Destinations:
@@ -386,7 +386,7 @@ class DestinationAppeared(DestinationError):
     """An object is where a listing had none."""
 
 
-def send(files: list[Path], remote: Remote, *, force: bool) -> tuple[FileFacts, ...]:
+def send(files: list[Path], remote: Remote, *, force: bool) -> tuple[FileIdentity, ...]:
     """Copy files to the folder of a place, the first one last, since it leads to the others.
 
     Returns:
@@ -406,7 +406,7 @@ def send(files: list[Path], remote: Remote, *, force: bool) -> tuple[FileFacts, 
     return tuple(facts[file] for file in files)
 
 
-def _sent(file: Path, remote: Remote, *, force: bool) -> FileFacts:
+def _sent(file: Path, remote: Remote, *, force: bool) -> FileIdentity:
     system = remote.system
     options = {} if force or not _can_create(system) else {"mode": "create"}
 
@@ -430,13 +430,13 @@ def _sent(file: Path, remote: Remote, *, force: bool) -> FileFacts:
     return facts._replace(etag=_md5(file) if is_s3 and is_small else remote.looked_up().etag)
 
 
-def facts_of(path: Path) -> FileFacts:
+def facts_of(path: Path) -> FileIdentity:
     """Return the size and SHA-256 of a file of this machine, or the SHA-256 of a folder."""
     if path.is_dir():
         digest = opening.digest_of_files(path, opening.files_below(path))
-        return FileFacts(path.name, None, digest)
+        return FileIdentity(path.name, None, digest)
     source = opening.open_source(path)
-    return FileFacts(path.name, source.size, opening.digest_of_file(source))
+    return FileIdentity(path.name, source.size, opening.digest_of_file(source))
 
 
 def _md5(file: Path) -> str:
@@ -463,7 +463,7 @@ def _make_folder(system: Any, path: str) -> bool:
     return True
 
 
-def holds(remote: Remote, facts: FileFacts, copy: Path | None = None) -> bool:
+def holds(remote: Remote, facts: FileIdentity, copy: Path | None = None) -> bool:
     """Whether an object has certain bytes. Only where no ETag tells is it fetched for that.
 
     Args:

@@ -25,7 +25,7 @@ from lstmconvert.files.jsontext import canonical
 from lstmconvert.files.opening import url_of
 
 if TYPE_CHECKING:
-    from lstmconvert.bulk.outcome import FileFacts, Known
+    from lstmconvert.bulk.outcome import FileIdentity, Known
     from lstmconvert.bulk.plan import Job
     from lstmconvert.conversion import Result
     from lstmconvert.model.model import Model
@@ -244,8 +244,8 @@ def _other(job: Job, reason: str | None) -> DestinationError:
 def _done_before(
     task: Task,
     given: Order,
-    sources: tuple[FileFacts, ...],
-    files: tuple[FileFacts, ...],
+    sources: tuple[FileIdentity, ...],
+    files: tuple[FileIdentity, ...],
     made: Known | Result,
 ) -> Made:
     # A task that comes again may have done it the first time, unless a report was before it.

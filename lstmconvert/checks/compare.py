@@ -29,7 +29,7 @@ from typing import Any, Generic, TypeVar
 from lstmconvert import api
 from lstmconvert.checks import words
 from lstmconvert.checks.bitdiff import TensorDiff, Within, compare_tensors, is_same
-from lstmconvert.checks.page import Page, Printed
+from lstmconvert.checks.page import Printed, ReportPage
 from lstmconvert.errors import counted
 from lstmconvert.files.jsontext import JsonObject
 from lstmconvert.keras.configs.spelling import of_object
@@ -115,7 +115,7 @@ class OtherDiff:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Report(Printed):
+class DiffReport(Printed):
     """What `diff` found. True when the two are equal. It prints as `lstmconvert diff` does.
 
     Fields: `a` and `b`, the names of the two; `weights_only`; `within`: how much numbers were
@@ -140,7 +140,7 @@ class Report(Printed):
         is_complete = not self.only_in_a and not self.only_in_b
         return is_complete and all(self.layers) and (self.other is None or bool(self.other))
 
-    def show(self, page: Page) -> None:
+    def show(self, page: ReportPage) -> None:
         """Write the report to a page: every difference, and a last line that sums it up."""
         for layer in self.layers:
             if layer.paired_by == BY_SHAPE:
@@ -181,7 +181,7 @@ def _json(value: Any) -> Any:
     return value
 
 
-def _show_layer(page: Page, layer: LayerDiff) -> None:
+def _show_layer(page: ReportPage, layer: LayerDiff) -> None:
     counts = []
     if layer.tensors:
         counts.append(f"{len(layer.tensors):,} of {counted(layer.compared, 'tensor')}")
@@ -198,7 +198,7 @@ def _show_layer(page: Page, layer: LayerDiff) -> None:
     page.line()
 
 
-def _tensors(page: Page, diffs: Sequence[TensorDiff], prefix: str = "") -> None:
+def _tensors(page: ReportPage, diffs: Sequence[TensorDiff], prefix: str = "") -> None:
     if not diffs:
         return
     rows = [_row(diff, diff.name.removeprefix(prefix)) for diff in diffs[:_ROWS]]
@@ -239,7 +239,7 @@ def _constants(values: Mapping[Any, Any]) -> str:
     )
 
 
-def _show_other(page: Page, other: OtherDiff) -> None:
+def _show_other(page: ReportPage, other: OtherDiff) -> None:
     if other.renamed:
         page.note(
             f"{counted(len(other.renamed), 'other tensor')} named otherwise in B: paired by layer, "
@@ -257,7 +257,7 @@ def _show_other(page: Page, other: OtherDiff) -> None:
     page.line()
 
 
-def _unknown(page: Page, layers: Sequence[LayerDiff]) -> None:
+def _unknown(page: ReportPage, layers: Sequence[LayerDiff]) -> None:
     for side in ("a", "b"):
         unknown = [o.option for layer in layers for o in layer.unknown if o.unknown_in == side]
         names = list(dict.fromkeys(unknown))
@@ -267,7 +267,7 @@ def _unknown(page: Page, layers: Sequence[LayerDiff]) -> None:
             page.note(f"not compared, because {side.upper()} does not say it: {shown}{more}")
 
 
-def _summary(report: Report) -> str:
+def _summary(report: DiffReport) -> str:
     layers = counted(len(report.layers), "layer")
     if not report:
         return f"different: {', '.join(_findings(report))}"
@@ -282,7 +282,7 @@ def _summary(report: Report) -> str:
     return f"{equal}; every option that both say; {others}"
 
 
-def _findings(report: Report) -> Iterator[str]:
+def _findings(report: DiffReport) -> Iterator[str]:
     weights = sum(bool(layer.tensors) for layer in report.layers)
     options = sum(bool(layer.options) for layer in report.layers)
     alone = len(report.only_in_a) + len(report.only_in_b)
@@ -309,7 +309,7 @@ def diff(
     weights_only: bool = False,
     rtol: float | None = None,
     atol: float | None = None,
-) -> Report:
+) -> DiffReport:
     """Compare two models: weights bit for bit, options by what they mean.
 
     Args:
@@ -332,7 +332,7 @@ def diff(
     pairs, only_a, only_b = paired(model_a.layers, model_b.layers)
     if progress.is_watched():
         progress.expect(model_a.nbytes)
-    report = Report(
+    report = DiffReport(
         a=_name(a),
         b=_name(b),
         weights_only=weights_only,

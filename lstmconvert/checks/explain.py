@@ -16,7 +16,7 @@ import numpy as np
 from lstmconvert.checks import words
 from lstmconvert.checks.inspection import (
     TELLING,
-    Block,
+    ExplainedCell,
     FileOrder,
     Inspection,
     blocks_of,
@@ -28,7 +28,7 @@ from lstmconvert.checks.inspection import (
     order_text,
     unknown_options,
 )
-from lstmconvert.checks.page import Page
+from lstmconvert.checks.page import ReportPage
 from lstmconvert.checks.stats import Stats
 from lstmconvert.checks.words import file_facts, neighbour_text, option_rows
 from lstmconvert.errors import counted, number
@@ -119,7 +119,7 @@ class _Style:
 
 
 def show_values(
-    page: Page, layers: Sequence[LSTMLayer], *, gate: Gate | None, digits: int | None
+    page: ReportPage, layers: Sequence[LSTMLayer], *, gate: Gate | None, digits: int | None
 ) -> None:
     """Print the weights of every cell.
 
@@ -145,7 +145,7 @@ def show_values(
             _cell(page, block.cell, gate, digits)
 
 
-def _cell(page: Page, cell: Cell, gate: Gate | None, digits: int | None) -> None:
+def _cell(page: ReportPage, cell: Cell, gate: Gate | None, digits: int | None) -> None:
     parts = [_read(cell, *place) for place in listed(cell, gate)]
     style = _style(page, parts, digits, cell.dtype.itemsize)
     order = [name for name in GATES if name in cell.gates]
@@ -196,7 +196,7 @@ def _read(cell: Cell, gate: str, part: str, tensor: Tensor) -> _Part:
     return _Part(gate, part, rows, rows.texts(names), numbers)
 
 
-def _style(page: Page, parts: Sequence[_Part], digits: int | None, itemsize: int) -> _Style:
+def _style(page: ReportPage, parts: Sequence[_Part], digits: int | None, itemsize: int) -> _Style:
     sizes = np.concatenate([np.abs(part.numbers).ravel() for part in parts])
     largest = sizes[np.isfinite(sizes)].max(initial=0.0)
     style = _Style(digits, words.decimals(largest, digits or 1), itemsize)
@@ -208,7 +208,7 @@ def _style(page: Page, parts: Sequence[_Part], digits: int | None, itemsize: int
 
 
 def _heads(
-    page: Page,
+    page: ReportPage,
     cell: Cell,
     group: Sequence[Gate],
     order: tuple[Gate, ...],
@@ -232,7 +232,7 @@ def _heads(
 
 
 def _rows(
-    page: Page, parts: Sequence[_Part], group: Sequence[str], columns: _Cut, style: _Style
+    page: ReportPage, parts: Sequence[_Part], group: Sequence[str], columns: _Cut, style: _Style
 ) -> None:
     """Print one part of the gates of a group, side by side; a gate without it has blanks."""
     texts: list[str]
@@ -253,7 +253,7 @@ def _rows(
         _print(page, name, texts, style)
 
 
-def _print(page: Page, name: str, texts: Sequence[str], style: _Style) -> None:
+def _print(page: ReportPage, name: str, texts: Sequence[str], style: _Style) -> None:
     cells = "".join(" " * _GAP + text.rjust(style.width) for text in texts)
     page.line((name.ljust(style.margin) + cells).rstrip(), indent=_INDENT)
 
@@ -268,7 +268,7 @@ _OTHER_ROWS = 12
 _ROWS, _ALIKE = 40, 4
 
 
-def model(page: Page, report: Inspection, *, digits: int | None = DIGITS) -> None:
+def model(page: ReportPage, report: Inspection, *, digits: int | None = DIGITS) -> None:
     """Write the report of a model, or of one layer of it.
 
     Args:
@@ -304,7 +304,7 @@ def model(page: Page, report: Inspection, *, digits: int | None = DIGITS) -> Non
         page.note(f"an earlier conversion lost: {text}")
 
 
-def _file(page: Page, report: Inspection) -> None:
+def _file(page: ReportPage, report: Inspection) -> None:
     model, path = report.model, report.path
     if path is not None:
         page.line(path.name or str(path), bold=True)
@@ -329,7 +329,7 @@ def _file(page: Page, report: Inspection) -> None:
         )
 
 
-def _overview(page: Page, model: Model, blocks: list[Block]) -> None:
+def _overview(page: ReportPage, model: Model, blocks: list[ExplainedCell]) -> None:
     """Print one row for each cell, one for a run of layers that are alike."""
     rows = []
     index = 0
@@ -358,7 +358,7 @@ def _overview(page: Page, model: Model, blocks: list[Block]) -> None:
         page.paragraph(f"{text[0].upper()}{text[1:]}.", indent=2)
 
 
-def _run(blocks: list[Block], start: int) -> int:
+def _run(blocks: list[ExplainedCell], start: int) -> int:
     """Return how many blocks from `start` on make one row."""
     first = blocks[start]
     if first.label:
@@ -372,7 +372,7 @@ def _run(blocks: list[Block], start: int) -> int:
     return stop - start if stop - start >= _ALIKE else 1
 
 
-def _row(run: list[Block]) -> tuple[str, ...]:
+def _row(run: list[ExplainedCell]) -> tuple[str, ...]:
     first, last = run[0], run[-1]
     name = first.layer.name
     if first.count > 1:
@@ -393,7 +393,7 @@ def _row(run: list[Block]) -> tuple[str, ...]:
     )
 
 
-def _layer(page: Page, model: Model, layer: LSTMLayer, blocks: list[Block]) -> None:
+def _layer(page: ReportPage, model: Model, layer: LSTMLayer, blocks: list[ExplainedCell]) -> None:
     page.line()
     mode = layer.options.merge_mode
     facts = [layer.class_name]
@@ -417,7 +417,7 @@ def _layer(page: Page, model: Model, layer: LSTMLayer, blocks: list[Block]) -> N
                 )
 
 
-def _block(page: Page, model: Model, block: Block) -> None:
+def _block(page: ReportPage, model: Model, block: ExplainedCell) -> None:
     cell = block.cell
     if block.label:
         page.paragraph(f"{block.label}: {_size(cell)}", indent=2)
@@ -457,7 +457,7 @@ def _count(cell: Cell, part: str) -> int:
     return sum(w.tensors[part].size for w in cell.gates.values() if part in w.tensors)
 
 
-def _gates(page: Page, model: Model, block: Block) -> None:
+def _gates(page: ReportPage, model: Model, block: ExplainedCell) -> None:
     cell, order = block.cell, file_order(model, block.cell)
     gates = tuple(gate for gate in GATES if gate in cell.gates)
     parts = [part for part in cell.gate_parts if part in ("kernel", "recurrent_kernel", "bias")]
@@ -493,7 +493,7 @@ def _file_place(order: FileOrder, gate: Gate, cell: Cell) -> str:
     return f"{place[0]}:{place[1]}"
 
 
-def _stats(page: Page, report: Inspection) -> None:
+def _stats(page: ReportPage, report: Inspection) -> None:
     rows, odd = [], []
     for layer, facts in zip(report.chosen, report.layers, strict=True):
         for block, cell in zip(every_block(layer), facts.cells, strict=True):
@@ -522,7 +522,7 @@ def _moments(stats: Stats) -> list[str]:
     return ["none" if value is None else f"{value:.3g}" for value in values]
 
 
-def _neighbours(page: Page, layers: Sequence[Neighbour]) -> set[str]:
+def _neighbours(page: ReportPage, layers: Sequence[Neighbour]) -> set[str]:
     """Write the layers other than LSTMs; return the paths of the tensors that they name."""
     weighted = [layer for layer in layers if layer.tensors or layer.missing]
     if weighted:
@@ -537,7 +537,7 @@ def _neighbours(page: Page, layers: Sequence[Neighbour]) -> set[str]:
     return {path for layer in weighted for paths in layer.paths.values() for path in paths}
 
 
-def _others(page: Page, model: Model, neighbours: Sequence[Neighbour]) -> None:
+def _others(page: ReportPage, model: Model, neighbours: Sequence[Neighbour]) -> None:
     named = _neighbours(page, neighbours)
     items = [(path, tensor) for path, tensor in model.other.items() if path not in named]
     if items:
@@ -557,7 +557,7 @@ def _others(page: Page, model: Model, neighbours: Sequence[Neighbour]) -> None:
         page.line(f"not counted: {counted(len(model.assets), 'asset file')}", indent=2)
 
 
-def _unknown(page: Page, layers: tuple[LSTMLayer, ...]) -> None:
+def _unknown(page: ReportPage, layers: tuple[LSTMLayer, ...]) -> None:
     missing = {layer.name: unknown_options(layer) for layer in layers}
     missing = {name: options for name, options in missing.items() if set(options) - _QUIET}
     if not missing:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
 from lstmconvert import api
-from lstmconvert.checks.page import Page, Printed
+from lstmconvert.checks.page import Printed, ReportPage
 from lstmconvert.containers import table
 from lstmconvert.conversion import ASSUMED, DEFAULTED, ConvertOptions, Result
 from lstmconvert.errors import LSTMConvertError, UnsupportedByTarget, counted
@@ -35,7 +35,7 @@ WRITTEN, KEPT, CHANGED, LEFT_OUT, ASSUMPTION, NOTE = (
 _NAMED = 12
 
 
-class Line(NamedTuple):
+class ExplainedLine(NamedTuple):
     """One row: what would become of what.
 
     Fields: `fate`: one of the constants above; `what`: a file, a layer, or all of something;
@@ -54,7 +54,7 @@ class Explanation(Printed):
     Fields: `lines`; `result`: what the conversion would return.
     """
 
-    lines: tuple[Line, ...]
+    lines: tuple[ExplainedLine, ...]
     result: Result
 
     def to_json(self) -> JsonObject:
@@ -65,7 +65,7 @@ class Explanation(Printed):
             "result": self.result.to_json(),
         }
 
-    def show(self, page: Page) -> None:
+    def show(self, page: ReportPage) -> None:
         """Write the table to a page."""
         page.line(f"{self.result.place}: nothing is written yet", bold=True)
         page.line()
@@ -86,70 +86,72 @@ def explain(
     model, result = api.converted(Path(source), destination, **options)
     lines = list(_lines(model, result))
     if is_replaced:
-        lines.append(Line(NOTE, result.destination.name, "is there: --force replaces it"))
+        lines.append(ExplainedLine(NOTE, result.destination.name, "is there: --force replaces it"))
     return Explanation(lines=tuple(lines), result=result)
 
 
-def _lines(model: Model, result: Result) -> Iterator[Line]:
+def _lines(model: Model, result: Result) -> Iterator[ExplainedLine]:
     title = table.title_of(result.container)
     tensors = counted(result.tensors, "tensor")
     extent = f"layout {result.layout}, {tensors}{result.extent}"
-    yield Line(WRITTEN, result.destination.name, f"{title}, {extent}")
+    yield ExplainedLine(WRITTEN, result.destination.name, f"{title}, {extent}")
     for name in result.layers:
         yield _kept(model, name, result)
     yield from _options(model, result)
     yield from _others(model, result)
     for text in result.losses:
-        yield Line(CHANGED, *_parted(text))
+        yield ExplainedLine(CHANGED, *_parted(text))
     for layer in result.left_out:
-        yield Line(LEFT_OUT, layer.name, counted(layer.parameters, "parameter"))
+        yield ExplainedLine(LEFT_OUT, layer.name, counted(layer.parameters, "parameter"))
     for text in result.warnings:
         if text not in result.losses:
             is_assumed = ASSUMED in text or text.startswith(DEFAULTED)
-            yield Line(ASSUMPTION if is_assumed else NOTE, *_parted(text))
+            yield ExplainedLine(ASSUMPTION if is_assumed else NOTE, *_parted(text))
     if result.compiled is not None and result.compiled.text:
-        yield Line(KEPT, "compile state", ", ".join(result.compiled.carried))
+        yield ExplainedLine(KEPT, "compile state", ", ".join(result.compiled.carried))
     if result.opens is not None:
-        yield Line(NOTE, result.destination.name, result.opens.text)
+        yield ExplainedLine(NOTE, result.destination.name, result.opens.text)
     if result.custom_objects:
-        yield Line(NOTE, result.destination.name, result.to_be_given)
+        yield ExplainedLine(NOTE, result.destination.name, result.to_be_given)
 
 
-def _kept(model: Model, name: str, result: Result) -> Line:
+def _kept(model: Model, name: str, result: Result) -> ExplainedLine:
     layer = model.get(name)
     if layer is None:  # several layers became one, which has a name of its own
-        return Line(KEPT, name, "the weights of the layers that it is made of")
+        return ExplainedLine(KEPT, name, "the weights of the layers that it is made of")
     is_changed = any(text.startswith(f"{name}: ") for text in result.losses)
     how = "except for what is changed below" if is_changed else "bit for bit"
-    return Line(KEPT, name, f"{counted(layer.parameters, 'parameter')}, {how}")
+    return ExplainedLine(KEPT, name, f"{counted(layer.parameters, 'parameter')}, {how}")
 
 
-def _options(model: Model, result: Result) -> Iterator[Line]:
+def _options(model: Model, result: Result) -> Iterator[ExplainedLine]:
     row = table.container(result.container)
     if row is None:
         return
     if not row.is_keras and row.metadata:
-        yield Line(KEPT, "options", "every one that the source says, in the file's metadata")
+        yield ExplainedLine(
+            KEPT, "options", "every one that the source says, in the file's metadata"
+        )
     elif row.document or (row.is_keras and (result.whole_model or row.name == "keras")):
-        yield Line(KEPT, "options", "those that the target has, in the file's config")
+        yield ExplainedLine(KEPT, "options", "those that the target has, in the file's config")
     else:
-        yield Line(LEFT_OUT, "options", "the file holds weights alone")
+        yield ExplainedLine(LEFT_OUT, "options", "the file holds weights alone")
     if model.optimizer:
-        yield Line(
+        yield ExplainedLine(
             LEFT_OUT, "optimizer", f"{counted(len(model.optimizer), 'tensor')}: --with-optimizer"
         )
 
 
-def _others(model: Model, result: Result) -> Iterator[Line]:
+def _others(model: Model, result: Result) -> Iterator[ExplainedLine]:
     gone = {layer.name for layer in result.left_out}
     others = weights_by_layer(model.other, model.source.structure)
     kept = [(name, size) for name, size in others.items() if name not in gone]
     for name, size in kept[:_NAMED]:
-        yield Line(KEPT, name, f"{counted(size, 'parameter')}, bit for bit")
+        yield ExplainedLine(KEPT, name, f"{counted(size, 'parameter')}, bit for bit")
     rest = kept[_NAMED:]
     if rest:
         total = sum(size for _, size in rest)
-        yield Line(KEPT, f"{len(rest):,} more layers", counted(total, "parameter"))
+        yield ExplainedLine(KEPT, f"{len(rest):,} more layers", counted(total, "parameter"))
 
 
 def _parted(text: str) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from lstmconvert.checks.page import Page, Printed
+from lstmconvert.checks.page import Printed, ReportPage
 from lstmconvert.containers import table as containers
 from lstmconvert.containers.table import Container
 from lstmconvert.files.jsontext import JsonObject
@@ -109,7 +109,7 @@ class Formats(Printed):
             "files": [file.to_json() for file in self.files],
         }
 
-    def show(self, page: Page) -> None:
+    def show(self, page: ReportPage) -> None:
         """Write the tables to a page, or the description of a single layout."""
         if self.asked is not None:
             _show_one(page, self.layouts[0])
@@ -206,7 +206,7 @@ def _file(row: Container) -> FileFacts:
     )
 
 
-def _show_layouts(page: Page, layouts: Iterable[LayoutFacts]) -> None:
+def _show_layouts(page: ReportPage, layouts: Iterable[LayoutFacts]) -> None:
     rows = [
         (
             layout.name,
@@ -228,7 +228,7 @@ def _show_layouts(page: Page, layouts: Iterable[LayoutFacts]) -> None:
     )
 
 
-def _show_files(page: Page, files: Iterable[FileFacts]) -> None:
+def _show_files(page: ReportPage, files: Iterable[FileFacts]) -> None:
     rows = [
         (
             file.title,
@@ -241,7 +241,7 @@ def _show_files(page: Page, files: Iterable[FileFacts]) -> None:
     page.table(rows, header=("file", "suffixes", "read", "written as"))
 
 
-def _show_one(page: Page, layout: LayoutFacts) -> None:
+def _show_one(page: ReportPage, layout: LayoutFacts) -> None:
     forget_bias = f"{layout.forget_bias:g} at run time" if layout.forget_bias else "none"
     page.line(f"{layout.name}: {layout.title}", bold=True)
     rows = [

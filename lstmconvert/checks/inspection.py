@@ -42,7 +42,7 @@ from pathlib import Path
 from typing import Any
 
 from lstmconvert.checks import words
-from lstmconvert.checks.page import Page, Printed
+from lstmconvert.checks.page import Printed, ReportPage
 from lstmconvert.checks.stats import Stats, cell_stats
 from lstmconvert.containers import table
 from lstmconvert.conversion import Opens
@@ -489,7 +489,7 @@ class Inspection(Printed):
             ],
         }
 
-    def show(self, page: Page, *, digits: int | None = 3) -> None:
+    def show(self, page: ReportPage, *, digits: int | None = 3) -> None:
         """Write the report to a page.
 
         Args:
@@ -648,7 +648,7 @@ def _options(options: Options) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Block:
+class ExplainedCell:
     """One cell to explain: its layer, direction and place, and how many are just like it."""
 
     layer: LSTMLayer
@@ -659,30 +659,30 @@ class Block:
     count: int = 1
 
 
-def blocks_of(layer: LSTMLayer) -> Iterator[Block]:
+def blocks_of(layer: LSTMLayer) -> Iterator[ExplainedCell]:
     """Yield a layer's cells; of two halves that are just alike, the forward one."""
     forward, backward = layer.forward, layer.backward
     if backward is not None and _alike(forward, backward):
         for block in of_direction(layer, "forward", forward):
             label = block.label.replace("forward", "forward and backward, alike", 1)
-            yield Block(layer, label, "forward", forward, block.cell, 2)
+            yield ExplainedCell(layer, label, "forward", forward, block.cell, 2)
         return
     yield from every_block(layer)
 
 
-def every_block(layer: LSTMLayer) -> Iterator[Block]:
+def every_block(layer: LSTMLayer) -> Iterator[ExplainedCell]:
     """Yield all of a layer's cells."""
     for name, direction in layer.directions:
         yield from of_direction(layer, name, direction)
 
 
-def of_direction(layer: LSTMLayer, name: str, direction: Direction) -> Iterator[Block]:
+def of_direction(layer: LSTMLayer, name: str, direction: Direction) -> Iterator[ExplainedCell]:
     """Yield the cells of one direction."""
     for index, cell in enumerate(direction.cells):
         labels = [name] if layer.backward is not None else []
         labels += [f"cells.{index}"] if len(direction.cells) > 1 else []
         if isinstance(cell, Cell):
-            yield Block(layer, ".".join(labels), name, direction, cell)
+            yield ExplainedCell(layer, ".".join(labels), name, direction, cell)
 
 
 def _alike(first: Direction, second: Direction) -> bool:

@@ -1,6 +1,6 @@
 """Reports as text: what the library's reports print as, and the command line's commands print.
 
-A report writes its headings, sentences and tables to a `Page`. The command line's page is
+A report writes its headings, sentences and tables to a `ReportPage`. The command line's page is
 `lstmconvert.cli.output`, which knows the terminal; `Text` is one without a terminal.
 """
 
@@ -18,7 +18,7 @@ from lstmconvert.errors import printable
 WIDTH = 80
 
 
-class Page(Protocol):
+class ReportPage(Protocol):
     """Where a report is written to."""
 
     def line(self, text: str = "", *, bold: bool = False, indent: int = 0) -> None:
@@ -114,7 +114,7 @@ class Printed:
 
     __slots__ = ()
 
-    def show(self, page: Page) -> None:
+    def show(self, page: ReportPage) -> None:
         """Write the report to a page."""
         raise NotImplementedError
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from lstmconvert import reference
 from lstmconvert.api import load
-from lstmconvert.checks.page import Page, Printed
+from lstmconvert.checks.page import Printed, ReportPage
 from lstmconvert.containers import table
 from lstmconvert.errors import (
     MissingPackage,
@@ -55,7 +55,7 @@ BATCH, STEPS, WINDOW = 3, 9, 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class VerifiedLayer:
     """One layer of one file through one engine.
 
     Fields: `layer`; `file`: `a` or `b`; `engine`; `against`: what it was compared with: the
@@ -97,7 +97,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Report(Printed):
+class VerifyReport(Printed):
     """What `verify` found. True when everything that was run agrees, and something was.
 
     It prints as `lstmconvert verify` does.
@@ -110,7 +110,7 @@ class Report(Printed):
     a: str
     b: str | None
     seed: int
-    lines: tuple[Line, ...]
+    lines: tuple[VerifiedLayer, ...]
     whole: bool = False
     stored: int | None = None
 
@@ -143,7 +143,7 @@ class Report(Printed):
             "lines": [{"equal": bool(line), **asdict(line)} for line in self.lines],
         }
 
-    def show(self, page: Page) -> None:
+    def show(self, page: ReportPage) -> None:
         """Write the report to a page."""
         ran = [line for line in self.lines if line.skipped is None]
         first = ("output", "against") if self.whole else ("layer", "file")
@@ -177,12 +177,12 @@ class Report(Printed):
                 why = "that takes Keras and ONNX Runtime, and a model that both run"
             page.paragraph(f"nothing was compared: {why}", bold=True)
 
-    def _file(self, line: Line) -> str | None:
+    def _file(self, line: VerifiedLayer) -> str | None:
         if line.against == STORED:
             return f"{self.a}, stored"
         return self.a if line.file == "a" else self.b
 
-    def _row(self, line: Line) -> tuple[str, ...]:
+    def _row(self, line: VerifiedLayer) -> tuple[str, ...]:
         verdict = "agrees" if line else f"{line.bad} of {line.size} differ"
         if line.against is None:
             verdict = "is the reference"
@@ -212,7 +212,7 @@ def verify(
     atol: float | None = None,
     seed: int = 0,
     whole: bool = False,
-) -> Report:
+) -> VerifyReport:
     """Run the same random input through several engines, layer by layer, and compare.
 
     Every output of a layer is compared: return_sequences is taken as True.
@@ -249,13 +249,15 @@ def verify(
         return wholemodel.verify(a, engines=engines, asked=asked, seed=seed)
     chosen = _chosen(engines) if engines else []
     name = _name(a)
-    stored: list[Line] = []
+    stored: list[VerifiedLayer] = []
     count: int | None = None
     if isinstance(a, (str, Path)):
         player = _player(Path(a))
         if player is not None and b is None:
             lines = _stored(Path(a), None, player, engines, asked)
-            return Report(a=_name(a), b=None, seed=seed, lines=tuple(lines), stored=len(player))
+            return VerifyReport(
+                a=_name(a), b=None, seed=seed, lines=tuple(lines), stored=len(player)
+            )
         path, a = Path(a), load(a)
         if b is None:
             stored, count = _stored(path, a, a.answers, engines, asked), len(a.answers)
@@ -285,7 +287,7 @@ def verify(
                 after = _answer(engine, pair.second, x, must=bool(engines))
                 lines.append(_of_b(engine.name, pair, before, after, changed, asked))
                 progress.advance(1)
-    return Report(
+    return VerifyReport(
         a=name,
         b=None if b is None else _name(b),
         seed=seed,
@@ -314,7 +316,7 @@ def _stored(
     answers: Sequence[Answer],
     engines: Sequence[str],
     asked: tuple[float, float] | None,
-) -> list[Line]:
+) -> list[VerifiedLayer]:
     """Compare what a file states with what engines give: the reference, Keras, and the engine that
     runs the file as it is.
 
@@ -336,7 +338,7 @@ def _stored(
             if not (is_player or is_keras or (engine.name == REFERENCE and model is not None)):
                 continue
             name = WHOLE if answer.layer is None else answer.layer
-            line = Line(layer=name, file="a", engine=engine.name, against=STORED)
+            line = VerifiedLayer(layer=name, file="a", engine=engine.name, against=STORED)
             given = _given(engine, path, model, answer, is_asked=bool(engines))
             lines.append(
                 replace(line, skipped=given) if isinstance(given, str)
@@ -381,8 +383,8 @@ def _recomputed(model: Model, answer: Answer) -> Array:
 
 
 def _of_stored(
-    line: Line, given: Array, answer: Answer, asked: tuple[float, float] | None
-) -> Line:
+    line: VerifiedLayer, given: Array, answer: Answer, asked: tuple[float, float] | None
+) -> VerifiedLayer:
     wanted = answer.y
     if given.ndim == 2 and wanted.ndim == 3:
         wanted = wanted[:, -1]  # Keras gives the last step alone, and the file runs step by step
@@ -630,8 +632,8 @@ def _of_a(
     answer: Array | str,
     yardstick: _Yardstick,
     asked: tuple[float, float] | None,
-) -> Line:
-    line = Line(layer=layer.name, file="a", engine=engine)
+) -> VerifiedLayer:
+    line = VerifiedLayer(layer=layer.name, file="a", engine=engine)
     if isinstance(answer, str):
         return replace(line, skipped=answer)
     if engine == REFERENCE:
@@ -647,8 +649,8 @@ def _of_b(
     after: Array | str,
     yardstick: _Yardstick,
     asked: tuple[float, float] | None,
-) -> Line:
-    line = Line(layer=pair.layer.name, file="b", engine=engine, against="a")
+) -> VerifiedLayer:
+    line = VerifiedLayer(layer=pair.layer.name, file="b", engine=engine, against="a")
     for answer in (before, after):
         if isinstance(answer, str):
             return replace(line, skipped=answer)
@@ -660,8 +662,12 @@ def _of_b(
 
 @np.errstate(all="ignore")
 def compared(
-    line: Line, answer: Array, wanted: Array, bound: Array, asked: tuple[float, float] | None
-) -> Line:
+    line: VerifiedLayer,
+    answer: Array,
+    wanted: Array,
+    bound: Array,
+    asked: tuple[float, float] | None,
+) -> VerifiedLayer:
     """Return the line with what differs.
 
     Raises:

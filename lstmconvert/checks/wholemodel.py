@@ -20,7 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lstmconvert.checks.verification import BATCH, Line, Report, check_engines, compared
+from lstmconvert.checks.verification import (
+    BATCH,
+    VerifiedLayer,
+    VerifyReport,
+    check_engines,
+    compared,
+)
 from lstmconvert.errors import (
     LSTMConvertError,
     UsageError,
@@ -63,7 +69,7 @@ def verify(
     engines: Sequence[str] = (),
     asked: tuple[float, float] | None = None,
     seed: int = 0,
-) -> Report:
+) -> VerifyReport:
     """Run a whole model in Keras and, written as ONNX, in ONNX Runtime, and compare every output.
 
     Args:
@@ -86,7 +92,7 @@ def verify(
         graph = Path(folder, "model.onnx")
         convert(path, graph, whole=True, warn=False)
         model = load(path)
-        lines: list[Line] = []
+        lines: list[VerifiedLayer] = []
         runners: dict[str, _Runner] = {}
         for name in _RUNNERS:
             if name in chosen:
@@ -114,7 +120,7 @@ def verify(
                 continue
             for name, runner in runners.items():
                 lines += _lines(name, library, runner, judge, asked)
-    return Report(a=path.name, b=None, seed=seed, lines=tuple(lines), whole=True)
+    return VerifyReport(a=path.name, b=None, seed=seed, lines=tuple(lines), whole=True)
 
 
 def _chosen(names: Sequence[str]) -> list[str]:
@@ -131,8 +137,8 @@ def _needs(name: str) -> str:
     return install(_EXTRAS[name]) if name in _EXTRAS else f"pip install {name}"
 
 
-def _skipped(engine: str, why: str) -> Line:
-    return Line(layer="the whole model", file="a", engine=engine, skipped=why)
+def _skipped(engine: str, why: str) -> VerifiedLayer:
+    return VerifiedLayer(layer="the whole model", file="a", engine=engine, skipped=why)
 
 
 # ---- the graph -----------------------------------------------------------------------------------
@@ -417,7 +423,7 @@ def _lines(
     runner: _Runner,
     judge: _Judge,
     asked: tuple[float, float] | None,
-) -> list[Line]:
+) -> list[VerifiedLayer]:
     """Compare an engine's answer with a Keras's, output by output."""
     try:
         answers = runner.run(judge.inputs)
@@ -434,7 +440,7 @@ def _lines(
     for name, answer, wanted, noise in zip(
         runner.outputs, answers, judge.answers, judge.noises, strict=False
     ):
-        line = Line(layer=name, file="a", engine=engine, against=library, output=name)
+        line = VerifiedLayer(layer=name, file="a", engine=engine, against=library, output=name)
         if answer.shape != wanted.shape:
             raise UsageError(
                 "the graph's output has another shape than Keras's",

@@ -32,7 +32,7 @@ from lstmconvert.tensors.streaming import Sums
 from lstmconvert.tensors.tensor import SourceFile, Tensor
 
 if TYPE_CHECKING:
-    from lstmconvert.keras.reading.load import Given
+    from lstmconvert.keras.reading.load import GivenConfig
     from lstmconvert.layouts.write import Content
 
 
@@ -78,7 +78,7 @@ def opened(arrays: Arrays, file: Opened, row: Container, asked: Asked) -> Model:
     )
 
 
-def _in_order(arrays: Arrays, file: Opened, config: Given) -> Mapping[str, Tensor]:
+def _in_order(arrays: Arrays, file: Opened, config: GivenConfig) -> Mapping[str, Tensor]:
     """Name arrays that were saved without names, in the order of `get_weights()`."""
     from lstmconvert.keras.reading import described  # imported late to keep start-up fast
 

@@ -34,7 +34,7 @@ from lstmconvert.containers.kerasconfig import Dialect
 from lstmconvert.containers.modules import Arrays, KerasStore, Opened, Writing, carries_nothing
 from lstmconvert.errors import CorruptFile
 from lstmconvert.files.jsontext import Json, JsonObject, canonical, parse_object
-from lstmconvert.hdf5.reading import Tree
+from lstmconvert.hdf5.reading import StoredTree
 from lstmconvert.keras.configs import spelling
 from lstmconvert.keras.configs.spelling import serialized_model
 from lstmconvert.layouts.rows import FRUGALLY_DEEP_FUNCTIONS
@@ -176,7 +176,7 @@ def _keras_store(value: JsonObject, where: str) -> KerasStore:
     attributes[""] = {"layer_names": [layer for layer in attributes if layer]}
     version = config.get("keras_version")
     known = version if isinstance(version, str) else None
-    tree = Tree(tensors, attributes, groups)
+    tree = StoredTree(tensors, attributes, groups)
     return KerasStore(tree, canonical(config), known, whole=False)
 
 

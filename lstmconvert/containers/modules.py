@@ -25,8 +25,8 @@ from lstmconvert.tensors.tensor import SourceFile
 
 if TYPE_CHECKING:
     from lstmconvert.conversion import Draft, Options, Rounded
-    from lstmconvert.hdf5.reading import Tree
-    from lstmconvert.keras.reading.load import Given
+    from lstmconvert.hdf5.reading import StoredTree
+    from lstmconvert.keras.reading.load import GivenConfig
     from lstmconvert.model.chain import Answer, Chain, Holds
     from lstmconvert.model.layer import LSTMLayer
     from lstmconvert.model.model import Model
@@ -128,7 +128,7 @@ class Asked(NamedTuple):
     """What the user states about a file: the layout of its arrays, and the config of its model."""
 
     layout: str | None = None
-    config: Given | None = None
+    config: GivenConfig | None = None
 
 
 class KerasStore(NamedTuple):
@@ -138,7 +138,7 @@ class KerasStore(NamedTuple):
     every array of the model is in `tree`.
     """
 
-    tree: Tree
+    tree: StoredTree
     config: str
     version: str | None
     whole: bool = True

@@ -161,7 +161,7 @@ def _is_text(value: Json) -> bool:
 
 def _steps(
     names: Sequence[str], layers: Sequence[Mapping[str, Array]], head: Mapping[str, Array]
-) -> Iterator[sequential.Step]:
+) -> Iterator[sequential.SequentialLayer]:
     for name, layer in zip(names, layers, strict=False):
         units = len(layer["bias"]) // 4
         weight = layer["weight"].T
@@ -176,10 +176,10 @@ def _steps(
             "recurrent_activation": "sigmoid",
             "return_sequences": True,
         }
-        yield sequential.Step("LSTM", name, config, arrays)
+        yield sequential.SequentialLayer("LSTM", name, config, arrays)
     arrays = {role: ArrayTensor(np.ascontiguousarray(array)) for role, array in head.items()}
     config = {"units": len(head["bias"]), "activation": "linear"}
-    yield sequential.Step("Dense", names[-1], config, arrays)
+    yield sequential.SequentialLayer("Dense", names[-1], config, arrays)
 
 
 def _started(layer: LSTMLayer, states: Mapping[str, Array]) -> LSTMLayer:

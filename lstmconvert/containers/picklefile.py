@@ -26,11 +26,11 @@ from lstmconvert.errors import CorruptFile, NotAModel, SourceError
 from lstmconvert.files import pickled
 from lstmconvert.files.jsontext import canonical
 from lstmconvert.files.opening import Window, pieces
-from lstmconvert.files.pickled import Call, Span, Symbol, read_pickle
+from lstmconvert.files.pickled import Call, PickledBytes, Symbol, read_pickle
 from lstmconvert.files.zipmembers import SIGNATURE as ZIP
 from lstmconvert.files.zipmembers import Scratch
 from lstmconvert.keras.reading import load
-from lstmconvert.keras.reading.load import Given
+from lstmconvert.keras.reading.load import GivenConfig
 from lstmconvert.model.model import Model
 from lstmconvert.tensors.tensor import SourceFile, Tensor
 
@@ -135,7 +135,7 @@ class _Contents:
         self._inlined: dict[int, Tensor] = {}
         self.archives: list[Window] = []
         self.tensors: dict[str, Tensor] = {}
-        self.config: Given | None = None
+        self.config: GivenConfig | None = None
         self.passed: set[str] = set()
         self.refused: SourceError | None = None
 
@@ -235,7 +235,7 @@ class _Contents:
     def _keep(self, data: object, made: str) -> None:
         window = None
         match data:
-            case Span():
+            case PickledBytes():
                 window = Window(self._source, data.offset, data.length)
             case Call(Symbol(name="_codecs.encode"), (str(text), "latin1")):
                 # Protocol 2 has no bytes (Lib/pickle.py, `save_bytes`).
@@ -266,4 +266,4 @@ class _Contents:
                 except (TypeError, ValueError, RecursionError):  # objects that JSON does not have
                     return
         if text is not None:
-            self.config = Given(text, None, f"{self._where}: a model's config")
+            self.config = GivenConfig(text, None, f"{self._where}: a model's config")

@@ -417,7 +417,7 @@ def _store(layers: Sequence[_Layer], document: JsonObject, where: object) -> Ker
             role: _shaped(role, tensor.read().astype(dtype))
             for role, tensor in zip(kind.roles(layer), layer.arrays, strict=True)
         }
-        steps.append(sequential.Step(kind.class_name, name, kind.config(layer), arrays))
+        steps.append(sequential.SequentialLayer(kind.class_name, name, kind.config(layer), arrays))
     if not steps:
         raise CorruptFile("no layers", where=where)
     inputs = _inputs(layers[0])

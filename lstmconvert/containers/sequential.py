@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from lstmconvert.containers.modules import KerasStore
 from lstmconvert.files.jsontext import Json, JsonObject, canonical
-from lstmconvert.hdf5.reading import Tree
+from lstmconvert.hdf5.reading import StoredTree
 from lstmconvert.keras.configs import spelling
 from lstmconvert.keras.configs.nodes import snake_case
 from lstmconvert.keras.configs.spelling import LAYERS, serialized, serialized_model
@@ -27,7 +27,7 @@ _KERAS = "3.15.1"
 _CELLS = {"LSTM": "lstm_cell/", "GRU": "gru_cell/"}
 
 
-class Step(NamedTuple):
+class SequentialLayer(NamedTuple):
     """One layer: `class_name` of Keras; its `name`; its `config`, without name and dtype; `arrays`:
     Keras's name of a weight -> tensor, in Keras's order."""
 
@@ -60,7 +60,7 @@ def names(class_names: Sequence[str], given: Sequence[str | None]) -> list[str]:
     return result
 
 
-def store(inputs: int, steps: Sequence[Step], *, skip: bool = False) -> KerasStore:
+def store(inputs: int, steps: Sequence[SequentialLayer], *, skip: bool = False) -> KerasStore:
     """Return a chain as a legacy Keras store with the config of its model.
 
     Args:
@@ -94,7 +94,7 @@ def store(inputs: int, steps: Sequence[Step], *, skip: bool = False) -> KerasSto
         attributes["skip"] = {"weight_names": []}
     else:
         config = serialized_model("Sequential", {"name": "sequential", "layers": layers})
-    tree = Tree(tensors, attributes, frozenset(attributes))
+    tree = StoredTree(tensors, attributes, frozenset(attributes))
     return KerasStore(tree, canonical(config), _KERAS)
 
 
@@ -110,7 +110,7 @@ def of(chain: Chain) -> KerasStore:
     return store(chain.inputs, steps, skip=chain.skip)
 
 
-def _step(link: Link, name: str) -> Step:
+def _step(link: Link, name: str) -> SequentialLayer:
     if link.layer is not None:
         entry = Spelling().layer_config(link.layer, name)
         class_name, config = entry["class_name"], entry["config"]
@@ -118,14 +118,14 @@ def _step(link: Link, name: str) -> Step:
             path.rpartition("/")[2] if class_name in _CELLS else path.removeprefix(f"{name}/"): each
             for path, each, _ in layerstore.legacy_weights(link.layer, name)
         }
-        return Step(class_name, name, config, arrays)
+        return SequentialLayer(class_name, name, config, arrays)
     config = _config(link)
     if link.kind in ("Dense", "Conv1D", "Activation", "GRU"):
         function = spelling.activation(link.activation, spelling.DEFAULT_POLICY)
         if link.kind == "Activation" and isinstance(function, dict):
-            return Step(function["class_name"], name, function["config"], {})
+            return SequentialLayer(function["class_name"], name, function["config"], {})
         config["activation"] = function
-    return Step(link.kind, name, config, link.arrays)
+    return SequentialLayer(link.kind, name, config, link.arrays)
 
 
 def _config(link: Link) -> JsonObject:

@@ -27,7 +27,7 @@ from lstmconvert.containers.kerasconfig import Dialect
 from lstmconvert.containers.modules import Arrays, KerasStore, Opened, Writing
 from lstmconvert.errors import CorruptFile, NotAModel, SourceError
 from lstmconvert.files.jsontext import Json, JsonObject, canonical, parse_object
-from lstmconvert.hdf5.reading import Tree
+from lstmconvert.hdf5.reading import StoredTree
 from lstmconvert.pergate import metadata
 from lstmconvert.tensors.dtypes import DType
 from lstmconvert.tensors.streaming import write_to
@@ -166,7 +166,7 @@ def _keras_store(value: JsonObject, stored: Mapping[str, Tensor], where: str) ->
     attributes: dict[str, Any] = {"": {"layer_names": list(layers), **writer}}
     attributes |= {layer: {"weight_names": names} for layer, names in layers.items()}
     tensors = {f"{layer}/{name}": stored[name] for layer, names in layers.items() for name in names}
-    tree = Tree(tensors, attributes, frozenset({"", *layers}))
+    tree = StoredTree(tensors, attributes, frozenset({"", *layers}))
     return KerasStore(tree, canonical(_without_gaps(config)), version)
 
 

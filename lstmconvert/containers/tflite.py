@@ -46,7 +46,7 @@ from lstmconvert.model.chain import Chain, Holds, Link
 from lstmconvert.model.gates import GATES
 from lstmconvert.model.layer import Cell, LSTMLayer
 from lstmconvert.pergate import metadata
-from lstmconvert.spelled.flow import Carried, Flow, Node, Ref
+from lstmconvert.spelled.flow import Carried, Flow, FlowNode, Ref
 from lstmconvert.tensors.dtypes import Array, DType
 from lstmconvert.tensors.tensor import ArrayTensor, FileTensor, SourceFile, Tensor
 from lstmconvert.tensors.views import transposed
@@ -95,7 +95,7 @@ class Operator(NamedTuple):
     options: Any
 
 
-class Table(NamedTuple):
+class GraphTensor(NamedTuple):
     """One tensor: its name, its shape, and its numbers, if they are in the file."""
 
     name: str
@@ -106,7 +106,7 @@ class Table(NamedTuple):
 class Subgraph(NamedTuple):
     """One graph of a file."""
 
-    tables: Sequence[Table]
+    tables: Sequence[GraphTensor]
     operators: Sequence[Operator]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
@@ -187,7 +187,7 @@ class _Reader:
     def _add(
         self, graph: int, place: int, kind: str, inputs: Sequence[Ref], **stated: Any
     ) -> None:
-        self.flow.nodes[graph, place] = Node(kind, tuple(inputs), stated)
+        self.flow.nodes[graph, place] = FlowNode(kind, tuple(inputs), stated)
 
     def _fused(
         self, graph: int, operator: Operator, kind: str, inputs: Sequence[Ref], **stated: Any
@@ -199,7 +199,7 @@ class _Reader:
             self._add(graph, place, kind, inputs, **stated)
             return
         inner: Ref = (graph, place, "before")
-        self.flow.nodes[inner] = Node(kind, tuple(inputs), stated)
+        self.flow.nodes[inner] = FlowNode(kind, tuple(inputs), stated)
         function, activation = _FUSED.get(code, ("other", None))
         self._add(graph, place, function, [inner], activation=activation, what="a function")
 
@@ -230,7 +230,7 @@ class _Reader:
             self._fused(graph, operator, "matmul", inputs[:2], turned=True)
             return
         product: Ref = (graph, place, "product")
-        self.flow.nodes[product] = Node("matmul", tuple(inputs[:2]), {"turned": True})
+        self.flow.nodes[product] = FlowNode("matmul", tuple(inputs[:2]), {"turned": True})
         self._fused(graph, operator, "add", [product, inputs[2]])
 
     def _matmul(self, graph: int, operator: Operator) -> None:
@@ -304,7 +304,7 @@ class _Reader:
     ) -> None:
         for number, (kind, stated) in enumerate(cuts):
             target: Ref = (graph, place) if number == len(cuts) - 1 else (graph, place, number)
-            self.flow.nodes[target] = Node(kind, (at,), stated)
+            self.flow.nodes[target] = FlowNode(kind, (at,), stated)
             at = target
         if not cuts:
             self._add(graph, place, "identity", [at])
@@ -387,11 +387,11 @@ class _Reader:
             given: Ref = (number, body.outputs[place])
             outer: Ref = (graph, operator.outputs[place])
             if inner == given:
-                self.flow.nodes[inner] = Node("identity", (start,))
-                self.flow.nodes[outer] = Node("identity", (start,))
+                self.flow.nodes[inner] = FlowNode("identity", (start,))
+                self.flow.nodes[outer] = FlowNode("identity", (start,))
                 continue
             self.flow.carried[inner] = Carried(given, start)
-            self.flow.nodes[outer] = Node("move", (given,), {"axes": 0})
+            self.flow.nodes[outer] = FlowNode("move", (given,), {"axes": 0})
             self.flow.finals.setdefault(given, []).append(outer)
 
     def _join_cut_lists(self) -> None:
@@ -403,7 +403,7 @@ class _Reader:
                 continue
             new = [part for part in node.inputs if flow.origin(part) != flow.origin(ref)]
             if len(new) == 1 and len(node.inputs) > 1:
-                flow.nodes[following] = Node("other", (ref, new[0]), {"what": "append"})
+                flow.nodes[following] = FlowNode("other", (ref, new[0]), {"what": "append"})
 
 
 # -- the file ------------------------------------------------------------------------------------
@@ -638,16 +638,16 @@ class _File:
         options.Init(table.Bytes, table.Pos)
         return options
 
-    def _table(self, table: Any) -> Table:
+    def _table(self, table: Any) -> GraphTensor:
         shape = _ints(table, "Shape")
         offset, size = self._buffer(table.Buffer())
         dtype = DTYPES.get(table.Type())
         tensor: Tensor | None = None
         if dtype is None or not size or min(shape, default=0) < 0:
-            return Table(_text(table.Name()), shape, None)
+            return GraphTensor(_text(table.Name()), shape, None)
         if size == int(np.prod(shape, dtype=object)) * dtype.itemsize:
             tensor = FileTensor(self._source, offset, shape, dtype)
-        return Table(_text(table.Name()), shape, tensor)
+        return GraphTensor(_text(table.Name()), shape, tensor)
 
     def _others(self) -> dict[str, Tensor]:
         """Return the arrays of layers that are not LSTMs, of a file of ours."""

@@ -150,7 +150,7 @@ class _Model:
             array = np.concatenate((update, reset, new))
         return array
 
-    def steps(self) -> Iterator[sequential.Step]:
+    def steps(self) -> Iterator[sequential.SequentialLayer]:
         """Yield the layers."""
         has_bias = bool(self._data.get("bias_fl", True))
         for k, name in enumerate(self.names[:-1]):
@@ -169,12 +169,12 @@ class _Model:
                 "use_bias": has_bias,
                 **({"reset_after": True} if self._kind == "GRU" else {}),
             }
-            yield sequential.Step(self._kind, name, config, _tensors(arrays))
+            yield sequential.SequentialLayer(self._kind, name, config, _tensors(arrays))
         arrays = {"kernel": self._array(f"{_LIN}.weight").T}
         if has_bias:
             arrays["bias"] = self._array(f"{_LIN}.bias")
         config = {"units": self.outputs, "activation": "linear", "use_bias": has_bias}
-        yield sequential.Step("Dense", self.names[-1], config, _tensors(arrays))
+        yield sequential.SequentialLayer("Dense", self.names[-1], config, _tensors(arrays))
 
     def with_both_biases(self, layer: LSTMLayer) -> LSTMLayer:
         """Return a layer with PyTorch's two biases, of which a Keras model has the sum."""

@@ -49,7 +49,7 @@ _SHAPE = re.compile(r" *|(?: *[0-9]{1,19}L? *,)+ *(?:[0-9]{1,19}L? *)?")
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class NpyHeader:
     """What a `.npy` header says, and at which byte of its window the data begins."""
 
     descr: str
@@ -76,7 +76,7 @@ def read_tensor(window: Window, where: object) -> Tensor:
     return tensor_at(data, dtype, header.shape, header.fortran, where)
 
 
-def read_header(window: Window, where: object) -> Header:
+def read_header(window: Window, where: object) -> NpyHeader:
     """Parse the header of a `.npy` file.
 
     Raises:
@@ -106,7 +106,7 @@ def read_header(window: Window, where: object) -> Header:
     return _parse(text, begin + length, where)
 
 
-def _parse(text: str, data: int, where: object) -> Header:
+def _parse(text: str, data: int, where: object) -> NpyHeader:
     body = text.strip()
     if not (body.startswith("{") and body.endswith("}")):
         raise _error("the .npy header is not a dict", where, repr(body[:80]))
@@ -122,7 +122,7 @@ def _parse(text: str, data: int, where: object) -> Header:
         position = entry.end()
     match entries:
         case {"descr": str(descr), "fortran_order": bool(fortran), "shape": tuple(shape)}:
-            return Header(descr, fortran, shape, data)
+            return NpyHeader(descr, fortran, shape, data)
     raise _error(
         "a .npy header lacks an entry", where, ", ".join(entries) or "none", "descr, shape, order"
     )

@@ -3,11 +3,11 @@
 A pickle is a program for a stack machine that may call anything (Lib/pickletools.py describes every
 opcode). This machine knows a closed table of opcodes and no function at all: a global is a
 `Symbol`, a name and nothing more; calling it, or making an object of it, gives a `Call`, the record
-that it would have been called; bytes are a `Span`, the place in the file where they are, and are
-not read. Who reads the result decides which calls mean something (`keras.stores.npzstore`).
+that it would have been called; bytes are `PickledBytes`, the place in the file where they are, and
+are not read. Who reads the result decides which calls mean something (`keras.stores.npzstore`).
 
-Values are `None`, bool, int, float, str, tuple, list, dict with str or int keys, `Symbol`, `Span`,
-`Call`, `Persistent`.
+Values are `None`, bool, int, float, str, tuple, list, dict with str or int keys, `Symbol`,
+`PickledBytes`, `Call`, `Persistent`.
 They may share parts and hold themselves, so nothing may walk through them without an end.
 
 Arrays of NumPy are among the calls that mean something to every reader: `array_of` gives a tensor,
@@ -44,7 +44,7 @@ class Symbol:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Span:
+class PickledBytes:
     """Bytes that a pickle holds: where they are in the source file."""
 
     offset: int
@@ -183,7 +183,7 @@ class _Machine:
         if length > self.size - begin:
             raise self.fail("is truncated")
         self.stream.seek(begin + length)
-        self.make(Span(self.start + begin, length))
+        self.make(PickledBytes(self.start + begin, length))
 
     def group(self, length: int) -> None:
         values = [self.pop() for _ in range(length)]
@@ -349,9 +349,9 @@ def array_of(value: object, source: SourceFile, where: str) -> Tensor | None:
     match value:
         case Call(Symbol(name=name), _, tuple(state)) if name in RECONSTRUCT:
             return array_of_state(state, source, where)
-        case Call(Symbol(name=name), (dtype, Span() as data)) if name in _SCALAR:
+        case Call(Symbol(name=name), (dtype, PickledBytes() as data)) if name in _SCALAR:
             return _at(data, source, dtype, (), False, where)
-        case Call(Symbol(name=name), (Span() as data, dtype, tuple(shape), str(order))) if (
+        case Call(Symbol(name=name), (PickledBytes() as data, dtype, tuple(shape), str(order))) if (
             name in _FROM_BUFFER
         ):
             return _at(data, source, dtype, shape, order == "F", where)
@@ -361,13 +361,13 @@ def array_of(value: object, source: SourceFile, where: str) -> Tensor | None:
 def array_of_state(state: tuple[object, ...], source: SourceFile, where: str) -> Tensor | None:
     """Return the array of a state: (version, shape, dtype, Fortran order, data)."""
     match state:
-        case (_, tuple(shape), dtype, bool(fortran), Span() as data):
+        case (_, tuple(shape), dtype, bool(fortran), PickledBytes() as data):
             return _at(data, source, dtype, shape, fortran, where)
     return None
 
 
 def _at(
-    data: Span,
+    data: PickledBytes,
     source: SourceFile,
     dtype: object,
     shape: tuple[object, ...],

@@ -216,7 +216,7 @@ class Parser:
         )
 
 
-class Span(NamedTuple):
+class MessageSpan(NamedTuple):
     """A message that is in a file: bytes `offset` to `offset + size`."""
 
     source: SourceFile
@@ -232,11 +232,11 @@ class Span(NamedTuple):
         limits.PROTOBUF_BYTES.check(self.size, self.source.path, "the protocol buffer")
         return memoryview(self.source.read_at(self.offset, self.size))
 
-    def find(self, number: int) -> Iterator[Span]:
+    def find(self, number: int) -> Iterator[MessageSpan]:
         """Yield the embedded messages `number`; all else is stepped over without reading it."""
         return (span for other, span in self.embedded() if other == number)
 
-    def embedded(self) -> Iterator[tuple[int, Span]]:
+    def embedded(self) -> Iterator[tuple[int, MessageSpan]]:
         """Yield the number and the place of each field that has a length, in the file's order."""
         parser, at, end = Parser(self.source.path), self.offset, self.offset + self.size
         while at < end:
@@ -253,7 +253,7 @@ class Span(NamedTuple):
             if size > end - at - used:
                 raise parser.fail("a field is longer than its message")
             if wire == LENGTH:
-                yield tag >> 3, Span(self.source, at + used, size)
+                yield tag >> 3, MessageSpan(self.source, at + used, size)
             at += used + size
 
 

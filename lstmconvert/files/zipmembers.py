@@ -367,7 +367,7 @@ class ArchiveFile(io.BufferedRandom):
         return len(data)
 
     def add(
-        self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, write: Callable[[Part], None]
+        self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, write: Callable[[FilePart], None]
     ) -> None:
         """Add a member.
 
@@ -378,7 +378,7 @@ class ArchiveFile(io.BufferedRandom):
         """
         with archive.open(info, "w") as member:
             begin = self.tell()
-            write(Part(self, begin))
+            write(FilePart(self, begin))
             self.flush()
             size = self.seek(0, io.SEEK_END) - begin
             self.seek(begin)
@@ -398,7 +398,7 @@ class ArchiveFile(io.BufferedRandom):
                 self._is_there = False
 
 
-class Part(io.RawIOBase):
+class FilePart(io.RawIOBase):
     """A file from an offset on, as a file of its own, which is read and written by offset: the HDF5
     library moves to another place before each of the few bytes that it reads or writes.
 

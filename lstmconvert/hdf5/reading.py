@@ -40,7 +40,7 @@ from lstmconvert.hdf5.structures import (
     Entry,
     Heap,
     Records,
-    Table,
+    SymbolTable,
     Texts,
     Type,
     node,
@@ -60,7 +60,7 @@ DEFLATE, SHUFFLE, FLETCHER32 = 1, 2, 3
 _SUM_BYTES, _PIECE = 4, 1 << 20
 
 
-class Place(NamedTuple):
+class ChunkPlace(NamedTuple):
     """Where a chunk is stored, and which filters it goes without (bit i: the i-th)."""
 
     offset: int
@@ -85,7 +85,7 @@ _KEY, _MASK = struct.Struct("<II"), struct.Struct("<I")
 #: A node of a tree of chunks has at most twice as many children (superblock 0: the default).
 CHILDREN = 2 * 32
 
-Placed = Iterator[tuple[Shape, Place]]
+Placed = Iterator[tuple[Shape, ChunkPlace]]
 
 
 class Layout(NamedTuple):
@@ -140,7 +140,7 @@ def layout_of(blocks: Blocks, message: bytes) -> Layout:
 
 def places(
     blocks: Blocks, layout: Layout, shape: Shape, most: Shape, is_packed: bool
-) -> dict[Shape, Place]:
+) -> dict[Shape, ChunkPlace]:
     """Return the index of each stored chunk in the grid of chunks -> where it is.
 
     Args:
@@ -155,13 +155,13 @@ def places(
     first = (0,) * len(shape)
     if layout.kind == _SINGLE:
         size, mask = struct.unpack("<QI", layout.details or struct.pack("<QI", layout.bytes, 0))
-        return {first: Place(layout.address, size, mask)}
+        return {first: ChunkPlace(layout.address, size, mask)}
     if layout.kind in (0, _TREE):
         read = _later_tree if layout.kind else _tree
         inside = read(blocks, layout, is_packed)
     else:
         inside = _numbered(blocks, layout, shape, most, is_packed)
-    stored: dict[Shape, Place] = {}
+    stored: dict[Shape, ChunkPlace] = {}
     for index, place in inside:
         if index in stored:
             raise blocks.damaged("a chunk that is in two places")
@@ -189,7 +189,10 @@ def _tree(blocks: Blocks, layout: Layout, _: bool) -> Placed:
             if index <= last:
                 raise blocks.damaged("the chunks of a dataset are not sorted, or appear twice")
             last = index
-            yield _index(blocks, layout, begins), Place(child, packed & _MASK_BITS, packed >> 32)
+            yield (
+                _index(blocks, layout, begins),
+                ChunkPlace(child, packed & _MASK_BITS, packed >> 32),
+            )
 
     yield from branch(layout.address, None)
 
@@ -216,15 +219,15 @@ def _later_tree(blocks: Blocks, layout: Layout, is_packed: bool) -> Placed:
             yield struct.unpack_from(f"<{axes}Q", record, start), place
 
 
-def _place(data: bytes, layout: Layout) -> Place | None:
+def _place(data: bytes, layout: Layout) -> ChunkPlace | None:
     """Return where a chunk is: an address, and if it is packed, its size and its filters."""
     (address,) = WORD.unpack_from(data)
     if address == UNDEFINED:
         return None
     if len(data) == WORD.size:
-        return Place(address, layout.bytes, 0)
+        return ChunkPlace(address, layout.bytes, 0)
     size = int.from_bytes(data[WORD.size : -_MASK.size], "little")
-    return Place(address, size, _MASK.unpack(data[-_MASK.size :])[0])
+    return ChunkPlace(address, size, _MASK.unpack(data[-_MASK.size :])[0])
 
 
 def _numbered(
@@ -253,14 +256,14 @@ def _numbered(
                 yield tuple(index), place
 
 
-Elements = Iterator[tuple[int, "Place | None"]]
+Elements = Iterator[tuple[int, "ChunkPlace | None"]]
 
 
 def _implicit(blocks: Blocks, layout: Layout, count: int) -> Elements:
     if layout.address + count * layout.bytes > blocks.size:
         raise blocks.damaged("a chunk is past the end of the file")
     for number in range(count):
-        yield number, Place(layout.address + number * layout.bytes, layout.bytes, 0)
+        yield number, ChunkPlace(layout.address + number * layout.bytes, layout.bytes, 0)
 
 
 class _Array:
@@ -419,7 +422,7 @@ class ChunkedTensor(Tensor):
         dtype: DType,
         chunk: Shape,
         filters: tuple[Filter, ...],
-        places: Mapping[Shape, Place],
+        places: Mapping[Shape, ChunkPlace],
     ) -> None:
         self.source, self.shape, self._stored = source, shape, dtype
         self.dtype = dtype.newbyteorder("<") if dtype.byteorder == ">" else dtype
@@ -498,7 +501,7 @@ class ChunkedTensor(Tensor):
             result[tuple(in_result)] = self._unpacked(self._places[index])[tuple(in_chunk)]
         return result
 
-    def _unpacked(self, place: Place) -> Array:
+    def _unpacked(self, place: ChunkPlace) -> Array:
         data = bytes(self.source.read_at(place.offset, place.size))
         for number in reversed(range(len(self._filters))):
             if not place.mask >> number & 1:
@@ -557,7 +560,7 @@ def _folded(total: int) -> int:
 Attributes = Mapping[str, "str | list[str]"]
 
 
-class Tree(NamedTuple):
+class StoredTree(NamedTuple):
     """All that an HDF5 file holds: full path -> tensor, and full group path -> text attributes.
 
     The root group's path is empty.
@@ -597,7 +600,7 @@ def is_hdf5(source: SourceFile) -> bool:
     return any(True for _ in signatures(Window(source)))
 
 
-def read_tree(source: SourceFile, offset: int = 0, size: int | None = None) -> Tree:
+def read_tree(source: SourceFile, offset: int = 0, size: int | None = None) -> StoredTree:
     """Walk the HDF5 file that is at bytes `offset` to `offset + size` of an open file.
 
     Raises:
@@ -640,7 +643,7 @@ class _Walk:
 
     # --- the file ---
 
-    def tree(self) -> Tree:
+    def tree(self) -> StoredTree:
         version = self.blocks.at(len(SIGNATURE), 1)[0]
         if version in (0, 1):
             root = self._first_superblock(version)
@@ -652,7 +655,7 @@ class _Walk:
         self.item(address or 0, "", 0, table)
         if "" not in self.groups:
             raise self.blocks.damaged("its root is not a group")
-        return Tree(self.tensors, self.attributes, frozenset(self.groups))
+        return StoredTree(self.tensors, self.attributes, frozenset(self.groups))
 
     def _first_superblock(self, version: int) -> Entry:
         head = self.blocks.at(0, _SUPERBLOCK.size)
@@ -660,7 +663,7 @@ class _Walk:
         at = _SUPERBLOCK.size + 4 * version  # version 1 says how wide trees of chunks are
         base, _, end, driver = _MORE.unpack(self.blocks.at(at, _MORE.size))
         self._check_ends(tuple(widths), base, end, driver)
-        self.table = Table(self.blocks, 2 * leaf, 2 * inner)
+        self.table = SymbolTable(self.blocks, 2 * leaf, 2 * inner)
         return root_entry(self.blocks, at + _MORE.size)
 
     def _later_superblock(self) -> Entry:
@@ -668,7 +671,7 @@ class _Walk:
         self.blocks.verified(head, b"superblock")
         _, _, *widths, _, base, extension, end, root = _LATER.unpack(head[: _LATER.size])
         self._check_ends(tuple(widths), base, end, UNDEFINED)
-        self.table = Table(self.blocks, _LEAF, _INNER)
+        self.table = SymbolTable(self.blocks, _LEAF, _INNER)
         if extension != UNDEFINED:
             elsewhere = {structures.SHARED_TABLE, structures.DRIVER, structures.CACHE}
             if not elsewhere.isdisjoint(messages_of(self.blocks, extension).parts):

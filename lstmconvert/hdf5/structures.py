@@ -417,7 +417,7 @@ _GROUP, _SOFT = 1, 2
 Entry = tuple[bytes, int | None, bytes | None]
 
 
-class Table:
+class SymbolTable:
     """A group of the first format: names in a heap, and a tree of tables.
 
     Args:

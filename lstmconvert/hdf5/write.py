@@ -11,7 +11,7 @@ import numpy as np
 from h5py import h5a, h5d, h5g, h5p, h5s, h5t
 
 from lstmconvert.errors import UnsupportedByTarget
-from lstmconvert.files.zipmembers import Part
+from lstmconvert.files.zipmembers import FilePart
 from lstmconvert.tensors.dtypes import DType
 from lstmconvert.tensors.streaming import Sums, pour_into
 from lstmconvert.tensors.tensor import Tensor
@@ -24,7 +24,7 @@ GroupAttributes = Mapping[str, Mapping[str, str | Sequence[str]]]
 
 
 def write(
-    target: Path | Part,
+    target: Path | FilePart,
     tensors: Mapping[str, Tensor],
     attributes: GroupAttributes,
     sums: Sums,
@@ -44,7 +44,7 @@ def write(
     offsets: dict[str, int] = {}
     # Through a file of Python's, because what h5py says about a full disk is not an OSError.
     with open(target, "wb+") if isinstance(target, Path) else nullcontext(target) as opened:
-        part = opened if isinstance(opened, Part) else Part(opened, 0)
+        part = opened if isinstance(opened, FilePart) else FilePart(opened, 0)
         with h5py.File(part, "w") as file:
             tree = _Tree(file)
             for group, values in attributes.items():

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 
-from lstmconvert.layouts.gather import SIDES, Structure
+from lstmconvert.layouts.gather import SIDES, ModuleStructure
 from lstmconvert.layouts.row import Row, Slot
 from lstmconvert.layouts.rows import ROWS
 from lstmconvert.model.gates import Gate
@@ -18,7 +18,7 @@ Patterns = tuple[tuple[re.Pattern[str], Slot], ...]
 _NEEDED = ("kernel", "recurrent_kernel")
 
 
-def modules(arrays: Mapping[str, Tensor], row: Row) -> dict[str, Structure]:
+def modules(arrays: Mapping[str, Tensor], row: Row) -> dict[str, ModuleStructure]:
     """Return the modules whose arrays have a row's names: prefix -> structure.
 
     A module is there only if every gate's kernel and recurrent kernel are, at each of its places.
@@ -48,7 +48,7 @@ def recognised(arrays: Mapping[str, Tensor], rows: Iterable[Row] | None = None) 
     return best
 
 
-def _modules(arrays: Mapping[str, Tensor], row: Row) -> dict[str, tuple[Structure, int]]:
+def _modules(arrays: Mapping[str, Tensor], row: Row) -> dict[str, tuple[ModuleStructure, int]]:
     """Return `prefix -> (structure, how many names belong to it)`."""
     parts_at: dict[str, dict[tuple[int, str], set[str]]] = {}
     counts: dict[str, int] = {}
@@ -89,7 +89,7 @@ def _sides(row: Row, text: str | None, tensor: Tensor) -> tuple[str, ...]:
 
 def _structure(
     prefix: str, places: Mapping[tuple[int, str], set[str]], row: Row
-) -> Structure | None:
+) -> ModuleStructure | None:
     needed = _needed(row)
     complete = sorted(place for place, parts in places.items() if needed <= parts)
     if not complete:
@@ -99,7 +99,7 @@ def _structure(
     sides = sorted(SIDES if both else SIDES[:1])
     if complete != [(index, side) for index in range(depth) for side in sides]:
         return None
-    return Structure(prefix=prefix, depth=depth, both=both)
+    return ModuleStructure(prefix=prefix, depth=depth, both=both)
 
 
 @cache

@@ -17,7 +17,7 @@ from lstmconvert.tensors.views import Reshaped, deinterleaved, rows, transposed
 SIDES = ("forward", "backward")
 
 
-class Structure(NamedTuple):
+class ModuleStructure(NamedTuple):
     """How many cells a module has, and where: what its names say, or our metadata.
 
     Fields: `prefix`, before every key; `depth`, how many cells are stacked; `both`: whether
@@ -35,7 +35,7 @@ class Structure(NamedTuple):
 
 
 def gather(
-    arrays: Mapping[str, Tensor], row: Row, structure: Structure, name: str
+    arrays: Mapping[str, Tensor], row: Row, structure: ModuleStructure, name: str
 ) -> tuple[tuple[LSTMLayer, ...], set[str]]:
     """Return the layers of one module, and the names of the arrays that they are made of.
 

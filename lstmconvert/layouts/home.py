@@ -16,7 +16,7 @@ from lstmconvert.errors import LSTMConvertError, UsageError
 from lstmconvert.keras.modern.classes import SIZES
 from lstmconvert.keras.modern.neighbours import of
 from lstmconvert.keras.reading import described
-from lstmconvert.keras.reading.load import Given
+from lstmconvert.keras.reading.load import GivenConfig
 from lstmconvert.keras.reading.read import parse_config
 from lstmconvert.layouts import neighbours
 from lstmconvert.layouts.neighbourrows import TABLE
@@ -34,7 +34,7 @@ _HINT = "give the config of this very model, or leave --config away"
 _RENAME = "name the arrays as its layers are called: {name}.…"
 
 
-def completed(model: Model, given: Given) -> Model:
+def completed(model: Model, given: GivenConfig) -> Model:
     """Return a framework's model with the layers beside its LSTMs, as a store of Keras 3 has them.
 
     A file that holds its LSTMs alone stays as it is, with `unfilled` saying what the config has
@@ -96,7 +96,7 @@ def completed(model: Model, given: Given) -> Model:
     )
 
 
-def check_alike(model: Model, given: Given) -> None:
+def check_alike(model: Model, given: GivenConfig) -> None:
     """Raise `UsageError` where a file has a config, and the user's is of other layers.
 
     Names alone may differ: Keras numbers them anew in each process.

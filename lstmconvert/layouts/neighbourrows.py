@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lstmconvert.files.jsontext import Json
-from lstmconvert.layouts.neighbours import GateSlot, Row, Rows, Slot, Turn
+from lstmconvert.layouts.neighbours import GateSlot, NeighbourRow, NeighbourSlot, Rows, Turn
 
 _TANH_ONLY: Mapping[str, tuple[Json, ...]] = {"activation": ("tanh", None)}
 #: The reset gate works after the product with the recurrent kernel, as in cuDNN.
@@ -28,18 +28,20 @@ _WINDOW = ("Conv1D", "Conv2D")
 _KERNELS = ("kernel", "recurrent_kernel")
 
 
-def _plain(title: str, *slots: Slot, hint: str = "", **takes: str) -> Row:
-    return Row(title=title, slots=slots, takes=takes, hint=hint)
+def _plain(title: str, *slots: NeighbourSlot, hint: str = "", **takes: str) -> NeighbourRow:
+    return NeighbourRow(title=title, slots=slots, takes=takes, hint=hint)
 
 
-def _dense(title: str, kernel: str, bias: str, turn: Turn = Turn.SAME) -> Row:
+def _dense(title: str, kernel: str, bias: str, turn: Turn = Turn.SAME) -> NeighbourRow:
     return _plain(
-        title, Slot(key=kernel, role="kernel", turn=turn), Slot(key=bias, role="bias")
+        title,
+        NeighbourSlot(key=kernel, role="kernel", turn=turn),
+        NeighbourSlot(key=bias, role="bias"),
     )
 
 
-def _embedding(title: str, key: str) -> Row:
-    return _plain(title, Slot(key=key, role="embeddings"))
+def _embedding(title: str, key: str) -> NeighbourRow:
+    return _plain(title, NeighbourSlot(key=key, role="embeddings"))
 
 
 def _convolutions(
@@ -52,8 +54,8 @@ def _convolutions(
     **takes: str,
 ) -> Rows:
     slots = (
-        Slot(key=kernel, role="kernel", turn=turn),
-        Slot(key=bias, role="bias", turn=column),
+        NeighbourSlot(key=kernel, role="kernel", turn=turn),
+        NeighbourSlot(key=bias, role="bias", turn=column),
     )
     return {
         name: _plain(title, *slots, hint=hint, **takes)
@@ -70,27 +72,27 @@ def _normalized(
     constants: Mapping[str, str] | None = None,
     hint: str = "",
     **takes: str,
-) -> Row:
+) -> NeighbourRow:
     slots = [
-        Slot(key=scale, role="gamma", fill=1.0),
-        Slot(key=offset, role="beta", fill=0.0),
+        NeighbourSlot(key=scale, role="gamma", fill=1.0),
+        NeighbourSlot(key=offset, role="beta", fill=0.0),
     ]
     if mean:
         slots += [
-            Slot(key=mean, role="moving_mean"),
-            Slot(key=variance, role="moving_variance"),
+            NeighbourSlot(key=mean, role="moving_mean"),
+            NeighbourSlot(key=variance, role="moving_variance"),
         ]
-    return Row(
+    return NeighbourRow(
         title=title, slots=tuple(slots), takes=takes, constants=constants or {}, hint=hint
     )
 
 
-def _prelu(title: str, key: str) -> Row:
-    return _plain(title, Slot(key=key, role="alpha", turn=Turn.CHANNELS))
+def _prelu(title: str, key: str) -> NeighbourRow:
+    return _plain(title, NeighbourSlot(key=key, role="alpha", turn=Turn.CHANNELS))
 
 
 def _absent(framework: str, *classes: str) -> Rows:
-    return {name: Row(title="", absent=f"{framework} has no {name}") for name in classes}
+    return {name: NeighbourRow(title="", absent=f"{framework} has no {name}") for name in classes}
 
 
 def _gated(
@@ -125,7 +127,7 @@ _CHANNELS_FIRST = "its input is (batch, channels, steps) where Keras has (batch,
 
 # ---- PyTorch (torch/nn/modules: linear, conv, batchnorm, normalization, sparse, rnn) -------------
 
-_TORCH_LIKE: dict[str, Row] = {
+_TORCH_LIKE: dict[str, NeighbourRow] = {
     "Dense": _dense("nn.Linear", "weight", "bias", Turn.TRANSPOSED),
     "Embedding": _embedding("nn.Embedding", "weight"),
     "LayerNormalization": _normalized("nn.LayerNorm", "weight", "bias", epsilon="eps"),
@@ -152,15 +154,15 @@ _TORCH_GRU = _gated(
 _TORCH_RNN = _gated(
     "weight_ih_l0{d}", "weight_hh_l0{d}", "bias_ih_l0{d}", "bias_hh_l0{d}", "h"
 )
-_TORCH_COMMON: dict[str, Row] = {
+_TORCH_COMMON: dict[str, NeighbourRow] = {
     **_TORCH_LIKE,
     "BatchNormalization": _TORCH_BATCHNORM,
     "PReLU": _prelu("nn.PReLU", "weight"),
 }
 TORCH: Rows = {
     **_TORCH_COMMON,
-    "GRU": Row(title="nn.GRU", gate_slots=_TORCH_GRU, needs=_RESET_AFTER),
-    "SimpleRNN": Row(
+    "GRU": NeighbourRow(title="nn.GRU", gate_slots=_TORCH_GRU, needs=_RESET_AFTER),
+    "SimpleRNN": NeighbourRow(
         title="nn.RNN",
         gate_slots=_TORCH_RNN,
         needs=_TANH_OR_RELU,
@@ -170,8 +172,10 @@ TORCH: Rows = {
 _CELL_KEYS = ("{d}weight_ih", "{d}weight_hh", "{d}bias_ih", "{d}bias_hh")
 TORCH_CELL: Rows = {
     **_TORCH_COMMON,
-    "GRU": Row(title="nn.GRUCell", gate_slots=_gated(*_CELL_KEYS, "rzh"), needs=_RESET_AFTER),
-    "SimpleRNN": Row(
+    "GRU": NeighbourRow(
+        title="nn.GRUCell", gate_slots=_gated(*_CELL_KEYS, "rzh"), needs=_RESET_AFTER
+    ),
+    "SimpleRNN": NeighbourRow(
         title="nn.RNNCell",
         gate_slots=_gated(*_CELL_KEYS, "h"),
         needs=_TANH_OR_RELU,
@@ -191,7 +195,7 @@ _STATISTICS = "mean and var belong to the collection batch_stats, the others to 
 _FLAX_FUNCTIONS = {"activation": "activation_fn", "recurrent_activation": "gate_fn"}
 
 
-def _flax(module: str, dense: str, hint: str) -> dict[str, Row]:
+def _flax(module: str, dense: str, hint: str) -> dict[str, NeighbourRow]:
     """Return the rows that linen and nnx have in common, under the names of a module."""
     return {
         "Dense": _dense(f"{module}.{dense}", "kernel", "bias"),
@@ -217,8 +221,10 @@ def _flax(module: str, dense: str, hint: str) -> dict[str, Row]:
 FLAX: Rows = {
     **_flax("nn", "Dense", _STATISTICS),
     # flax/linen/activation.py: one slope for all channels.
-    "PReLU": _plain("nn.PReLU", Slot(key="negative_slope", role="alpha", turn=Turn.SINGLE)),
-    "GRU": Row(
+    "PReLU": _plain(
+        "nn.PReLU", NeighbourSlot(key="negative_slope", role="alpha", turn=Turn.SINGLE)
+    ),
+    "GRU": NeighbourRow(
         title="nn.GRUCell",
         gate_slots=(
             GateSlot(
@@ -238,7 +244,7 @@ FLAX: Rows = {
         folded="rz",
         always_bias=True,
     ),
-    "SimpleRNN": Row(
+    "SimpleRNN": NeighbourRow(
         title="nn.SimpleCell",
         gate_slots=_gated("{d}i.kernel", "{d}h.kernel", "{d}i.bias", "", "h", turned=False),
         takes={"activation": "activation_fn"},
@@ -249,7 +255,7 @@ FLAX: Rows = {
 NNX: Rows = {
     **_flax("nnx", "Linear", ""),
     "PReLU": _prelu("nnx.PReLU", "negative_slope"),
-    "GRU": Row(
+    "GRU": NeighbourRow(
         title="nnx.GRUCell",
         gate_slots=_gated(
             "{d}dense_i.kernel", "{d}dense_h.kernel", "{d}dense_i.bias", "", "rzh", turned=False
@@ -259,7 +265,7 @@ NNX: Rows = {
         folded="rz",
         always_bias=True,
     ),
-    "SimpleRNN": Row(
+    "SimpleRNN": NeighbourRow(
         title="nnx.SimpleCell",
         gate_slots=_gated(
             "{d}dense_i.kernel", "{d}dense_h.kernel", "{d}dense_i.bias", "", "h", turned=False
@@ -274,10 +280,10 @@ HAIKU: Rows = {
     **_absent("Haiku", "PReLU"),
     "BatchNormalization": _plain(
         "hk.BatchNorm",
-        Slot(key="scale", role="gamma", fill=1.0, turn=Turn.BROADCAST),
-        Slot(key="offset", role="beta", fill=0.0, turn=Turn.BROADCAST),
-        Slot(key="~.mean_ema.average", role="moving_mean", turn=Turn.BROADCAST),
-        Slot(key="~.var_ema.average", role="moving_variance", turn=Turn.BROADCAST),
+        NeighbourSlot(key="scale", role="gamma", fill=1.0, turn=Turn.BROADCAST),
+        NeighbourSlot(key="offset", role="beta", fill=0.0, turn=Turn.BROADCAST),
+        NeighbourSlot(key="~.mean_ema.average", role="moving_mean", turn=Turn.BROADCAST),
+        NeighbourSlot(key="~.var_ema.average", role="moving_variance", turn=Turn.BROADCAST),
         hint="the averages belong to the state, the others to the params",
         epsilon="eps",
     ),
@@ -293,7 +299,7 @@ HAIKU: Rows = {
         groups="feature_group_count",
     ),
     # It keeps the state where its z is 0, and Keras where z is 1; its z and r stand in that order.
-    "GRU": Row(
+    "GRU": NeighbourRow(
         title="hk.GRU",
         gate_slots=_gated("{d}w_i", "{d}w_h", "{d}b", "", "zrh", turned=False),
         needs=_RESET_BEFORE,
@@ -301,7 +307,7 @@ HAIKU: Rows = {
         always_bias=True,
         hint="hk.GRU keeps the state where its update gate is 0: that gate has the other sign",
     ),
-    "SimpleRNN": Row(
+    "SimpleRNN": NeighbourRow(
         title="hk.VanillaRNN",
         gate_slots=_gated(
             *("{d}linear.w", "{d}linear_1.w", "{d}linear.b", "{d}linear_1.b", "h"), turned=False
@@ -334,7 +340,7 @@ EQUINOX: Rows = {
         groups="groups",
     ),
     "PReLU": _prelu("eqx.nn.PReLU", "negative_slope"),
-    "GRU": Row(
+    "GRU": NeighbourRow(
         title="eqx.nn.GRUCell",
         gate_slots=_gated(*_CELL_KEYS[:2], "{d}bias", "{d}bias_n", "rzh", second_gates="h"),
         needs=_RESET_AFTER,
@@ -360,13 +366,13 @@ MLX: Rows = {
         groups="groups",
     ),
     "PReLU": _prelu("nn.PReLU", "weight"),
-    "GRU": Row(
+    "GRU": NeighbourRow(
         title="nn.GRU",
         gate_slots=_gated("{d}Wx", "{d}Wh", "{d}b", "{d}bhn", "rzh", second_gates="h"),
         needs=_RESET_AFTER,
         folded="rz",
     ),
-    "SimpleRNN": Row(
+    "SimpleRNN": NeighbourRow(
         title="nn.RNN",
         gate_slots=_gated("{d}Wxh", "{d}Whh", "{d}bias", "", "h"),
         takes={"activation": "nonlinearity"},
@@ -393,13 +399,13 @@ PADDLE: Rows = {
         groups="groups",
     ),
     "PReLU": _prelu("nn.PReLU", "_weight"),
-    "GRU": Row(
+    "GRU": NeighbourRow(
         title="nn.GRU",
         gate_slots=_gated(*_PADDLE_KEYS, "rzh"),
         needs=_RESET_AFTER,
         always_bias=True,
     ),
-    "SimpleRNN": Row(
+    "SimpleRNN": NeighbourRow(
         title="nn.SimpleRNN",
         gate_slots=_gated(*_PADDLE_KEYS, "h"),
         needs=_TANH_OR_RELU,
@@ -434,13 +440,13 @@ MXNET: Rows = {
         groups="groups",
     ),
     "PReLU": _prelu("gluon.nn.PReLU", "alpha"),
-    "GRU": Row(
+    "GRU": NeighbourRow(
         title="gluon.rnn.GRU",
         gate_slots=_gated(*_MXNET_KEYS, "rzh"),
         needs=_RESET_AFTER,
         always_bias=True,
     ),
-    "SimpleRNN": Row(
+    "SimpleRNN": NeighbourRow(
         title="gluon.rnn.RNN",
         gate_slots=_gated(*_MXNET_KEYS, "h"),
         needs=_TANH_OR_RELU,
@@ -470,14 +476,14 @@ NCNN: Rows = {
     ),
     "PReLU": _prelu("PReLU", "slope_data"),
     # gru.cpp: the gates are R, U and N; the last bias of four is that of N inside the reset gate.
-    "GRU": Row(
+    "GRU": NeighbourRow(
         title="GRU",
         gate_slots=_gated(*_NCNN_KEYS, "{d}bias_bn_data", "rzh", second_gates="h"),
         needs=_RESET_AFTER,
         folded="rz",
         always_bias=True,
     ),
-    "SimpleRNN": Row(
+    "SimpleRNN": NeighbourRow(
         title="RNN",
         gate_slots=_gated(*_NCNN_KEYS, "", "h"),
         needs=_TANH_ONLY,
@@ -501,7 +507,7 @@ _OWN_NAMES: Mapping[str, tuple[str, ...]] = {
 def _as_keras(title: str) -> Rows:
     """Return rows with Keras's own names; an epsilon has to be passed, as by anyone."""
     return {
-        name: _plain(f"{title}.{name}", *(Slot(key=role, role=role) for role in roles))
+        name: _plain(f"{title}.{name}", *(NeighbourSlot(key=role, role=role) for role in roles))
         for name, roles in _OWN_NAMES.items()
     }
 
@@ -510,7 +516,7 @@ def _as_keras(title: str) -> Rows:
 TF1: Rows = {
     **_as_keras("tf.layers"),
     # rnn_cell_impl.py, `GRUCell`: r and u side by side, then the candidate.
-    "GRU": Row(
+    "GRU": NeighbourRow(
         title="GRUCell",
         gate_slots=(
             *_below("{d}gates.kernel", "{d}gates.bias", "rz"),
@@ -520,7 +526,7 @@ TF1: Rows = {
         takes={"activation": "activation"},
         always_bias=True,
     ),
-    "SimpleRNN": Row(
+    "SimpleRNN": NeighbourRow(
         title="BasicRNNCell",
         gate_slots=_below("{d}kernel", "{d}bias", "h"),
         takes={"activation": "activation"},
@@ -529,13 +535,13 @@ TF1: Rows = {
 }
 KERAS: Rows = {
     **_as_keras("keras.layers"),
-    "GRU": Row(
+    "GRU": NeighbourRow(
         title="keras.layers.GRU",
-        slots=tuple(Slot(key=role, role=role) for role in (*_KERNELS, "bias")),
+        slots=tuple(NeighbourSlot(key=role, role=role) for role in (*_KERNELS, "bias")),
     ),
-    "SimpleRNN": Row(
+    "SimpleRNN": NeighbourRow(
         title="keras.layers.SimpleRNN",
-        slots=tuple(Slot(key=role, role=role) for role in (*_KERNELS, "bias")),
+        slots=tuple(NeighbourSlot(key=role, role=role) for role in (*_KERNELS, "bias")),
     ),
 }
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from lstmconvert.errors import CorruptFile
 from lstmconvert.files.jsontext import Json, JsonObject
-from lstmconvert.model.neighbours import Cell, Neighbour
+from lstmconvert.model.neighbours import Neighbour, NeighbourCell
 from lstmconvert.tensors.dtypes import Array as NumPyArray
 from lstmconvert.tensors.tensor import Computed, Tensor
 from lstmconvert.tensors.views import (
@@ -59,7 +59,7 @@ class Turn(StrEnum):
     BROADCAST = "broadcast"
 
 
-class Slot(NamedTuple):
+class NeighbourSlot(NamedTuple):
     """One array of a framework.
 
     Fields: `key`, its name; `role`: what Keras calls it; `turn`; `fill`: the number that it is full
@@ -88,7 +88,7 @@ class GateSlot(NamedTuple):
     turned: bool = False
 
 
-class Row(NamedTuple):
+class NeighbourRow(NamedTuple):
     """One class of Keras in one framework.
 
     Fields: `title`: the framework's class; `slots`, or for a recurrent class `gate_slots`; `needs`:
@@ -101,7 +101,7 @@ class Row(NamedTuple):
     """
 
     title: str
-    slots: tuple[Slot, ...] = ()
+    slots: tuple[NeighbourSlot, ...] = ()
     gate_slots: tuple[GateSlot, ...] = ()
     needs: Mapping[str, tuple[Json, ...]] = {}
     takes: Mapping[str, str] = {}
@@ -126,11 +126,11 @@ class Arranged(NamedTuple):
     notices: tuple[str, ...] = ()
 
 
-Rows = Mapping[str, Row]
+Rows = Mapping[str, NeighbourRow]
 Pieces = dict[tuple[str, str], Tensor]
 
 
-def row_for(layer: Neighbour, table: Rows) -> Row | None:
+def row_for(layer: Neighbour, table: Rows) -> NeighbourRow | None:
     """Return a layer's row: of a recurrent layer in a wrapper, that of the layer inside."""
     classes = {cell.class_name for cell in layer.cells} or {layer.class_name}
     return table.get(classes.pop()) if len(classes) == 1 else None
@@ -223,14 +223,14 @@ def gather(
     return result, used, ""
 
 
-def _none(layer: Neighbour, row: Row | None) -> str:
+def _none(layer: Neighbour, row: NeighbourRow | None) -> str:
     """Return why a framework has no place for a layer's class."""
     return row.absent if row else f"how it arranges a {layer.class_name} is not known here"
 
 
 def _plain(
-    layer: Neighbour, row: Row, sides: Sequence[str]
-) -> Iterator[tuple[Slot, str, str]]:
+    layer: Neighbour, row: NeighbourRow, sides: Sequence[str]
+) -> Iterator[tuple[NeighbourSlot, str, str]]:
     """Yield a row's plain slots with the role and the name that each has in a layer."""
     places = [("", "")]
     if layer.cells:
@@ -266,7 +266,7 @@ def _configs(layer: Neighbour) -> list[JsonObject]:
     return [cell.config for cell in layer.cells] or [layer.config]
 
 
-def _unmet(layer: Neighbour, row: Row) -> Iterator[str]:
+def _unmet(layer: Neighbour, row: NeighbourRow) -> Iterator[str]:
     for config in _configs(layer):
         for keyword, values in row.needs.items():
             value = _value(config, keyword)
@@ -296,7 +296,7 @@ _USUAL: Mapping[str, tuple[Json, ...]] = {
 }
 
 
-def _notices(layer: Neighbour, row: Row) -> Iterator[str]:
+def _notices(layer: Neighbour, row: NeighbourRow) -> Iterator[str]:
     """Yield what the framework's user has to pass or to do, so that it computes the same."""
     config = _configs(layer)[0]
     passed = [
@@ -384,7 +384,7 @@ def _permuted(tensor: Tensor, axes: tuple[int, ...]) -> Tensor:
     return Computed(tensor, shape, lambda array: np.transpose(array, axes))
 
 
-def _turned_back(layer: Neighbour, tensor: Tensor, slot: Slot) -> Tensor:
+def _turned_back(layer: Neighbour, tensor: Tensor, slot: NeighbourSlot) -> Tensor:
     if slot.turn is Turn.SAME:
         return tensor
     if slot.turn is Turn.TRANSPOSED:
@@ -409,7 +409,7 @@ def _is_full(tensor: Tensor, value: float) -> bool:
 
 
 def _arrange_cells(
-    layer: Neighbour, row: Row, sides: Sequence[str], notices: tuple[str, ...]
+    layer: Neighbour, row: NeighbourRow, sides: Sequence[str], notices: tuple[str, ...]
 ) -> Arranged:
     tensors: dict[str, Tensor] = {}
     loss = ""
@@ -434,7 +434,7 @@ def _sides(layer: Neighbour, sides: Sequence[str]) -> Sequence[str]:
     return sides[:1] if len(layer.cells) == 1 else sides[1:]
 
 
-def _pieces(layer: Neighbour, cell: Cell) -> Pieces:
+def _pieces(layer: Neighbour, cell: NeighbourCell) -> Pieces:
     """Cut a cell's arrays into one for each part and gate."""
     gates = GATES[cell.class_name]
     result: Pieces = {}
@@ -454,7 +454,7 @@ def _pieces(layer: Neighbour, cell: Cell) -> Pieces:
 
 
 def _slot_arrays(
-    row: Row, slot: GateSlot, pieces: Pieces, side: str, cell: Cell
+    row: NeighbourRow, slot: GateSlot, pieces: Pieces, side: str, cell: NeighbourCell
 ) -> Iterator[tuple[str, Tensor]]:
     key = slot.key.replace("{d}", side)
     for name, gates in _members(slot):
@@ -474,13 +474,13 @@ def _members(slot: GateSlot) -> list[tuple[str, str]]:
     return list(zip(slot.names, slot.gates, strict=True)) if slot.names else [("", slot.gates)]
 
 
-def _has(row: Row, part: str, cell: Cell) -> bool:
+def _has(row: NeighbourRow, part: str, cell: NeighbourCell) -> bool:
     if part not in (_BIAS, _SECOND):
         return True
     return row.always_bias or cell.config.get("use_bias") is not False
 
 
-def _piece(row: Row, pieces: Pieces, part: str, gate: str) -> Tensor:
+def _piece(row: NeighbourRow, pieces: Pieces, part: str, gate: str) -> Tensor:
     tensor = pieces.get((part, gate))
     if tensor is None:
         kernel = pieces["recurrent_kernel", gate]
@@ -496,7 +496,7 @@ _negative: Callable[[NumPyArray], NumPyArray] = np.negative
 
 
 def _gather_cells(
-    layer: Neighbour, row: Row, sides: Sequence[str], arrays: Mapping[str, Tensor]
+    layer: Neighbour, row: NeighbourRow, sides: Sequence[str], arrays: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], set[str], str]:
     result: dict[str, Tensor] = {}
     used: set[str] = set()
@@ -520,7 +520,7 @@ def _gather_cells(
 
 def _cut(
     layer: Neighbour,
-    row: Row,
+    row: NeighbourRow,
     slot: GateSlot,
     gates: str,
     tensor: Tensor,
@@ -557,7 +557,7 @@ def _misshapen(layer: Neighbour, key: str, tensor: Tensor, expected: str) -> Cor
 
 
 def _joined(
-    layer: Neighbour, cell: Cell, pieces: Pieces, losses: list[str]
+    layer: Neighbour, cell: NeighbourCell, pieces: Pieces, losses: list[str]
 ) -> Iterator[tuple[str, Tensor]]:
     gates = GATES[cell.class_name]
     for part in ("kernel", "recurrent_kernel"):

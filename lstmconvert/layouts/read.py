@@ -14,7 +14,7 @@ from lstmconvert.errors import CorruptFile, SourceError
 from lstmconvert.files.jsontext import JsonObject
 from lstmconvert.layouts import find
 from lstmconvert.layouts.arrange import grid_of
-from lstmconvert.layouts.gather import Structure, gather, key_names
+from lstmconvert.layouts.gather import ModuleStructure, gather, key_names
 from lstmconvert.layouts.row import Row
 from lstmconvert.layouts.rows import row_of
 from lstmconvert.model import edit, naming
@@ -119,7 +119,7 @@ _GATES_OF_OTHERS = (3, 1)
 
 
 def _is_of_another_cell(
-    arrays: Mapping[str, Tensor], row: Row, structure: Structure
+    arrays: Mapping[str, Tensor], row: Row, structure: ModuleStructure
 ) -> bool:
     """Whether a module's recurrent kernel has the blocks of a GRU's, or of a plain RNN's."""
     slot = next((s for s in row.slots if s.parts == ("recurrent_kernel",)), None)
@@ -255,7 +255,7 @@ class _Recorded:
         cells = self._cells(recorded[names[0]])
         both = len(cells) > 1
         depth = len(names) if len(names) > 1 else len(cells["forward"])
-        structure = Structure(prefix=prefix, depth=depth, both=both)
+        structure = ModuleStructure(prefix=prefix, depth=depth, both=both)
         layers, used = gather(self._arrays, row, structure, "lstm")
         self._used |= used
         for number, members in enumerate(grid_of(layers)):

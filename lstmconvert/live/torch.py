@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lstmconvert.errors import CorruptFile, MissingPackage, UsageError, install
-from lstmconvert.layouts.gather import Structure, gather
+from lstmconvert.layouts.gather import ModuleStructure, gather
 from lstmconvert.layouts.plain import arrange
 from lstmconvert.layouts.row import Row
 from lstmconvert.layouts.rows import TORCH, TORCH_CELL
@@ -121,7 +121,7 @@ def _row(module: Any, torch: Any) -> Row | None:
 
 def _layers(module: Any, row: Row, name: str) -> Sequence[LSTMLayer]:
     arrays = {key: ArrayTensor(array_of(tensor)) for key, tensor in module.state_dict().items()}
-    structure = Structure(
+    structure = ModuleStructure(
         depth=getattr(module, "num_layers", 1), both=getattr(module, "bidirectional", False)
     )
     return gather(arrays, row, structure, naming.layer_names([name])[0])[0]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 
-class Cell(NamedTuple):
+class NeighbourCell(NamedTuple):
     """One direction of a recurrent layer, or its only one.
 
     Fields: `prefix`: what stands before its weights' names; `class_name`: `GRU` or `SimpleRNN`;
@@ -66,7 +66,7 @@ class Neighbour:
     paths: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unnamed: Mapping[str, Tensor] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
-    cells: tuple[Cell, ...] = ()
+    cells: tuple[NeighbourCell, ...] = ()
     inputs: int | None = None
     outputs: int | None = None
     fed: int | None = None

@@ -20,7 +20,7 @@ from onnx.reference.ops import load_op
 from lstmconvert import limits
 from lstmconvert.errors import CorruptFile
 from lstmconvert.onnx.messages import NAMES, NUMBERS
-from lstmconvert.onnx.skeleton import DEFAULT_DOMAINS, Graphs, Scope, Skeleton, attributes
+from lstmconvert.onnx.skeleton import DEFAULT_DOMAINS, Graphs, GraphScope, Skeleton, attributes
 from lstmconvert.tensors.dtypes import Array, DType, dtype_of
 from lstmconvert.tensors.tensor import ArrayTensor, Shape, Tensor
 
@@ -66,7 +66,7 @@ class Constants:
         #: Names of the initializers that have been asked for, by graph.
         self.asked: set[tuple[int, str]] = set()
 
-    def tensor(self, scope: Scope, name: str) -> Tensor:
+    def tensor(self, scope: GraphScope, name: str) -> Tensor:
         """Return the value that a name has in a graph.
 
         Raises:
@@ -95,7 +95,7 @@ class Constants:
         holder, inner = self._place(scope, name)
         return self._known[id(holder), inner]
 
-    def leaves(self, scope: Scope, name: str) -> frozenset[tuple[int, str]]:
+    def leaves(self, scope: GraphScope, name: str) -> frozenset[tuple[int, str]]:
         """Return the initializers that a constant is made of."""
         waiting, seen = [self._place(scope, name)], set[tuple[int, str]]()
         result = set()
@@ -110,14 +110,14 @@ class Constants:
                     result.add(key)
         return frozenset(result)
 
-    def _missing(self, scope: Scope, name: str) -> bool:
+    def _missing(self, scope: GraphScope, name: str) -> bool:
         holder, inner = self._place(scope, name)
         return (id(holder), inner) not in self._known
 
     def _where(self, name: str) -> str:
         return f"{self._skeleton.source.path}: {name}"
 
-    def _place(self, scope: Scope, name: str) -> tuple[Scope, str]:
+    def _place(self, scope: GraphScope, name: str) -> tuple[GraphScope, str]:
         """Return where a value is made, behind nodes that hand it on as it is."""
         for _ in range(len(self._graphs.nodes) + 1):
             holder = scope.holder(name)
@@ -131,7 +131,7 @@ class Constants:
             scope, name = holder, node.input[0]
         raise CorruptFile("a value that is made from itself", where=self._where(name))
 
-    def _needs(self, scope: Scope, name: str) -> list[tuple[Scope, str]]:
+    def _needs(self, scope: GraphScope, name: str) -> list[tuple[GraphScope, str]]:
         if name in scope.initializers:
             return []
         node = scope.producers.get(name)
@@ -144,7 +144,7 @@ class Constants:
             raise NotConstantError(name, "made by an Einsum that sums")
         return [(scope, item) for item in node.input if item]
 
-    def _value(self, scope: Scope, name: str) -> Tensor:
+    def _value(self, scope: GraphScope, name: str) -> Tensor:
         proto = scope.initializers.get(name)
         if proto is not None:
             self.asked.add((id(scope), name))

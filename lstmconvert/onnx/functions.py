@@ -23,7 +23,7 @@ from lstmconvert.model.activations import (
 )
 
 
-class Function(NamedTuple):
+class ActivationFunction(NamedTuple):
     """One activation function of a node: its ONNX name, alpha and beta where it takes them."""
 
     name: str
@@ -31,7 +31,7 @@ class Function(NamedTuple):
     beta: float | None = None
 
 
-def spell(activation: Activation) -> Function | None:
+def spell(activation: Activation) -> ActivationFunction | None:
     """Return the ONNX function that computes an activation, None if there is none."""
     if activation.custom:
         return None
@@ -45,19 +45,19 @@ def spell(activation: Activation) -> Function | None:
     wanted = _WITH_CONSTANTS.get(name)
     if wanted is None or set(constants) != set(wanted[1]):
         return None
-    return Function(wanted[0], *(float(constants[key]) for key in wanted[1]))
+    return ActivationFunction(wanted[0], *(float(constants[key]) for key in wanted[1]))
 
 
 _PLAIN = {
-    SIGMOID: Function("Sigmoid"),
-    TANH: Function("Tanh"),
-    LINEAR: Function("Affine", 1.0, 0.0),
-    Activation("relu"): Function("Relu"),
-    Activation("softsign"): Function("Softsign"),
-    Activation("softplus"): Function("Softplus"),
+    SIGMOID: ActivationFunction("Sigmoid"),
+    TANH: ActivationFunction("Tanh"),
+    LINEAR: ActivationFunction("Affine", 1.0, 0.0),
+    Activation("relu"): ActivationFunction("Relu"),
+    Activation("softsign"): ActivationFunction("Softsign"),
+    Activation("softplus"): ActivationFunction("Softplus"),
     # clip((x + 1) / 2, 0, 1), and elu with a scale of one
-    Activation("sparse_sigmoid"): Function("HardSigmoid", 0.5, 0.5),
-    Activation("celu", {"alpha": 1.0}): Function("Elu", 1.0),
+    Activation("sparse_sigmoid"): ActivationFunction("HardSigmoid", 0.5, 0.5),
+    Activation("celu", {"alpha": 1.0}): ActivationFunction("Elu", 1.0),
 }
 #: Our name -> ONNX's, and our constants in the order alpha, beta.
 _WITH_CONSTANTS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -70,15 +70,19 @@ _WITH_CONSTANTS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
-def _relu(slope: float, threshold: float, ceiling: float) -> Function | None:
+def _relu(slope: float, threshold: float, ceiling: float) -> ActivationFunction | None:
     if ceiling != math.inf or (slope and threshold):
         return None
     if slope:
-        return Function("LeakyRelu", float(slope))
-    return Function("ThresholdedRelu", float(threshold)) if threshold else Function("Relu")
+        return ActivationFunction("LeakyRelu", float(slope))
+    return (
+        ActivationFunction("ThresholdedRelu", float(threshold))
+        if threshold
+        else ActivationFunction("Relu")
+    )
 
 
-def as_lists(functions: Iterable[Function]) -> dict[str, list[str] | list[float]]:
+def as_lists(functions: Iterable[ActivationFunction]) -> dict[str, list[str] | list[float]]:
     """Return the attributes `activations`, `activation_alpha` and `activation_beta`."""
     functions = list(functions)
     alphas = [f.alpha for f in functions if f.alpha is not None]

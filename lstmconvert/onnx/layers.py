@@ -98,7 +98,7 @@ class _Out(NamedTuple):
         return self.graph.output(value, self.around.compute, self.axes.of(width, steps))
 
 
-def _outputs(out: _Out, runs: Sequence[Run]) -> Feed:
+def _outputs(out: _Out, runs: Sequence[DirectionOutputs]) -> Feed:
     name = out.layer.name
     results = [
         _result(out, side, run)
@@ -125,7 +125,7 @@ def _finished(out: _Out, value: str, wanted: str) -> None:
         out.graph.node("Identity", [value], wanted)
 
 
-def _return_states(out: _Out, runs: Sequence[Run]) -> None:
+def _return_states(out: _Out, runs: Sequence[DirectionOutputs]) -> None:
     cells = [cell for _, _, cell in out.layer.cells()]
     states = [state for run in runs for state in run.states]
     for state, cell in zip(states, cells, strict=True):
@@ -134,7 +134,7 @@ def _return_states(out: _Out, runs: Sequence[Run]) -> None:
             out.declare(output, cell.units, False)
 
 
-def _result(out: _Out, side: str, run: Run) -> str:
+def _result(out: _Out, side: str, run: DirectionOutputs) -> str:
     """Return one direction's output: the steps in Keras's order of time, or the last one."""
     direction = dict(out.layer.directions)[side]
     label = out.layer.name if out.layer.backward is None else f"{out.layer.name}.{side}"
@@ -148,7 +148,7 @@ def _result(out: _Out, side: str, run: Run) -> str:
     return _turned(out, steps, label) if backwards != is_turned else steps
 
 
-def _last(out: _Out, run: Run, label: str, backwards: bool, zero: bool) -> str:
+def _last(out: _Out, run: DirectionOutputs, label: str, backwards: bool, zero: bool) -> str:
     graph, known = out.graph, out.around.lengths
     final = run.states[-1].hidden
     if known is None:
@@ -161,7 +161,7 @@ def _last(out: _Out, run: Run, label: str, backwards: bool, zero: bool) -> str:
     return graph.node("Where", [counts, final, nothing], f"{label}.last")
 
 
-def _padded(out: _Out, run: Run, label: str, zero: bool) -> str:
+def _padded(out: _Out, run: DirectionOutputs, label: str, zero: bool) -> str:
     """Put in what Keras returns behind the end of a sequence: zero, or the last output again."""
     graph, known = out.graph, out.around.lengths
     if known is None:
@@ -202,7 +202,7 @@ class States(NamedTuple):
     cell: str
 
 
-class Run(NamedTuple):
+class DirectionOutputs(NamedTuple):
     """What one direction computes: `steps` (time, batch, units), in the input's own order of time
     whichever way it ran, and the final states of its cells."""
 
@@ -225,7 +225,7 @@ class Around(NamedTuple):
     lengths: Lengths | None
 
 
-def run(around: Around, layer: LSTMLayer) -> list[Run]:
+def run(around: Around, layer: LSTMLayer) -> list[DirectionOutputs]:
     """Add the nodes of a layer: a run for each direction."""
     if is_one_node(layer):
         cells = [_named(layer, side, 0) for side, _ in layer.directions]
@@ -264,7 +264,7 @@ def _named(layer: LSTMLayer, side: str, index: int) -> Named:
     return Named(naming.prefix(layer, side, index), cell)
 
 
-def _direction(around: Around, layer: LSTMLayer, side: str) -> Run:
+def _direction(around: Around, layer: LSTMLayer, side: str) -> DirectionOutputs:
     direction = dict(layer.directions)[side]
     way = "reverse" if direction.options.go_backwards else "forward"
     x, states = around.x, list[States]()
@@ -273,12 +273,12 @@ def _direction(around: Around, layer: LSTMLayer, side: str) -> Run:
         done = _node(around, named.name, [named], x, way)[0]
         x = done.steps
         states += done.states
-    return Run(x, tuple(states))
+    return DirectionOutputs(x, tuple(states))
 
 
 def _node(
     around: Around, name: str, cells: Sequence[Named], x: str, direction: str
-) -> list[Run]:
+) -> list[DirectionOutputs]:
     graph, lengths = around.graph, around.lengths
     weights = Weights(graph, name, cells, around.compute).inputs()
     starts = [_starts(around, named) for named in cells]
@@ -302,7 +302,7 @@ def _node(
     hidden = _by_direction(graph, outputs[1], cells, 0, "last_h")
     carry = _by_direction(graph, outputs[2], cells, 0, "last_c")
     return [
-        Run(
+        DirectionOutputs(
             steps[index],
             (
                 States(

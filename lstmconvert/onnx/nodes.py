@@ -28,7 +28,7 @@ from lstmconvert.model.layer import Cell, GateWeights, weights_of
 from lstmconvert.model.options import CellOptions
 from lstmconvert.onnx import functions
 from lstmconvert.onnx.constants import Constants, NotConstantError
-from lstmconvert.onnx.skeleton import DEFAULT_DOMAINS, Scope, attributes
+from lstmconvert.onnx.skeleton import DEFAULT_DOMAINS, GraphScope, attributes
 from lstmconvert.onnx.weights import ORDER, PEEPHOLES
 from lstmconvert.tensors.dtypes import Array, bits
 from lstmconvert.tensors.tensor import ArrayTensor, Tensor
@@ -59,7 +59,7 @@ _FAR = 2**30
 
 
 def is_turned(
-    place: tuple[Scope, str, str], axes: str, constants: Constants, lengths: str
+    place: tuple[GraphScope, str, str], axes: str, constants: Constants, lengths: str
 ) -> bool:
     """Return whether the graph turns a sequence round before an LSTM is given it.
 
@@ -109,7 +109,7 @@ def is_turned(
 class _Step:
     """One node before an LSTM, and the letters of its output's axes."""
 
-    scope: Scope
+    scope: GraphScope
     node: onnx.NodeProto
     axes: str
     constants: Constants
@@ -212,7 +212,7 @@ def _order(node: onnx.NodeProto, rank: int) -> list[int] | None:
     return order if sorted(order) == list(range(rank)) else None
 
 
-def _integers(scope: Scope, name: str, constants: Constants) -> list[int] | None:
+def _integers(scope: GraphScope, name: str, constants: Constants) -> list[int] | None:
     try:
         tensor = constants.tensor(scope, name)
     except NotConstantError:
@@ -226,7 +226,7 @@ def _integers(scope: Scope, name: str, constants: Constants) -> list[int] | None
 _Axis = tuple[int, str, int]
 
 
-def _root(scope: Scope, name: str, axis: int) -> _Axis | None:
+def _root(scope: GraphScope, name: str, axis: int) -> _Axis | None:
     """Return the earliest value whose given axis is as long as that of a value, and that axis."""
     for _ in range(_STEPS):
         holder = scope.holder(name)
@@ -247,7 +247,7 @@ def _root(scope: Scope, name: str, axis: int) -> _Axis | None:
     return id(scope), name, axis
 
 
-def _static_size(scope: Scope, name: str, axis: int) -> int | None:
+def _static_size(scope: GraphScope, name: str, axis: int) -> int | None:
     """Return the length of an axis if it is one of an input of the graph that states it."""
     root = _root(scope, name, axis)
     holder = scope.holder(name)
@@ -258,7 +258,7 @@ def _static_size(scope: Scope, name: str, axis: int) -> int | None:
     return None
 
 
-def _size(scope: Scope, name: str, constants: Constants) -> _Axis | list[int] | None:
+def _size(scope: GraphScope, name: str, constants: Constants) -> _Axis | list[int] | None:
     """Return what the lengths of sequences are: the length of an axis, or numbers; None: neither.
 
     tf2onnx writes Expand(Gather(Shape(x), 0), Gather(Shape(x), 1)) for "all steps, for each of
@@ -308,7 +308,7 @@ class InitialState:
 
 
 def initial_state(
-    place: tuple[Scope, str, str], constants: Constants, shape: tuple[int, int, bool]
+    place: tuple[GraphScope, str, str], constants: Constants, shape: tuple[int, int, bool]
 ) -> InitialState:
     """Return what an initial state is.
 
@@ -345,7 +345,7 @@ def initial_state(
 
 
 def _spread(
-    scope: Scope, name: str, constants: Constants, shape: tuple[int, int, bool]
+    scope: GraphScope, name: str, constants: Constants, shape: tuple[int, int, bool]
 ) -> Array | None:
     """Return what is spread over the batch by Expand; None if it is something else."""
     directions, units, _ = shape
@@ -374,7 +374,7 @@ def _spread(
     return None
 
 
-def _is_zero(scope: Scope, name: str, constants: Constants) -> bool:
+def _is_zero(scope: GraphScope, name: str, constants: Constants) -> bool:
     """Whether a value is +0.0 all through, whatever its size: exporters write zeros of a batch."""
     waiting = [(scope, name)]
     for _ in range(_STEPS):
@@ -404,7 +404,7 @@ def _is_zero(scope: Scope, name: str, constants: Constants) -> bool:
     return False
 
 
-def _from_elsewhere(scope: Scope, name: str) -> InitialState:
+def _from_elsewhere(scope: GraphScope, name: str) -> InitialState:
     """Say in words what an initial state that is not constant is made of."""
     inputs: list[str] = []
     for owner, leaf in _leaves(scope, name):
@@ -415,12 +415,12 @@ def _from_elsewhere(scope: Scope, name: str) -> InitialState:
     return InitialState(origin=" and ".join(dict.fromkeys(inputs))[:200])
 
 
-def _leaves(scope: Scope, name: str) -> Iterator[tuple[str | None, str]]:
+def _leaves(scope: GraphScope, name: str) -> Iterator[tuple[str | None, str]]:
     """Yield the inputs of the graph that a value is arranged of: None and the name.
 
     For what an operator computes, or what a graph around hands on, the first is that, in words.
     """
-    waiting: list[tuple[Scope, str]] = [(scope, name)]
+    waiting: list[tuple[GraphScope, str]] = [(scope, name)]
     seen: set[tuple[int, str]] = set()
     while waiting and len(seen) < limits.ONNX_NODES.value:
         scope, name = waiting.pop()
@@ -483,7 +483,7 @@ class LSTMNode:
     """
 
     node: onnx.NodeProto
-    scope: Scope
+    scope: GraphScope
     name: str
     direction: str
     batch_first: bool
@@ -520,7 +520,7 @@ class LSTMNode:
         index = _INPUTS.index(name)
         return self.node.input[index] if index < len(self.node.input) else ""
 
-    def place(self, name: str) -> tuple[Scope, str, str]:
+    def place(self, name: str) -> tuple[GraphScope, str, str]:
         """Return an input's graph and value, and where that is, for messages."""
         return self.scope, self.input(name), f"{self.name}: {name}"
 
@@ -541,7 +541,7 @@ def is_lstm(node: onnx.NodeProto) -> bool:
     return standard or is_quantized(node)
 
 
-def read(node: onnx.NodeProto, scope: Scope, constants: Constants, where: str) -> LSTMNode:
+def read(node: onnx.NodeProto, scope: GraphScope, constants: Constants, where: str) -> LSTMNode:
     """Read one node.
 
     Raises:
@@ -621,7 +621,7 @@ def _activations(
 
 
 def _values(
-    node: onnx.NodeProto, scope: Scope, constants: Constants, where: str
+    node: onnx.NodeProto, scope: GraphScope, constants: Constants, where: str
 ) -> dict[str, Tensor]:
     result = {}
     for place, name in enumerate(_INPUTS):
@@ -643,7 +643,7 @@ def _values(
 
 
 def _constant(
-    node: onnx.NodeProto, place: int, name: str, known: tuple[Scope, Constants, str]
+    node: onnx.NodeProto, place: int, name: str, known: tuple[GraphScope, Constants, str]
 ) -> Tensor | None:
     """Return what a node is given at a place; None if nothing is."""
     scope, constants, where = known

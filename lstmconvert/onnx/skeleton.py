@@ -502,7 +502,7 @@ DEFAULT_DOMAINS = ("", "ai.onnx")
 
 
 @dataclass(eq=False, slots=True)
-class Scope:
+class GraphScope:
     """One graph: its initializers, the nodes that make its values, its inputs, by name.
 
     `outputs`: the names of its outputs, in order; `owner`: the operator that the graph is inside
@@ -511,19 +511,19 @@ class Scope:
     initializers that list only what is not zero; they are not graphs_of.
     """
 
-    outer: Scope | None
+    outer: GraphScope | None
     owner: str = ""
     initializers: dict[str, onnx.TensorProto] = field(default_factory=dict)
     producers: dict[str, onnx.NodeProto] = field(default_factory=dict)
     inputs: set[str] = field(default_factory=set)
     outputs: list[str] = field(default_factory=list)
-    inner: dict[int, list[Scope]] = field(default_factory=dict)
+    inner: dict[int, list[GraphScope]] = field(default_factory=dict)
     shapes: dict[str, list[int | None]] = field(default_factory=dict)
     sparse: set[str] = field(default_factory=set)
 
-    def holder(self, name: str) -> Scope | None:
+    def holder(self, name: str) -> GraphScope | None:
         """Return the graph, this one or one around it, that a name belongs to."""
-        scope: Scope | None = self
+        scope: GraphScope | None = self
         while scope is not None:
             if name in scope.initializers or name in scope.producers:
                 return scope
@@ -542,10 +542,10 @@ class Graphs:
     values that leave their graph; `opsets`: domain -> version.
     """
 
-    scopes: list[Scope] = field(default_factory=list)
-    nodes: list[tuple[Scope, onnx.NodeProto]] = field(default_factory=list)
+    scopes: list[GraphScope] = field(default_factory=list)
+    nodes: list[tuple[GraphScope, onnx.NodeProto]] = field(default_factory=list)
     uses: dict[str, list[onnx.NodeProto]] = field(default_factory=dict)
-    homes: dict[int, Scope] = field(default_factory=dict)
+    homes: dict[int, GraphScope] = field(default_factory=dict)
     outputs: set[str] = field(default_factory=set)
     opsets: dict[str, int] = field(default_factory=dict)
 
@@ -580,12 +580,12 @@ def graphs_of(skeleton: Skeleton) -> Graphs:
 
 def _walk(
     graph: onnx.GraphProto,
-    outer: Scope | None,
+    outer: GraphScope | None,
     graphs: Graphs,
     skeleton: Skeleton,
     owner: str = "",
-) -> Scope:
-    scope = Scope(outer, owner)
+) -> GraphScope:
+    scope = GraphScope(outer, owner)
     graphs.scopes.append(scope)
     _check_names(graph, skeleton)
     scope.inputs.update(value.name for value in graph.input)

@@ -16,12 +16,12 @@ from lstmconvert.onnx.constants import Constants, NotConstantError
 from lstmconvert.onnx.skeleton import (
     DEFAULT_DOMAINS,
     Graphs,
-    Scope,
+    GraphScope,
     Skeleton,
     attributes,
     is_known,
 )
-from lstmconvert.spelled.flow import Carried, Flow, Node, Ref
+from lstmconvert.spelled.flow import Carried, Flow, FlowNode, Ref
 from lstmconvert.tensors.tensor import ArrayTensor, Shape, Tensor
 
 _UNARY = {
@@ -77,7 +77,7 @@ class _Reader:
         self.flow.outputs.update(
             (id(graphs.scopes[0]), name) for name in graphs.scopes[0].outputs
         )
-        readers: dict[str, Callable[[Scope, onnx.NodeProto, list[Ref]], None]] = {
+        readers: dict[str, Callable[[GraphScope, onnx.NodeProto, list[Ref]], None]] = {
             "Gemm": self._gemm, "MatMul": self._matmul, "Clip": self._clip, "Slice": self._slice,
             "Split": self._split, "Concat": self._concat, "Transpose": self._transpose,
             "Reshape": self._reshape, "Gather": self._gather, "Squeeze": self._expand,
@@ -99,13 +99,15 @@ class _Reader:
 
     # -- values ------------------------------------------------------------------------------------
 
-    def _ref(self, scope: Scope, name: str) -> Ref:
+    def _ref(self, scope: GraphScope, name: str) -> Ref:
         holder = scope.holder(name) if name else None
         return (id(holder), name)
 
-    def _add(self, scope: Scope, name: str, kind: str, inputs: list[Ref], **stated: Any) -> None:
+    def _add(
+        self, scope: GraphScope, name: str, kind: str, inputs: list[Ref], **stated: Any
+    ) -> None:
         if name:
-            self.flow.nodes[id(scope), name] = Node(kind, tuple(inputs), stated)
+            self.flow.nodes[id(scope), name] = FlowNode(kind, tuple(inputs), stated)
 
     def _stated(self, node: onnx.NodeProto) -> dict[str, Any]:
         return {
@@ -116,7 +118,7 @@ class _Reader:
 
     # -- operators ---------------------------------------------------------------------------------
 
-    def _plain(self, scope: Scope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
+    def _plain(self, scope: GraphScope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
         kind, name = node.op_type, next(iter(node.output), "")
         if node.domain not in DEFAULT_DOMAINS:
             kind = "other"
@@ -127,7 +129,7 @@ class _Reader:
             self._add(scope, name, _UNARY[kind], inputs)
         elif kind in _BINARY and len(inputs) == 2 and None not in inner:
             both: Ref = (id(scope), name, "transposed")
-            self.flow.nodes[both] = Node(_BINARY[kind], tuple(inner))
+            self.flow.nodes[both] = FlowNode(_BINARY[kind], tuple(inner))
             self._add(scope, name, "transpose", [both], order=(1, 0))
         elif kind in _BINARY and len(inputs) == 2:
             self._add(scope, name, _BINARY[kind], inputs)
@@ -153,7 +155,7 @@ class _Reader:
             if known and len(known) == len(ranks):
                 self.flow.known_ranks[id(scope), name] = max(known)
 
-    def _counted(self, scope: Scope, name: str, kind: str, inputs: list[Ref]) -> bool:
+    def _counted(self, scope: GraphScope, name: str, kind: str, inputs: list[Ref]) -> bool:
         """Compute what is made of sizes; return whether it is."""
         listed = [self.flow.integers(ref) for ref in inputs]
         first, second = listed
@@ -170,11 +172,11 @@ class _Reader:
         self.flow.constants[id(scope), name] = _integers(number, shape)
         return True
 
-    def _shape_of(self, scope: Scope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
+    def _shape_of(self, scope: GraphScope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
         self._shapes[id(scope), node.output[0]] = inputs[0]
         self._add(scope, node.output[0], "other", inputs, what="Shape")
 
-    def _gemm(self, scope: Scope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
+    def _gemm(self, scope: GraphScope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
         stated, name = self._stated(node), node.output[0]
         has_addend = len(inputs) > 2 and bool(node.input[2])
         has_addend = has_addend and stated.get("beta", 1.0) != 0.0
@@ -188,13 +190,13 @@ class _Reader:
             self._product(scope, name, inputs[:2], turned=turned)
             return
         product: Ref = (id(scope), name, "product")
-        self.flow.nodes[product] = Node("matmul", tuple(inputs[:2]), {"turned": turned})
+        self.flow.nodes[product] = FlowNode("matmul", tuple(inputs[:2]), {"turned": turned})
         self._add(scope, name, "add", [product, inputs[2]])
 
-    def _matmul(self, scope: Scope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
+    def _matmul(self, scope: GraphScope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
         self._product(scope, node.output[0], inputs, turned=False)
 
-    def _product(self, scope: Scope, name: str, inputs: list[Ref], *, turned: bool) -> None:
+    def _product(self, scope: GraphScope, name: str, inputs: list[Ref], *, turned: bool) -> None:
         """Add a product. That of weights and a transposed value is the transpose of the value
         times the weights' own."""
         value = None if turned else self._untransposed(inputs[1])
@@ -202,7 +204,7 @@ class _Reader:
             self._add(scope, name, "matmul", inputs, turned=turned)
             return
         product: Ref = (id(scope), name, "product")
-        self.flow.nodes[product] = Node("matmul", (value, inputs[0]), {"turned": True})
+        self.flow.nodes[product] = FlowNode("matmul", (value, inputs[0]), {"turned": True})
         self.flow.known_ranks[product] = 2
         self._add(scope, name, "transpose", [product], order=(1, 0))
 
@@ -212,7 +214,7 @@ class _Reader:
         is_turned = node is not None and node.kind == "transpose" and node.get("order") == (1, 0)
         return node.inputs[0] if node is not None and is_turned else None
 
-    def _einsum(self, scope: Scope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
+    def _einsum(self, scope: GraphScope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
         """A product of features and a matrix, as its equation says: `ab,b->a`, `bi,ij->bj`."""
         name, equation = node.output[0], self._stated(node).get("equation", b"")
         sides = equation.decode("ascii", "replace").replace(" ", "").split("->")
@@ -232,7 +234,7 @@ class _Reader:
                 return
         self._add(scope, name, "other", inputs, what="Einsum")
 
-    def _clip(self, scope: Scope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
+    def _clip(self, scope: GraphScope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
         stated = self._stated(node)
         bounds: dict[str, float] = {}
         for place, (name, ours) in enumerate((("min", "low"), ("max", "high")), 1):
@@ -246,7 +248,7 @@ class _Reader:
                 bounds[ours] = number
         self._add(scope, node.output[0], "clip", inputs[:1], **bounds)
 
-    def _slice(self, scope: Scope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
+    def _slice(self, scope: GraphScope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
         stated, name = self._stated(node), node.output[0]
         if "starts" in stated:
             starts, ends = list(stated["starts"]), list(stated["ends"])
@@ -283,18 +285,18 @@ class _Reader:
                 target = (id(scope), name, place)
             if step == -1 and (start == -1 or start >= _END) and stop <= -_END:
                 kind = "other" if self.flow.is_last_axis(at, axis) else "move"
-                self.flow.nodes[target] = Node(kind, (at,), _REVERSED)
+                self.flow.nodes[target] = FlowNode(kind, (at,), _REVERSED)
             elif step == 1:
                 end = None if stop >= _END else stop
-                cut_node = Node("slice", (at,), {"axis": axis, "start": start, "stop": end})
+                cut_node = FlowNode("slice", (at,), {"axis": axis, "start": start, "stop": end})
                 self.flow.nodes[target] = cut_node
             else:
-                self.flow.nodes[target] = Node("other", (at,), {"what": "Slice"})
+                self.flow.nodes[target] = FlowNode("other", (at,), {"what": "Slice"})
             at = target
         if not cuts:
             self._add(scope, name, "identity", [at])
 
-    def _split(self, scope: Scope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
+    def _split(self, scope: GraphScope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
         stated = self._stated(node)
         axis = stated.get("axis", 0)
         sizes = list(stated["split"]) if "split" in stated else None
@@ -319,11 +321,11 @@ class _Reader:
             )
             at += sizes[place]
 
-    def _concat(self, scope: Scope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
+    def _concat(self, scope: GraphScope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
         axis = self._stated(node).get("axis", 0)
         self._add(scope, node.output[0], "concat", inputs, axis=axis)
 
-    def _transpose(self, scope: Scope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
+    def _transpose(self, scope: GraphScope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
         order = self._stated(node).get("perm")
         twice = self._untransposed(inputs[0])
         if twice is not None and order is not None and tuple(order) == (1, 0):
@@ -333,7 +335,7 @@ class _Reader:
             scope, node.output[0], "transpose", inputs, order=tuple(order) if order else None
         )
 
-    def _filled(self, scope: Scope, name: str, ref: Ref) -> bool:
+    def _filled(self, scope: GraphScope, name: str, ref: Ref) -> bool:
         """Whether a value is one number everywhere; if so, what is made of it is so, too."""
         node = self.flow.nodes.get(ref)
         if node is None or node.kind != "fill":
@@ -341,7 +343,7 @@ class _Reader:
         self._add(scope, name, "fill", [], value=node.get("value"))
         return True
 
-    def _broadcast(self, scope: Scope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
+    def _broadcast(self, scope: GraphScope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
         """Expand: a constant row for each of the batch is that row."""
         name = node.output[0]
         if self._filled(scope, name, inputs[0]):
@@ -353,7 +355,7 @@ class _Reader:
             kind = "identity" if shape and shape[-1] in (1, tensor.size) else "move"
         self._add(scope, name, kind, inputs[:1])
 
-    def _flatten(self, scope: Scope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
+    def _flatten(self, scope: GraphScope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
         rank, width = self.flow.rank(inputs[0]), self.flow.width(inputs[0])
         axis = self._stated(node).get("axis", 1)
         if rank is None or width is None or axis % (rank or 1) != rank - 1:
@@ -361,7 +363,7 @@ class _Reader:
         else:
             self._add(scope, node.output[0], "reshape", inputs[:1], shape=(-1, width))
 
-    def _reshape(self, scope: Scope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
+    def _reshape(self, scope: GraphScope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
         if self._filled(scope, node.output[0], inputs[0]):
             return
         shape = self._shape(inputs[1]) if len(inputs) > 1 else None
@@ -380,7 +382,7 @@ class _Reader:
         last = self.flow.integers(node.inputs[-1])
         return (*[-1] * (len(node.inputs) - 1), last[-1]) if last else None
 
-    def _gather(self, scope: Scope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
+    def _gather(self, scope: GraphScope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
         axis = self._stated(node).get("axis", 0)
         name = node.output[0]
         chosen = self.flow.integers(inputs[1])
@@ -406,7 +408,7 @@ class _Reader:
         else:
             self._add(scope, name, "move", inputs[:1], counter=inputs[1], axes=axes)
 
-    def _expand(self, scope: Scope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
+    def _expand(self, scope: GraphScope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
         axes = self._stated(node).get("axes")
         if axes is None and len(inputs) > 1:
             axes = self.flow.integers(inputs[1])
@@ -422,7 +424,7 @@ class _Reader:
         if rank is not None and axes is not None:
             self.flow.known_ranks[id(scope), node.output[0]] = rank + change
 
-    def _constant(self, scope: Scope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
+    def _constant(self, scope: GraphScope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
         del inputs
         try:
             tensor = self._constants.tensor(scope, node.output[0])
@@ -431,7 +433,7 @@ class _Reader:
         else:
             self.flow.constants[id(scope), node.output[0]] = tensor
 
-    def _fill(self, scope: Scope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
+    def _fill(self, scope: GraphScope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
         del inputs  # the shape
         value = attributes(node).get("value")
         number = 0.0
@@ -440,24 +442,24 @@ class _Reader:
             number = float(array.ravel()[0]) if array.size == 1 else float("nan")
         self._add(scope, node.output[0], "fill", [], value=number)
 
-    def _reverse(self, scope: Scope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
+    def _reverse(self, scope: GraphScope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
         self._add(scope, node.output[0], "move", inputs[:1], time="reverse", axes=0)
 
-    def _insert(self, scope: Scope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
+    def _insert(self, scope: GraphScope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
         self._add(scope, node.output[0], "other", inputs[:2], what="append")
 
     # -- loops -------------------------------------------------------------------------------------
 
     def _body(
-        self, scope: Scope, node: onnx.NodeProto
-    ) -> tuple[Scope, list[str], list[str]] | None:
+        self, scope: GraphScope, node: onnx.NodeProto
+    ) -> tuple[GraphScope, list[str], list[str]] | None:
         bodies = scope.inner.get(id(node), [])
         graph = attributes(node).get("body")
         if len(bodies) != 1 or graph is None:
             return None
         return bodies[0], [value.name for value in graph.g.input], bodies[0].outputs
 
-    def _loop(self, scope: Scope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
+    def _loop(self, scope: GraphScope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
         read = self._body(scope, node)
         if read is None or len(read[1]) != len(inputs):
             self._plain(scope, node, inputs)
@@ -466,7 +468,7 @@ class _Reader:
         counter: Ref = (id(body), takes[0])
         ends: Ref = (id(body), takes[0], "following")
         zero, unit = (id(body), takes[0], 0), (id(body), takes[0], 1)
-        self.flow.nodes[ends] = Node("add", (counter, unit))
+        self.flow.nodes[ends] = FlowNode("add", (counter, unit))
         self.flow.constants[zero] = _integers(0)
         self.flow.constants[unit] = _integers(1)
         self.flow.carried[counter] = Carried(ends, zero)
@@ -477,7 +479,7 @@ class _Reader:
         for place in range(count, len(node.output)):
             self._stacked(scope, node.output[place], self._ref(body, gives[place + 1]))
 
-    def _scan(self, scope: Scope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
+    def _scan(self, scope: GraphScope, node: onnx.NodeProto, inputs: list[Ref]) -> None:
         read = self._body(scope, node)
         stated = self._stated(node)
         scanned = stated.get("num_scan_inputs")
@@ -500,7 +502,7 @@ class _Reader:
         for place in range(count, len(node.output)):
             self._stacked(scope, node.output[place], self._ref(body, gives[place]))
 
-    def _carry(self, body: Scope, taken: str, given: str, start: Ref) -> None:
+    def _carry(self, body: GraphScope, taken: str, given: str, start: Ref) -> None:
         same = given
         for _ in range(_HANDED_ON):
             maker = body.producers.get(same)
@@ -512,12 +514,12 @@ class _Reader:
         else:
             self.flow.carried[id(body), taken] = Carried(self._ref(body, given), start)
 
-    def _final(self, scope: Scope, node: onnx.NodeProto, place: int, following: Ref) -> None:
+    def _final(self, scope: GraphScope, node: onnx.NodeProto, place: int, following: Ref) -> None:
         if place < len(node.output) and node.output[place]:
             self._add(scope, node.output[place], "move", [following], axes=0)
             self.flow.finals.setdefault(following, []).append((id(scope), node.output[place]))
 
-    def _stacked(self, scope: Scope, name: str, step: Ref) -> None:
+    def _stacked(self, scope: GraphScope, name: str, step: Ref) -> None:
         if name:
             self._add(scope, name, "move", [step], axes=1)
             self.flow.stacked.setdefault(step, []).append((id(scope), name))

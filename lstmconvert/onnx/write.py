@@ -386,7 +386,7 @@ class _File:
                 written = initializers(SourceFile(temporary))
                 writing.check_written(parts.weights, written, self._path, self._sums)
 
-    def _data(self, path: Path) -> dict[str, Placed]:
+    def _data(self, path: Path) -> dict[str, ExternalBytes]:
         """Write the data file, and return where in it the numbers of each tensor lie."""
         name = self._path.name + DATA_SUFFIX
         whole = {"format": ["np"]} if self._content.fused else None
@@ -399,10 +399,10 @@ class _File:
         return _placed(written, name)
 
 
-def _placed(written: Mapping[str, Tensor], name: str) -> dict[str, Placed]:
+def _placed(written: Mapping[str, Tensor], name: str) -> dict[str, ExternalBytes]:
     """Return where the numbers of each tensor lie in the data file."""
     return {
-        key: Placed(name, tensor.offset, tensor.nbytes)
+        key: ExternalBytes(name, tensor.offset, tensor.nbytes)
         for key, tensor in written.items()
         if isinstance(tensor, FileTensor)
     }
@@ -418,7 +418,7 @@ _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
 _DIMS, _TYPE, _NAME = 1, 2, 8
 
 
-class Placed(NamedTuple):
+class ExternalBytes(NamedTuple):
     """Where a tensor's numbers lie in a data file: the file's name, offset and length."""
 
     location: str
@@ -436,7 +436,7 @@ class Parts(NamedTuple):
     model: bytes
     graph: bytes
     weights: Mapping[str, Tensor]
-    placed: Mapping[str, Placed] | None = None
+    placed: Mapping[str, ExternalBytes] | None = None
 
     def size(self) -> int:
         """The size of the file in bytes, without metadata."""
@@ -494,7 +494,7 @@ def initializers(source: SourceFile) -> dict[str, Tensor]:
         CorruptFile: it is no such file.
     """
     result: dict[str, Tensor] = {}
-    for graph in wire.Span(source, 0, source.size).find(_GRAPH):
+    for graph in wire.MessageSpan(source, 0, source.size).find(_GRAPH):
         for span in graph.find(_INITIALIZER):
             raw = next(span.find(_RAW_DATA), None)
             before = span.size if raw is None else raw.offset - span.offset

@@ -52,7 +52,7 @@ class Map:
 
 
 @dataclass(slots=True)
-class Run:
+class SourceRun:
     """What an input does to one cell of one source.
 
     Fields: `name` of the source; `trace`, or None, and then `reason`; `maps`; `steps`; `masked`
@@ -81,7 +81,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class InputSequence:
     """An input to run: `x` (time, …), one sequence; `mask` (time,), true for real steps, or None;
     `notes` on what of the given array it is."""
 
@@ -90,7 +90,7 @@ class Given:
     notes: tuple[str, ...] = ()
 
 
-def given(layer: LSTMLayer, x: Array, mask_value: float | None) -> Given:
+def given(layer: LSTMLayer, x: Array, mask_value: float | None) -> InputSequence:
     """Take one sequence from an array that the user gives.
 
     Args:
@@ -129,10 +129,10 @@ def given(layer: LSTMLayer, x: Array, mask_value: float | None) -> Given:
             "In its model a mask reaches this layer. Here every step counts: --mask-value says "
             "which number marks the steps to skip."
         )
-    return Given(numbers, mask, tuple(notes))
+    return InputSequence(numbers, mask, tuple(notes))
 
 
-def runs(name: str, layer: LSTMLayer, feed: Given) -> dict[tuple[str, int], Run]:
+def runs(name: str, layer: LSTMLayer, feed: InputSequence) -> dict[tuple[str, int], SourceRun]:
     """Run a layer: (direction, index of the cell) -> what happens there.
 
     What the reference refuses is not an error here: each run then says why.
@@ -143,7 +143,7 @@ def runs(name: str, layer: LSTMLayer, feed: Given) -> dict[tuple[str, int], Run]
     except LSTMConvertError as error:
         hint = f" {error.hint[0].upper()}{error.hint[1:]}." if error.hint else ""
         reason = f"{error}.{hint}"
-        return {(side, index): Run(name, reason=reason) for side, index, _ in places}
+        return {(side, index): SourceRun(name, reason=reason) for side, index, _ in places}
     result = {}
     for side, index, cell in places:
         turned = dict(layer.directions)[side].options.go_backwards
@@ -151,10 +151,10 @@ def runs(name: str, layer: LSTMLayer, feed: Given) -> dict[tuple[str, int], Run]
     return result
 
 
-def _run(name: str, cell: Cell, taken: Trace, feed: Given, is_turned: bool) -> Run:
+def _run(name: str, cell: Cell, taken: Trace, feed: InputSequence, is_turned: bool) -> SourceRun:
     steps = len(taken.carry)
     masked = np.zeros(steps, bool) if feed.mask is None else ~feed.mask
-    run = Run(name, taken, steps=steps, masked=masked, notes=list(feed.notes))
+    run = SourceRun(name, taken, steps=steps, masked=masked, notes=list(feed.notes))
     if is_turned:
         run.notes.append("This direction reads the steps from the last to the first.")
     if is_convolution(cell):
@@ -211,7 +211,7 @@ def _rows(cell: Cell, steps: Array) -> Array:
 
 
 @np.errstate(all="ignore")
-def _judge(run: Run, taken: Trace, cell: Cell, real: Array) -> None:
+def _judge(run: SourceRun, taken: Trace, cell: Cell, real: Array) -> None:
     """Find what is unusual over the given steps, masked ones left out."""
     if not real.any() or taken.carry.ndim > 2:
         return
@@ -230,14 +230,14 @@ def _judge(run: Run, taken: Trace, cell: Cell, real: Array) -> None:
             _flag(run, shut_steps >= _MOST_STEPS, f"{gate} shut in 99 % of steps")
 
 
-def _flag(run: Run, where: Array, text: str) -> None:
+def _flag(run: SourceRun, where: Array, text: str) -> None:
     for unit in np.flatnonzero(where):
         run.flags.setdefault(int(unit), []).append(text)
 
 
-def difference(first: Run, second: Run, name: str) -> Run:
+def difference(first: SourceRun, second: SourceRun, name: str) -> SourceRun:
     """Return the second run's numbers minus the first's, each map on a scale of its own."""
-    run = Run(name, second.trace, steps=second.steps, masked=first.masked | second.masked)
+    run = SourceRun(name, second.trace, steps=second.steps, masked=first.masked | second.masked)
     pairs: Sequence[tuple[Map, Map]] = list(zip(first.maps, second.maps, strict=False))
     for a, b in pairs:
         numbers = b.numbers - a.numbers

@@ -61,7 +61,7 @@ from lstmconvert.model.model import Model, alone
 from lstmconvert.model.options import UNKNOWN
 from lstmconvert.pictures import colours, maps, overtime
 from lstmconvert.pictures.maps import Levels
-from lstmconvert.pictures.overtime import Map, Run
+from lstmconvert.pictures.overtime import Map, SourceRun
 from lstmconvert.pictures.survey import (
     BINS,
     MATRICES,
@@ -562,7 +562,7 @@ class Scene:
     is_paired: bool = False
     options: Sequence[OptionDiff] = ()
     mismatch: str | None = None
-    runs: Sequence[Run] = ()
+    runs: Sequence[SourceRun] = ()
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -1187,7 +1187,7 @@ def over_time(scene: Scene) -> Iterator[str]:
     yield "</section>"
 
 
-def _time_maps(scene: Scene, run: Run, items: Sequence[Map]) -> Iterator[str]:
+def _time_maps(scene: Scene, run: SourceRun, items: Sequence[Map]) -> Iterator[str]:
     """Yield maps that have the same rows: the units, or what a projection makes of them."""
     yield "<div class='panels time'>"
     numbers, panels = [], []
@@ -1542,7 +1542,7 @@ def _pairs(sources: Sequence[Loaded], name: str | None) -> list[_Pair]:
 
 
 def _document(
-    sources: Sequence[Loaded], pairs: Sequence[_Pair], feeds: Mapping[str, overtime.Given]
+    sources: Sequence[Loaded], pairs: Sequence[_Pair], feeds: Mapping[str, overtime.InputSequence]
 ) -> Iterator[str]:
     style, script = _style(), _script()
     policy = (
@@ -1611,7 +1611,7 @@ def _scene(
     key: tuple[str, int],
     label: str,
     budget: int,
-    runs: Mapping[tuple[str, int], list[Run]],
+    runs: Mapping[tuple[str, int], list[SourceRun]],
 ) -> Scene:
     cell = next(cell for side, index, cell in pair.layer.cells() if (side, index) == key)
     other = None if pair.other is None else _cell(pair.other, key)
@@ -1672,15 +1672,15 @@ def _options(layer: LSTMLayer, other: LSTMLayer, key: tuple[str, int]) -> list[O
 
 
 def _runs(
-    sources: Sequence[Loaded], pair: _Pair, feeds: Mapping[str, overtime.Given]
-) -> dict[tuple[str, int], list[Run]]:
+    sources: Sequence[Loaded], pair: _Pair, feeds: Mapping[str, overtime.InputSequence]
+) -> dict[tuple[str, int], list[SourceRun]]:
     feed = feeds.get(pair.layer.name)
     if feed is None:
         return {}
     by_source = [overtime.runs(sources[0].name, pair.layer, feed)]
     if pair.other is not None:
         by_source.append(overtime.runs(sources[1].name, pair.other, feed))
-    result: dict[tuple[str, int], list[Run]] = {}
+    result: dict[tuple[str, int], list[SourceRun]] = {}
     for key in by_source[0]:
         runs = [part[key] for part in by_source if key in part]
         names = ("A", "B")

@@ -43,7 +43,7 @@ from lstmconvert.spelled.flow import (
     BINARY,
     UNARY,
     Flow,
-    Node,
+    FlowNode,
     Ref,
     UnprovenError,
     computed,
@@ -143,7 +143,7 @@ class _Pair(NamedTuple):
 
 #: One operation of a function: the node, and its constant operand with its place, or both of its
 #: operands, if it has any but the value so far.
-_Link = tuple[Node, "tuple[int, float] | _Pair | None"]
+_Link = tuple[FlowNode, "tuple[int, float] | _Pair | None"]
 
 
 class _Gate(NamedTuple):
@@ -264,7 +264,7 @@ class Finder:
         return whether it does."""
         flow = self._flow
         hidden = {match.hidden for match in matches}
-        masked: dict[Ref, Node] = {}
+        masked: dict[Ref, FlowNode] = {}
         for match in matches:
             state = flow.origin(match.state)
             if state in flow.carried:
@@ -283,7 +283,7 @@ class Finder:
                     is_output = value == match.hidden and self._is_output(old, hidden)
                     if flow.origin(old) in kept or is_output:
                         inputs = branches[is_new[1]], old, condition
-                        masked[after] = Node("masked", inputs, {"when": is_new[0]})
+                        masked[after] = FlowNode("masked", inputs, {"when": is_new[0]})
         flow.nodes.update(masked)
         return bool(masked)
 
@@ -333,7 +333,7 @@ class Finder:
                 return whole.cut(chosen.start, chosen.stop) if len(chosen) else None
         return None
 
-    def _product(self, node: Node) -> Sum | None:
+    def _product(self, node: FlowNode) -> Sum | None:
         weights = self._flow.constant(node.inputs[1])
         if weights is None or len(weights.shape) != 2 or not _is_float(weights):
             return None
@@ -374,7 +374,7 @@ class Finder:
             pieces += [([*path, *below], size) for below, size in inner]
         return pieces
 
-    def _added(self, node: Node, deep: int) -> Sum | None:
+    def _added(self, node: FlowNode, deep: int) -> Sum | None:
         parts = [self._summand(source, deep) for source in node.inputs]
         first, second = parts
         if first is None or second is None or not (first.terms or second.terms):
@@ -426,7 +426,7 @@ class Finder:
             self._gates[ref] = self._gate(ref, deep)
         return self._gates[ref]
 
-    def _joined(self, node: Node, deep: int) -> tuple[_Pair, Sum] | None:
+    def _joined(self, node: FlowNode, deep: int) -> tuple[_Pair, Sum] | None:
         """Return two functions of one sum that a node joins."""
         if deep > 2:
             return None
@@ -479,7 +479,7 @@ class Finder:
                 return None
         return None
 
-    def _scalar_link(self, node: Node) -> tuple[Ref, tuple[int, float]] | None:
+    def _scalar_link(self, node: FlowNode) -> tuple[Ref, tuple[int, float]] | None:
         for place in (0, 1):
             number = self._flow.scalar(node.inputs[place])
             if number is not None:
@@ -487,7 +487,7 @@ class Finder:
         return None
 
     def _piece(
-        self, node: Node, span: tuple[int, int | None]
+        self, node: FlowNode, span: tuple[int, int | None]
     ) -> tuple[Ref, tuple[int, int | None]] | None:
         at = 0
         for source in node.inputs:
@@ -622,7 +622,7 @@ class Finder:
                         first, second = node.inputs
                         yield after, second if first == ref else first, links
 
-    def _pair_of(self, node: Node, carry: Ref) -> _Pair | None:
+    def _pair_of(self, node: FlowNode, carry: Ref) -> _Pair | None:
         """Return the two functions of the state that a node joins: x / (1 + |x|)."""
         first, second = (self._links_from(source, carry) for source in node.inputs)
         return None if first is None or second is None else _Pair(first, second)
@@ -993,7 +993,7 @@ def _with_shift(gate: _Gate) -> _Gate:
     if not biases or biases[-1].tensor.size > 1 or _identified(gate.links) is not None:
         return gate
     number = float(biases[-1].tensor.read().reshape(()))
-    links: tuple[_Link, ...] = ((Node("add", ()), (1, number)), *gate.links)
+    links: tuple[_Link, ...] = ((FlowNode("add", ()), (1, number)), *gate.links)
     if _identified(links) is None:
         return gate
     return _Gate(links, replace(gate.sum, biases=biases[:-1]))

@@ -78,7 +78,7 @@ _DEEPEST_INDEX = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class FlowNode:
     """An operation that makes one value: its `kind`, its `inputs`, its `attributes`."""
 
     kind: str
@@ -119,7 +119,7 @@ class Flow:
     `known_ranks`, `known_widths`: of values, where the file says them.
     """
 
-    nodes: dict[Ref, Node] = field(default_factory=dict)
+    nodes: dict[Ref, FlowNode] = field(default_factory=dict)
     constants: dict[Ref, Tensor] = field(default_factory=dict)
     carried: dict[Ref, Carried] = field(default_factory=dict)
     stacked: dict[Ref, list[Ref]] = field(default_factory=dict)
@@ -161,7 +161,7 @@ class Flow:
                 if not node.get("at_one_place"):
                     self.stacked.setdefault(node.inputs[1], []).extend(outers)
                 for outer in outers:
-                    self.nodes[outer] = Node("move", (node.inputs[1],), {"axes": 1})
+                    self.nodes[outer] = FlowNode("move", (node.inputs[1],), {"axes": 1})
 
     def _find_choices(self) -> None:
         """Find choices that are written as sums: condition * one + not condition * other."""
@@ -179,7 +179,7 @@ class Flow:
                         continue
                     if self.is_alike(self._uncast(condition), self._uncast(negated.inputs[0])):
                         inputs = self._uncast(condition), chosen, left
-                        self.nodes[ref] = Node("where", inputs)
+                        self.nodes[ref] = FlowNode("where", inputs)
 
     def _uncast(self, ref: Ref) -> Ref:
         """Return what a value is a copy of, in another dtype or not."""
@@ -202,7 +202,7 @@ class Flow:
             is_kept = [self.origin(branch) == ref for branch in branches]
             if is_kept[0] is not is_kept[1]:
                 new, old = branches[is_kept[0]], branches[is_kept[1]]
-                self.nodes[at] = Node("masked", (new, old, condition), {"when": is_kept[1]})
+                self.nodes[at] = FlowNode("masked", (new, old, condition), {"when": is_kept[1]})
         self.forget()
 
     def is_alike(self, ref: Ref, other: Ref, deep: int = 0) -> bool:
@@ -519,7 +519,7 @@ def _is_equal(first: Tensor | None, second: Tensor | None) -> bool:
 _ARRANGED = frozenset({"transpose", "slice", "concat", "reshape", "identity", "expand", "take"})
 
 
-def _arranged(node: Node, parts: list[Tensor]) -> Tensor | None:
+def _arranged(node: FlowNode, parts: list[Tensor]) -> Tensor | None:
     """Return what a node makes of constants."""
     tensor = parts[0]
     rank = len(tensor.shape)
@@ -606,7 +606,7 @@ _BINARY: Mapping[str, Callable[[Array, Array], Array]] = {
 
 
 @np.errstate(all="ignore")
-def computed(node: Node, parts: list[Array]) -> Array:
+def computed(node: FlowNode, parts: list[Array]) -> Array:
     """Return what a node that works element by element makes of its inputs.
 
     Raises:
@@ -669,7 +669,7 @@ def evaluate(flow: Flow, wanted: Iterable[Ref], given: Mapping[Ref, Array]) -> d
     return known
 
 
-def _value(flow: Flow, ref: Ref, node: Node, parts: list[Array]) -> Array:
+def _value(flow: Flow, ref: Ref, node: FlowNode, parts: list[Array]) -> Array:
     if flow.passes(ref):
         return parts[0]
     match node.kind:

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from lstmconvert.errors import CorruptFile, NoLSTM, SourceError
 from lstmconvert.files import opening
 from lstmconvert.files.jsontext import Json, JsonObject, canonical, parse_object
-from lstmconvert.files.wire import Span
+from lstmconvert.files.wire import MessageSpan
 from lstmconvert.keras.configs.era import Era, era_of
-from lstmconvert.keras.configs.nodes import PEEPHOLE_CELL, Node, node
+from lstmconvert.keras.configs.nodes import PEEPHOLE_CELL, ConfigNode, node
 from lstmconvert.keras.configs.sketch import CellSketch, LayerSketch, layer_groups, natural, plan
 from lstmconvert.keras.modern.classes import LOOKUPS
 from lstmconvert.keras.reading import read as reading
-from lstmconvert.keras.reading.load import Given
-from lstmconvert.keras.reading.read import Config, opaque_notes, parse_config
+from lstmconvert.keras.reading.load import GivenConfig
+from lstmconvert.keras.reading.read import ParsedConfig, opaque_notes, parse_config
 from lstmconvert.keras.stores import legacy, legacycells
 from lstmconvert.keras.stores.stored import PEEPHOLES, ROLES, CellArrays, Stored, not_plain
 from lstmconvert.keras.stores.v3store import CONTAINERS
@@ -63,7 +63,7 @@ _CELL_PLACE = re.compile(
 
 
 def load_checkpoint(
-    path: Path, given: Given | None = None, layout: str | None = None
+    path: Path, given: GivenConfig | None = None, layout: str | None = None
 ) -> Model:
     """Load a TensorFlow checkpoint: a prefix, its index, or its directory.
 
@@ -82,7 +82,7 @@ def load_checkpoint(
     return _model(opened, given, takes_open=layout == TF1)
 
 
-def load_saved_model(path: Path, given: Given | None = None) -> Model:
+def load_saved_model(path: Path, given: GivenConfig | None = None) -> Model:
     """Load a SavedModel directory.
 
     Raises:
@@ -257,7 +257,7 @@ def _of_graph(
 
 
 def _no_cell(
-    graph: graphdef.Graph, cells: tf1.Read, where: Path, refused: tuple[str, ...]
+    graph: graphdef.GraphDef, cells: tf1.Read, where: Path, refused: tuple[str, ...]
 ) -> NoLSTM:
     kinds = [item.op for item in graph.nodes.values()]
     count = sum(kind in tf1.VARIABLES for kind in kinds)
@@ -334,7 +334,7 @@ class _Layers:
 
     layers: tuple[LSTMLayer, ...]
     used: Set[str]
-    config: Given | None = None
+    config: GivenConfig | None = None
     names: Mapping[str, str] | None = None
     notes: tuple[str, ...] = ()
     cells: tf1.Read | None = None
@@ -342,11 +342,11 @@ class _Layers:
     no_weights: Set[str] = frozenset()
 
 
-def _model(opened: _Opened, given: Given | None, *, takes_open: bool = False) -> Model:
+def _model(opened: _Opened, given: GivenConfig | None, *, takes_open: bool = False) -> Model:
     bundle, keras = opened.bundle, opened.keras
     stored_config = None
     if keras.model:
-        stored_config = Given(keras.model, keras.version, f"{opened.path}: model_config")
+        stored_config = GivenConfig(keras.model, keras.version, f"{opened.path}: model_config")
     content = _content(opened, given, stored_config)
     sources = (*opened.sources, *content.sources)
     if not content.layers and bundle.graph is None:
@@ -412,17 +412,17 @@ def _graph_file(opened: _Opened) -> SourceFile | None:
 
 def _told_by(
     opened: _Opened, graph: SourceFile | None
-) -> tuple[dict[str, tf1.CellFacts], Recovered, tuple[str, ...]]:
+) -> tuple[dict[str, tf1.GraphCellFacts], Recovered, tuple[str, ...]]:
     """Return what the graph of a model of TensorFlow 1 says of its cells, what it runs, and what
     the user should know of it. No number depends on a graph that cannot be read: it is left."""
     from lstmconvert.spelled.layers import NOTHING, recovered  # only graphs need it
     from lstmconvert.tensorflow.spelled import flow_of
 
-    facts: dict[str, tf1.CellFacts] = {}
+    facts: dict[str, tf1.GraphCellFacts] = {}
     if graph is None:
         return facts, NOTHING, ()
     try:
-        whole: Span | None = Span(graph, 0, graph.size)
+        whole: MessageSpan | None = MessageSpan(graph, 0, graph.size)
         if whole is not None and opened.is_folder:
             whole = next(whole.find(META_GRAPHS), None)
         if whole is None:
@@ -435,7 +435,7 @@ def _told_by(
     return facts, run, ()
 
 
-def _parsed(given: Given | None) -> Config | None:
+def _parsed(given: GivenConfig | None) -> ParsedConfig | None:
     return parse_config(given.text, given.version, given.where) if given else None
 
 
@@ -445,7 +445,7 @@ def _structure(content: _Layers, other: Mapping[str, object]) -> Structure | Non
     return Structure(kind=OBJECTS, names=content.names, paths=frozenset({*content.used, *other}))
 
 
-def _texts(config: Given, keras: _Described) -> dict[str, str]:
+def _texts(config: GivenConfig, keras: _Described) -> dict[str, str]:
     training = {"training_config": keras.training} if keras.training else {}
     return {"model_config": config.text, **training}
 
@@ -501,7 +501,9 @@ def _listed_twice(bundle: Bundle) -> set[str]:
 # -- the layers -------------------------------------------------------------------------------
 
 
-def _content(opened: _Opened, given: Given | None, stored_config: Given | None) -> _Layers:
+def _content(
+    opened: _Opened, given: GivenConfig | None, stored_config: GivenConfig | None
+) -> _Layers:
     """Find the layers: by the config of the whole model where it fits, the file's own before the
     one that the user supplied; else by the graph alone."""
     bundle = opened.bundle
@@ -543,7 +545,7 @@ def _custom(class_name: str) -> str:
     )
 
 
-def _whole(opened: _Opened, given: Given) -> _Layers:
+def _whole(opened: _Opened, given: GivenConfig) -> _Layers:
     """Read the whole model that a config describes.
 
     Raises:
@@ -552,7 +554,7 @@ def _whole(opened: _Opened, given: Given) -> _Layers:
     config = parse_config(given.text, given.version, given.where)
     placed = objects.place(config.root, opened.bundle)
     names, tensors = placed.keys, opened.bundle.tensors
-    filled = lookups.Filled()
+    filled = lookups.FilledConfig()
     if any(f'"{name}"' in given.text for name in LOOKUPS):
         filled = lookups.fill(placed.layers, opened.bundle, opened.saved)
     if filled.changed:
@@ -597,7 +599,7 @@ def _whole(opened: _Opened, given: Given) -> _Layers:
 
 def _known(
     layers: Iterable[objects.GraphLayer],
-    nodes: Mapping[str, Node],
+    nodes: Mapping[str, ConfigNode],
     notes: list[str],
     *,
     is_described: bool = False,
@@ -625,7 +627,10 @@ def _known(
 
 
 def _inner(
-    layers: Iterable[objects.GraphLayer], config: Config, names: Mapping[str, str], notes: list[str]
+    layers: Iterable[objects.GraphLayer],
+    config: ParsedConfig,
+    names: Mapping[str, str],
+    notes: list[str],
 ) -> list[objects.GraphLayer]:
     """Return the layers that a config does not describe, without those that are, by the config, a
     layer of a user's own class that runs its cell itself; note those."""
@@ -645,13 +650,13 @@ def _inner(
     return result
 
 
-def _own_class(item: Node) -> str:
+def _own_class(item: ConfigNode) -> str:
     """Return the class of a user's own that a layer is, or that it wraps."""
     inner = plan(item).custom
     return inner[0].node.class_name if inner else item.class_name
 
 
-def _groups(model: Node, group: str) -> Iterator[tuple[Node, str]]:
+def _groups(model: ConfigNode, group: str) -> Iterator[tuple[ConfigNode, str]]:
     for child, below in layer_groups(model, group, CONTAINERS[0], ()):
         if child.is_model:
             yield from _groups(child, below)
@@ -675,7 +680,7 @@ def _peepholes_fit(sketch: LayerSketch, names: Collection[str]) -> bool:
     return True
 
 
-def _built(loose: list[_Bound], config: Config | None) -> tuple[LSTMLayer, ...]:
+def _built(loose: list[_Bound], config: ParsedConfig | None) -> tuple[LSTMLayer, ...]:
     context = reading.Context.of(config.root) if config else None
     names = layer_names(bound.sketch.name for bound in loose)
     return tuple(
@@ -747,7 +752,7 @@ def _bound_by_place(
     return result
 
 
-def _bound_by_graph(layer: objects.GraphLayer, nodes: Mapping[str, Node]) -> _Bound:
+def _bound_by_graph(layer: objects.GraphLayer, nodes: Mapping[str, ConfigNode]) -> _Bound:
     """Bind a layer of the graph to what Keras 2 wrote of it, if it did."""
     item = nodes.get(layer.path)
     sketch = layer.sketch
@@ -822,7 +827,7 @@ def _order(key: str) -> tuple[bool, tuple[tuple[str, int], ...]]:
     return not key.startswith("variables/"), natural(key)
 
 
-def _with_config(bound_layers: list[_Bound], config: Config, path: Path) -> list[_Bound]:
+def _with_config(bound_layers: list[_Bound], config: ParsedConfig, path: Path) -> list[_Bound]:
     """Give the layers of a checkpoint the options of a model's config: by name, else in order.
 
     Raises:
@@ -879,7 +884,7 @@ class _Described:
     class, if it is one of the user's own.
     """
 
-    nodes: Mapping[str, Node] = field(default_factory=dict)
+    nodes: Mapping[str, ConfigNode] = field(default_factory=dict)
     metrics: frozenset[str] = frozenset()
     model: str | None = None
     version: str | None = None
@@ -893,7 +898,7 @@ def _described(saved: SavedModel) -> _Described:
     Raises:
         CorruptFile: a text is not a JSON object.
     """
-    nodes: dict[str, Node] = {}
+    nodes: dict[str, ConfigNode] = {}
     metrics: set[str] = set()
     root: JsonObject = {}
     for item in saved.keras:

@@ -23,15 +23,15 @@ from lstmconvert.errors import CorruptFile, SourceError
 from lstmconvert.files.jsontext import Json
 from lstmconvert.files.opening import open_part
 from lstmconvert.files.wire import (
+    MessageSpan,
     Parser,
-    Span,
     blob,
     message,
     messages,
     text,
     varint,
 )
-from lstmconvert.keras.configs.nodes import Node
+from lstmconvert.keras.configs.nodes import ConfigNode
 from lstmconvert.keras.modern.classes import CLASSES, LOOKUPS
 from lstmconvert.tensorflow.formats import graphdef
 from lstmconvert.tensorflow.formats.checkpoint import Bundle
@@ -90,7 +90,7 @@ class _Table(NamedTuple):
     file: str = ""
 
 
-class Filled(NamedTuple):
+class FilledConfig(NamedTuple):
     """What came of filling a config.
 
     Fields: `changed`: whether a vocabulary was put into it; `notes` for the user; `sources`: files
@@ -104,8 +104,8 @@ class Filled(NamedTuple):
 
 
 def fill(
-    layers: Iterable[tuple[str, Node, int]], bundle: Bundle, saved: SavedModel | None
-) -> Filled:
+    layers: Iterable[tuple[str, ConfigNode, int]], bundle: Bundle, saved: SavedModel | None
+) -> FilledConfig:
     """Put the vocabularies of lookup layers into their configs, which are changed in place.
 
     Args:
@@ -115,7 +115,7 @@ def fill(
     """
     listed = [(item, at) for _, item, at in layers if item.class_name in LOOKUPS]
     if bundle.graph is None or not listed:
-        return Filled()
+        return FilledConfig()
     reader = _Reader(bundle, bundle.graph, saved)
     notes: list[str] = []
     changed = False
@@ -138,10 +138,10 @@ def fill(
                 f"{item.name}: its vocabulary is that of the SavedModel's own {table.file}, not of "
                 "the file that its config names"
             )
-    return Filled(changed, tuple(notes), tuple(reader.sources), frozenset(reader.keys))
+    return FilledConfig(changed, tuple(notes), tuple(reader.sources), frozenset(reader.keys))
 
 
-def _in_order(table: _Table, item: Node, notes: list[str]) -> list[Json]:
+def _in_order(table: _Table, item: ConfigNode, notes: list[str]) -> list[Json]:
     """Return a layer's words in the order of their indices, without the tokens before them.
 
     Args:
@@ -194,7 +194,7 @@ def _whole(word: Json) -> Json:
     return int(word) if isinstance(word, str) else word
 
 
-def _start(item: Node) -> int:
+def _start(item: ConfigNode) -> int:
     """Return the index of the first word (index_lookup.py, `_token_start_index`)."""
     config = CLASSES[item.class_name].renamed_in(item.config)
     is_int = int(config.get("output_mode", "int") == "int")
@@ -274,7 +274,7 @@ class _Program:
     def __init__(self, saved: SavedModel, sources: list[SourceFile]) -> None:
         self._saved, self._sources = saved, sources
         source = next(s for s in saved.sources if s.path.name == PROGRAM_FILE)
-        whole = next(Span(source, 0, source.size).find(META_GRAPHS))
+        whole = next(MessageSpan(source, 0, source.size).find(META_GRAPHS))
         self._whole, self._parser = whole, Parser(source.path)
         self._objects = saved.objects
         graphs = [self._parser.parse(_Functions, s.read()) for s in whole.find(OBJECT_GRAPH)]
@@ -315,7 +315,10 @@ class _Program:
             yield self._objects[number] if self._is_there(number) else SavedObject()
 
     def _constant(
-        self, name: str, nodes: Mapping[str, graphdef.Node], ends: Mapping[str, SavedObject]
+        self,
+        name: str,
+        nodes: Mapping[str, graphdef.GraphOperation],
+        ends: Mapping[str, SavedObject],
     ) -> list[Json]:
         node = nodes.get(name)
         end = ends.get(name)
@@ -346,7 +349,7 @@ class _Program:
                               found=filename)
         return filename
 
-    def _of_file(self, node: graphdef.Node, filename: str) -> _Table:
+    def _of_file(self, node: graphdef.GraphOperation, filename: str) -> _Table:
         """Return the words of a file, one a line, of which each line's number is the index."""
         columns = [_number(node, key) for key in ("key_index", "value_index")]
         if sorted(columns) != [_WHOLE_LINE, _LINE_NUMBER]:
@@ -354,7 +357,7 @@ class _Program:
         path = Path(self._saved.path / "assets" / filename)
         source = open_part(path)
         self._sources.append(source)
-        lines = Span(source, 0, source.size).read().tobytes().split(b"\n")
+        lines = MessageSpan(source, 0, source.size).read().tobytes().split(b"\n")
         if not lines[-1]:
             lines.pop()
         # TensorFlow's reader drops one \r at the end of a line (io/inputbuffer.cc, `ReadLine`).
@@ -363,7 +366,7 @@ class _Program:
         return _Table(words, list(range(first, first + len(words))), f"assets/{filename}")
 
 
-def _number(node: graphdef.Node, key: str) -> int:
+def _number(node: graphdef.GraphOperation, key: str) -> int:
     value = node.attributes.get(key)
     return 0 if value is None else value.number
 

@@ -46,7 +46,7 @@ from typing import NamedTuple
 from lstmconvert import limits
 from lstmconvert.errors import CorruptFile
 from lstmconvert.files.jsontext import Json
-from lstmconvert.keras.configs.nodes import PEEPHOLE_CELL, RECURRENT, Node, node
+from lstmconvert.keras.configs.nodes import PEEPHOLE_CELL, RECURRENT, ConfigNode, node
 from lstmconvert.keras.configs.sketch import (
     STACKED,
     CellSketch,
@@ -467,7 +467,7 @@ _SPARSE = 100
 _DEPTH = 3
 
 
-class Placed(NamedTuple):
+class PlacedModel(NamedTuple):
     """A model in a checkpoint.
 
     Fields: `keys`: the name of each weight, as above -> its key in the checkpoint; `layers`: the
@@ -476,10 +476,10 @@ class Placed(NamedTuple):
     """
 
     keys: dict[str, str]
-    layers: tuple[tuple[str, Node, int], ...] = ()
+    layers: tuple[tuple[str, ConfigNode, int], ...] = ()
 
 
-def place(root: Node, bundle: Bundle) -> Placed:
+def place(root: ConfigNode, bundle: Bundle) -> PlacedModel:
     """Return where the weights of a model are.
 
     Args:
@@ -491,10 +491,10 @@ def place(root: Node, bundle: Bundle) -> Placed:
     """
     start = model_of(bundle)
     if bundle.graph is None or start is None:
-        return Placed(_place_by_name(root, bundle))
+        return PlacedModel(_place_by_name(root, bundle))
     placer = _Placer(bundle, bundle.graph)
     placer.model(root, start, "")
-    return Placed(placer.keys, tuple(placer.layers))
+    return PlacedModel(placer.keys, tuple(placer.layers))
 
 
 def model_of(bundle: Bundle) -> int | None:
@@ -511,7 +511,7 @@ class _Placer:
     def __init__(self, bundle: Bundle, graph: ObjectGraph) -> None:
         self._bundle, self._graph = bundle, graph
         self.keys: dict[str, str] = {}
-        self.layers: list[tuple[str, Node, int]] = []
+        self.layers: list[tuple[str, ConfigNode, int]] = []
         self._steps = 0
 
     def listed(self, at: int) -> list[int | None]:
@@ -524,7 +524,7 @@ class _Placer:
         lists = [children[name] for name in _LISTS_OF_LAYERS if name in children]
         return _numbered(self._graph.children(lists[0]), "") if lists else []
 
-    def model(self, item: Node, at: int, group: str) -> None:
+    def model(self, item: ConfigNode, at: int, group: str) -> None:
         """Place the layers of a model at a node."""
         layers = list(layer_groups(item, group, CONTAINERS[0], ()))
         every = item.listed("layers")
@@ -542,7 +542,7 @@ class _Placer:
             if layer_node is not None:
                 self._layer(child, layer_node, below)
 
-    def _nodes(self, item: Node, at: int, every: list[Json]) -> list[int | None]:
+    def _nodes(self, item: ConfigNode, at: int, every: list[Json]) -> list[int | None]:
         """Return the node of each entry of a model's config."""
         listed = self.listed(at)
         if _FIRST in self._graph.children(at):
@@ -557,7 +557,7 @@ class _Placer:
         return [*listed, *[None] * missing]
 
     def _named(
-        self, model: Node, every: list[Json], listed: list[int | None]
+        self, model: ConfigNode, every: list[Json], listed: list[int | None]
     ) -> list[int | None]:
         """Return the node of each layer: that whose variables begin with the layer's name, or with
         the model's and then the layer's."""
@@ -590,7 +590,7 @@ class _Placer:
                     waiting.append((path, child, depth + 1))
         limits.PROTOBUF_MESSAGES.check(self._steps, self._bundle.path, "the edges below the layers")
 
-    def _layer(self, item: Node, at: int, group: str) -> None:
+    def _layer(self, item: ConfigNode, at: int, group: str) -> None:
         self.layers.append((group, item, at))
         if item.is_model:
             self.model(item, at, group)
@@ -604,12 +604,12 @@ class _Placer:
             as_named = item.custom or item.class_name not in {*CLASSES, *UNCROSSED}
             self._weights(at, group, as_named=as_named)
 
-    def _part(self, item: Node, at: int, edge: str, group: str) -> None:
+    def _part(self, item: ConfigNode, at: int, edge: str, group: str) -> None:
         child = self._graph.children(at).get(edge)
         if child is not None:
             self._layer(item, child, group)
 
-    def _cells(self, item: Node, at: int, group: str) -> None:
+    def _cells(self, item: ConfigNode, at: int, group: str) -> None:
         cells = self._graph.children(at).get("cells")
         for index, (cell, leaf) in enumerate(cell_groups(item)):
             if cells is not None:
@@ -635,13 +635,13 @@ def _numbered(children: Mapping[str, int], prefix: str) -> list[int | None]:
     return [children.get(f"{prefix}{number}") for number in range(max(numbers) + 1)]
 
 
-def _starts_with_input(model: Node) -> bool:
+def _starts_with_input(model: ConfigNode) -> bool:
     first = next(iter(model.listed("layers")), None)
     is_input = isinstance(first, dict) and first.get("class_name") == "InputLayer"
     return is_input and model.class_name == "Sequential"
 
 
-def _parts(item: Node) -> Iterator[tuple[str, Node]]:
+def _parts(item: ConfigNode) -> Iterator[tuple[str, ConfigNode]]:
     """Yield the attribute and the config of each layer inside a wrapper."""
     inner = item.child("layer")
     if item.class_name == "PruneLowMagnitude" and inner:  # of model-optimization
@@ -673,7 +673,7 @@ class _Variable(NamedTuple):
     key: str
 
 
-def _place_by_name(root: Node, bundle: Bundle) -> dict[str, str]:
+def _place_by_name(root: ConfigNode, bundle: Bundle) -> dict[str, str]:
     """Return the name of each weight of a model, as `placing.place` does.
 
     Raises:
@@ -720,7 +720,7 @@ class _NamePlacer:
         self._given: dict[tuple[str, ...], int] = {}
         self.keys: dict[str, str] = {}
 
-    def model(self, item: Node, group: str, outer: Collection[str]) -> None:
+    def model(self, item: ConfigNode, group: str, outer: Collection[str]) -> None:
         """Place the layers of a model; `outer` are the names that may precede theirs."""
         names = {*outer, item.name}
         for child, below in layer_groups(item, group, CONTAINERS[0], ()):
@@ -732,7 +732,7 @@ class _NamePlacer:
             else:
                 self._layer(child, below, names)
 
-    def _layer(self, item: Node, group: str, outer: Collection[str]) -> None:
+    def _layer(self, item: ConfigNode, group: str, outer: Collection[str]) -> None:
         variables = self._variables_of(item.name, outer)
         scopes: _Scopes = {}
         for rest, key in variables:
@@ -741,7 +741,7 @@ class _NamePlacer:
             self.keys.update({f"{below}/{role}": key for role, key in weights})
 
     def _paired(
-        self, item: Node, scopes: _Scopes, parts: list[tuple[str, str]]
+        self, item: ConfigNode, scopes: _Scopes, parts: list[tuple[str, str]]
     ) -> Iterator[tuple[str, list[tuple[str, str]]]]:
         """Pair the parts of a layer with the scopes of its variables: by name, else in order."""
         by_leaf = {scope[-1] if scope else "": weights for scope, weights in scopes.items()}
@@ -775,7 +775,7 @@ class _NamePlacer:
         return list(runs[index].values()) if index < len(runs) else []
 
 
-def _named_parts(item: Node, group: str) -> Iterator[tuple[str, str]]:
+def _named_parts(item: ConfigNode, group: str) -> Iterator[tuple[str, str]]:
     """Yield the parts of a layer that have weights, each its group and the name of the object, in
     the order they are made."""
     inner = item.child("layer")

@@ -21,10 +21,9 @@ from typing import Any
 import numpy as np
 
 from lstmconvert.model.activations import KERAS2, Activation
-from lstmconvert.spelled.flow import Carried, Flow, Ref
-from lstmconvert.spelled.flow import Node as Step
+from lstmconvert.spelled.flow import Carried, Flow, FlowNode, Ref
 from lstmconvert.tensorflow.formats import graphdef
-from lstmconvert.tensorflow.formats.graphdef import AttrValue, Graph, Node
+from lstmconvert.tensorflow.formats.graphdef import AttrValue, GraphDef, GraphOperation
 from lstmconvert.tensorflow.tf1 import BLOCKS, VARIABLES
 from lstmconvert.tensors.tensor import ArrayTensor, Tensor
 
@@ -73,7 +72,7 @@ _NONE = AttrValue()
 
 
 def flow_of(
-    graph: Graph, where: object, variables: Mapping[str, Tensor] | None = None
+    graph: GraphDef, where: object, variables: Mapping[str, Tensor] | None = None
 ) -> Flow:
     """Return a graph as a flow.
 
@@ -87,7 +86,7 @@ def flow_of(
 
 class _Reader:
     def __init__(
-        self, graph: Graph, where: object, variables: Mapping[str, Tensor] | None
+        self, graph: GraphDef, where: object, variables: Mapping[str, Tensor] | None
     ) -> None:
         self.flow, self._graph = Flow(), graph
         self._bound: dict[str, str] = {"": ""}
@@ -103,7 +102,7 @@ class _Reader:
                 self.flow.known_ranks[ref] = len(shape.dims)
                 if shape.dims and shape.dims[-1].size > 0:
                     self.flow.known_widths[ref] = shape.dims[-1].size
-        readers: dict[str, Callable[[Node, list[Ref]], None]] = {
+        readers: dict[str, Callable[[GraphOperation, list[Ref]], None]] = {
             "MatMul": self._matmul, "Split": self._split, "SplitV": self._split,
             "ConcatV2": self._concat, "Concat": self._concat, "Pack": self._pack,
             "Unpack": self._unpack, "StridedSlice": self._strided, "Transpose": self._transpose,
@@ -135,7 +134,7 @@ class _Reader:
                 listed = self.flow.open_ends if is_open else self.flow.outputs
                 listed.add(("", node.name, 0))
 
-    def _ends(self) -> list[Node]:
+    def _ends(self) -> list[GraphOperation]:
         """Return what depends on the inputs of a graph and is taken by nothing. A graph does not
         list its outputs: they are among these."""
         nodes = self._graph.nodes.values()
@@ -150,9 +149,9 @@ class _Reader:
             if not node.graph and node.name not in taken and ("", node.name, 0) in reached
         ]
 
-    def _in_order(self) -> list[Node]:
+    def _in_order(self) -> list[GraphOperation]:
         """Return the nodes, each behind those whose values it takes, except at a loop's end."""
-        ordered: dict[tuple[str, str], Node] = {}
+        ordered: dict[tuple[str, str], GraphOperation] = {}
         open_: set[tuple[str, str]] = set()
         waiting = list(self._graph.nodes.values())[::-1]
         while waiting:
@@ -194,12 +193,12 @@ class _Reader:
                 inner: Ref = (function.name, name, 0)
                 start: Ref = (node.graph, *node.inputs[place])
                 if key == "f" or (place < len(gives) and self._is_same(gives[place], inner)):
-                    self.flow.nodes[inner] = Step("identity", (start,))
+                    self.flow.nodes[inner] = FlowNode("identity", (start,))
                 elif place < len(gives):
                     self.flow.carried[inner] = Carried(gives[place], start)
             for place, give in enumerate(gives):
                 outer: Ref = (node.graph, node.name, place)
-                self.flow.nodes[outer] = Step("move", (give,), {"axes": 0})
+                self.flow.nodes[outer] = FlowNode("move", (give,), {"axes": 0})
                 if key == "body":
                     self.flow.finals.setdefault(give, []).append(outer)
 
@@ -218,11 +217,11 @@ class _Reader:
     # -- values ------------------------------------------------------------------------------------
 
     def _add(
-        self, node: Node, kind: str, inputs: list[Ref], output: int = 0, **stated: Any
+        self, node: GraphOperation, kind: str, inputs: list[Ref], output: int = 0, **stated: Any
     ) -> None:
-        self.flow.nodes[node.graph, node.name, output] = Step(kind, tuple(inputs), stated)
+        self.flow.nodes[node.graph, node.name, output] = FlowNode(kind, tuple(inputs), stated)
 
-    def _plain(self, node: Node, inputs: list[Ref]) -> None:
+    def _plain(self, node: GraphOperation, inputs: list[Ref]) -> None:
         kind = node.op
         if kind in _UNARY and len(inputs) == 1:
             self._add(node, _UNARY[kind], inputs)
@@ -249,7 +248,7 @@ class _Reader:
         elif (node.graph, node.name, 0) not in self.flow.nodes:
             self._add(node, "other", inputs, what=kind)
 
-    def _matmul(self, node: Node, inputs: list[Ref]) -> None:
+    def _matmul(self, node: GraphOperation, inputs: list[Ref]) -> None:
         if node.attributes.get("transpose_a", _NONE).flag or len(inputs) != 2:
             self._add(node, "other", inputs, what="MatMul")
             return
@@ -257,7 +256,7 @@ class _Reader:
         self._add(node, "matmul", inputs, turned=turned)
         self.flow.known_ranks[node.graph, node.name, 0] = 2
 
-    def _split(self, node: Node, inputs: list[Ref]) -> None:
+    def _split(self, node: GraphOperation, inputs: list[Ref]) -> None:
         is_listed = node.op == "SplitV"
         value, axis_ref = (inputs[0], inputs[2]) if is_listed else (inputs[1], inputs[0])
         axes = self.flow.integers(axis_ref)
@@ -282,13 +281,13 @@ class _Reader:
                 self._add(node, "take", [value], output, axis=axes[0], index=output, axes=0)
             start += size
 
-    def _concat(self, node: Node, inputs: list[Ref]) -> None:
+    def _concat(self, node: GraphOperation, inputs: list[Ref]) -> None:
         is_old = node.op == "Concat"
         values, axis_ref = (inputs[1:], inputs[0]) if is_old else (inputs[:-1], inputs[-1])
         axis = self.flow.integers(axis_ref)
         self._add(node, "concat", values, axis=axis[0] if axis else None)
 
-    def _pack(self, node: Node, inputs: list[Ref]) -> None:
+    def _pack(self, node: GraphOperation, inputs: list[Ref]) -> None:
         axis = node.attributes.get("axis", _NONE).number
         if all(self.flow.constant(ref) is not None for ref in inputs):
             listed = [self.flow.integers(ref) for ref in inputs]
@@ -298,7 +297,7 @@ class _Reader:
                 return
         self._add(node, "stack", inputs, axis=axis)
 
-    def _unpack(self, node: Node, inputs: list[Ref]) -> None:
+    def _unpack(self, node: GraphOperation, inputs: list[Ref]) -> None:
         axis = node.attributes.get("axis", _NONE).number
         count = node.attributes.get("num", _NONE).number
         rank = self.flow.rank(inputs[0])
@@ -308,7 +307,7 @@ class _Reader:
             stated = {"axis": axis, "index": output, "axes": -1, "what": "Unpack"}
             self._add(node, kind, inputs[:1], output, **stated)
 
-    def _strided(self, node: Node, inputs: list[Ref]) -> None:
+    def _strided(self, node: GraphOperation, inputs: list[Ref]) -> None:
         listed = [self.flow.integers(ref) for ref in inputs[1:]]
         begin, end, stride = (*listed, None, None, None)[:3]
         masks = {
@@ -340,12 +339,12 @@ class _Reader:
         for place, (kind, stated) in enumerate(cuts):
             is_end = place == len(cuts) - 1
             target: Ref = (node.graph, node.name, 0 if is_end else f"cut {place}")
-            self.flow.nodes[target] = Step(kind, (at,), stated)
+            self.flow.nodes[target] = FlowNode(kind, (at,), stated)
             at = target
         if not cuts:
             self._add(node, "identity", inputs[:1])
 
-    def _transpose(self, node: Node, inputs: list[Ref]) -> None:
+    def _transpose(self, node: GraphOperation, inputs: list[Ref]) -> None:
         order = self.flow.integers(inputs[1])
         if order is not None:
             self._add(node, "transpose", inputs[:1], order=tuple(order))
@@ -358,7 +357,7 @@ class _Reader:
         )  # fmt: skip
         self._add(node, "move" if is_usual else "other", inputs[:1], what="Transpose", axes=0)
 
-    def _reshape(self, node: Node, inputs: list[Ref]) -> None:
+    def _reshape(self, node: GraphOperation, inputs: list[Ref]) -> None:
         shape = self.flow.integers(inputs[1])
         packed = self.flow.nodes.get(self.flow.origin(inputs[1]))
         if shape is None and packed is not None and packed.kind in ("stack", "concat"):
@@ -367,7 +366,7 @@ class _Reader:
                 shape = [-1] * (len(packed.inputs) - 1) + [last[-1]]
         self._add(node, "reshape", inputs[:1], shape=tuple(shape) if shape else None)
 
-    def _expand(self, node: Node, inputs: list[Ref]) -> None:
+    def _expand(self, node: GraphOperation, inputs: list[Ref]) -> None:
         self._add(node, "expand", inputs[:1])
         rank = self.flow.rank(inputs[0])
         if rank is not None and node.op == "ExpandDims":
@@ -376,35 +375,35 @@ class _Reader:
                 self._add(node, "other", inputs, what="ExpandDims")
             self.flow.known_ranks[node.graph, node.name, 0] = rank + 1
 
-    def _reverse(self, node: Node, inputs: list[Ref]) -> None:
+    def _reverse(self, node: GraphOperation, inputs: list[Ref]) -> None:
         axis = self.flow.integers(inputs[1]) if node.op == "ReverseV2" else [0]
         rank = self.flow.rank(inputs[0])
         is_last = axis is None or axis[0] == -1 or (rank is not None and axis[0] == rank - 1)
         kind = "other" if is_last else "move"
         self._add(node, kind, inputs[:1], time="reverse", axes=0, what=node.op)
 
-    def _fill(self, node: Node, inputs: list[Ref]) -> None:
+    def _fill(self, node: GraphOperation, inputs: list[Ref]) -> None:
         value = 0.0 if node.op == "ZerosLike" else self.flow.scalar(inputs[1])
         if value is None:
             self._add(node, "other", inputs, what="Fill")
         else:
             self._add(node, "fill", [], value=value)
 
-    def _clip(self, node: Node, inputs: list[Ref]) -> None:
+    def _clip(self, node: GraphOperation, inputs: list[Ref]) -> None:
         bounds = [self.flow.scalar(ref) for ref in inputs[1:]]
         if len(bounds) != 2 or None in bounds:
             self._add(node, "other", inputs, what="ClipByValue")
         else:
             self._add(node, "clip", inputs[:1], low=bounds[0], high=bounds[1])
 
-    def _leaky(self, node: Node, inputs: list[Ref]) -> None:
+    def _leaky(self, node: GraphOperation, inputs: list[Ref]) -> None:
         slope = node.number("alpha", 0.2)
         function = Activation("leaky_relu", {"negative_slope": slope})
         self._add(node, "function", inputs[:1], activation=function)
 
     # -- cells of one operation --------------------------------------------------------------------
 
-    def _block(self, node: Node, inputs: list[Ref]) -> None:
+    def _block(self, node: GraphOperation, inputs: list[Ref]) -> None:
         """One step: its outputs are i, cs, f, o, ci, co, h."""
         x, c, h = inputs[:3]
         values = self._step(node, x, c, h, inputs[3:])
@@ -414,33 +413,33 @@ class _Reader:
             for output in range(_BLOCK_OUTPUTS):
                 self._add(node, "other", inputs, output, what=node.op)
 
-    def _fused(self, node: Node, inputs: list[Ref]) -> None:
+    def _fused(self, node: GraphOperation, inputs: list[Ref]) -> None:
         """All steps, in a loop. Behind the length that it is given there are zeros."""
         length, x, c_start, h_start = inputs[:4]
         c, h, step, counts, zero, y = (
             (node.graph, node.name, name) for name in ("c", "h", "x", "counts", "zero", "y")
         )
-        self.flow.nodes[step] = Step("move", (x,), {"time": "scan", "axes": -1})
+        self.flow.nodes[step] = FlowNode("move", (x,), {"time": "scan", "axes": -1})
         values = self._step(node, step, c, h, inputs[4:])
         outer: list[Ref] = [(node.graph, node.name, output) for output in range(_BLOCK_OUTPUTS)]
         for ref in outer if values is None else ():
-            self.flow.nodes[ref] = Step("other", tuple(inputs), {"what": node.op})
+            self.flow.nodes[ref] = FlowNode("other", tuple(inputs), {"what": node.op})
         if values is None:
             return
         state, hidden = values[_STATE], values[_HIDDEN]
         self.flow.carried[c] = Carried(state, c_start)
         self.flow.carried[h] = Carried(hidden, h_start)
         if not self._is_whole(length, x):
-            self.flow.nodes[counts] = Step("other", (length,), {"what": "Less"})
-            self.flow.nodes[zero] = Step("fill", (), {"value": 0.0})
-            self.flow.nodes[y] = Step("where", (counts, hidden, zero))
+            self.flow.nodes[counts] = FlowNode("other", (length,), {"what": "Less"})
+            self.flow.nodes[zero] = FlowNode("fill", (), {"value": 0.0})
+            self.flow.nodes[y] = FlowNode("where", (counts, hidden, zero))
             for name, new, old in (("c1", state, c), ("h1", hidden, h)):
                 chosen: Ref = (node.graph, node.name, name)
-                self.flow.nodes[chosen] = Step("where", (counts, new, old))
+                self.flow.nodes[chosen] = FlowNode("where", (counts, new, old))
                 self.flow.carried[old] = self.flow.carried[old]._replace(following=chosen)
             hidden = y
         for output, value in enumerate((*values[:_HIDDEN], hidden)):
-            self.flow.nodes[outer[output]] = Step("move", (value,), {"axes": 1})
+            self.flow.nodes[outer[output]] = FlowNode("move", (value,), {"axes": 1})
             self.flow.stacked.setdefault(value, []).append(outer[output])
         self.flow.finals.setdefault(self.flow.carried[c].following, []).append(outer[_STATE])
 
@@ -470,7 +469,7 @@ class _Reader:
         return sizes if sizes and min(sizes) > 0 else None
 
     def _step(
-        self, node: Node, x: Ref, c: Ref, h: Ref, weights: list[Ref]
+        self, node: GraphOperation, x: Ref, c: Ref, h: Ref, weights: list[Ref]
     ) -> list[Ref] | None:
         """Write out a step; return i, c, f, o, the candidate, the function of c, h. None where the
         graph does not have the weights: kernel, three peepholes, bias."""
@@ -484,7 +483,7 @@ class _Reader:
 
         def made(name: str, kind: str, *inputs: Ref, **stated: Any) -> Ref:
             ref: Ref = (node.graph, node.name, f"step {name}")
-            self.flow.nodes[ref] = Step(kind, inputs, stated)
+            self.flow.nodes[ref] = FlowNode(kind, inputs, stated)
             return ref
 
         joined = made("xh", "concat", x, h, axis=-1)
@@ -520,7 +519,7 @@ class _Reader:
 
     # -- loops of TensorFlow 1 ---------------------------------------------------------------------
 
-    def _merge(self, node: Node, inputs: list[Ref]) -> None:
+    def _merge(self, node: GraphOperation, inputs: list[Ref]) -> None:
         sources = [self._graph.source(node, index) for index in range(2)]
         for place, source in enumerate(sources):
             start = sources[1 - place]
@@ -534,7 +533,7 @@ class _Reader:
                 return
         self._add(node, "other", inputs, what="Merge")
 
-    def _exit(self, node: Node, inputs: list[Ref]) -> None:
+    def _exit(self, node: GraphOperation, inputs: list[Ref]) -> None:
         """The last value of what a Merge carries."""
         switch = self._graph.source(node, 0)
         merge = self._graph.source(switch, 0) if switch is not None else None

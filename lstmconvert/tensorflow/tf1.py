@@ -70,7 +70,7 @@ from lstmconvert.model.naming import layer_names
 from lstmconvert.model.options import UNKNOWN, CellOptions, DirectionOptions, LayerOptions, Unknown
 from lstmconvert.spelled.flow import Flow
 from lstmconvert.tensorflow.formats.checkpoint import Partitioned, Piece
-from lstmconvert.tensorflow.formats.graphdef import AttrValue, Graph, Node
+from lstmconvert.tensorflow.formats.graphdef import AttrValue, GraphDef, GraphOperation
 from lstmconvert.tensors.tensor import Tensor
 from lstmconvert.tensors.views import Reshaped, columns, rows, transposed
 
@@ -118,7 +118,7 @@ _CELL, _FORGET, _OUTPUT = 1, 2, 3
 
 
 @dataclass(frozen=True, slots=True)
-class CellFacts:
+class GraphCellFacts:
     """What a graph says about the cells that run on one kernel.
 
     Fields: `forget_bias`, `activation`, `output_activation`, `cell_clip`, `projection_clip`, as
@@ -135,7 +135,7 @@ class CellFacts:
     order: str = "icfo"
 
 
-def facts(graph: Graph) -> dict[str, CellFacts]:
+def facts(graph: GraphDef) -> dict[str, GraphCellFacts]:
     """Return the name of a kernel's variable -> what the graph says about its cells."""
     return _CellReader(graph).facts()
 
@@ -144,10 +144,10 @@ _NO = AttrValue()
 
 
 class _CellReader:
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: GraphDef) -> None:
         self._graph = graph
-        self._splits: dict[str, list[Node]] = {}
-        self._blocks: dict[str, list[Node]] = {}
+        self._splits: dict[str, list[GraphOperation]] = {}
+        self._blocks: dict[str, list[GraphOperation]] = {}
         for node in graph.nodes.values():
             if node.op in BLOCKS:
                 kernel = self._variable(graph.source(node, BLOCKS[node.op].kernel))
@@ -158,8 +158,8 @@ class _CellReader:
                 if kernel is not None:
                     self._splits.setdefault(kernel, []).append(node)
 
-    def facts(self) -> dict[str, CellFacts]:
-        result: dict[str, CellFacts] = {}
+    def facts(self) -> dict[str, GraphCellFacts]:
+        result: dict[str, GraphCellFacts] = {}
         for kernel, nodes in self._blocks.items():
             result[kernel] = _agreed([self._block(node) for node in nodes], 1)
         for kernel, nodes in self._splits.items():
@@ -169,16 +169,16 @@ class _CellReader:
 
     # -- from a split back to its kernel -----------------------------------------------------
 
-    def _kernel_of(self, split: Node) -> str | None:
+    def _kernel_of(self, split: GraphOperation) -> str | None:
         product = self._product(split)
         if product is None:
             return None
         names = [self._variable(self._graph.source(product, index)) for index in range(2)]
         return next((name for name in names if name is not None), None)
 
-    def _product(self, split: Node) -> Node | None:
+    def _product(self, split: GraphOperation) -> GraphOperation | None:
         """Return the product with the kernel that a split cuts."""
-        at: Node | None = self._graph.source(split, 0 if split.op == "SplitV" else 1)
+        at: GraphOperation | None = self._graph.source(split, 0 if split.op == "SplitV" else 1)
         for _ in range(_SUMMANDS):
             if at is None or at.op == "MatMul":
                 return at
@@ -187,11 +187,11 @@ class _CellReader:
             at = self._graph.source(at, 0)
         return None
 
-    def weight(self, node: Node, index: int) -> str | None:
+    def weight(self, node: GraphOperation, index: int) -> str | None:
         """Return the name of the variable or constant that is an input of a node, if it is one."""
         return self._variable(self._graph.source(node, index))
 
-    def _variable(self, node: Node | None) -> str | None:
+    def _variable(self, node: GraphOperation | None) -> str | None:
         for _ in range(_LOOKED_AT):
             if node is None or node.op in _WEIGHTS:
                 return node.name if node is not None else None
@@ -204,7 +204,7 @@ class _CellReader:
 
     # -- from a split on -----------------------------------------------------------------------
 
-    def _next(self, node: Node, output: int = 0) -> list[Node]:
+    def _next(self, node: GraphOperation, output: int = 0) -> list[GraphOperation]:
         """Return the nodes that take an output; of one that is normalised, what takes that."""
         takers = self._graph.consumers.get((node.graph, node.name, output), [])
         if not any(taker.op == "Mean" for taker in takers):
@@ -215,10 +215,10 @@ class _CellReader:
                 return self._next(sums[0])
         return takers
 
-    def _block(self, node: Node) -> CellFacts:
+    def _block(self, node: GraphOperation) -> GraphCellFacts:
         block = BLOCKS[node.op]
         clip = node.number("cell_clip", block.clip)
-        return CellFacts(
+        return GraphCellFacts(
             forget_bias=node.number("forget_bias", block.forget_bias),
             activation=TANH,
             output_activation=None,
@@ -227,12 +227,12 @@ class _CellReader:
             order=block.order,
         )
 
-    def _cell(self, split: Node) -> CellFacts:
+    def _cell(self, split: GraphOperation) -> GraphCellFacts:
         activation, product = self._candidate(split)
         state, clip = self._state(product)
         function, hidden = self._output(split, state)
         is_same = function == activation
-        return CellFacts(
+        return GraphCellFacts(
             forget_bias=self._forget_bias(split),
             activation=activation,
             output_activation=None if is_same else function,
@@ -240,7 +240,7 @@ class _CellReader:
             projection_clip=self._projection_clip(hidden),
         )
 
-    def _forget_bias(self, split: Node) -> float | Unknown:
+    def _forget_bias(self, split: GraphOperation) -> float | Unknown:
         for node in self._next(split, _FORGET):
             if node.op == "Sigmoid":
                 return 0.0
@@ -252,7 +252,9 @@ class _CellReader:
                     return numbers[0]
         return UNKNOWN
 
-    def _candidate(self, split: Node) -> tuple[Activation | Unknown, Node | None]:
+    def _candidate(
+        self, split: GraphOperation
+    ) -> tuple[Activation | Unknown, GraphOperation | None]:
         """Return the activation of the candidate, and its product with the input gate."""
         for node in self._next(split, _CELL):
             if node.op == "Mul":
@@ -262,14 +264,16 @@ class _CellReader:
                 return _FUNCTIONS[node.op], products[0] if len(products) == 1 else None
         return UNKNOWN, None
 
-    def _state(self, product: Node | None) -> tuple[Node | None, float | Unknown | None]:
+    def _state(
+        self, product: GraphOperation | None
+    ) -> tuple[GraphOperation | None, float | Unknown | None]:
         """Return the new cell state, and what it is clipped to."""
         sums = [node for node in self._next(product) if node.op in _ADDING] if product else []
         if len(sums) != 1:
             return None, UNKNOWN
         return self._clipped(sums[0])
 
-    def _clipped(self, node: Node) -> tuple[Node, float | Unknown | None]:
+    def _clipped(self, node: GraphOperation) -> tuple[GraphOperation, float | Unknown | None]:
         """Return a tensor as it is after a clip to a symmetric range, and the range."""
         for after in self._next(node):
             if after.op == "ClipByValue":
@@ -279,14 +283,14 @@ class _CellReader:
                 return (last[0], self._bound(after, 1)) if len(last) == 1 else (after, UNKNOWN)
         return node, None
 
-    def _bound(self, node: Node, index: int) -> float | Unknown:
+    def _bound(self, node: GraphOperation, index: int) -> float | Unknown:
         source = self._graph.source(node, index)
         value = source.scalar if source is not None else None
         return UNKNOWN if value is None else value
 
     def _output(
-        self, split: Node, state: Node | None
-    ) -> tuple[Activation | Unknown, Node | None]:
+        self, split: GraphOperation, state: GraphOperation | None
+    ) -> tuple[Activation | Unknown, GraphOperation | None]:
         """Return the activation of the output, and the output: its product with the gate."""
         gates = [node for node in self._next(split, _OUTPUT) if node.op in {"Sigmoid", *_ADDING}]
         if state is None or len(gates) != 1:
@@ -309,7 +313,7 @@ class _CellReader:
                     return _FUNCTIONS[source.op], product
         return UNKNOWN, None
 
-    def _projection_clip(self, hidden: Node | None) -> float | Unknown | None:
+    def _projection_clip(self, hidden: GraphOperation | None) -> float | Unknown | None:
         if hidden is None:
             return UNKNOWN
         for node in self._next(hidden):
@@ -319,7 +323,7 @@ class _CellReader:
 
     # -- layers that share a kernel ------------------------------------------------------------
 
-    def _layers(self, splits: list[Node]) -> int:
+    def _layers(self, splits: list[GraphOperation]) -> int:
         """Return how many cells of one kernel feed one another within a step."""
         mine = {(node.graph, node.name) for node in splits}
         fed_by = {
@@ -337,7 +341,7 @@ class _CellReader:
             depths = deeper
         return 1  # they feed one another in a circle, which no stack does
 
-    def _feeding(self, split: Node) -> Iterator[tuple[str, str]]:
+    def _feeding(self, split: GraphOperation) -> Iterator[tuple[str, str]]:
         """Yield the splits of the cells whose outputs are the input of a cell in the same step."""
         product = self._product(split)
         joined = self._graph.source(product, 0) if product is not None else None
@@ -361,7 +365,7 @@ class _CellReader:
                 waiting.extend(self._graph.source(node, index) for index in range(len(node.inputs)))
 
 
-def _agreed(cells: list[CellFacts], layers: int) -> CellFacts:
+def _agreed(cells: list[GraphCellFacts], layers: int) -> GraphCellFacts:
     """Return what all cells of a kernel have; unknown where they differ."""
     first = cells[0]
 
@@ -373,7 +377,7 @@ def _agreed(cells: list[CellFacts], layers: int) -> CellFacts:
     values = {name: same(name) for name in names}
     if len(cells) == 1 and layers == 1:
         return first
-    return CellFacts(**values, layers=layers, order=first.order)  # type: ignore[arg-type]  # of one name each
+    return GraphCellFacts(**values, layers=layers, order=first.order)  # type: ignore[arg-type]  # of one name each
 
 
 # -- the operation of cuDNN -----------------------------------------------------------------------
@@ -388,7 +392,7 @@ _ON_AMD = (
 
 
 def of_cudnn(
-    graph: Graph, constants: Mapping[str, Tensor], flow: Flow
+    graph: GraphDef, constants: Mapping[str, Tensor], flow: Flow
 ) -> tuple[tuple[LSTMLayer, ...], frozenset[str], tuple[str, ...]]:
     """Return the layers that are operations of cuDNN, the constants that they take, and notes.
 
@@ -441,11 +445,11 @@ def _directions(cells: tuple[Cell, ...], *, is_last: bool) -> tuple[Direction, .
     )
 
 
-def _text(node: Node, attribute: str, default: str) -> str:
+def _text(node: GraphOperation, attribute: str, default: str) -> str:
     return node.attributes.get(attribute, _NO).content.decode("ascii", "replace") or default
 
 
-def _width(graph: Graph, flow: Flow, node: Node, place: int) -> int | None:
+def _width(graph: GraphDef, flow: Flow, node: GraphOperation, place: int) -> int | None:
     """Return the length of the last axis of an input."""
     if place >= len(node.inputs):
         return None
@@ -515,7 +519,7 @@ _WITH_PEEPHOLE = (Gate.INPUT, Gate.FORGET, Gate.OUTPUT)
 
 
 @dataclass(frozen=True, slots=True)
-class Spelling:
+class CellNames:
     """How a version named a cell's variables.
 
     Fields: `kernel`, `bias`, `projection`, `projection_bias`; `diagonal`, with `{}` for the gate.
@@ -537,10 +541,10 @@ class Spelling:
 
 
 SPELLINGS = (
-    Spelling("kernel", "bias", "projection/kernel", "projection/bias"),
-    Spelling("weights", "biases", "projection/weights", "projection/biases"),
-    Spelling("W_0", "B", "W_P_0", "", "W_{}_diag"),
-    Spelling("Linear/Matrix", "Linear/Bias", "", ""),
+    CellNames("kernel", "bias", "projection/kernel", "projection/bias"),
+    CellNames("weights", "biases", "projection/weights", "projection/biases"),
+    CellNames("W_0", "B", "W_P_0", "", "W_{}_diag"),
+    CellNames("Linear/Matrix", "Linear/Bias", "", ""),
 )
 _LAYER_NORMS = ("input/gamma", "state/gamma")
 _SHARD = re.compile(r"(W|W_P)_0")
@@ -574,7 +578,7 @@ class Evidence(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class CellScope:
     """A scope that has the arrays of a cell.
 
     Fields: `path`; `kernel` (input_dim + recurrent_dim, 4 * units); `bias`, `projection`, if it has
@@ -585,7 +589,7 @@ class Scope:
     kernel: Tensor
     bias: Tensor | None
     projection: Tensor | None
-    spelling: Spelling
+    spelling: CellNames
     keys: frozenset[str]
     evidence: Evidence = field(default=Evidence.NAME)
 
@@ -614,13 +618,13 @@ class Scope:
         )
 
 
-def scopes(tensors: Mapping[str, Tensor], where: object) -> Iterator[Scope]:
+def scopes(tensors: Mapping[str, Tensor], where: object) -> Iterator[CellScope]:
     """Yield every scope that is a cell, or may be one, sorted by path.
 
     Raises:
         CorruptFile: the shards of a kernel are of several dtypes.
     """
-    scopes_by_path: dict[str, Scope] = {}
+    scopes_by_path: dict[str, CellScope] = {}
     for key in sorted(tensors):
         for spelling in SPELLINGS:
             path = key.removesuffix(f"/{spelling.kernel}")
@@ -633,8 +637,8 @@ def scopes(tensors: Mapping[str, Tensor], where: object) -> Iterator[Scope]:
 
 
 def _scope(
-    tensors: Mapping[str, Tensor], path: str, spelling: Spelling, where: object
-) -> Scope | None:
+    tensors: Mapping[str, Tensor], path: str, spelling: CellNames, where: object
+) -> CellScope | None:
     bias = tensors.get(f"{path}/{spelling.bias}")
     has_norms = any(f"{path}/{norm}" in tensors for norm in _LAYER_NORMS)
     if f"{path}/recurrent_kernel" in tensors or (bias is None and not has_norms):
@@ -648,7 +652,7 @@ def _scope(
         if joined is None:
             return None
         projection, keys = joined[0], keys | joined[1]
-    without_evidence = Scope(path, kernel, bias, projection, spelling, frozenset(keys))
+    without_evidence = CellScope(path, kernel, bias, projection, spelling, frozenset(keys))
     evidence = _evidence(without_evidence, tensors)
     return None if evidence is None else replace(without_evidence, evidence=evidence)
 
@@ -677,7 +681,7 @@ def _joined(
     return Partitioned(whole, dtype, tuple(pieces), f"{where}: {key}"), set(keys)
 
 
-def _evidence(scope: Scope, tensors: Mapping[str, Tensor]) -> Evidence | None:
+def _evidence(scope: CellScope, tensors: Mapping[str, Tensor]) -> Evidence | None:
     plain = scope.path.rpartition("/")[2].replace("_", "").lower()
     if _LSTM.fullmatch(plain):
         return None if _OTHER_LSTM.fullmatch(plain) else Evidence.NAME
@@ -757,7 +761,7 @@ def read(
     where: object,
     *,
     takes_open: bool = False,
-    facts: Mapping[str, CellFacts] | None = None,
+    facts: Mapping[str, GraphCellFacts] | None = None,
 ) -> Read:
     """Return the LSTM layers among a checkpoint's variables.
 
@@ -772,7 +776,7 @@ def read(
     """
     candidates = list(scopes(tensors, where))
     chained = _chained(candidates)
-    known: list[Scope] = []
+    known: list[CellScope] = []
     unknown: list[str] = []
     guessed: list[str] = []
     for scope in candidates:
@@ -832,11 +836,11 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + more
 
 
-def _chained(candidates: list[Scope]) -> set[str]:
+def _chained(candidates: list[CellScope]) -> set[str]:
     """Return the scopes that their neighbours show to be LSTM cells, as they fit no other cell of
     the same arrays: each cell of a stack as wide as the next one's input, and two halves of other
     widths, or one of them a cell for sure, with one input."""
-    stacks: dict[tuple[str, str], dict[int, Scope]] = {}
+    stacks: dict[tuple[str, str], dict[int, CellScope]] = {}
     for scope in candidates:
         outer = scope.path.rpartition("/")[0]
         if scope.fits:
@@ -856,7 +860,7 @@ def _chained(candidates: list[Scope]) -> set[str]:
     return chained
 
 
-def _outputs(scope: Scope) -> int:
+def _outputs(scope: CellScope) -> int:
     return scope.kernel.shape[0] - scope.inputs
 
 
@@ -948,10 +952,10 @@ def _layer(name: str, path: str, halves: _Halves) -> LSTMLayer:
 
 def _cell(
     tensors: Mapping[str, Tensor],
-    scope: Scope,
+    scope: CellScope,
     where: object,
     used: set[str],
-    stated: CellFacts | None,
+    stated: GraphCellFacts | None,
 ) -> Cell:
     """Return a cell, and add the keys of its variables to `used`."""
     kernel, bias = scope.kernel, scope.bias
@@ -986,11 +990,11 @@ def _cell(
 
 
 def _options(
-    scope: str, use_bias: bool, projects: bool, stated: CellFacts | None
+    scope: str, use_bias: bool, projects: bool, stated: GraphCellFacts | None
 ) -> CellOptions:
     if scope.rpartition("/")[2].replace("_", "").lower().startswith(_CUDNN):
         return CellOptions(activation=TANH, recurrent_activation=SIGMOID, use_bias=use_bias)
-    stated = stated or CellFacts()
+    stated = stated or GraphCellFacts()
     output = stated.output_activation
     return CellOptions(
         # A cell has one function; where the graph shows half of it, none is known.
@@ -1005,7 +1009,7 @@ def _options(
 
 
 def _parts(
-    tensors: Mapping[str, Tensor], scope: Scope, used: set[str]
+    tensors: Mapping[str, Tensor], scope: CellScope, used: set[str]
 ) -> Iterator[tuple[str, Tensor]]:
     if scope.projection is not None:
         yield "projection", scope.projection
@@ -1024,7 +1028,7 @@ def _parts(
 def _add_gate_parts(
     gates: Mapping[Gate, dict[str, Tensor]],
     tensors: Mapping[str, Tensor],
-    scope: Scope,
+    scope: CellScope,
     used: set[str],
 ) -> None:
     wanted = [(gate, "peephole", name) for name, gate in scope.spelling.peepholes.items()]

@@ -23,7 +23,7 @@ import lstmconvert as lc
 from lstmconvert.bulk import work
 from lstmconvert.bulk.outcome import Outcome
 from lstmconvert.bulk.plan import Job
-from lstmconvert.bulk.report import NAME, Report
+from lstmconvert.bulk.report import NAME, ReportFile
 from lstmconvert.bulk.runners import Pool
 from lstmconvert.bulk.work import Task
 from lstmconvert.errors import CorruptFile, SourceError, UsageError
@@ -221,7 +221,7 @@ def test_a_line_that_a_killed_run_cut_is_taken_away(tmp_path: Path) -> None:
     lc.convert_many([KERAS / "seed95.keras"], tmp_path)
     whole = (tmp_path / NAME).read_text()
     (tmp_path / NAME).write_text(whole + whole[:50])
-    with Report(tmp_path / NAME) as report:
+    with ReportFile(tmp_path / NAME) as report:
         report.add(Outcome(source="b.keras", destination="b.npz", status="written"))
     assert list(rows(tmp_path)) == ["seed95.keras", "b.keras"]
 

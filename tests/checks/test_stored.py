@@ -14,7 +14,7 @@ from support.cli import KERAS, SEED95, failure, run
 from support.neutral import make_cell, make_layer
 
 import lstmconvert as lc
-from lstmconvert.checks.verification import Line
+from lstmconvert.checks.verification import VerifiedLayer
 from lstmconvert.containers import table
 from lstmconvert.model.options import UNKNOWN
 from lstmconvert.tensors.dtypes import dtype_of
@@ -49,7 +49,7 @@ FILES: dict[str, tuple[Path, dict[str, Any], str, str]] = {
 ENGINES = [name for name, (_, _, _, engine) in FILES.items() if engine not in ("", "c")]
 
 
-def stored(path: Path, *engines: str) -> list[Line]:
+def stored(path: Path, *engines: str) -> list[VerifiedLayer]:
     """Return the lines of `verify` about the check in a file."""
     report = lc.verify(path, engines=engines)
     assert report.stored == len({line.layer for line in report.lines if line.against == "stored"})

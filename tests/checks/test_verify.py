@@ -294,7 +294,7 @@ def test_an_engine_that_is_wrong_is_seen() -> None:
     wrong = layer_of(dtype="float16", recurrent_activation=KERAS3["hard_sigmoid"])
     yardstick = verification._Yardstick(verification._sequences(layer), np.ones((2, 5, 3)))
     answer = ENGINES["numpy"].run(verification._sequences(wrong), np.ones((2, 5, 3)))
-    line = verification.Line(layer="x", file="a", engine="x")
+    line = verification.VerifiedLayer(layer="x", file="a", engine="x")
     assert not verification.compared(
         line, answer, yardstick.answer, yardstick.bound("float16"), None
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lstmconvert.files.zipmembers import ArchiveFile, Part, entry
+from lstmconvert.files.zipmembers import ArchiveFile, FilePart, entry
 
 
 def sized(name: str, size: int) -> zipfile.ZipInfo:
@@ -26,7 +26,7 @@ def test_the_archive_is_the_one_that_zipfile_writes(size: int, tmp_path: Path) -
         archive.writestr(entry("b"), data)
         archive.writestr(entry("c"), "after")
 
-    def write(part: Part) -> None:
+    def write(part: FilePart) -> None:
         half = size // 2
         part.seek(half)
         part.write(data[half:])

@@ -18,7 +18,7 @@ from support.thinned import ALL, turns
 from lstmconvert.errors import CorruptFile
 from lstmconvert.files.opening import open_source
 from lstmconvert.hdf5 import reading
-from lstmconvert.hdf5.reading import SHUFFLE, ChunkedTensor, Filter, Place
+from lstmconvert.hdf5.reading import SHUFFLE, ChunkedTensor, ChunkPlace, Filter
 from lstmconvert.tensors.tensor import Tensor
 
 PACKED: list[dict[str, Any]] = [
@@ -164,7 +164,7 @@ def test_chunks_behind_a_user_block(tmp_path: Path) -> None:
 
 
 def test_shuffled_elements_of_no_size_are_refused() -> None:
-    path, places = FIXTURES / KERAS, {(0,): Place(0, 8, 0)}
+    path, places = FIXTURES / KERAS, {(0,): ChunkPlace(0, 8, 0)}
     tensor = ChunkedTensor(
         open_source(path), (2,), np.dtype("<f4"), (2,), (Filter(SHUFFLE, 0),), places
     )

@@ -22,7 +22,7 @@ from lstmconvert.errors import CorruptFile, LSTMConvertError
 from lstmconvert.files.opening import Window, open_source
 from lstmconvert.files.zipmembers import ZipMembers
 from lstmconvert.hdf5 import reading
-from lstmconvert.hdf5.reading import Tree
+from lstmconvert.hdf5.reading import StoredTree
 from lstmconvert.hdf5.structures import SIGNATURE, checksum
 
 
@@ -41,11 +41,11 @@ def window(path: Path) -> Window | None:
     return None
 
 
-def read(path: Path) -> Tree:
+def read(path: Path) -> StoredTree:
     return reading.read_tree(open_source(path))
 
 
-def facts(tree: Tree) -> Any:
+def facts(tree: StoredTree) -> Any:
     """All that a tree says, and every number."""
     tensors = {k: (v.shape, v.dtype, v.read().tobytes()) for k, v in tree.tensors.items()}
     attributes = {key: dict(value) for key, value in tree.attributes.items() if value}

@@ -12,7 +12,7 @@ import pytest
 
 import lstmconvert as lc
 from lstmconvert.keras.modern import compiled
-from lstmconvert.keras.modern.compiled import Outputs
+from lstmconvert.keras.modern.compiled import ModelOutputs
 
 tf_keras = pytest.importorskip("tf_keras")
 keras = pytest.importorskip("keras")
@@ -25,7 +25,7 @@ CLOSE = {"rtol": 5e-6, "atol": 1e-6}
 
 
 def crossed(stated: dict[str, Any], era: str = "keras2", version: str = "2.15.0") -> Any:
-    return compiled.carried(stated, Outputs(("out",)), era, version)
+    return compiled.carried(stated, ModelOutputs(("out",)), era, version)
 
 
 # -- optimizers ---------------------------------------------------------------------------------
@@ -153,7 +153,12 @@ def test_without_its_optimizer_no_compile_state_crosses(value: Any, told: str) -
 )  # fmt: skip
 def test_damaged_texts_are_dropped(value: Any) -> None:
     """Whatever stands there: what cannot be read is dropped by name, and stops nothing."""
-    outputs = (Outputs(()), Outputs(("a",)), Outputs(("a", "b")), Outputs(("a",), True))
+    outputs = (
+        ModelOutputs(()),
+        ModelOutputs(("a",)),
+        ModelOutputs(("a", "b")),
+        ModelOutputs(("a",), True),
+    )
     for key in ("optimizer", "loss", "metrics", "weighted_metrics", "loss_weights"):
         stated = {"optimizer": "sgd", "loss": "mse", key: value}
         for era, version in (("keras1", "1.2.2"), ("keras2", "9" * 9000), ("keras3", "3.3")):

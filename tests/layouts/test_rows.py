@@ -20,7 +20,7 @@ from lstmconvert.containers import table
 from lstmconvert.errors import UnsupportedByTarget
 from lstmconvert.layouts import rows
 from lstmconvert.layouts.arrange import arrange
-from lstmconvert.layouts.gather import Structure, gather
+from lstmconvert.layouts.gather import ModuleStructure, gather
 from lstmconvert.layouts.row import Form, Names, Row, Slot
 from lstmconvert.layouts.rows import ROWS
 from lstmconvert.model.activations import ANY, KERAS3, Functions
@@ -171,7 +171,7 @@ def test_a_toy_layout_comes_back_bit_for_bit(
     layer = make_layer(*[half() for _ in range(1 + both)])
     arrays = arrange([layer], row)
     again = {key: ArrayTensor(tensor.read()) for key, tensor in arrays.items()}
-    (found,), used = gather(again, row, Structure(depth=depth, both=both), "lstm")
+    (found,), used = gather(again, row, ModuleStructure(depth=depth, both=both), "lstm")
     assert used == set(arrays)
     for one, two in zip(layer.cells(), found.cells(), strict=True):
         for (key, tensor), (other, back) in zip(one[2].tensors(), two[2].tensors(), strict=True):
@@ -196,7 +196,7 @@ def test_another_shape_than_a_leading_gate_axis_is_refused(shape: tuple[int, ...
     arrays = dict(arrange([layer], toy("first axis")))
     arrays["W"] = ArrayTensor(np.zeros(shape, np.float32))
     with pytest.raises(lc.LSTMConvertError, match="W: an array of a shape that Toy LSTM"):
-        gather(arrays, toy("first axis"), Structure(), "lstm")
+        gather(arrays, toy("first axis"), ModuleStructure(), "lstm")
 
 
 def test_a_row_in_the_table_is_all_that_a_framework_needs(

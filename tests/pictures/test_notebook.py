@@ -13,7 +13,7 @@ from support.neutral import make_cell, make_layer
 from support.pages import pixels
 
 import lstmconvert as lc
-from lstmconvert.checks.page import Page
+from lstmconvert.checks.page import ReportPage
 from lstmconvert.pictures.notebook import Html
 
 
@@ -103,7 +103,7 @@ def test_names_are_text_and_many_layers_are_cut() -> None:
 
 
 def test_its_page_is_one_that_reports_write_to() -> None:
-    page: Page = Html()
+    page: ReportPage = Html()
     page.paragraph("a < b", label="name", bold=True)
     page.table([["1", "<2>"]], header=("x", "y"), right=(0,))
     page.hint("next")

@@ -21,7 +21,7 @@ from support.spelled_graphs import (
 
 import lstmconvert as lc
 from lstmconvert.errors import NoLSTM
-from lstmconvert.spelled.flow import Carried, Flow, Node
+from lstmconvert.spelled.flow import Carried, Flow, FlowNode
 from lstmconvert.spelled.layers import recovered
 from lstmconvert.tensors.tensor import ArrayTensor
 
@@ -68,17 +68,17 @@ def test_values_that_are_made_from_themselves() -> None:
     joined = {"axis": -1}
     flow = Flow(
         nodes={
-            "concat": Node("concat", ("concat",), joined),
-            "two": Node("concat", ("two", "concat"), joined),
-            "product": Node("matmul", ("concat", "w"), {}),
-            "same": Node("identity", ("same",), {}),
-            "gate": Node("sigmoid", ("product",), {}),
-            "index": Node("sub", ("same", "index"), {}),
-            "step": Node("move", ("two",), {"counter": "index"}),
-            "kept": Node("mul", ("gate", "sum"), {}),
-            "new": Node("mul", ("gate", "gate"), {}),
-            "sum": Node("add", ("kept", "new"), {}),
-            "out": Node("mul", ("gate", "sum"), {}),
+            "concat": FlowNode("concat", ("concat",), joined),
+            "two": FlowNode("concat", ("two", "concat"), joined),
+            "product": FlowNode("matmul", ("concat", "w"), {}),
+            "same": FlowNode("identity", ("same",), {}),
+            "gate": FlowNode("sigmoid", ("product",), {}),
+            "index": FlowNode("sub", ("same", "index"), {}),
+            "step": FlowNode("move", ("two",), {"counter": "index"}),
+            "kept": FlowNode("mul", ("gate", "sum"), {}),
+            "new": FlowNode("mul", ("gate", "gate"), {}),
+            "sum": FlowNode("add", ("kept", "new"), {}),
+            "out": FlowNode("mul", ("gate", "sum"), {}),
         },
         constants={"w": weights},
         carried={"sum": Carried("sum", "sum"), "concat": Carried("out", "concat")},
@@ -94,10 +94,10 @@ def test_a_number_beside_a_value_of_unknown_rank() -> None:
     """As in a checkpoint's graph whose weights are not there: a forget bias is a number."""
     flow = Flow(
         nodes={
-            "forget": Node("add", ("unknown", "one"), {}),
-            "both": Node("add", ("one", "one"), {}),
-            "joined": Node("concat", ("forget", "forget"), {"axis": 1}),
-            "of_numbers": Node("concat", ("both", "both"), {"axis": 0}),
+            "forget": FlowNode("add", ("unknown", "one"), {}),
+            "both": FlowNode("add", ("one", "one"), {}),
+            "joined": FlowNode("concat", ("forget", "forget"), {"axis": 1}),
+            "of_numbers": FlowNode("concat", ("both", "both"), {"axis": 0}),
         },
         constants={"one": ArrayTensor(np.ones((), "f4"))},
     )

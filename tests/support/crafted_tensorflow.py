@@ -13,7 +13,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from lstmconvert.tensorflow.formats.checkpoint import Table
+from lstmconvert.tensorflow.formats.checkpoint import SortedTable
 from lstmconvert.tensors.tensor import SourceFile
 from support.bundlefiles import block, entry, header, nested, number, sealed, table, varint
 from support.crafted import SECRET, Bench
@@ -34,7 +34,7 @@ def _records(found: Files) -> dict[bytes, bytes]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "x.index")
         path.write_bytes(main_of(found))
-        return {key: bytes(value) for key, value in Table(SourceFile(path))}
+        return {key: bytes(value) for key, value in SortedTable(SourceFile(path))}
 
 
 def _entry(label: str, refused: str, key: bytes, value: bytes) -> None:

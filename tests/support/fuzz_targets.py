@@ -29,7 +29,7 @@ from lstmconvert.keras.stores import stored
 from lstmconvert.model.model import Model
 from lstmconvert.pergate import gatesfile, metadata
 from lstmconvert.tensorflow.formats import checkpoint
-from lstmconvert.tensorflow.formats.checkpoint import Table
+from lstmconvert.tensorflow.formats.checkpoint import SortedTable
 from lstmconvert.tensors.tensor import SourceFile
 from support import bundlefiles, hdf5later, mutate, mutate_onnx
 from support.crafted_others import valid as others
@@ -202,7 +202,7 @@ def _members(valid: Path, folder: Path, dice: random.Random) -> Path:
 
 def _records(valid: Path, folder: Path, dice: random.Random) -> Path:
     """Mutate a record of a checkpoint's index; the checksums of the index are right again."""
-    records = {key: bytes(value) for key, value in Table(SourceFile(valid))}
+    records = {key: bytes(value) for key, value in SortedTable(SourceFile(valid))}
     key = dice.choice([*records])
     if dice.random() < 0.3:
         records[dice.choice(mutate.BYTES)(key or b"x", dice)] = records.pop(key)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from lstmconvert.files.opening import Window
-from lstmconvert.hdf5.reading import Tree
+from lstmconvert.hdf5.reading import StoredTree
 from lstmconvert.keras.stores.npzstore import read_tree
 from lstmconvert.tensors.tensor import SourceFile
 
@@ -30,14 +30,16 @@ def window(path: Path, data: bytes) -> Window:
     return Window(SourceFile(path))
 
 
-def store(path: Path, members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> Tree:
+def store(
+    path: Path, members: dict[str, bytes], compression: int = zipfile.ZIP_STORED
+) -> StoredTree:
     with zipfile.ZipFile(path, "w", compression) as archive:
         for name, data in members.items():
             archive.writestr(name, data)
     return read_tree(Window(SourceFile(path)))
 
 
-def of_pickle(path: Path, data: bytes) -> Tree:
+def of_pickle(path: Path, data: bytes) -> StoredTree:
     return store(path, {MEMBER: npy(HEADER, data)})
 
 

@@ -29,7 +29,7 @@ from support.thinned import each, rounds
 from lstmconvert.errors import CorruptFile, LimitExceeded, LSTMConvertError, NotAModel
 from lstmconvert.files import wire
 from lstmconvert.tensorflow.formats import checkpoint, objectgraph, savedmodel
-from lstmconvert.tensorflow.formats.checkpoint import Table, decompress
+from lstmconvert.tensorflow.formats.checkpoint import SortedTable, decompress
 from lstmconvert.tensors.checksums import crc32c, unmask
 from lstmconvert.tensors.tensor import SourceFile
 
@@ -234,16 +234,16 @@ def test_spans_step_over_what_is_not_asked_for(tmp_path: Path) -> None:
     )
     path.write_bytes(data)
     source = SourceFile(path)
-    whole = wire.Span(source, 0, source.size)
+    whole = wire.MessageSpan(source, 0, source.size)
     assert [bytes(span.read()) for span in whole.find(4)] == [b"here", b""]
     path.write_bytes(data[:-1] + b"\x01")
     with pytest.raises(CorruptFile, match="longer than its message"):
-        list(wire.Span(SourceFile(path), 0, len(data)).find(4))
+        list(wire.MessageSpan(SourceFile(path), 0, len(data)).find(4))
 
 
 def open_table(path: Path, data: bytes) -> list[tuple[bytes, bytes]]:
     path.write_bytes(data)
-    return [(key, bytes(value)) for key, value in Table(SourceFile(path))]
+    return [(key, bytes(value)) for key, value in SortedTable(SourceFile(path))]
 
 
 def test_a_table_of_two_blocks_one_compressed(tmp_path: Path) -> None:

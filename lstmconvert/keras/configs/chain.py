@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from lstmconvert.errors import CorruptFile, UsageError
 from lstmconvert.files.jsontext import Json, parse_object
-from lstmconvert.keras.configs.nodes import IDLE, Node, node
+from lstmconvert.keras.configs.nodes import IDLE, ConfigNode, node
 from lstmconvert.model import naming
 from lstmconvert.model.model import Model
 
@@ -54,7 +54,7 @@ def _fit(model: Model, source: str, to: str) -> bool:
     return bool(first.return_sequences) and bool(first.time_major) == bool(second.time_major)
 
 
-def _edges(model: Node, outer: str, masks: bool) -> Iterator[tuple[str, str]]:
+def _edges(model: ConfigNode, outer: str, masks: bool) -> Iterator[tuple[str, str]]:
     if not model.is_model:
         return
     children = model.layers()
@@ -70,7 +70,7 @@ def _edges(model: Node, outer: str, masks: bool) -> Iterator[tuple[str, str]]:
             yield f"{outer}{child.name}", f"{outer}{source}"
 
 
-def _through(given: dict[str, str], by_name: dict[str, Node], name: str) -> str | None:
+def _through(given: dict[str, str], by_name: dict[str, ConfigNode], name: str) -> str | None:
     """Return the nearest layer before `name` that changes its input; None if there is none."""
     seen = {name}
     while name in given and given[name] not in seen:
@@ -81,13 +81,13 @@ def _through(given: dict[str, str], by_name: dict[str, Node], name: str) -> str 
     return None
 
 
-def _sequence(children: Sequence[Node]) -> dict[str, str]:
+def _sequence(children: Sequence[ConfigNode]) -> dict[str, str]:
     return {
         after.name: before.name for before, after in itertools.pairwise(children)
     }
 
 
-def _history(children: Sequence[Node], masks: bool) -> dict[str, str]:
+def _history(children: Sequence[ConfigNode], masks: bool) -> dict[str, str]:
     """Return `layer -> the one layer whose first output it takes` of a functional model."""
     names = {child.name for child in children}
     result = {}
@@ -163,7 +163,7 @@ def check_stacks(model: Model, stacks: Sequence[str]) -> None:
                 )
 
 
-def _placed(model: Node, outer: str) -> Iterator[str]:
+def _placed(model: ConfigNode, outer: str) -> Iterator[str]:
     """Yield the layers whose position in the model a config states."""
     for child in model.layers() if model.is_model else ():
         yield f"{outer}{child.name}"

@@ -49,7 +49,7 @@ class _Fields(NamedTuple):
     own_class: str = ""
 
 
-class Node(_Fields):
+class ConfigNode(_Fields):
     """One serialized object of a config, which nobody changes.
 
     Fields: `class_name`; `name`, the layer's own; `config`, its keyword arguments; `whole`, the
@@ -79,7 +79,7 @@ class Node(_Fields):
         module = self.whole.get("module")
         return isinstance(module, str) and module.startswith(_OPERATION_MODULES)
 
-    def child(self, key: str) -> Node | None:
+    def child(self, key: str) -> ConfigNode | None:
         """Return the serialized object under a key of the config, if there is one."""
         value = self.config.get(key)
         return node(value, f"{self.name}.{key}") if isinstance(value, dict) else None
@@ -95,12 +95,12 @@ class Node(_Fields):
             raise CorruptFile(f"a config whose {key} are not a list", where=self.name)
         return value
 
-    def layers(self) -> tuple[Node, ...]:
+    def layers(self) -> tuple[ConfigNode, ...]:
         """Return the layers of a model, in order, without bare operations."""
         return self._layers
 
     @cached_property
-    def _layers(self) -> tuple[Node, ...]:
+    def _layers(self) -> tuple[ConfigNode, ...]:
         # Once: who sketches the layers, and who follows shapes and masks, walk through them.
         items = enumerate(self.listed("layers"))
         children = [node(item, f"{self.name}.layers[{index}]") for index, item in items]
@@ -134,7 +134,7 @@ def sources_of(value: Json) -> list[str]:
     return [name for item in value for name in sources_of(item)]
 
 
-def node(value: Json, where: str) -> Node:
+def node(value: Json, where: str) -> ConfigNode:
     """Read one serialized object: `{"class_name": …, "config": …}`.
 
     Raises:
@@ -155,7 +155,9 @@ def node(value: Json, where: str) -> Node:
     own_class = short if form else ""
     if form:
         short, custom = form, False
-    return Node(short, name if isinstance(name, str) else "", config, value, custom, own_class)
+    return ConfigNode(
+        short, name if isinstance(name, str) else "", config, value, custom, own_class
+    )
 
 
 def _form_of_model(config: JsonObject) -> str | None:
@@ -225,7 +227,7 @@ _INPUT = "InputLayer"
 _KEYS = ("batch_shape", "batch_input_shape")
 
 
-def fed(root: Node) -> dict[int, Shape]:
+def fed(root: ConfigNode) -> dict[int, Shape]:
     """Return the shape that is fed to each layer behind an input, by the `id` of its JSON object.
 
     The batch and time axes come first; a size is None where any will do. Layers further on are
@@ -237,7 +239,7 @@ def fed(root: Node) -> dict[int, Shape]:
     return result
 
 
-def _model(model: Node, result: dict[int, Shape]) -> None:
+def _model(model: ConfigNode, result: dict[int, Shape]) -> None:
     children = model.layers()
     shapes = {child.name: shape for child in children for shape in _input_shapes(child)}
     is_chain = not any("inbound_nodes" in child.whole for child in children)
@@ -253,7 +255,7 @@ def _model(model: Node, result: dict[int, Shape]) -> None:
             _model(child, result)
 
 
-def _input_shapes(child: Node) -> Iterator[Shape]:
+def _input_shapes(child: ConfigNode) -> Iterator[Shape]:
     for key in _KEYS:
         shape: Json = child.config.get(key)
         listed = shape if child.class_name == _INPUT and isinstance(shape, list) else []
@@ -392,14 +394,14 @@ _DROP = frozenset(
 _RUN = RECURRENT | {"GRU", "SimpleRNN", "RNN", "CuDNNGRU", "Bidirectional"}
 
 
-def reaching(root: Node) -> dict[int, Mask]:
+def reaching(root: ConfigNode) -> dict[int, Mask]:
     """Return whether a mask reaches each serialized layer, by the `id` of its JSON object."""
     result: dict[int, Mask] = {}
     _through(root, False, result)
     return result
 
 
-def _through(item: Node, mask: Mask, result: dict[int, Mask]) -> Mask:
+def _through(item: ConfigNode, mask: Mask, result: dict[int, Mask]) -> Mask:
     """Record the mask that reaches a layer and what is inside it; return the one behind it."""
     stated = _stated(item)
     if stated is True:  # Keras 3 writes the mask into the call itself
@@ -414,7 +416,7 @@ def _through(item: Node, mask: Mask, result: dict[int, Mask]) -> Mask:
     return _behind(item, mask)
 
 
-def _behind(item: Node, mask: Mask) -> Mask:
+def _behind(item: ConfigNode, mask: Mask) -> Mask:
     name, config = item.class_name, item.config
     if item.custom:
         return UNKNOWN
@@ -429,7 +431,7 @@ def _behind(item: Node, mask: Mask) -> Mask:
     return False if name in _DROP else UNKNOWN
 
 
-def _through_model(model: Node, mask: Mask, result: dict[int, Mask]) -> Mask:
+def _through_model(model: ConfigNode, mask: Mask, result: dict[int, Mask]) -> Mask:
     layers = model.layers()
     if not any("inbound_nodes" in child.whole for child in layers):
         for child in layers:
@@ -463,7 +465,7 @@ def _joined(masks: list[Mask]) -> Mask:
     return masks[0] if all(mask is masks[0] for mask in masks) else UNKNOWN
 
 
-def _stated(child: Node) -> bool:
+def _stated(child: ConfigNode) -> bool:
     calls = child.whole.get("inbound_nodes", [])
     return any(
         isinstance(call, dict)

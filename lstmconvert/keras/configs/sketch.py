@@ -22,7 +22,7 @@ from lstmconvert.keras.configs.nodes import (
     CUDNN_CLASSES,
     PEEPHOLE_CELL,
     RECURRENT,
-    Node,
+    ConfigNode,
     counted,
     node,
     snake_case,
@@ -41,7 +41,7 @@ class CellSketch(NamedTuple):
     group: str
     class_name: str
     is_lstm: bool
-    node: Node | None
+    node: ConfigNode | None
     is_separate: bool  # `node` is a cell of its layer, not the layer that is its cell
     trainable: bool = True
 
@@ -57,7 +57,7 @@ class DirectionSketch(NamedTuple):
     """One direction: its v3 group, its config, its cells."""
 
     group: str
-    node: Node | None
+    node: ConfigNode | None
     cells: tuple[CellSketch, ...]
 
 
@@ -72,7 +72,7 @@ class LayerSketch(NamedTuple):
     group: str
     top: str
     class_name: str
-    node: Node | None
+    node: ConfigNode | None
     directions: tuple[DirectionSketch, ...]
 
     @property
@@ -98,7 +98,7 @@ class OtherLayer(NamedTuple):
     layer that holds it; `is_recurrent`: whether it is, for certain, a recurrent layer itself.
     """
 
-    node: Node
+    node: ConfigNode
     name: str
     group: str
     top: str
@@ -106,7 +106,7 @@ class OtherLayer(NamedTuple):
 
 
 @dataclass(slots=True, eq=False)
-class Plan:
+class ConfigSketch:
     """What a config says about a model.
 
     Fields: `layers`: the recurrent layers, in order; `custom`: layers of a user's own class, known
@@ -139,8 +139,8 @@ class _Place(NamedTuple):
 
 
 def plan(
-    root: Node, container: str = "layers", groups: Collection[str] = frozenset()
-) -> Plan:
+    root: ConfigNode, container: str = "layers", groups: Collection[str] = frozenset()
+) -> ConfigSketch:
     """Sketch every recurrent layer of a model's config.
 
     Args:
@@ -148,7 +148,7 @@ def plan(
         container: the v3 group that holds a model's layers.
         groups: the groups of the store, as far as they are known.
     """
-    result = Plan()
+    result = ConfigSketch()
     walker = _Walker(result, container, groups)
     walker.note_class(root)
     if root.is_model:
@@ -162,17 +162,17 @@ def plan(
 
 
 def layer_groups(
-    model: Node, group: str, container: str, groups: Collection[str]
-) -> Iterator[tuple[Node, str]]:
+    model: ConfigNode, group: str, container: str, groups: Collection[str]
+) -> Iterator[tuple[ConfigNode, str]]:
     """Yield the layers of a model that is in a group of a v3 store, each with its own group.
 
     Args as for `plan`.
     """
-    return _Walker(Plan(), container, groups).children(model, group)
+    return _Walker(ConfigSketch(), container, groups).children(model, group)
 
 
 class _Walker:
-    def __init__(self, result: Plan, container: str, groups: Collection[str]) -> None:
+    def __init__(self, result: ConfigSketch, container: str, groups: Collection[str]) -> None:
         self.result, self.container, self.groups = result, container, groups
 
     @cached_property
@@ -187,7 +187,7 @@ class _Walker:
             result.setdefault(parent, {}).setdefault(kind, []).append(leaf)
         return result
 
-    def children(self, model: Node, group: str) -> Iterator[tuple[Node, str]]:
+    def children(self, model: ConfigNode, group: str) -> Iterator[tuple[ConfigNode, str]]:
         parent = f"{group}/{self.container}".strip("/")
         used: dict[str, int] = {}
         items = model.layers()
@@ -196,7 +196,7 @@ class _Walker:
             yield child, f"{parent}/{name}"
 
     def _stored_names(
-        self, parent: str, items: Sequence[Node], names: Sequence[str]
+        self, parent: str, items: Sequence[ConfigNode], names: Sequence[str]
     ) -> Sequence[str]:
         """Keras 2.12 and 2.13 count a layer with weights twice: lstm, lstm_2, lstm_4. Where the
         counted groups are not there, the layers of a class are its groups in order."""
@@ -215,7 +215,7 @@ class _Walker:
                 renamed.update(zip(expected, sorted(stored, key=natural), strict=True))
         return [renamed.get(name, name) for name in names]
 
-    def visit(self, item: Node, place: _Place) -> None:
+    def visit(self, item: ConfigNode, place: _Place) -> None:
         place = _Place(
             place.group, place.outer, place.top, place.trainable and item.is_trainable
         )
@@ -235,7 +235,7 @@ class _Walker:
         else:
             self._recurrent(item, place)
 
-    def note_class(self, item: Node) -> None:
+    def note_class(self, item: ConfigNode) -> None:
         """Note a model of a user's own class."""
         if item.own_class:
             self.result.notes.append(
@@ -243,7 +243,7 @@ class _Walker:
                 f"a {item.class_name} model, and it is read as one"
             )
 
-    def _branches(self, merge: Node, place: _Place) -> None:
+    def _branches(self, merge: ConfigNode, place: _Place) -> None:
         """Visit the models that a Merge begins a Sequential of Keras 1 with: their layers are
         stored as the model's own (keras/models.py of Keras 1.2.2, `flattened_layers`)."""
         for index, value in enumerate(merge.listed("layers")):
@@ -252,7 +252,7 @@ class _Walker:
             for child, group in inside:
                 self.visit(child, _Place(group, place.outer, child.name, place.trainable))
 
-    def _recurrent(self, item: Node, place: _Place) -> None:
+    def _recurrent(self, item: ConfigNode, place: _Place) -> None:
         directions = self._directions(item, place)
         if any(direction.cells for direction in directions):
             if not all(direction.cells for direction in directions):
@@ -274,7 +274,7 @@ class _Walker:
             other = _other(inner, item.name, place)._replace(is_recurrent=True)
             self.result.custom.append(other)
 
-    def _directions(self, item: Node, place: _Place) -> tuple[DirectionSketch, ...]:
+    def _directions(self, item: ConfigNode, place: _Place) -> tuple[DirectionSketch, ...]:
         if item.class_name != "Bidirectional":
             return (_direction(item, place),) if _is_recurrent(item) else ()
         forward = item.child("layer")
@@ -287,7 +287,7 @@ class _Walker:
         )
 
 
-def _other(item: Node, name: str, place: _Place) -> OtherLayer:
+def _other(item: ConfigNode, name: str, place: _Place) -> OtherLayer:
     return OtherLayer(item, _join(place.outer, name), place.group, place.top)
 
 
@@ -298,7 +298,7 @@ def natural(path: str) -> tuple[tuple[str, int], ...]:
     return (*pairs, (parts[-1], -1))
 
 
-def mirrored(forward: Node) -> Node:
+def mirrored(forward: ConfigNode) -> ConfigNode:
     """Return the backward half that Bidirectional makes of its forward layer
     (keras/src/layers/rnn/bidirectional.py, `__init__`)."""
     bare = forward.name.removeprefix("forward_")
@@ -310,15 +310,15 @@ def mirrored(forward: Node) -> Node:
 _ANY_RECURRENT = RECURRENT | _OTHER_RECURRENT | {"RNN"}
 
 
-def _is_recurrent(item: Node) -> bool:
+def _is_recurrent(item: ConfigNode) -> bool:
     return item.class_name in _ANY_RECURRENT
 
 
-def _direction(item: Node, place: _Place) -> DirectionSketch:
+def _direction(item: ConfigNode, place: _Place) -> DirectionSketch:
     return DirectionSketch(place.group, item, tuple(_cells(item, place)))
 
 
-def _cells(item: Node, place: _Place) -> Iterator[CellSketch]:
+def _cells(item: ConfigNode, place: _Place) -> Iterator[CellSketch]:
     trainable = place.trainable and item.is_trainable
     # CuDNNLSTM has no cell object: its variables are its own.
     is_alone = item.class_name in CUDNN_CLASSES
@@ -337,7 +337,7 @@ def _cells(item: Node, place: _Place) -> Iterator[CellSketch]:
         yield _own_cell(member, f"{group}/cells/{leaf}", trainable)
 
 
-def leaf_cells(stack: Node) -> Iterator[tuple[Node, str]]:
+def leaf_cells(stack: ConfigNode) -> Iterator[tuple[ConfigNode, str]]:
     """Yield the cells of a StackedRNNCells that are not stacks themselves, each with the path of
     its group below `cells`. A stack in a stack computes what one of all their cells does."""
     for cell, leaf in cell_groups(stack):
@@ -347,7 +347,7 @@ def leaf_cells(stack: Node) -> Iterator[tuple[Node, str]]:
             yield cell, leaf
 
 
-def cell_groups(stack: Node) -> Iterator[tuple[Node, str]]:
+def cell_groups(stack: ConfigNode) -> Iterator[tuple[ConfigNode, str]]:
     """Yield the cells of a StackedRNNCells, each with the name of its group below `cells`."""
     used: dict[str, int] = {}
     for index, part in enumerate(stack.listed("cells")):
@@ -355,7 +355,7 @@ def cell_groups(stack: Node) -> Iterator[tuple[Node, str]]:
         yield cell, counted(cell.class_name, used)
 
 
-def _own_cell(cell: Node, group: str, trainable: bool) -> CellSketch:
+def _own_cell(cell: ConfigNode, group: str, trainable: bool) -> CellSketch:
     is_plain = cell.class_name in CELL_CLASSES and not cell.custom
     is_lstm = is_plain or cell.class_name == PEEPHOLE_CELL
     return CellSketch(group, cell.class_name, is_lstm, cell, True, trainable and cell.is_trainable)

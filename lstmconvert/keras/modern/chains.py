@@ -18,7 +18,7 @@ from lstmconvert.keras.configs.nodes import IDLE, input_shape
 from lstmconvert.keras.modern import crossing, emission
 from lstmconvert.keras.modern import graph as calls
 from lstmconvert.keras.modern.classes import EPSILON, LEAK
-from lstmconvert.keras.modern.crossing import Tree
+from lstmconvert.keras.modern.crossing import ModelTree
 from lstmconvert.keras.modern.parts import Leave, Part
 from lstmconvert.keras.stores import stored
 from lstmconvert.model import edit
@@ -345,7 +345,7 @@ class _Walk:
     where the config does not say it; `is_sequence`: whether that has a step for each of the input.
     """
 
-    tree: Tree
+    tree: ModelTree
     paths: Mapping[int, str]
     target: str
     title: str

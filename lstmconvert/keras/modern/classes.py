@@ -45,7 +45,7 @@ class Weight(NamedTuple):
         return bool((default if value is None else value) == wanted)
 
 
-class Row(NamedTuple):
+class KerasClass(NamedTuple):
     """One class.
 
     Fields: `keywords` that Keras 3 takes as they are; `weights`, trainable ones first, in the order
@@ -82,12 +82,12 @@ def _row(
     today: str | None = None,
     choices: Mapping[str, tuple[Json, ...]] | None = None,
     stated: Mapping[str, Json] | None = None,
-) -> Row:
+) -> KerasClass:
     kinds = ("initializer", "regularizer", "constraint")
     spelled = {f"{part}_{kind}" for part in objects.split() for kind in kinds}
     if objects:
         spelled.add("activity_regularizer")
-    return Row(
+    return KerasClass(
         frozenset(keywords.split()) | spelled,
         weights,
         parts,
@@ -159,7 +159,7 @@ _NEW = (
     *("RandomPosterization", "RandomSaturation", "RandomSharpness", "RandomShear", "Solarization"),
 )
 
-CLASSES: Mapping[str, Row] = {
+CLASSES: Mapping[str, KerasClass] = {
     **dict.fromkeys(_NEW, _row("")),
     "Resizing": _row(
         "height width interpolation crop_to_aspect_ratio data_format",
@@ -428,14 +428,14 @@ IN_A_CELL: Mapping[str, str] = {
 }
 #: Classes whose arrays the neutral model has, as rows for where it does not: an LSTM that the user
 #: puts in another layer's place.
-PLAIN: Mapping[str, Row] = {
+PLAIN: Mapping[str, KerasClass] = {
     "LSTM": _row(
         f"{_CELL} {_RNN} recurrent_activation unit_forget_bias", _KERNEL, _RECURRENT, _BIAS,
         objects=_THREE, dropped=_OLD_CELL, neutral=_NOT_TIME_MAJOR,
     )
 }
 #: Classes with weights that cross to no Keras, for targets that take them (`Leave.classes`).
-UNCROSSED: Mapping[str, Row] = {
+UNCROSSED: Mapping[str, KerasClass] = {
     "SpectralNormalization": _row(
         "layer", Weight("vector_u", also=("sn_u",), trainable=False), dropped="power_iterations"
     ),

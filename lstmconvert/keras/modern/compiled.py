@@ -231,7 +231,7 @@ DIFFERENT: Mapping[tuple[str, str], str] = {
 }
 
 
-class Outputs(NamedTuple):
+class ModelOutputs(NamedTuple):
     """The outputs of a model.
 
     Fields: `names`, in order: of the layers that make them, or the keys of a dict of outputs;
@@ -275,7 +275,7 @@ def stated(texts: Mapping[str, str]) -> JsonObject:
     return {}
 
 
-def outputs_of(model: JsonObject) -> Outputs:
+def outputs_of(model: JsonObject) -> ModelOutputs:
     """Return the outputs of a serialized model; of a chain, that of its last layer."""
     inner = model.get("config")
     listed = inner.get("output_layers") if isinstance(inner, dict) else None
@@ -283,18 +283,22 @@ def outputs_of(model: JsonObject) -> Outputs:
         layers = inner.get("layers") if isinstance(inner, dict) else inner
         last = layers[-1] if isinstance(layers, list) and layers else {}
         config = last.get("config") if isinstance(last, dict) else {}
-        return Outputs((str(config.get("name") if isinstance(config, dict) else ""),))
+        return ModelOutputs((str(config.get("name") if isinstance(config, dict) else ""),))
     if isinstance(listed, dict):
-        return Outputs(tuple(sorted(listed)), keyed=True)
+        return ModelOutputs(tuple(sorted(listed)), keyed=True)
     listed = listed if isinstance(listed, list) else []
     if listed and isinstance(listed[0], str):
         listed = [listed]
     names = (each[0] if isinstance(each, list) and each else each for each in listed)
-    return Outputs(tuple(map(str, names)))
+    return ModelOutputs(tuple(map(str, names)))
 
 
 def carried(
-    arguments: JsonObject, outputs: Outputs, era: str, version: str | None, target: str = "keras3"
+    arguments: JsonObject,
+    outputs: ModelOutputs,
+    era: str,
+    version: str | None,
+    target: str = "keras3",
 ) -> Training:
     """Return what a model was compiled with as Keras 3, or 2, writes it.
 
@@ -317,7 +321,7 @@ class _Unknown(Exception):
 
 
 class _Reader:
-    def __init__(self, outputs: Outputs, era: str, version: str, target: str) -> None:
+    def __init__(self, outputs: ModelOutputs, era: str, version: str, target: str) -> None:
         self._outputs, self._era = outputs, era
         self._for_keras2 = target == "keras2"
         self._name = "Keras 2" if self._for_keras2 else "Keras 3"

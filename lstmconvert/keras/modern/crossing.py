@@ -15,7 +15,7 @@ from lstmconvert.conversion import Compiled
 from lstmconvert.errors import CorruptFile, UnsupportedByTarget, UsageError
 from lstmconvert.files.jsontext import Json, JsonObject, canonical, parse_object
 from lstmconvert.keras.configs import spelling
-from lstmconvert.keras.configs.nodes import CELL_CLASSES, MERGING, RECURRENT, Node, node
+from lstmconvert.keras.configs.nodes import CELL_CLASSES, MERGING, RECURRENT, ConfigNode, node
 from lstmconvert.keras.configs.sketch import STACKED, layer_groups
 from lstmconvert.keras.modern import custom, emission, graph, masking
 from lstmconvert.keras.modern.classes import CLASSES, IN_A_CELL, LOOKUPS, PART_WEIGHTS
@@ -30,13 +30,13 @@ from lstmconvert.keras.modern.parts import (
 )
 from lstmconvert.keras.modern.replacing import Replacements
 from lstmconvert.keras.modern.weights import (
-    Source,
+    TreeFiller,
     legacy_store,
     lstm_paths,
     settle_bins,
     v3_store,
 )
-from lstmconvert.keras.reading.read import Config, parse_config
+from lstmconvert.keras.reading.read import ParsedConfig, parse_config
 from lstmconvert.keras.stores.v3store import CONTAINERS
 from lstmconvert.keras.writing import emit
 from lstmconvert.keras.writing.emit import KerasFitter
@@ -56,7 +56,7 @@ _ELLIPSIS = '"__ellipsis__"'
 _DROPPED = 8
 
 
-class Whole(NamedTuple):
+class WholeModel(NamedTuple):
     """A whole model for one store.
 
     Fields: `tensors`: full path below the weights' group -> tensor; `names`: v3 group -> `name`
@@ -96,7 +96,7 @@ class How(NamedTuple):
     no_compile: bool = False
 
 
-class Tree(NamedTuple):
+class ModelTree(NamedTuple):
     """A whole model as parts with their arrays.
 
     Fields: `root`; `era` of its config; `graphs`: of each functional model, how its layers are
@@ -111,7 +111,7 @@ class Tree(NamedTuple):
     refusals: tuple[UnsupportedByTarget, ...] = ()
 
 
-def tree(model: Model, stored: Mapping[str, Tensor], leave: Leave) -> Tree | None:
+def tree(model: Model, stored: Mapping[str, Tensor], leave: Leave) -> ModelTree | None:
     """Return a whole model as a tree, for a target that is not a Keras file.
 
     Args:
@@ -134,7 +134,7 @@ def tree(model: Model, stored: Mapping[str, Tensor], leave: Leave) -> Tree | Non
     root = parts_of(model, structure, era, config.root, leave)
     graphs: Mapping[Part, graph.CallGraph] = {}
     if not leave.refusals:
-        Source(structure, stored, model.layers, model.source.container).fill(root, era)
+        TreeFiller(structure, stored, model.layers, model.source.container).fill(root, era)
         settle_bins(root, era)
         if era == "keras3":
             models = [part for part in root.walk() if part.is_model]
@@ -142,7 +142,7 @@ def tree(model: Model, stored: Mapping[str, Tensor], leave: Leave) -> Tree | Non
             graphs = {part: graph.read_keras3(part) for part in functional}
         else:
             graphs = graph.read_all(root)
-    return Tree(
+    return ModelTree(
         root=root,
         era=era,
         graphs=graphs,
@@ -151,7 +151,7 @@ def tree(model: Model, stored: Mapping[str, Tensor], leave: Leave) -> Tree | Non
     )
 
 
-def known_config(model: Model) -> tuple[Structure, Config] | None:
+def known_config(model: Model) -> tuple[Structure, ParsedConfig] | None:
     """Return how the weights of a whole model are stored, and its config."""
     text, structure = model.texts.get("model_config"), model.source.structure
     if text is None or structure is None or structure.kind not in (_V3, "legacy", OBJECTS):
@@ -162,7 +162,7 @@ def known_config(model: Model) -> tuple[Structure, Config] | None:
     return (structure, config) if config.root.is_model else None
 
 
-def rebuilt(model: Model, stored: Mapping[str, Tensor], how: How) -> Whole | None:
+def rebuilt(model: Model, stored: Mapping[str, Tensor], how: How) -> WholeModel | None:
     """Rebuild a model whole.
 
     Args:
@@ -193,7 +193,7 @@ def rebuilt(model: Model, stored: Mapping[str, Tensor], how: How) -> Whole | Non
     if how.store == LEGACY and others:
         raise unsupported("an .h5 holds no asset files", "model", min(others))
     where = model.source.container
-    source = Source(structure, stored, model.layers, where, how.attributes)
+    source = TreeFiller(structure, stored, model.layers, where, how.attributes)
     source.fill(root, era)
     settle_bins(root, era)
     notes: dict[str, None] = {}
@@ -225,13 +225,13 @@ def rebuilt(model: Model, stored: Mapping[str, Tensor], how: How) -> Whole | Non
 
 def _whole(
     root: Part,
-    source: Source,
+    source: TreeFiller,
     fit: _Fit,
     notes: Iterable[str],
     state: _CompileState,
     store: str,
     contents: tuple[Mapping[str, Tensor], Mapping[str, str], Mapping[str, tuple[str, ...]]],
-) -> Whole:
+) -> WholeModel:
     """Return what is written, and what is told of it.
 
     Args:
@@ -240,7 +240,7 @@ def _whole(
     tensors, names, weights = contents
     customs = [part for part in root.walk() if part.custom]
     registered = dict.fromkeys(part.custom for part in customs) if state.config else ()
-    return Whole(
+    return WholeModel(
         tensors=tensors,
         names=names,
         weights=weights,
@@ -261,7 +261,7 @@ def _whole(
     )
 
 
-def check_put(put: Replacements | None, root: Node, era: str) -> None:
+def check_put(put: Replacements | None, root: ConfigNode, era: str) -> None:
     """Raise `UsageError` where something is to take the place of a layer that is not there, or of
     one of Keras 3."""
     if put is None:
@@ -317,7 +317,7 @@ def _put_there(root: Part) -> Iterator[str]:
 
 
 class _CompileState(NamedTuple):
-    """The config of a whole model with what it was compiled with: fields as in `Whole`."""
+    """The config of a whole model with what it was compiled with: fields as in `WholeModel`."""
 
     config: str
     training: str = ""
@@ -373,7 +373,7 @@ def _compile_state(
 def _stored(
     root: Part, fit: _Fit, store: str, *, is_keras2: bool = False
 ) -> tuple[Mapping[str, Tensor], Mapping[str, str], Mapping[str, tuple[str, ...]]]:
-    """Return `tensors`, `names` and `weights` of a `Whole` for a store."""
+    """Return `tensors`, `names` and `weights` of a `WholeModel` for a store."""
     if store == LEGACY:
         tensors, weights = legacy_store(root, fit, is_keras2=is_keras2)
         return tensors, {}, weights
@@ -404,7 +404,7 @@ def without_compile_state(texts: Mapping[str, str]) -> tuple[dict[str, str], Com
 
 def for_keras2(
     model: Model, stored: Mapping[str, Tensor], store: str, *, no_compile: bool = False
-) -> Whole | None:
+) -> WholeModel | None:
     """Return a whole model for Keras 2 (tf_keras, and tf.keras of TensorFlow 2.13 to 2.15).
 
     The config of a Keras 2 model is kept as it is; any other is spelled anew.
@@ -431,7 +431,7 @@ def for_keras2(
 
 def _for_keras2(
     model: Model, stored: Mapping[str, Tensor], store: str, no_compile: bool
-) -> Whole | None:
+) -> WholeModel | None:
     known = known_config(model)
     if known is None:
         return None
@@ -444,7 +444,7 @@ def _for_keras2(
     is_kept = is_kept and '"CuDNN' not in text
     leave = Leave(keywords=_KERAS2_TAKES, anew=True, any_keyword=is_kept)
     root = parts_of(model, structure, era, config.root, leave)
-    source = Source(structure, stored, model.layers, model.source.container)
+    source = TreeFiller(structure, stored, model.layers, model.source.container)
     source.fill(root, era)
     fit = _Fit(False, knows=True, library="tf_keras")
     notes: dict[str, None] = {}
@@ -523,7 +523,7 @@ class _Fit:
 
 
 def parts_of(
-    model: Model, structure: Structure, era: str, root: Node, leave: Leave | None = None
+    model: Model, structure: Structure, era: str, root: ConfigNode, leave: Leave | None = None
 ) -> Part:
     """Return the parts of a model, without arrays. Raises as `Builder`."""
     layers = {layer.path: layer for layer in model.layers}
@@ -597,7 +597,7 @@ def _check_halves(model: Part, calls: graph.CallGraph | None) -> None:
         before = part.name
 
 
-def _are_unlike(node: Node) -> bool:
+def _are_unlike(node: ConfigNode) -> bool:
     halves = [half for key in ("layer", "backward_layer") if (half := node.child(key))]
     return len({half.config.get("units", half.config.get("filters")) for half in halves}) > 1
 
@@ -674,7 +674,7 @@ def check_v3(config: JsonObject, paths: Iterable[str]) -> None:
         _compare(layer, stored[group])
 
 
-def _compare(layer: Node, stored: int) -> None:
+def _compare(layer: ConfigNode, stored: int) -> None:
     counted = variables(layer)
     if counted is not None and counted != stored:
         raise unsupported(
@@ -685,7 +685,7 @@ def _compare(layer: Node, stored: int) -> None:
         )
 
 
-def variables(item: Node) -> int | None:
+def variables(item: ConfigNode) -> int | None:
     """Return how many variables a layer has by its config; None where its class is not known."""
     name, config = item.class_name, item.config
     if item.custom:

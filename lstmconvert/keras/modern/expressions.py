@@ -35,7 +35,7 @@ _OF_NUMBERS: Mapping[type[ast.AST], Callable[[Any, Any], Any]] = {
 }  # fmt: skip
 
 
-class Function(NamedTuple):
+class OpsFunction(NamedTuple):
     """A function of `keras.ops`.
 
     Fields: `class_name` of the operation; `tensors`: its arguments that are tensors or numbers, in
@@ -52,10 +52,10 @@ class Function(NamedTuple):
     needed: tuple[str, ...] = ()
 
 
-def _named(names: str, *others: str, tensors: str = "x", **stated: Json) -> dict[str, Function]:
+def _named(names: str, *others: str, tensors: str = "x", **stated: Json) -> dict[str, OpsFunction]:
     """Functions that are named as their operations are: `log_softmax`, LogSoftmax."""
     return {
-        name: Function(
+        name: OpsFunction(
             "".join(part.capitalize() for part in name.split("_")),
             tuple(tensors.split()),
             others,
@@ -67,7 +67,7 @@ def _named(names: str, *others: str, tensors: str = "x", **stated: Json) -> dict
 
 _TWO = "x1 x2"
 #: Name in `keras.ops` -> the function. Arguments and defaults: keras/src/ops.
-FUNCTIONS: Mapping[str, Function] = {
+FUNCTIONS: Mapping[str, OpsFunction] = {
     **_named(
         "abs absolute arccos arccosh arcsin arcsinh arctan arctanh ceil cos cosh exp expm1 floor "
         "isfinite isinf isnan log log10 log1p log2 logical_not negative ones_like reciprocal sign "
@@ -95,29 +95,29 @@ FUNCTIONS: Mapping[str, Function] = {
     **_named("flip squeeze", "axis", axis=None),
     **_named("round", "decimals", decimals=0),
     **_named("stop_gradient", tensors="variable"),
-    "expand_dims": Function("ExpandDims", others=("axis",), needed=("axis",)),
-    "reshape": Function("Reshape", others=("newshape",), needed=("newshape",)),
-    "transpose": Function("Transpose", others=("axes",), stated={"axes": None}),
-    "swapaxes": Function("Swapaxes", others=("axis1", "axis2"), needed=("axis1", "axis2")),
-    "moveaxis": Function(
+    "expand_dims": OpsFunction("ExpandDims", others=("axis",), needed=("axis",)),
+    "reshape": OpsFunction("Reshape", others=("newshape",), needed=("newshape",)),
+    "transpose": OpsFunction("Transpose", others=("axes",), stated={"axes": None}),
+    "swapaxes": OpsFunction("Swapaxes", others=("axis1", "axis2"), needed=("axis1", "axis2")),
+    "moveaxis": OpsFunction(
         "Moveaxis", others=("source", "destination"), needed=("source", "destination")
     ),
-    "repeat": Function("Repeat", others=("repeats", "axis"), stated={"axis": None},
+    "repeat": OpsFunction("Repeat", others=("repeats", "axis"), stated={"axis": None},
                        needed=("repeats",)),
-    "tile": Function("Tile", others=("repeats",), needed=("repeats",)),
-    "roll": Function("Roll", others=("shift", "axis"), stated={"axis": None}, needed=("shift",)),
-    "pad": Function("Pad", others=("pad_width", "mode"), stated={"mode": "constant"},
+    "tile": OpsFunction("Tile", others=("repeats",), needed=("repeats",)),
+    "roll": OpsFunction("Roll", others=("shift", "axis"), stated={"axis": None}, needed=("shift",)),
+    "pad": OpsFunction("Pad", others=("pad_width", "mode"), stated={"mode": "constant"},
                     needed=("pad_width",)),
-    "clip": Function("Clip", others=("x_min", "x_max"), needed=("x_min", "x_max")),
-    "cast": Function("Cast", others=("dtype",), needed=("dtype",)),
-    "one_hot": Function(
+    "clip": OpsFunction("Clip", others=("x_min", "x_max"), needed=("x_min", "x_max")),
+    "cast": OpsFunction("Cast", others=("dtype",), needed=("dtype",)),
+    "one_hot": OpsFunction(
         "OneHot", others=("num_classes", "axis", "dtype"),
         stated={"axis": -1, "dtype": "float32"}, needed=("num_classes",),
     ),
-    "take": Function("Take", ("x", "indices"), ("axis",), {"axis": None}),
-    "where": Function("Where", ("condition", "x1", "x2")),
-    "concatenate": Function("Concatenate", ("xs",), ("axis",), {"axis": 0}, lists=True),
-    "stack": Function("Stack", ("x",), ("axis",), {"axis": 0}, lists=True),
+    "take": OpsFunction("Take", ("x", "indices"), ("axis",), {"axis": None}),
+    "where": OpsFunction("Where", ("condition", "x1", "x2")),
+    "concatenate": OpsFunction("Concatenate", ("xs",), ("axis",), {"axis": 0}, lists=True),
+    "stack": OpsFunction("Stack", ("x",), ("axis",), {"axis": 0}, lists=True),
 }  # fmt: skip
 
 

@@ -52,7 +52,7 @@ class Ref(NamedTuple):
     output: int
 
 
-class Call(NamedTuple):
+class LayerCall(NamedTuple):
     """One call of a layer: the tensors that are its first argument, and its keywords, whose values
     are plain, or (lists of) tensors. Of an operation, and of any layer of Keras 3, its positional
     `arguments` instead of `inputs`."""
@@ -76,7 +76,7 @@ class CallGraph(NamedTuple):
     are called like layers, and are not parts.
     """
 
-    calls: Mapping[str, tuple[Call, ...]]
+    calls: Mapping[str, tuple[LayerCall, ...]]
     inputs: Json
     outputs: Json
     operations: Mapping[str, JsonObject] = {}
@@ -131,7 +131,7 @@ def read_keras3(model: Part) -> CallGraph:
         CorruptFile: a call names no layer, or is not a call.
     """
     parts = {part.node.name: part for _, part in model.children}
-    calls: dict[str, tuple[Call, ...]] = {}
+    calls: dict[str, tuple[LayerCall, ...]] = {}
     operations: dict[str, JsonObject] = {}
     for index, item in enumerate(model.node.listed("layers")):
         layer = node(item, f"{model.name}.layers[{index}]")
@@ -169,14 +169,16 @@ def read_keras3(model: Part) -> CallGraph:
     return graph
 
 
-def _keras3_call(value: Json, where: str) -> Call:
+def _keras3_call(value: Json, where: str) -> LayerCall:
     if not isinstance(value, dict):
         raise _no_tensor(where, value)
     given, keywords = value.get("args"), value.get("kwargs", {})
     if not isinstance(given, list) or not isinstance(keywords, dict):
         raise _no_tensor(where, value)
     arguments = tuple(_keras3_value(item, where) for item in given)
-    return Call((), {key: _keras3_value(item, where) for key, item in keywords.items()}, arguments)
+    return LayerCall(
+        (), {key: _keras3_value(item, where) for key, item in keywords.items()}, arguments
+    )
 
 
 def _keras3_value(value: Json, where: str) -> Json:
@@ -231,7 +233,7 @@ class _CallReader:
         self._model = model
         self._parts = {part.node.name: part for _, part in model.children}
         self._first: dict[str, int] = {}
-        self._calls: dict[str, tuple[Call, ...]] = {}
+        self._calls: dict[str, tuple[LayerCall, ...]] = {}
         #: Function -> what it gives; lengths of tensors among them are not tensors of the model.
         self._results: dict[str, Any] = {}
         #: Function -> the parts that stand for it.
@@ -298,7 +300,7 @@ class _CallReader:
                     stack.append((name, True))
                     stack.extend((at, False) for at in _names(listed[name], self._parts))
 
-    def _call(self, part: Part, stated: Json) -> Call:
+    def _call(self, part: Part, stated: Json) -> LayerCall:
         if isinstance(stated, list) and stated and isinstance(stated[0], str):
             stated = [stated]
         if not isinstance(stated, list) or not stated:
@@ -336,7 +338,9 @@ class _CallReader:
             self._dtypes[name] = operations.dtype_of(result, self._dtype)
             self._place(result, part, part.name, name)
 
-    def _expressed(self, expression: Expression, given: operations.Given) -> operations.Applied:
+    def _expressed(
+        self, expression: Expression, given: operations.FunctionCall
+    ) -> operations.Applied:
         """Return what the user says a Lambda computes."""
         for size in operations.sizes_in((given.first,)):
             raise given.refused("inputs", size, "it is called with the shape of a tensor")
@@ -347,7 +351,7 @@ class _CallReader:
 
         return expressions.written(expression, given.part.name, given.first)
 
-    def _given(self, part: Part, stated: Json) -> operations.Given:
+    def _given(self, part: Part, stated: Json) -> operations.FunctionCall:
         if isinstance(stated, list) and stated and isinstance(stated[0], str):
             stated = [stated]
         if not isinstance(stated, list):
@@ -375,7 +379,7 @@ class _CallReader:
             function = operations.plain_name(operations.function_of(part))
             is_list = len(first) != 1 or function in operations.LISTING
             value = first if is_list else first[0]
-        return operations.Given(part, function, value, keywords, self._dtype, self._leads)
+        return operations.FunctionCall(part, function, value, keywords, self._dtype, self._leads)
 
     def _place(self, applied: operations.Applied, part: Part, name: str, key: str) -> Ref:
         """Add an operation and those that it takes to the model, in a function's place.
@@ -392,14 +396,14 @@ class _CallReader:
             item = node({"class_name": applied.class_name, "config": config}, name)
             row = CLASSES[applied.class_name]
             made = Part(item, name, applied.class_name, config, row, "", True)
-            call = Call(tuple(each for each in arguments if isinstance(each, Ref)), {})
+            call = LayerCall(tuple(each for each in arguments if isinstance(each, Ref)), {})
         else:
             item = node({"class_name": part.class_name, "config": {"name": name}}, name)
             made = Part(item, name, part.class_name, item.config, None, "", True)
             made.operation = operations.serialized_operation(
                 applied.module, applied.class_name, applied.config, name, self._parts
             )
-            call = Call((), {}, tuple(arguments))
+            call = LayerCall((), {}, tuple(arguments))
         self._parts[key] = made
         self._calls[key] = (call,)
         self._written.setdefault(part.node.name, []).append(made)
@@ -461,14 +465,14 @@ class _CallReader:
         result = self._results.get(name)
         return isinstance(result, operations.Applied) and result.class_name == "TopK"
 
-    def _sorted(self, part: Part, inputs: list[Ref], keywords: JsonObject) -> Call:
+    def _sorted(self, part: Part, inputs: list[Ref], keywords: JsonObject) -> LayerCall:
         is_recurrent = part.layer is not None or part.class_name in RECURRENT
         if is_recurrent and len(inputs) > 1:
             if part.config.get("num_constants"):
                 raise unsupported("it is called with constants", part.name, "num_constants")
             keywords["initial_state"] = inputs[1:]
             inputs = inputs[:1]
-        return Call(tuple(inputs), keywords)
+        return LayerCall(tuple(inputs), keywords)
 
     def _keywords(self, part: Part, keywords: JsonObject) -> JsonObject:
         result: JsonObject = {}
@@ -516,7 +520,7 @@ class _CallReader:
     def _damaged(self, name: str, value: Json) -> CorruptFile:
         return _no_tensor(f"{self._model.name}/{name}", value)
 
-    def _count_from(self, calls: Mapping[str, tuple[Call, ...]], outputs: Json) -> None:
+    def _count_from(self, calls: Mapping[str, tuple[LayerCall, ...]], outputs: Json) -> None:
         """Find the number of each nested model's first call: 1, as its own making counted as
         call 0 (tf_keras/src/engine/functional.py, `_should_skip_first_node`), or 0."""
         seen: dict[str, set[int]] = {}
@@ -543,10 +547,10 @@ class _CallReader:
         first = self._first.get(ref.layer, 0)  # an input that no layer takes is in no call
         return Ref(self._parts[ref.layer].name, ref.call - first, ref.output)
 
-    def _named_call(self, call: Call) -> Call:
+    def _named_call(self, call: LayerCall) -> LayerCall:
         keywords = {key: _mapped(value, self._named) for key, value in call.keywords.items()}
         arguments = tuple(_mapped(value, self._named) for value in call.arguments)
-        return Call(tuple(map(self._named, call.inputs)), keywords, arguments)
+        return LayerCall(tuple(map(self._named, call.inputs)), keywords, arguments)
 
 
 def _names(value: Json, known: Collection[str]) -> Iterator[str]:
@@ -572,7 +576,7 @@ def _mapped(value: Json, change: Callable[[Ref], Json]) -> Json:
     return value
 
 
-def written_call(call: Call) -> Json:
+def written_call(call: LayerCall) -> Json:
     """Return a call as Keras 3 reads it."""
     if call.arguments:
         return {"args": [_mapped(value, _tensor) for value in call.arguments], "kwargs": {}}
@@ -587,7 +591,7 @@ def written_call(call: Call) -> Json:
 _NAMES = {"MultiHeadAttention": ("query", "value", "key")}
 
 
-def keras2_call(call: Call, part: Part, late: Collection[str]) -> Json:
+def keras2_call(call: LayerCall, part: Part, late: Collection[str]) -> Json:
     """Return a call as Keras 2 reads it: `[layer, call, output, keywords]` for each input.
 
     Args:

@@ -30,7 +30,7 @@ from lstmconvert.keras.configs.nodes import IDLE, MASK_MERGING, node
 from lstmconvert.keras.modern import graph
 from lstmconvert.keras.modern.classes import RECURRENT
 from lstmconvert.keras.modern.emission import innermost, input_name, input_shape_of, written_input
-from lstmconvert.keras.modern.graph import Call, CallGraph, Ref, refs
+from lstmconvert.keras.modern.graph import CallGraph, LayerCall, Ref, refs
 from lstmconvert.keras.modern.operations import BARE, serialized_operation
 from lstmconvert.keras.modern.parts import Part, unsupported
 
@@ -99,10 +99,10 @@ def chain(model: Part) -> CallGraph:
     names = [child.name for _, child in model.children]
     has_input = model.children[0][1].class_name == "InputLayer"
     start = names[0] if has_input else input_name(model)
-    calls: dict[str, tuple[Call, ...]] = {start: ()}
+    calls: dict[str, tuple[LayerCall, ...]] = {start: ()}
     before = Ref(start, 0, 0)
     for name in names[1:] if has_input else names:
-        calls[name] = (Call((before,), {}),)
+        calls[name] = (LayerCall((before,), {}),)
         before = Ref(name, 0, 0)
     return CallGraph(calls, [Ref(start, 0, 0)], [before])
 
@@ -111,7 +111,7 @@ def chain(model: Part) -> CallGraph:
 
 
 @dataclass(slots=True, eq=False)
-class Flow:
+class MaskFlow:
     """Follows the masks through a model by the rules of one Keras.
 
     Fields: `graphs` of the models; `rules`; `known`: what the masks that are written are, by model
@@ -161,7 +161,7 @@ class Flow:
         return tuple(_at(behind, ref) for ref in refs(calls.outputs))
 
     def _call(
-        self, part: Part, call: Call, masks: Given, place: Place, scope: tuple[str, ...]
+        self, part: Part, call: LayerCall, masks: Given, place: Place, scope: tuple[str, ...]
     ) -> Given:
         explicit = self._explicit(call, place[0], scope)
         first = explicit or (masks[0] if masks else None)
@@ -177,7 +177,7 @@ class Flow:
             return self.model(part, (*scope, part.name), inner)
         return self._behind(part, call, first, masks, place, scope)
 
-    def _explicit(self, call: Call, model: Part, scope: tuple[str, ...]) -> Mask | None:
+    def _explicit(self, call: LayerCall, model: Part, scope: tuple[str, ...]) -> Mask | None:
         ref = call.keywords.get("mask")
         if not isinstance(ref, Ref):
             return None
@@ -186,7 +186,7 @@ class Flow:
     def _behind(
         self,
         part: Part,
-        call: Call,
+        call: LayerCall,
         first: Mask | None,
         masks: Given,
         place: Place,
@@ -299,7 +299,7 @@ def makes_masks(root: Part) -> bool:
 
 
 @dataclass(slots=True, eq=False)
-class Writer:
+class MaskWriter:
     """Writes the masks of a model into its calls.
 
     Fields: `root`, whose Sequentials may become functional; `graphs`, changed; `source`: the rules
@@ -348,12 +348,12 @@ class Writer:
             if is_masked and zeroes(part):
                 yield part
 
-    def _flow(self, rules: Rules) -> Flow:
-        flow = Flow(self.graphs, rules, self.known)
+    def _flow(self, rules: Rules) -> MaskFlow:
+        flow = MaskFlow(self.graphs, rules, self.known)
         flow.model(self.root, (self.root.name,), ())
         return flow
 
-    def _unlike(self, old: Flow, rules: Rules) -> Iterator[Part]:
+    def _unlike(self, old: MaskFlow, rules: Rules) -> Iterator[Part]:
         new = self._flow(rules)
         seen: dict[Part, None] = {}
         for model, name, index in {**old.given, **new.given}:
@@ -438,7 +438,7 @@ def _give_input(model: Part) -> bool:
     return True
 
 
-def _plain(flow: Flow, place: Place) -> list[Given]:
+def _plain(flow: MaskFlow, place: Place) -> list[Given]:
     """Return what a layer is given; that nothing is masked is not a mask."""
     return [
         tuple(None if mask == ALL else mask for mask in given)
@@ -461,7 +461,7 @@ class _CallWriter:
         """Return the calls as they are now."""
         return self._graph._replace(calls=self._calls)
 
-    def call(self, place: Place, old: Flow, new: Sequence[Flow]) -> None:
+    def call(self, place: Place, old: MaskFlow, new: Sequence[MaskFlow]) -> None:
         """Write the mask of one call, if it has one."""
         _, name, index = place
         call = self._calls[name][index]
@@ -492,7 +492,7 @@ class _CallWriter:
         inputs = tuple(self._unmasked(source) for source in call.inputs)
         self._replace(name, index, call._replace(inputs=inputs))
 
-    def _replace(self, name: str, index: int, call: Call) -> None:
+    def _replace(self, name: str, index: int, call: LayerCall) -> None:
         listed = list(self._calls[name])
         listed[index] = call
         self._calls[name] = tuple(listed)
@@ -548,7 +548,7 @@ class _CallWriter:
         part.operation = serialized_operation(BARE[operation], operation, config, name, taken)
         self._model.children.append(("layers", part))
         self._parts[name] = part
-        self._calls[name] = (Call((), {}, arguments),)
+        self._calls[name] = (LayerCall((), {}, arguments),)
         return Ref(name, 0, 0)
 
 
@@ -578,12 +578,12 @@ def settled(
         return graphs
     if not writes:
         # As Keras 3 hands the masks on by itself; the calls are written without them.
-        ordering = Writer(root, dict(graphs), TODAY)
+        ordering = MaskWriter(root, dict(graphs), TODAY)
         _write_elsewhere(ordering)
         if not bare:
-            _tell(Writer(root, graphs, OLD), notes)
+            _tell(MaskWriter(root, graphs, OLD), notes)
         return graphs
-    writer = Writer(root, graphs, OLD)
+    writer = MaskWriter(root, graphs, OLD)
     writer.write()
     _tell(writer, notes)
     graph.arrange(writer.graphs)
@@ -602,7 +602,7 @@ def kept(root: Part, text: str, notes: dict[str, None]) -> str:
     if root.class_name != "Sequential" or not makes_masks(root):
         return text
     graphs: dict[Part, CallGraph] = {}
-    writer = Writer(root, graphs, TODAY)
+    writer = MaskWriter(root, graphs, TODAY)
     if not any(child.is_model for _, child in root.children):
         writer.write()
     _tell(writer, notes)
@@ -625,7 +625,7 @@ def kept(root: Part, text: str, notes: dict[str, None]) -> str:
     return canonical(spelling.serialized_model("Functional", config))
 
 
-def _write_elsewhere(writer: Writer) -> None:
+def _write_elsewhere(writer: MaskWriter) -> None:
     """Order the layers by calls with masks, which are not kept."""
     children = {part: list(part.children) for part in writer.graphs}
     writer.write_calls()
@@ -635,7 +635,7 @@ def _write_elsewhere(writer: Writer) -> None:
         part.children = [item for item in part.children if item[1] in kept]
 
 
-def _tell(writer: Writer, notes: dict[str, None]) -> None:
+def _tell(writer: MaskWriter, notes: dict[str, None]) -> None:
     for part in writer.repeating():
         raise unsupported(
             "Keras 3 gives zeros at the masked steps of this layer, and the Keras that wrote the "

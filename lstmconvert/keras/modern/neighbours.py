@@ -14,11 +14,11 @@ from lstmconvert.keras.configs.nodes import RECURRENT
 from lstmconvert.keras.modern import crossing
 from lstmconvert.keras.modern.classes import SIZES
 from lstmconvert.keras.modern.parts import Leave, Part
-from lstmconvert.keras.modern.weights import Source
+from lstmconvert.keras.modern.weights import TreeFiller
 from lstmconvert.keras.stores.stored import tensors as all_tensors
 from lstmconvert.model import naming
 from lstmconvert.model.model import Model, Structure
-from lstmconvert.model.neighbours import Cell, Neighbour
+from lstmconvert.model.neighbours import Neighbour, NeighbourCell
 from lstmconvert.tensors.tensor import Tensor
 
 #: The prefix of a weight's name for each attribute that holds it, where it is not the attribute.
@@ -35,7 +35,7 @@ def of(model: Model) -> dict[str, Neighbour]:
     if known is None:
         return {}
     root, structure, era, _ = known
-    source = Source(structure, model.other, model.layers, model.source.container)
+    source = TreeFiller(structure, model.other, model.layers, model.source.container)
     source.fill_known(root, era)
     paths = {layer.path for layer in model.layers}
     layers = [(name, part) for name, part in _layers(root, "") if part.group not in paths]
@@ -56,7 +56,9 @@ def contradiction(model: Model) -> CorruptFile | UnsupportedByTarget | None:
     if refusals:
         return None
     try:
-        Source(structure, all_tensors(model), model.layers, model.source.container).fill(root, era)
+        TreeFiller(structure, all_tensors(model), model.layers, model.source.container).fill(
+            root, era
+        )
     except (CorruptFile, UnsupportedByTarget) as error:
         return error
     return None
@@ -91,7 +93,7 @@ def _layers(part: Part, outer: str) -> Iterator[tuple[str, Part]]:
 
 
 def _neighbour(
-    name: str, part: Part, source: Source, stored: Mapping[str, Tensor]
+    name: str, part: Part, source: TreeFiller, stored: Mapping[str, Tensor]
 ) -> Neighbour:
     tensors: dict[str, Tensor] = {}
     paths: dict[str, tuple[str, ...]] = {}
@@ -125,7 +127,7 @@ def _neighbour(
     )
 
 
-def _cells(part: Part) -> Iterator[Cell]:
+def _cells(part: Part) -> Iterator[NeighbourCell]:
     """Yield the directions of a GRU or SimpleRNN, alone, in an RNN, or in a Bidirectional."""
     halves = [child for _, child in part.children] if part.class_name == "Bidirectional" else [part]
     cells = []
@@ -135,7 +137,7 @@ def _cells(part: Part) -> Iterator[Cell]:
             return
         config = {**half.config, **inner[0].config}
         prefix = side if len(halves) > 1 else ""
-        cells.append(Cell(prefix, _OF_A_CELL[inner[0].class_name], config))
+        cells.append(NeighbourCell(prefix, _OF_A_CELL[inner[0].class_name], config))
     yield from cells
 
 

@@ -171,7 +171,7 @@ class BatchSize(Size):
 
 
 @dataclass(slots=True, eq=False)
-class Given:
+class FunctionCall:
     """A call of a function.
 
     Fields: `part`: the function's; `function`: its name, without `tf`; `first`: its first argument:
@@ -339,7 +339,7 @@ def _axes(value: Json) -> Json:
 
 # -- functions that are one operation ----------------------------------------------------------
 
-Function = Callable[[Given], Applied | Unstacked]
+Function = Callable[[FunctionCall], Applied | Unstacked]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -362,7 +362,7 @@ class Operation:
     needed: str = ""
     lists: bool = False
 
-    def __call__(self, given: Given) -> Applied:
+    def __call__(self, given: FunctionCall) -> Applied:
         """Return the operation on a call's arguments.
 
         Raises:
@@ -433,7 +433,7 @@ _RESIZED = _word("bilinear", "nearest", "bicubic")
 # -- functions that are several ----------------------------------------------------------------
 
 
-def _matmul(given: Given) -> Applied:
+def _matmul(given: FunctionCall) -> Applied:
     """Transposes are operations of their own: Keras 3's product has none."""
     given.only("a_is_sparse", False)
     given.only("b_is_sparse", False)
@@ -449,7 +449,7 @@ def _matmul(given: Given) -> Applied:
     return _apply(_NUMPY, "Matmul", *operands)
 
 
-def _get_item(given: Given) -> Applied:
+def _get_item(given: FunctionCall) -> Applied:
     given.taken.add("slice_spec")
     spec = given.keywords.get("slice_spec")
     listed = spec if isinstance(spec, list) else [spec]
@@ -475,7 +475,7 @@ def picked(tensor: Any, key: list[Json]) -> Applied:
     return _apply(_NUMPY, "GetItem", tensor, spec)
 
 
-def _index(given: Given, value: Any) -> Json:
+def _index(given: FunctionCall, value: Any) -> Json:
     """One index as Keras 3 writes it (keras/src/saving/serialization_lib.py)."""
     if value is None or _is_int(value):
         index: Json = value
@@ -498,7 +498,7 @@ def _slices(ranges: Iterable[tuple[Json, Json, Json]]) -> list[Json]:
     ]
 
 
-def _sliced(given: Given) -> Applied:
+def _sliced(given: FunctionCall) -> Applied:
     begin, size = given.get("begin", _ints), given.get("size", _ints)
     if not isinstance(begin, list) or not isinstance(size, list) or len(begin) != len(size):
         raise given.refused("begin", given.keywords.get("begin"))
@@ -507,11 +507,11 @@ def _sliced(given: Given) -> Applied:
     return _apply(_NUMPY, "GetItem", given.tensor(), spec)
 
 
-def _strided(given: Given) -> Applied:
+def _strided(given: FunctionCall) -> Applied:
     return picked(given.tensor(), _strided_key(given))
 
 
-def _strided_key(given: Given) -> list[Json]:
+def _strided_key(given: FunctionCall) -> list[Json]:
     """Return the index that an operator has as lists of numbers.
 
     Masks are bits: of axes that begin or end where the tensor does, that are new, or taken by
@@ -539,7 +539,7 @@ def _strided_key(given: Given) -> list[Json]:
     return spec
 
 
-def _where(given: Given) -> Applied:
+def _where(given: FunctionCall) -> Applied:
     given.only("condition")
     if given.keywords.get("x") is None or given.keywords.get("y") is None:
         raise given.refused("x", None, "the places where a condition holds are of no fixed number")
@@ -550,7 +550,7 @@ def _where(given: Given) -> Applied:
     return _apply(_NUMPY, "Where", given.tensor(), *branches)
 
 
-def _gather(given: Given) -> Applied:
+def _gather(given: FunctionCall) -> Applied:
     given.only("batch_dims", 0)
     given.only("validate_indices", True, False)
     axis = given.get("axis", _one_int, 0)
@@ -571,7 +571,7 @@ def _gather(given: Given) -> Applied:
     return _apply(_NUMPY, "Take", table, indices, axis=axis)
 
 
-def _einsum(given: Given) -> Applied:
+def _einsum(given: FunctionCall) -> Applied:
     """Of an operator; a function of tf.keras has no operands in a file."""
     equation = given.get("equation", lambda value: value if isinstance(value, str) else None)
     if equation is None:
@@ -588,7 +588,7 @@ def _flat(value: Any) -> Iterable[Any]:
         yield from _flat(item) if isinstance(item, list) else [item]
 
 
-def _split(given: Given) -> Applied:
+def _split(given: FunctionCall) -> Applied:
     given.only("num")
     sections = given.get("num_or_size_splits", _sections)
     if sections is None:
@@ -598,7 +598,7 @@ def _split(given: Given) -> Applied:
     return Applied(_NUMPY, "Split", config, (given.tensor(),))
 
 
-def _unstack(given: Given) -> Unstacked:
+def _unstack(given: FunctionCall) -> Unstacked:
     axis, tensor = given.get("axis", _one_int, 0), given.tensor()
     given.get("num", _one_int)
     if not isinstance(axis, int):
@@ -614,7 +614,7 @@ def _unstack(given: Given) -> Unstacked:
 
 
 def _running(class_name: str) -> Function:
-    def function(given: Given) -> Applied:
+    def function(given: FunctionCall) -> Applied:
         given.only("exclusive", False)
         axis, is_reversed = given.get("axis", _one_int, 0), given.get("reverse", _flag, False)
         value = given.tensor()
@@ -627,7 +627,7 @@ def _running(class_name: str) -> Function:
 
 
 def _place(class_name: str) -> Function:
-    def function(given: Given) -> Applied:
+    def function(given: FunctionCall) -> Applied:
         axis = given.get("dimension", _one_int, given.get("axis", _one_int, 0))
         wanted = given.get("output_type", _dtype, "int64")
         return _cast(_apply(_NUMPY, class_name, given.tensor(), axis=axis), wanted)
@@ -636,7 +636,7 @@ def _place(class_name: str) -> Function:
 
 
 def _sorting(class_name: str) -> Function:
-    def function(given: Given) -> Applied:
+    def function(given: FunctionCall) -> Applied:
         axis = given.get("axis", _one_int, -1)
         order = given.get("direction", _word("ASCENDING", "DESCENDING"), "ascending")
         given.only("stable", False, True)
@@ -651,7 +651,7 @@ def _sorting(class_name: str) -> Function:
 
 
 def _like(class_name: str) -> Function:
-    def function(given: Given) -> Applied:
+    def function(given: FunctionCall) -> Applied:
         given.only("optimize", True, False)
         dtype, value = given.get("dtype", _dtype), _apply(_NUMPY, class_name, given.tensor())
         return value if dtype is None else _cast(value, dtype)
@@ -659,29 +659,29 @@ def _like(class_name: str) -> Function:
     return function
 
 
-def _summed(given: Given) -> Applied:
+def _summed(given: FunctionCall) -> Applied:
     given.only("shape")
     given.only("tensor_dtype")
     together = _apply(_NUMPY, "Stack", [given.constant(x, "inputs") for x in given.first], axis=0)
     return _apply(_NUMPY, "Sum", together, axis=0)
 
 
-def _squared_difference(given: Given) -> Applied:
+def _squared_difference(given: FunctionCall) -> Applied:
     unlike = _apply(_NUMPY, "Subtract", given.tensor(), given.operand("y"))
     return _apply(_NUMPY, "Square", unlike)
 
 
-def _exclusive_or(given: Given) -> Applied:
+def _exclusive_or(given: FunctionCall) -> Applied:
     return _apply(_NUMPY, "NotEqual", given.tensor(), given.operand("y"))
 
 
-def _counted(given: Given) -> Applied:
+def _counted(given: FunctionCall) -> Applied:
     given.only("keepdims", False)
     axis, dtype = given.get("axis", _int_or_ints), given.get("dtype", _dtype, "int64")
     return _cast(_apply(_NUMPY, "CountNonzero", given.tensor(), axis=axis), dtype)
 
 
-def _length(given: Given) -> Applied:
+def _length(given: FunctionCall) -> Applied:
     """The length of a vector, by any of three norms."""
     order = given.keywords.get("ord", "euclidean")
     given.taken.add("ord")
@@ -696,7 +696,7 @@ def _length(given: Given) -> Applied:
     return _apply(_NUMPY, "Sqrt", square)
 
 
-def _one_hot(given: Given) -> Applied:
+def _one_hot(given: FunctionCall) -> Applied:
     given.only("on_value", 1, 1.0, True)
     given.only("off_value", 0, 0.0, False)
     depth = given.get("depth", _one_int)
@@ -706,7 +706,7 @@ def _one_hot(given: Given) -> Applied:
     return _apply(_NN, "OneHot", given.tensor(), num_classes=depth, axis=axis, dtype=dtype)
 
 
-def _padded(given: Given) -> Applied:
+def _padded(given: FunctionCall) -> Applied:
     width = given.get("paddings", _pairs)
     if width is None:
         raise given.refused("paddings", given.keywords.get("paddings"))
@@ -716,7 +716,7 @@ def _padded(given: Given) -> Applied:
     return _apply(_NUMPY, "Pad", given.tensor(), *rest, pad_width=width, mode=mode)
 
 
-def _squeezed(given: Given) -> Applied:
+def _squeezed(given: FunctionCall) -> Applied:
     axis = given.get("squeeze_dims", _int_or_ints, given.get("axis", _int_or_ints))
     value = given.tensor()
     if not isinstance(axis, list) or not axis:
@@ -729,7 +729,7 @@ def _squeezed(given: Given) -> Applied:
     return value  # type: ignore[no-any-return]  # `_apply` gives any operation
 
 
-def _banded(given: Given) -> Applied:
+def _banded(given: FunctionCall) -> Applied:
     lower, upper = given.get("num_lower", _one_int), given.get("num_upper", _one_int)
     value = given.tensor()
     if (lower, upper) == (-1, 0):
@@ -739,7 +739,7 @@ def _banded(given: Given) -> Applied:
     raise given.refused("num_lower", [lower, upper])
 
 
-def _sequence_mask(given: Given) -> Applied:
+def _sequence_mask(given: FunctionCall) -> Applied:
     length, dtype = given.get("maxlen", _one_int), given.get("dtype", _dtype, "bool")
     if not isinstance(length, int):
         raise given.refused("maxlen", given.keywords.get("maxlen"))
@@ -751,13 +751,13 @@ def _sequence_mask(given: Given) -> Applied:
     return mask if dtype == "bool" else _cast(mask, dtype)
 
 
-def _converted(given: Given) -> Applied:
+def _converted(given: FunctionCall) -> Applied:
     given.taken.update(("dtype_hint", "preferred_dtype"))
     dtype = given.get("dtype", _dtype)
     return _identity(given.tensor()) if dtype is None else _cast(given.tensor(), dtype)
 
 
-def _repeated(given: Given) -> Applied:
+def _repeated(given: FunctionCall) -> Applied:
     """Counts of their own for each place are places to take: JAX takes no list of counts."""
     counts, axis = given.get("repeats", _int_or_ints), given.get("axis", _one_int)
     if isinstance(counts, list) and axis is not None and min(counts, default=0) >= 0:
@@ -774,12 +774,12 @@ def _repeated(given: Given) -> Applied:
 _MOST_PLACES = 100_000
 
 
-def _ensured(given: Given) -> Applied:
+def _ensured(given: FunctionCall) -> Applied:
     given.taken.add("shape")  # checked by TensorFlow, and nothing more
     return _identity(given.tensor())
 
 
-def _both_signs(given: Given) -> Applied:
+def _both_signs(given: FunctionCall) -> Applied:
     value, axis = given.tensor(), given.get("axis", _one_int, -1)
     halves: list[Any] = [
         _apply(_NN, "Relu", value), _apply(_NN, "Relu", _apply(_NUMPY, "Negative", value))
@@ -787,7 +787,7 @@ def _both_signs(given: Given) -> Applied:
     return _apply(_NUMPY, "Concatenate", halves, axis=axis)
 
 
-def _division(given: Given) -> Applied:
+def _division(given: FunctionCall) -> Applied:
     """TensorFlow divides whole numbers of 32 and 64 bits as float64, Keras 3 as float32."""
     value, other = given.tensor(), given.operand("y")
     tensor = value if isinstance(value, tuple) else other
@@ -799,7 +799,7 @@ def _division(given: Given) -> Applied:
     return _apply(_NUMPY, "TrueDivide", value, other)
 
 
-def _reshaped(given: Given) -> Applied:
+def _reshaped(given: FunctionCall) -> Applied:
     shape, value = given.keywords.get("shape"), given.tensor()
     given.taken.add("shape")
     if _ints(shape) is not None:
@@ -824,7 +824,7 @@ def _filled(fill: float | None) -> Function:
     """A tensor of one value with a row for each sample: what an array of it and a column of zeros
     make together."""
 
-    def function(given: Given) -> Applied:
+    def function(given: FunctionCall) -> Applied:
         value = fill if fill is not None else given.get("value", _number)
         dtype = given.get("dtype", _dtype, "float32" if isinstance(value, float) else "int32")
         sizes = given.first
@@ -860,7 +860,7 @@ def _pooled(class_name: str, ranks: int) -> Function:
             return value[0] if len(set(value)) == 1 else {"class_name": "__tuple__", "items": value}
         return value if _is_int(value) else None
 
-    def function(given: Given) -> Applied:
+    def function(given: FunctionCall) -> Applied:
         given.only("data_format", "NWC", "NHWC", "NDHWC")
         config = {
             "pool_size": given.get("ksize", sizes),
@@ -873,7 +873,7 @@ def _pooled(class_name: str, ranks: int) -> Function:
     return function
 
 
-def _resized(given: Given) -> Applied:
+def _resized(given: FunctionCall) -> Applied:
     given.only("preserve_aspect_ratio", False)
     given.only("antialias", False)
     size, method = given.get("size", _ints), given.get("method", _RESIZED, "bilinear")
@@ -1078,7 +1078,7 @@ def plain_name(function: str) -> str:
     return function if short in _NOT_V1 else short
 
 
-def read(given: Given) -> Applied | Unstacked:
+def read(given: FunctionCall) -> Applied | Unstacked:
     """Return what a call of a function is in Keras 3.
 
     Args:
@@ -1123,7 +1123,7 @@ def sizes_in(value: Any) -> Iterable[Size]:
 _SAME = frozenset({"cast", "identity", "convert_to_tensor"})
 
 
-def symbol(given: Given) -> Any:
+def symbol(given: FunctionCall) -> Any:
     """Return what a function of lengths gives: a length, or a list of lengths and integers; None
     of any other function."""
     if given.function in ("shape", "shape_n") and isinstance(given.first, tuple):
@@ -1158,7 +1158,7 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _length_at(given: Given, shape: Any, spec: Any) -> Any:
+def _length_at(given: FunctionCall, shape: Any, spec: Any) -> Any:
     if isinstance(spec, list) and len(spec) == 1:
         spec = spec[0]
     if isinstance(shape, list) and _is_int(spec) and -len(shape) <= spec < len(shape):

@@ -15,7 +15,7 @@ from lstmconvert.errors import UnsupportedByTarget
 from lstmconvert.files.jsontext import Json, JsonObject, canonical
 from lstmconvert.keras.configs import code, verbatim
 from lstmconvert.keras.configs import era as eras
-from lstmconvert.keras.configs.nodes import RECURRENT, Node, node, snake_case
+from lstmconvert.keras.configs.nodes import RECURRENT, ConfigNode, node, snake_case
 from lstmconvert.keras.configs.sketch import STACKED, cell_groups, layer_groups, mirrored
 from lstmconvert.keras.modern.classes import (
     CLASSES,
@@ -28,7 +28,7 @@ from lstmconvert.keras.modern.classes import (
     PLAIN,
     REFUSED,
     WRAPPERS,
-    Row,
+    KerasClass,
     Weight,
 )
 from lstmconvert.keras.modern.replacing import Expression, Replacements
@@ -65,11 +65,11 @@ class Part:
     layer's place; `expression`: what it computes, if the user says so.
     """
 
-    node: Node
+    node: ConfigNode
     name: str
     class_name: str
     config: JsonObject
-    row: Row | None
+    row: KerasClass | None
     group: str
     trainable: bool
     children: list[tuple[str, Part]] = field(default_factory=list)
@@ -145,7 +145,7 @@ class Leave(NamedTuple):
     """
 
     keywords: Mapping[str, frozenset[str]] = {}
-    classes: Mapping[str, Row] = {}
+    classes: Mapping[str, KerasClass] = {}
     keep_custom: bool = False
     users_classes: Collection[str] = ()
     put: Replacements | None = None
@@ -184,14 +184,14 @@ class Builder:
         self._ordering: str | None = None
         self._has_masks = False
 
-    def model(self, root: Node) -> Part:
+    def model(self, root: ConfigNode) -> Part:
         """Return the tree of a whole model."""
         if self._era == "keras1":
             self._ordering = eras.ordering(root.whole)
         self._has_masks = self._era != "keras3" and makes_masks(root.whole)
         return self._build(root, "", root.name or "model")
 
-    def _build(self, item: Node, group: str, name: str) -> Part:
+    def _build(self, item: ConfigNode, group: str, name: str) -> Part:
         name = name.replace("/", "_")  # Keras 3 allows none in a name
         if self._leave.put is not None and (new := self._leave.put.of(item.name)) is not None:
             return self._replaced(item, group, name, new)
@@ -221,7 +221,7 @@ class Builder:
             return self._unknown(item, group, name)
         return self._plain(item, row, group, name)
 
-    def _plain(self, item: Node, row: Row, group: str, name: str) -> Part:
+    def _plain(self, item: ConfigNode, row: KerasClass, group: str, name: str) -> Part:
         """Return a layer whose class is a row of the table."""
         is_kept = self._era == "keras3" and not self._leave.anew
         config = item.config if is_kept else self._modern(item, row, name)
@@ -236,7 +236,7 @@ class Builder:
             part.weights = (_SUMMARY,)
         return part
 
-    def _unknown(self, item: Node, group: str, name: str) -> Part:
+    def _unknown(self, item: ConfigNode, group: str, name: str) -> Part:
         if item.class_name in code.CLASSES:
             error = code.refused(name, code.CLASSES[item.class_name], "another Keras")
             if item.class_name == "Lambda" and self._era != "keras3":
@@ -257,7 +257,9 @@ class Builder:
             raise no_row(name, item.class_name)
         return Part(item, name, item.class_name, item.config, None, group, True, opaque=True)
 
-    def _replaced(self, item: Node, group: str, name: str, new: Expression | JsonObject) -> Part:
+    def _replaced(
+        self, item: ConfigNode, group: str, name: str, new: Expression | JsonObject
+    ) -> Part:
         """Return what the user puts in a layer's place."""
         if isinstance(new, Expression):
             if item.class_name != "Lambda":
@@ -284,11 +286,11 @@ class Builder:
             below.replaced = True
         return part
 
-    def build(self, item: Node, group: str, name: str) -> Part:
+    def build(self, item: ConfigNode, group: str, name: str) -> Part:
         """Return one layer, with what is inside it."""
         return self._build(item, group, name)
 
-    def _recurrent(self, item: Node, group: str, name: str) -> Part:
+    def _recurrent(self, item: ConfigNode, group: str, name: str) -> Part:
         layer = self._layers[group]
         has_states = any(d.options.return_state is True for _, d in layer.directions)
         if verbatim.is_nested(layer) and (has_states or _INITIAL_STATE in canonical(item.whole)):
@@ -299,7 +301,7 @@ class Builder:
             item, name, class_name, item.config, None, group, item.is_trainable, layer=layer
         )
 
-    def _model(self, item: Node, group: str, name: str) -> Part:
+    def _model(self, item: ConfigNode, group: str, name: str) -> Part:
         class_name = "Functional" if item.class_name == "Model" else item.class_name
         part = Part(item, name, class_name, item.config, None, group, item.is_trainable)
         below = list(layer_groups(item, group, self._container, self._groups))
@@ -308,7 +310,7 @@ class Builder:
             part.children.append(("layers", self._layer(child, where, own_name)))
         return part
 
-    def _layer(self, item: Node, group: str, name: str) -> Part:
+    def _layer(self, item: ConfigNode, group: str, name: str) -> Part:
         refusals = self._leave.refusals
         if refusals is None:
             return self._build(item, group, name)
@@ -319,13 +321,13 @@ class Builder:
             refusals.append(error)
             return Part(item, name, item.class_name, item.config, None, group, True, opaque=True)
 
-    def _modern(self, item: Node, row: Row, name: str) -> JsonObject:
+    def _modern(self, item: ConfigNode, row: KerasClass, name: str) -> JsonObject:
         if self._leave.any_keyword:
             return _renamed(item, row)
         kept = self._leave.keywords.get(item.class_name, frozenset())
         return _modern(item, row, name, self._era, kept)
 
-    def _add_parts(self, part: Part, item: Node) -> None:
+    def _add_parts(self, part: Part, item: ConfigNode) -> None:
         name = item.class_name
         if name == "TimeDistributed":
             self._add(part, "layer", item.child("layer"))
@@ -351,19 +353,19 @@ class Builder:
                 if part.group in self._groups:
                     part.weights = (Weight("kernel", trainable=False), *part.weights)
 
-    def _add(self, part: Part, attribute: str, item: Node | None) -> None:
+    def _add(self, part: Part, attribute: str, item: ConfigNode | None) -> None:
         if item is None:
             raise unsupported("a wrapper around nothing", part.name, part.class_name)
         own_name = item.name or snake_case(item.class_name)
         part.children.append((attribute, self._build(item, _join(part.group, attribute), own_name)))
 
-    def _add_cells(self, part: Part, item: Node) -> None:
+    def _add_cells(self, part: Part, item: ConfigNode) -> None:
         for cell, leaf in cell_groups(item):
             group = _join(part.group, f"cells/{leaf}")
             part.children.append(("cells", self._build(cell, group, cell.name or leaf)))
 
     def _add_cell(self, part: Part, name: str) -> None:
-        cell_name, row = snake_case(IN_A_CELL[name]), part.row or Row()
+        cell_name, row = snake_case(IN_A_CELL[name]), part.row or KerasClass()
         group = part.group if name.startswith("CuDNN") else _join(part.group, "cell")
         cell = Part(
             part.node, cell_name, IN_A_CELL[name], part.config, None, group, part.trainable
@@ -388,7 +390,7 @@ _FUNCTION = "TFOpLambda"
 _OF_INPUT = INPUT_KEYWORDS | {"dtype"}
 
 
-def _kept(item: Node, group: str, name: str) -> Part:
+def _kept(item: ConfigNode, group: str, name: str) -> Part:
     """Return a layer of a class of the user's own, as it stands."""
     registered = item.whole.get("registered_name")
     custom = registered if isinstance(registered, str) else str(item.whole["class_name"])
@@ -408,7 +410,7 @@ def _in_the_place(what: str, name: str, class_name: str) -> UnsupportedByTarget:
     return error
 
 
-def _check_extras(item: Node, name: str) -> None:
+def _check_extras(item: ConfigNode, name: str) -> None:
     """Refuse weights that a layer of Keras 3 has beside those of its class, which each kind of file
     keeps in another way (keras/src/layers/core/dense.py, `save_own_variables`)."""
     rank = item.config.get("lora_rank")
@@ -446,7 +448,9 @@ def _existing(part: Part, weights: tuple[Weight, ...]) -> tuple[Weight, ...]:
     return tuple(weight for weight in weights if weight.exists(part.config))
 
 
-def _modern(item: Node, row: Row, name: str, era: str, kept: Collection[str]) -> JsonObject:
+def _modern(
+    item: ConfigNode, row: KerasClass, name: str, era: str, kept: Collection[str]
+) -> JsonObject:
     """Return the keywords of a layer under today's names, without those that say nothing.
 
     Args:
@@ -481,7 +485,7 @@ def _modern(item: Node, row: Row, name: str, era: str, kept: Collection[str]) ->
     return {**row.stated, **result}
 
 
-def _renamed(item: Node, row: Row) -> JsonObject:
+def _renamed(item: ConfigNode, row: KerasClass) -> JsonObject:
     """Return all keywords of a layer, under today's names where those changed."""
     result = {key: _number(value) for key, value in row.renamed_in(item.config).items()}
     _fix_cell(item.class_name, result)

@@ -39,7 +39,7 @@ _ROLES = sorted(ROLES_OF_ALL_ERAS, key=len, reverse=True)
 _METRICS = ("metrics/", "_metrics/", "compiled_metrics/", "_compile_metrics/", "_loss_tracker/")
 
 
-class Slot(NamedTuple):
+class PartVariable(NamedTuple):
     """One variable of a part: its number among the part's weights."""
 
     part: Part
@@ -66,7 +66,7 @@ def lstm_paths(layers: Sequence[LSTMLayer]) -> set[str]:
     return used
 
 
-class Source:
+class TreeFiller:
     """Fills a tree from a store.
 
     Args:
@@ -252,7 +252,7 @@ class Source:
             )
         paths = {slot: path for slot, (_, path) in zip(slots, listed, strict=True)}
         for below in part.walk():
-            given = [paths[Slot(below, index)] for index in range(len(below.weights))]
+            given = [paths[PartVariable(below, index)] for index in range(len(below.weights))]
             below.arrays = [self._stored[path] for path in given]
             below.paths = [(path,) for path in given]
             self._used.update(given)
@@ -359,7 +359,7 @@ class Source:
         for below in part.walk():
             if below in kept:
                 continue
-            below.arrays = [arrays[Slot(below, i)] for i in range(len(below.weights))]
+            below.arrays = [arrays[PartVariable(below, i)] for i in range(len(below.weights))]
             below.paths = [_places(tensor, places) for tensor in below.arrays]
 
 
@@ -434,7 +434,7 @@ def _holds(part: Part) -> bool:
     )
 
 
-def _described(slot: Slot) -> str:
+def _described(slot: PartVariable) -> str:
     return f"{slot.part.name}/{slot.weight.role}"
 
 
@@ -453,7 +453,7 @@ def _joined(stored: list[tuple[str, Tensor]], era: str) -> list[tuple[str, Tenso
 
 def _best(
     part: Part, names: list[str], era: str, kept: frozenset[Part] = frozenset()
-) -> list[Slot] | None:
+) -> list[PartVariable] | None:
     """Return the order of a layer's weights that their names allow, and fit best; without those of
     parts that have theirs already."""
     orders = [keras3_order, keras2_order, frozen_order]
@@ -467,7 +467,7 @@ def _best(
     return max(scored, key=lambda item: item[0])[1] if scored else None
 
 
-def _allows(name: str, slot: Slot) -> bool:
+def _allows(name: str, slot: PartVariable) -> bool:
     leaf = _SUFFIX.sub("", name.rpartition("/")[2])
     weight = slot.weight
     if slot.part.replaced:
@@ -476,38 +476,38 @@ def _allows(name: str, slot: Slot) -> bool:
     return role is None or role == weight.role or role in weight.also
 
 
-def _names_layer(name: str, slot: Slot) -> bool:
+def _names_layer(name: str, slot: PartVariable) -> bool:
     return slot.part.name in _SUFFIX.sub("", name).split("/")[:-1]
 
 
 # -- the orders of a legacy layer's weights ---------------------------------------------------
 
 
-def keras2_order(part: Part) -> list[Slot]:
+def keras2_order(part: Part) -> list[PartVariable]:
     """Keras 1, Keras 2 and tf_keras: `trainable_weights + non_trainable_weights`
     (tf_keras/src/engine/base_layer.py, and training.py for models)."""
     return _trained(part) + _untrained(part)
 
 
-def _slots(part: Part, trainable: bool) -> list[Slot]:
-    slots = [Slot(part, index) for index in range(len(part.weights))]
+def _slots(part: Part, trainable: bool) -> list[PartVariable]:
+    slots = [PartVariable(part, index) for index in range(len(part.weights))]
     return [slot for slot in slots if slot.trainable is trainable]
 
 
-def _trained(part: Part) -> list[Slot]:
+def _trained(part: Part) -> list[PartVariable]:
     if not part.trainable:
         return []
     below = [slot for _, child in part.children for slot in _trained(child)]
     return _slots(part, True) + _as_made(part, below)
 
 
-def _as_made(part: Part, slots: list[Slot]) -> list[Slot]:
+def _as_made(part: Part, slots: list[PartVariable]) -> list[PartVariable]:
     """Return the weights of a layer of Keras 1 for which a model stands in that layer's order: its
     kernels, then its biases."""
     return sorted(slots, key=lambda slot: slot.number) if STANDS_FOR in part.node.whole else slots
 
 
-def _untrained(part: Part) -> list[Slot]:
+def _untrained(part: Part) -> list[PartVariable]:
     below = [child for _, child in part.children]
     if part.trainable:
         return _slots(part, False) + [slot for child in below for slot in _untrained(child)]
@@ -517,7 +517,7 @@ def _untrained(part: Part) -> list[Slot]:
     return _slots(part, True) + _slots(part, False) + [s for c in below for s in keras2_order(c)]
 
 
-def keras3_order(part: Part) -> list[Slot]:
+def keras3_order(part: Part) -> list[PartVariable]:
     """Keras 3: trained are a layer's variables unless that layer itself is frozen; of a top-level
     layer that is frozen, all are listed as they were made (keras/src/layers/layer.py,
     `_track_variable` and `trainable_weights`)."""
@@ -525,7 +525,7 @@ def keras3_order(part: Part) -> list[Slot]:
     return slots if is_frozen(part) else _split(slots, lambda slot: not slot.part.trainable)
 
 
-def frozen_order(part: Part) -> list[Slot]:
+def frozen_order(part: Part) -> list[PartVariable]:
     """Keras 3 when it saves a model of which parts were frozen after they were built."""
     slots = list(_made(part))
     frozen = set(_frozen(part, False))
@@ -537,19 +537,21 @@ def is_frozen(top: Part) -> bool:
     return not top.trainable and not (top.is_model and top.class_name == "Sequential")
 
 
-def _split(slots: list[Slot], is_fixed: Callable[[Slot], bool]) -> list[Slot]:
+def _split(
+    slots: list[PartVariable], is_fixed: Callable[[PartVariable], bool]
+) -> list[PartVariable]:
     trained = [slot.trainable and not is_fixed(slot) for slot in slots]
     pairs = list(zip(slots, trained, strict=True))
     return [slot for slot, first in pairs if first] + [slot for slot, first in pairs if not first]
 
 
-def _made(part: Part) -> Iterator[Slot]:
+def _made(part: Part) -> Iterator[PartVariable]:
     yield from _slots(part, True) + _slots(part, False)
     for _, child in part.children:
         yield from _made(child)
 
 
-def _frozen(part: Part, outer: bool) -> Iterator[Slot]:
+def _frozen(part: Part, outer: bool) -> Iterator[PartVariable]:
     outer = outer or not part.trainable
     if outer:
         yield from _slots(part, True)

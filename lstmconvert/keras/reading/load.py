@@ -12,8 +12,8 @@ from lstmconvert.files import opening
 from lstmconvert.files.jsontext import parse_object
 from lstmconvert.files.opening import Window
 from lstmconvert.files.zipmembers import ZipMembers
-from lstmconvert.hdf5.reading import Tree, read_tree
-from lstmconvert.keras.reading.read import Config, parse_config, read
+from lstmconvert.hdf5.reading import StoredTree, read_tree
+from lstmconvert.keras.reading.read import ParsedConfig, parse_config, read
 from lstmconvert.keras.stores import archive
 from lstmconvert.keras.stores.legacy import WRITER, is_legacy
 from lstmconvert.model.model import Model, Source
@@ -23,7 +23,7 @@ from lstmconvert.tensors.tensor import SourceFile, Tensor
 ARCHIVE, WEIGHTS, LEGACY = "keras", "weights.h5", "h5"
 
 
-class Given(NamedTuple):
+class GivenConfig(NamedTuple):
     """A model's config: of a file itself, or what the user supplies for weights without one.
 
     Fields: `text`, as JSON; `version` of the Keras that wrote it; `where` it is from, for errors.
@@ -43,10 +43,10 @@ class _Opened(NamedTuple):
     SHA-256, if there is one; `check` raises `CorruptFile` if the file was changed since then.
     """
 
-    tree: Tree
+    tree: StoredTree
     path: Path
     container: str
-    config: Given | None = None
+    config: GivenConfig | None = None
     version: str | None = None
     texts: Mapping[str, str] = {}
     assets: Mapping[str, Tensor] = {}
@@ -55,13 +55,13 @@ class _Opened(NamedTuple):
     check: Callable[[], None] = lambda: None
 
 
-def load_zip(source: SourceFile | Window | ZipMembers, given: Given | None = None) -> Model:
+def load_zip(source: SourceFile | Window | ZipMembers, given: GivenConfig | None = None) -> Model:
     """Load a zipped `.keras` archive, a file or in one. Raises as `archive.read_zip`, `read`."""
     path = source.path if isinstance(source, SourceFile) else source.source.path
     return _model(_archive(archive.read_zip(source), path), given)
 
 
-def load_directory(path: Path, given: Given | None = None) -> Model:
+def load_directory(path: Path, given: GivenConfig | None = None) -> Model:
     """Load an unzipped `.keras` archive. Raises as `archive.read_directory` and `read`."""
     return _model(_archive(archive.read_directory(path), path), given)
 
@@ -84,7 +84,7 @@ def _archive(content: archive.Archive, path: Path) -> _Opened:
     )
 
 
-def load_hdf5(source: SourceFile, given: Given | None = None) -> Model:
+def load_hdf5(source: SourceFile, given: GivenConfig | None = None) -> Model:
     """Load a `.weights.h5`, or a legacy `.h5`. Raises as `read_tree` and `read`."""
     tree = read_tree(source)
     root = tree.attributes.get("", {})
@@ -96,7 +96,7 @@ def load_hdf5(source: SourceFile, given: Given | None = None) -> Model:
     version = _version(tree)
     config = None
     if "model_config" in texts:
-        config = Given(texts["model_config"], version, f"{source.path}: model_config")
+        config = GivenConfig(texts["model_config"], version, f"{source.path}: model_config")
     opened = _Opened(
         tree=tree,
         path=source.path,
@@ -110,7 +110,7 @@ def load_hdf5(source: SourceFile, given: Given | None = None) -> Model:
     return _model(opened, given)
 
 
-def _version(tree: Tree) -> str | None:
+def _version(tree: StoredTree) -> str | None:
     for path in ("", "model_weights"):
         version = tree.attributes.get(path, {}).get(WRITER[0])
         if isinstance(version, str):
@@ -118,7 +118,7 @@ def _version(tree: Tree) -> str | None:
     return None
 
 
-def load_shards(path: Path, given: Given | None = None) -> Model:
+def load_shards(path: Path, given: GivenConfig | None = None) -> Model:
     """Load the shards that a `.weights.json` names. Raises as `shards.read` and `read`."""
     from lstmconvert.keras.stores import archive  # rare
 
@@ -141,21 +141,26 @@ def load_shards(path: Path, given: Given | None = None) -> Model:
 
 
 def load_tree(
-    tree: Tree, text: str, version: str | None, path: Path, container: str, given: Given | None
+    tree: StoredTree,
+    text: str,
+    version: str | None,
+    path: Path,
+    container: str,
+    given: GivenConfig | None,
 ) -> Model:
     """Load a weight store that is in another container, with its config. Raises as `read`."""
     opened = _Opened(
         tree=tree,
         path=path,
         container=container,
-        config=Given(text, version, str(path)),
+        config=GivenConfig(text, version, str(path)),
         version=version,
         texts={"model_config": text},
     )
     return replace(_model(opened, given), layout=container)
 
 
-def _model(opened: _Opened, given: Given | None) -> Model:
+def _model(opened: _Opened, given: GivenConfig | None) -> Model:
     """Read a model by its own config, else by the one that the user supplied."""
     if opened.config is None or given is None:
         return _read(opened, opened.config or given)
@@ -167,9 +172,9 @@ def _model(opened: _Opened, given: Given | None) -> Model:
     return other if other.absent is None else model
 
 
-def _read(opened: _Opened, stated: Given | None) -> Model:
+def _read(opened: _Opened, stated: GivenConfig | None) -> Model:
     texts = dict(opened.texts)
-    config: Config | None = None
+    config: ParsedConfig | None = None
     tree = opened.tree
     notes: tuple[str, ...] = ()
     if stated is not None:
@@ -250,9 +255,9 @@ def neighbours(model: Model) -> Mapping[str, Neighbour]:
     return described.of(model)
 
 
-def _config_of(content: archive.Archive, path: Path) -> Given:
+def _config_of(content: archive.Archive, path: Path) -> GivenConfig:
     version = None
     if content.metadata is not None:
         stated = parse_object(content.metadata, path).get("keras_version")
         version = stated if isinstance(stated, str) else None
-    return Given(content.config, version, f"{path}: {archive.CONFIG}")
+    return GivenConfig(content.config, version, f"{path}: {archive.CONFIG}")

@@ -15,8 +15,8 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from lstmconvert.files.jsontext import Json, JsonObject, canonical, parse
-from lstmconvert.hdf5.reading import Tree
-from lstmconvert.keras.configs.nodes import Node, node
+from lstmconvert.hdf5.reading import StoredTree
+from lstmconvert.keras.configs.nodes import ConfigNode, node
 from lstmconvert.keras.configs.sketch import layer_groups
 from lstmconvert.keras.stores import legacy, v3store
 
@@ -81,7 +81,7 @@ def unwrapped(
     places: dict[str, str] = {}
     wrappers: set[str] = set()
 
-    def compare(old: Node, new: Node, group: str, today: str) -> None:
+    def compare(old: ConfigNode, new: ConfigNode, group: str, today: str) -> None:
         before = layer_groups(old, group, container, groups)
         after = layer_groups(new, today, container, ())
         for (item, where), (left, target) in zip(before, after, strict=True):
@@ -100,7 +100,7 @@ def unwrapped(
     return Unwrapped(canonical(without), names, places, frozenset(wrappers))
 
 
-def stripped(text: str, tree: Tree) -> tuple[str, Tree, tuple[str, ...]] | None:
+def stripped(text: str, tree: StoredTree) -> tuple[str, StoredTree, tuple[str, ...]] | None:
     """Return a config and a weight store without the wrappers, and notes for the user.
 
     The layers keep the wrappers' names, by which the file's groups and calls know them.
@@ -140,7 +140,7 @@ def stripped(text: str, tree: Tree) -> tuple[str, Tree, tuple[str, ...]] | None:
     return config, tree._replace(attributes=attributes, tensors=tensors), (without.note(len(gone)),)
 
 
-def _of_v3(text: str, tree: Tree) -> tuple[str, Tree, tuple[str, ...]] | None:
+def _of_v3(text: str, tree: StoredTree) -> tuple[str, StoredTree, tuple[str, ...]] | None:
     tops = {path.partition("/")[0] for path in tree.groups}
     container = next((name for name in v3store.CONTAINERS if name in tops), v3store.CONTAINERS[0])
     without = unwrapped(text, container, frozenset(tree.groups))

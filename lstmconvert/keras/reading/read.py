@@ -11,11 +11,25 @@ from typing import Any, NamedTuple, TypeVar
 
 from lstmconvert.errors import CorruptFile, NoLSTM, NotAModel
 from lstmconvert.files.jsontext import parse
-from lstmconvert.hdf5.reading import Tree
+from lstmconvert.hdf5.reading import StoredTree
 from lstmconvert.keras.configs import options, values
 from lstmconvert.keras.configs.era import Era, era_of, is_config, modern_keras0
-from lstmconvert.keras.configs.nodes import PEEPHOLE_CELL, Mask, Node, Shape, fed, node, reaching
-from lstmconvert.keras.configs.sketch import CellSketch, DirectionSketch, LayerSketch, Plan, plan
+from lstmconvert.keras.configs.nodes import (
+    PEEPHOLE_CELL,
+    ConfigNode,
+    Mask,
+    Shape,
+    fed,
+    node,
+    reaching,
+)
+from lstmconvert.keras.configs.sketch import (
+    CellSketch,
+    ConfigSketch,
+    DirectionSketch,
+    LayerSketch,
+    plan,
+)
 from lstmconvert.keras.stores import legacy, v3store
 from lstmconvert.keras.stores.stored import CUDNN, FLIPPED, CellArrays, by_role, not_plain
 from lstmconvert.keras.stores.stored import cell as build_cell
@@ -44,7 +58,7 @@ class Context(NamedTuple):
     shapes: Mapping[int, Shape] = {}
 
     @classmethod
-    def of(cls, root: Node) -> Context:
+    def of(cls, root: ConfigNode) -> Context:
         """Read a model's config."""
         return cls(reaching(root), fed(root))
 
@@ -206,14 +220,14 @@ _WINDOWS = (
 )
 
 
-class Config(NamedTuple):
+class ParsedConfig(NamedTuple):
     """A parsed model config and the era it was written in."""
 
-    root: Node
+    root: ConfigNode
     era: Era
 
 
-def parse_config(text: str | bytes, version: str | None, where: object) -> Config:
+def parse_config(text: str | bytes, version: str | None, where: object) -> ParsedConfig:
     """Parse a model's config.
 
     Raises:
@@ -228,10 +242,10 @@ def parse_config(text: str | bytes, version: str | None, where: object) -> Confi
     version = version or (stated if isinstance(stated, str) else None)
     if isinstance(value, dict) and "model_config" in value and "class_name" not in value:
         value = value["model_config"]
-    return Config(node(value, str(where)), era_of(version, value))
+    return ParsedConfig(node(value, str(where)), era_of(version, value))
 
 
-def read(tree: Tree, config: Config | None, where: object) -> StoreContent:
+def read(tree: StoredTree, config: ParsedConfig | None, where: object) -> StoreContent:
     """Read the layers of a weight store of either kind.
 
     Args:
@@ -263,8 +277,8 @@ def read(tree: Tree, config: Config | None, where: object) -> StoreContent:
     )
 
 
-def _read_v3(store: v3store.V3Store, config: Config | None, where: object) -> StoreContent:
-    result = plan(config.root, store.container, store.groups) if config else Plan()
+def _read_v3(store: v3store.V3Store, config: ParsedConfig | None, where: object) -> StoreContent:
+    result = plan(config.root, store.container, store.groups) if config else ConfigSketch()
     notes = list(result.notes)
     era = config.era if config else None
     located = [_located(sketch, store, where) for sketch in result.layers if sketch.has_lstm]
@@ -311,7 +325,7 @@ def _groups_and_names(store: v3store.V3Store) -> dict[str, str]:
 
 
 def _inferred(
-    store: v3store.V3Store, result: Plan, notes: list[str], where: object, *, whole: bool
+    store: v3store.V3Store, result: ConfigSketch, notes: list[str], where: object, *, whole: bool
 ) -> list[LayerSketch]:
     """Sketch what no config describes: the whole store, or the custom layers of a plan."""
     if not whole and not result.custom:
@@ -373,13 +387,15 @@ def _unbuilt(where: object, group: str) -> CorruptFile:
     )
 
 
-def _read_legacy(store: legacy.LegacyStore, config: Config | None, where: object) -> StoreContent:
+def _read_legacy(
+    store: legacy.LegacyStore, config: ParsedConfig | None, where: object
+) -> StoreContent:
     from lstmconvert.keras.stores import legacycells
 
     result = plan(config.root) if config else legacycells.infer(store, where)
     if config:
         legacycells.name_unnamed(store, result)
-    inside = legacycells.inside(store, result) if config else Plan()
+    inside = legacycells.inside(store, result) if config else ConfigSketch()
     recurrent = [sketch for sketch in result.layers if sketch.has_lstm]
     described = [s for s in recurrent if legacycells.peepholes_fit(store, s)]
     kept = set(map(id, described))

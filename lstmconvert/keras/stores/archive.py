@@ -29,8 +29,8 @@ from lstmconvert.errors import CorruptFile, NotAModel
 from lstmconvert.files.jsontext import Json, parse_object
 from lstmconvert.files.names import is_plain
 from lstmconvert.files.opening import Window, digest_of_files, files_below, open_source, whole_text
-from lstmconvert.files.zipmembers import ArchiveFile, Part, ZipMembers, entry
-from lstmconvert.hdf5.reading import Attributes, Tree, read_tree
+from lstmconvert.files.zipmembers import ArchiveFile, FilePart, ZipMembers, entry
+from lstmconvert.hdf5.reading import Attributes, StoredTree, read_tree
 from lstmconvert.tensors.streaming import write_to
 from lstmconvert.tensors.tensor import FileTensor, SourceFile, Tensor
 
@@ -50,7 +50,7 @@ class Archive(NamedTuple):
 
     config: str
     metadata: str | None
-    tree: Tree
+    tree: StoredTree
     assets: Mapping[str, Tensor]
     digest: Callable[[], str]
     check: Callable[[], None]
@@ -149,7 +149,7 @@ def _bytes_tensor(source: SourceFile) -> Tensor:
     return FileTensor(source, 0, (source.size,), np.dtype("u1"))
 
 
-def _npz_tree(window: Window) -> Tree:
+def _npz_tree(window: Window) -> StoredTree:
     from lstmconvert.keras.stores import npzstore  # rare: not worth its import at every start
 
     return npzstore.read_tree(window)
@@ -170,7 +170,7 @@ def write(
     path: Path,
     config: str,
     metadata: str,
-    weights: Callable[[Part], None],
+    weights: Callable[[FilePart], None],
     size: int,
     assets: Mapping[str, Tensor],
 ) -> None:
@@ -207,7 +207,7 @@ def is_shard_map(value: Json) -> bool:
     return isinstance(value, dict) and isinstance(value.get(WEIGHT_MAP), dict)
 
 
-def read(path: Path) -> tuple[list[SourceFile], Tree]:
+def read(path: Path) -> tuple[list[SourceFile], StoredTree]:
     """Read every shard of a map as one tree; return the map's file and theirs, and the tree.
 
     Raises:
@@ -231,7 +231,7 @@ def read(path: Path) -> tuple[list[SourceFile], Tree]:
         tensors.update(tree.tensors)
         attributes.update(tree.attributes)
         groups.update(tree.groups)
-    return sources, Tree(tensors, attributes, frozenset(groups))
+    return sources, StoredTree(tensors, attributes, frozenset(groups))
 
 
 def _names(weight_map: dict[str, Json], path: Path) -> list[str]:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from lstmconvert.errors import CorruptFile
-from lstmconvert.hdf5.reading import Attributes, Tree
+from lstmconvert.hdf5.reading import Attributes, StoredTree
 from lstmconvert.keras.configs.era import keras0_weight_names
 from lstmconvert.keras.stores.stored import Stored
 from lstmconvert.tensors.tensor import Tensor
@@ -42,14 +42,14 @@ class LegacyStore(NamedTuple):
     tensors: Mapping[str, Tensor]
 
 
-def is_legacy(tree: Tree) -> bool:
+def is_legacy(tree: StoredTree) -> bool:
     """Whether a tree is a legacy store."""
     return bool(keras0_weight_names(tree.tensors)) or any(
         _listed(tree.attributes.get(path, {}), "layer_names") is not None for path in ("", ROOT)
     )
 
 
-def read_store(tree: Tree, where: object) -> LegacyStore:
+def read_store(tree: StoredTree, where: object) -> LegacyStore:
     """Sort a tree into layers.
 
     Raises:
@@ -82,7 +82,7 @@ def read_store(tree: Tree, where: object) -> LegacyStore:
     return LegacyStore(root, weights, names, _writer(tree, root), tree.tensors)
 
 
-def _unnamed(tree: Tree, listed: Mapping[str, list[str]], where: object) -> LegacyStore:
+def _unnamed(tree: StoredTree, listed: Mapping[str, list[str]], where: object) -> LegacyStore:
     weights = {
         layer: [_weight(tree, layer, name, where) for name in names]
         for layer, names in listed.items()
@@ -91,14 +91,14 @@ def _unnamed(tree: Tree, listed: Mapping[str, list[str]], where: object) -> Lega
     return LegacyStore("", weights, names, {}, tree.tensors)
 
 
-def _weight(tree: Tree, layer: str, name: str, where: object) -> Stored:
+def _weight(tree: StoredTree, layer: str, name: str, where: object) -> Stored:
     path = _path(layer, name.replace("//", "/").strip("/"))
     if path not in tree.tensors:
         raise CorruptFile("a listed weight is missing", where=f"{where}: {path}")
     return Stored(path, tree.tensors[path])
 
 
-def _writer(tree: Tree, root: str) -> dict[str, str]:
+def _writer(tree: StoredTree, root: str) -> dict[str, str]:
     writer: dict[str, str] = {}
     for path in ("", root):
         for key in WRITER:

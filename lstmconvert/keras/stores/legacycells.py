@@ -23,10 +23,10 @@ from lstmconvert.keras.configs.era import ROLES_BY_LETTER, Era
 from lstmconvert.keras.configs.nodes import PEEPHOLE_CELL
 from lstmconvert.keras.configs.sketch import (
     CellSketch,
+    ConfigSketch,
     DirectionSketch,
     LayerSketch,
     OtherLayer,
-    Plan,
 )
 from lstmconvert.keras.stores.legacy import LegacyStore
 from lstmconvert.keras.stores.stored import (
@@ -66,7 +66,7 @@ _KERAS1_KINDS = {"icfo": 4, "zrh": 3}
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class WeightBlock:
     """Neighbouring weights of one layer that are one recurrent cell.
 
     Fields: `gates`: 4 for an LSTM, 3 GRU, 1 simple RNN; `scope`: the parts of the weights' names
@@ -100,7 +100,7 @@ class _Weight:
     stored: Stored
 
 
-def blocks(names: Sequence[str], weights: Sequence[Stored]) -> list[Block]:
+def blocks(names: Sequence[str], weights: Sequence[Stored]) -> list[WeightBlock]:
     """Find the recurrent cells among a layer's weights, in order."""
     listed = [_weight(name, stored) for name, stored in zip(names, weights, strict=True)]
     scanned = list(_scan(listed))
@@ -114,7 +114,7 @@ def blocks(names: Sequence[str], weights: Sequence[Stored]) -> list[Block]:
     ]
 
 
-def _extras(block: Block, loose: list[_Weight]) -> Iterator[str]:
+def _extras(block: WeightBlock, loose: list[_Weight]) -> Iterator[str]:
     """Yield the names of weights that are in the scope of a cell's layer and in no cell."""
     from lstmconvert.keras.modern.classes import ROLES  # a rare road
 
@@ -136,7 +136,7 @@ def _weight(name: str, stored: Stored) -> _Weight:
     return _Weight(name, tuple(scope), match[1] if match else leaf, stored)
 
 
-def _scan(weights: list[_Weight]) -> Iterator[Block]:
+def _scan(weights: list[_Weight]) -> Iterator[WeightBlock]:
     index = 0
     while index < len(weights):
         rest = weights[index : index + 12]
@@ -146,7 +146,7 @@ def _scan(weights: list[_Weight]) -> Iterator[Block]:
         index += len(block.arrays) if block is not None else 1
 
 
-def _modern(weights: list[_Weight]) -> Block | None:
+def _modern(weights: list[_Weight]) -> WeightBlock | None:
     scope = weights[0].scope
     length = 0
     for weight, role in zip(weights, ROLES, strict=False):
@@ -162,14 +162,16 @@ def _modern(weights: list[_Weight]) -> Block | None:
     return block
 
 
-def _fused(weights: list[_Weight], scope: tuple[str, ...], theano: bool = False) -> Block | None:
+def _fused(
+    weights: list[_Weight], scope: tuple[str, ...], theano: bool = False
+) -> WeightBlock | None:
     arrays = dict(zip(ROLES, (weight.stored for weight in weights), strict=False))
     shapes = [arrays[role].tensor.shape for role in ROLES[:2]]
     count = gate_count(shapes[0], shapes[1])
-    return None if count is None else Block(count, scope, arrays, theano)
+    return None if count is None else WeightBlock(count, scope, arrays, theano)
 
 
-def _keras1(weights: list[_Weight]) -> Block | None:
+def _keras1(weights: list[_Weight]) -> WeightBlock | None:
     for letters, count in _KERAS1_KINDS.items():
         size = count * len(ROLES_BY_LETTER)
         matches = [_KERAS1_GATE.fullmatch(weight.leaf) for weight in weights[:size]]
@@ -183,8 +185,8 @@ def _keras1(weights: list[_Weight]) -> Block | None:
         theano = not _SUFFIX.search(weights[0].name)
         if count != 4:
             others = {weight.leaf: weight.stored for weight in weights[:size]}
-            return Block(count, scope, others, theano)
-        return Block(count, scope, _separate(weights), theano)
+            return WeightBlock(count, scope, others, theano)
+        return WeightBlock(count, scope, _separate(weights), theano)
     return None
 
 
@@ -193,7 +195,7 @@ def _separate(weights: list[_Weight]) -> dict[str, Stored]:
     return {key: weight.stored for key, weight in zip(keys, weights, strict=False)}
 
 
-def _keras1_fused(weights: list[_Weight]) -> Block | None:
+def _keras1_fused(weights: list[_Weight]) -> WeightBlock | None:
     matches = [_KERAS1_FUSED.fullmatch(weight.leaf) for weight in weights[:3]]
     if len(matches) < 3 or None in matches or len({m["scope"] for m in matches if m}) != 1:
         return None
@@ -203,7 +205,7 @@ def _keras1_fused(weights: list[_Weight]) -> Block | None:
     return _fused(weights[:3], scope, not _SUFFIX.search(weights[0].name))
 
 
-def _keras0(weights: list[_Weight]) -> Block | None:
+def _keras0(weights: list[_Weight]) -> WeightBlock | None:
     """Twelve arrays without roles: W, U, b of each gate; only an LSTM's shapes repeat so."""
     if len(weights) < 12 or not all(_PARAM.fullmatch(weight.leaf) for weight in weights):
         return None
@@ -211,7 +213,7 @@ def _keras0(weights: list[_Weight]) -> Block | None:
     is_lstm = len(shapes[0]) == 2 and shapes[1] == (shapes[0][1],) * 2
     if not is_lstm or shapes != shapes[:3] * 4 or shapes[2] != (shapes[0][1],):
         return None
-    return Block(4, weights[0].scope, _separate(weights))
+    return WeightBlock(4, weights[0].scope, _separate(weights))
 
 
 # -- sketches, and their arrays ----------------------------------------------------------------
@@ -233,7 +235,7 @@ class LegacyArrays:
         CorruptFile: the config and the stored layers cannot be matched.
     """
 
-    def __init__(self, store: LegacyStore, plan: Plan, where: object) -> None:
+    def __init__(self, store: LegacyStore, plan: ConfigSketch, where: object) -> None:
         self._arrays_by_cell: dict[int, CellArrays] = {}
         self._where = where
         self._theano = store.attributes.get("backend") == "theano"
@@ -253,7 +255,7 @@ class LegacyArrays:
     def _match(
         self,
         cells: list[CellSketch],
-        stored_blocks: list[Block],
+        stored_blocks: list[WeightBlock],
         top: str,
         stored: Mapping[str, Stored],
     ) -> None:
@@ -272,7 +274,7 @@ class LegacyArrays:
         for cell, block in zip(ordered, stored_blocks, strict=True):
             self._arrays_by_cell[id(cell)] = CellArrays(block.arrays, self._turns(cell, block, top))
 
-    def _turns(self, cell: CellSketch, block: Block, top: str) -> tuple[str, ...]:
+    def _turns(self, cell: CellSketch, block: WeightBlock, top: str) -> tuple[str, ...]:
         """How a convolution's kernels are turned. Theano flips them; Keras 1's `th` ordering has
         the filters first, which the shapes tell where no config does."""
         recurrent = block.arrays.get("input_gate.recurrent_kernel")
@@ -309,13 +311,13 @@ def _groups(store: LegacyStore, tops: list[str], where: object) -> dict[str, str
     return dict(zip(tops, stored, strict=True))
 
 
-def infer(store: LegacyStore, where: object) -> Plan:
+def infer(store: LegacyStore, where: object) -> ConfigSketch:
     """Sketch the recurrent layers of a weights-only file by its names and shapes alone.
 
     Raises:
         CorruptFile: what Keras calls an LSTM does not have the arrays of one.
     """
-    result = Plan()
+    result = ConfigSketch()
     for layer, names in store.names.items():
         stored_blocks = blocks(names, store.weights[layer])
         if not stored_blocks and _LSTM.fullmatch(layer) and len(names) in (2, 3):
@@ -326,7 +328,7 @@ def infer(store: LegacyStore, where: object) -> Plan:
     return result
 
 
-def name_unnamed(store: LegacyStore, described: Plan) -> None:
+def name_unnamed(store: LegacyStore, described: ConfigSketch) -> None:
     """Give layers that the config has no name of, since a user's own class wrote none, the names
     of the stored layers that the config does not name, in order, if there are as many."""
     listed: list[LayerSketch | OtherLayer] = [
@@ -348,7 +350,7 @@ def name_unnamed(store: LegacyStore, described: Plan) -> None:
                 layers[index] = layer._replace(node=item, name=name, top=name)
 
 
-def inside(store: LegacyStore, described: Plan) -> Plan:
+def inside(store: LegacyStore, described: ConfigSketch) -> ConfigSketch:
     """Sketch the recurrent layers inside layers of a user's own class, which a config does not
     describe. Only its code tells what a recurrent class computes: it is noted, and left out.
 
@@ -359,7 +361,7 @@ def inside(store: LegacyStore, described: Plan) -> Plan:
     owners = _Owners(described)
     scanned = {top: blocks(store.names[top], store.weights[top]) for top in owners.tops(store)}
     is_custom = set(map(id, described.custom))
-    result = Plan()
+    result = ConfigSketch()
     for other in (*described.custom, *described.others):
         of_layer = [b for b in scanned.get(other.top, ()) if owners.has(other, b)]
         has_lstm = any(block.gates == len(GATES) for block in of_layer)
@@ -371,7 +373,7 @@ def inside(store: LegacyStore, described: Plan) -> Plan:
     return result
 
 
-def _names_of(store: LegacyStore, top: str, block: Block) -> list[str]:
+def _names_of(store: LegacyStore, top: str, block: WeightBlock) -> list[str]:
     """Return the names of a block's arrays, without that of the layer that holds them."""
     paths = {stored.path for stored in block.arrays.values()}
     pairs = zip(store.names[top], store.weights[top], strict=True)
@@ -381,7 +383,7 @@ def _names_of(store: LegacyStore, top: str, block: Block) -> list[str]:
 class _Owners:
     """Tells which blocks in the group of a model's own layer are those of layers not sketched."""
 
-    def __init__(self, described: Plan) -> None:
+    def __init__(self, described: ConfigSketch) -> None:
         others = (*described.custom, *described.others)
         count = Counter(layer.top for layer in others)
         count.update(layer.top for layer in described.layers)
@@ -394,12 +396,12 @@ class _Owners:
         """Return the groups of a store that may hold such blocks."""
         return [top for top in self._names if top in store.names]
 
-    def has(self, other: OtherLayer, block: Block) -> bool:
+    def has(self, other: OtherLayer, block: WeightBlock) -> bool:
         """Whether a block is one layer's: by the scope of its names, which has the layer's name
         where a model of several layers is the group."""
         return other.top in self._alone or other.node.name in block.scope
 
-    def are(self, top: str, block: Block) -> bool:
+    def are(self, top: str, block: WeightBlock) -> bool:
         """Whether a block in the group of `top` is that of any such layer."""
         names = self._names.get(top, set())
         return top in self._alone or not names.isdisjoint(block.scope)
@@ -426,8 +428,8 @@ def peepholes_fit(store: LegacyStore, sketch: LayerSketch) -> bool:
     return bool(stored_blocks) and all(block.has_peepholes for block in stored_blocks)
 
 
-def _sketches(layer: str, stored_blocks: list[Block], notes: list[str]) -> list[LayerSketch]:
-    by_path: dict[tuple[str, ...], dict[str, list[Block]]] = {}
+def _sketches(layer: str, stored_blocks: list[WeightBlock], notes: list[str]) -> list[LayerSketch]:
+    by_path: dict[tuple[str, ...], dict[str, list[WeightBlock]]] = {}
     for block in stored_blocks:
         name = "/".join([layer, *_path(layer, block.scope)])
         scope = block.scope[-1] if block.scope else ""
@@ -451,7 +453,7 @@ def _sketches(layer: str, stored_blocks: list[Block], notes: list[str]) -> list[
     return [_sketch(layer, path, list(halves.values())) for path, halves in by_path.items()]
 
 
-def _class_of(block: Block) -> str:
+def _class_of(block: WeightBlock) -> str:
     return PEEPHOLE_CELL if block.has_peepholes else CLASS_OF_GATES[block.gates]
 
 
@@ -476,7 +478,7 @@ def _half(name: str) -> str:
     return next((half for half in ("forward_", "backward_") if name.startswith(half)), "")
 
 
-def _sketch(layer: str, path: tuple[str, ...], halves: list[list[Block]]) -> LayerSketch:
+def _sketch(layer: str, path: tuple[str, ...], halves: list[list[WeightBlock]]) -> LayerSketch:
     is_stack = len(halves[0]) > 1
     is_rnn = is_stack or halves[0][0].has_peepholes
     class_name = "Bidirectional" if len(halves) > 1 else "RNN" if is_rnn else "LSTM"

@@ -35,7 +35,7 @@ from lstmconvert.files.pickled import (
     read_pickle,
 )
 from lstmconvert.files.zipmembers import ZipMembers
-from lstmconvert.hdf5.reading import Tree
+from lstmconvert.hdf5.reading import StoredTree
 from lstmconvert.tensors.tensor import ArrayTensor, Tensor
 
 ROOT, VARS = "__root__", "vars"
@@ -48,7 +48,7 @@ _JAX = "jax._src.array._reconstruct_array"  # jax/_src/array.py, ArrayImpl.__red
 
 
 
-def read_tree(window: Window) -> Tree:
+def read_tree(window: Window) -> StoredTree:
     """Read the store that fills a window, as the HDF5 store would give it: `layers/lstm/vars/0`.
 
     Raises:
@@ -70,7 +70,7 @@ def read_tree(window: Window) -> Tree:
             tensors[path] = tensor
             limits.HDF5_OBJECTS.check(len(tensors), window.source.path, "the number of arrays")
     members.check_large()
-    return Tree(tensors, {}, frozenset(groups))
+    return StoredTree(tensors, {}, frozenset(groups))
 
 
 def _group(member: str, where: str) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from lstmconvert.errors import CorruptFile
-from lstmconvert.hdf5.reading import Tree
+from lstmconvert.hdf5.reading import StoredTree
 from lstmconvert.keras.stores.stored import Stored
 from lstmconvert.tensors.tensor import Tensor
 
@@ -88,14 +88,14 @@ def _by_group(groups: Iterable[str]) -> dict[str, list[str]]:
     return result
 
 
-def is_v3(tree: Tree) -> bool:
+def is_v3(tree: StoredTree) -> bool:
     """Whether a tree is a v3 store: arrays are in groups called `vars`, and no group is legacy."""
     return any("/vars/" in f"/{path}" for path in tree.tensors) or (
         not tree.tensors and any(holder(path) is not None for path in tree.groups)
     )
 
 
-def of_windows(tree: Tree, where: object) -> Tree | None:
+def of_windows(tree: StoredTree, where: object) -> StoredTree | None:
     """Return a store that Keras wrote on Windows with its groups as every other system has them;
     None if the store has another form.
 
@@ -115,7 +115,7 @@ def of_windows(tree: Tree, where: object) -> Tree | None:
         while path := path.rpartition("/")[0]:
             groups.add(path)
     attributes = {paths.get(path, path): known for path, known in tree.attributes.items()}
-    return Tree(tensors, attributes, frozenset(groups))
+    return StoredTree(tensors, attributes, frozenset(groups))
 
 
 def holder(path: str) -> str | None:
@@ -125,7 +125,7 @@ def holder(path: str) -> str | None:
     return None
 
 
-def read_store(tree: Tree, where: object) -> V3Store:
+def read_store(tree: StoredTree, where: object) -> V3Store:
     """Sort a tree into groups of arrays.
 
     Raises:
@@ -160,7 +160,7 @@ def read_store(tree: Tree, where: object) -> V3Store:
     )
 
 
-def _names(tree: Tree) -> dict[str, str]:
+def _names(tree: StoredTree) -> dict[str, str]:
     names = {}
     for path, attributes in tree.attributes.items():
         name = attributes.get("name")

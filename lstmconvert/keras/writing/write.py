@@ -435,7 +435,7 @@ def _in_place(model: Model, structure: Structure, how: Options, kind: _Kind) -> 
 
 
 def _rebuilt(
-    model: Model, whole: crossing.Whole, kind: _Kind, *, is_keras2: bool = False
+    model: Model, whole: crossing.WholeModel, kind: _Kind, *, is_keras2: bool = False
 ) -> FileContent:
     """The whole model out of another store, or on to today's Keras, or back to Keras 2."""
     is_archive = kind.is_archive

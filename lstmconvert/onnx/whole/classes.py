@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lstmconvert.keras.configs.nodes import IDLE, MERGING
 from lstmconvert.keras.modern import masking
-from lstmconvert.keras.modern.classes import UNCROSSED
-from lstmconvert.keras.modern.classes import Row as KerasRow
+from lstmconvert.keras.modern.classes import UNCROSSED, KerasClass
 from lstmconvert.onnx.whole import (
     attention,
     basic,
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from lstmconvert.onnx.whole.network import Network
 
 
-class Row(NamedTuple):
+class OnnxClass(NamedTuple):
     """One class.
 
     Fields: `write`; `decides`: whether that sets the mask of what it returns; `wraps`: whether it
@@ -60,84 +59,84 @@ class Row(NamedTuple):
         return result
 
 
-def _each(names: str, row: Row) -> dict[str, Row]:
+def _each(names: str, row: OnnxClass) -> dict[str, OnnxClass]:
     return dict.fromkeys(names.split(), row)
 
 
-CLASSES: Mapping[str, Row] = {
-    "Dense": Row(basic.dense),
-    "Embedding": Row(basic.embedding, decides=True),
-    "ReversibleEmbedding": Row(basic.reversible_embedding, decides=True),
-    "Masking": Row(basic.masking, decides=True),
-    "Activation": Row(basic.activation),
-    "ReLU": Row(basic.relu),
-    "LeakyReLU": Row(basic.leaky_relu),
-    "ELU": Row(basic.elu),
-    "PReLU": Row(basic.prelu),
-    "Softmax": Row(basic.softmax),
-    **dict.fromkeys(IDLE, Row(shaping.kept)),
-    **dict.fromkeys(preprocessing.IDLE, Row(preprocessing.idle)),
-    "RandomCrop": Row(preprocessing.random_crop),
-    "CenterCrop": Row(preprocessing.center_crop),
-    "Resizing": Row(preprocessing.resizing),
-    "CategoryEncoding": Row(preprocessing.category_encoding),
-    "Discretization": Row(preprocessing.discretization),
-    "StringLookup": Row(preprocessing.string_lookup),
-    "IntegerLookup": Row(preprocessing.integer_lookup),
-    "TextVectorization": Row(preprocessing.text_vectorization),
-    "EinsumDense": Row(basic.einsum_dense),
-    "BatchNormalization": Row(normalization.batch),
-    "LayerNormalization": Row(normalization.layer),
-    "RMSNormalization": Row(normalization.rms),
-    "GroupNormalization": Row(normalization.group),
-    "UnitNormalization": Row(normalization.unit),
-    "Normalization": Row(normalization.adapted),
-    "Rescaling": Row(normalization.rescaling),
-    **_each("Conv1D Conv2D Conv3D", Row(convolution.convolution)),
-    **_each("LocallyConnected1D LocallyConnected2D", Row(convolution.locally_connected)),
-    "STFTSpectrogram": Row(signals.stft_spectrogram),
-    "MelSpectrogram": Row(signals.mel_spectrogram),
-    "AutoContrast": Row(preprocessing.auto_contrast),
-    "ContrastLimitedAdaptiveHistogramEqualization": Row(preprocessing.contrast_limited),
-    **_each("DepthwiseConv1D DepthwiseConv2D", Row(convolution.depthwise)),
-    **_each("SeparableConv1D SeparableConv2D", Row(convolution.separable)),
-    **_each("Conv1DTranspose Conv2DTranspose Conv3DTranspose", Row(convolution.transposed)),
+CLASSES: Mapping[str, OnnxClass] = {
+    "Dense": OnnxClass(basic.dense),
+    "Embedding": OnnxClass(basic.embedding, decides=True),
+    "ReversibleEmbedding": OnnxClass(basic.reversible_embedding, decides=True),
+    "Masking": OnnxClass(basic.masking, decides=True),
+    "Activation": OnnxClass(basic.activation),
+    "ReLU": OnnxClass(basic.relu),
+    "LeakyReLU": OnnxClass(basic.leaky_relu),
+    "ELU": OnnxClass(basic.elu),
+    "PReLU": OnnxClass(basic.prelu),
+    "Softmax": OnnxClass(basic.softmax),
+    **dict.fromkeys(IDLE, OnnxClass(shaping.kept)),
+    **dict.fromkeys(preprocessing.IDLE, OnnxClass(preprocessing.idle)),
+    "RandomCrop": OnnxClass(preprocessing.random_crop),
+    "CenterCrop": OnnxClass(preprocessing.center_crop),
+    "Resizing": OnnxClass(preprocessing.resizing),
+    "CategoryEncoding": OnnxClass(preprocessing.category_encoding),
+    "Discretization": OnnxClass(preprocessing.discretization),
+    "StringLookup": OnnxClass(preprocessing.string_lookup),
+    "IntegerLookup": OnnxClass(preprocessing.integer_lookup),
+    "TextVectorization": OnnxClass(preprocessing.text_vectorization),
+    "EinsumDense": OnnxClass(basic.einsum_dense),
+    "BatchNormalization": OnnxClass(normalization.batch),
+    "LayerNormalization": OnnxClass(normalization.layer),
+    "RMSNormalization": OnnxClass(normalization.rms),
+    "GroupNormalization": OnnxClass(normalization.group),
+    "UnitNormalization": OnnxClass(normalization.unit),
+    "Normalization": OnnxClass(normalization.adapted),
+    "Rescaling": OnnxClass(normalization.rescaling),
+    **_each("Conv1D Conv2D Conv3D", OnnxClass(convolution.convolution)),
+    **_each("LocallyConnected1D LocallyConnected2D", OnnxClass(convolution.locally_connected)),
+    "STFTSpectrogram": OnnxClass(signals.stft_spectrogram),
+    "MelSpectrogram": OnnxClass(signals.mel_spectrogram),
+    "AutoContrast": OnnxClass(preprocessing.auto_contrast),
+    "ContrastLimitedAdaptiveHistogramEqualization": OnnxClass(preprocessing.contrast_limited),
+    **_each("DepthwiseConv1D DepthwiseConv2D", OnnxClass(convolution.depthwise)),
+    **_each("SeparableConv1D SeparableConv2D", OnnxClass(convolution.separable)),
+    **_each("Conv1DTranspose Conv2DTranspose Conv3DTranspose", OnnxClass(convolution.transposed)),
     **_each(
-        "MaxPooling1D MaxPooling2D MaxPooling3D AveragePooling1D AveragePooling2D "
-        "AveragePooling3D",
-        Row(convolution.pooling),
+        "MaxPooling1D MaxPooling2D MaxPooling3D AveragePooling1D AveragePooling2D AveragePooling3D",
+        OnnxClass(convolution.pooling),
     ),
     **_each(
         "AdaptiveMaxPooling1D AdaptiveMaxPooling2D AdaptiveMaxPooling3D AdaptiveAveragePooling1D "
         "AdaptiveAveragePooling2D AdaptiveAveragePooling3D",
-        Row(convolution.adaptive_pooling),
+        OnnxClass(convolution.adaptive_pooling),
     ),
     **_each(
         "GlobalMaxPooling1D GlobalMaxPooling2D GlobalMaxPooling3D GlobalAveragePooling1D "
         "GlobalAveragePooling2D GlobalAveragePooling3D",
-        Row(convolution.global_pooling),
+        OnnxClass(convolution.global_pooling),
     ),
-    **_each("UpSampling1D UpSampling2D UpSampling3D", Row(shaping.upsampling)),
-    **_each("ZeroPadding1D ZeroPadding2D ZeroPadding3D", Row(shaping.zero_padding)),
-    **_each("Cropping1D Cropping2D Cropping3D", Row(shaping.cropping)),
-    "Flatten": Row(shaping.flatten),
-    "Reshape": Row(shaping.reshape),
-    "Permute": Row(shaping.permute),
-    "RepeatVector": Row(shaping.repeat),
+    **_each("UpSampling1D UpSampling2D UpSampling3D", OnnxClass(shaping.upsampling)),
+    **_each("ZeroPadding1D ZeroPadding2D ZeroPadding3D", OnnxClass(shaping.zero_padding)),
+    **_each("Cropping1D Cropping2D Cropping3D", OnnxClass(shaping.cropping)),
+    "Flatten": OnnxClass(shaping.flatten),
+    "Reshape": OnnxClass(shaping.reshape),
+    "Permute": OnnxClass(shaping.permute),
+    "RepeatVector": OnnxClass(shaping.repeat),
     **_each(
-        "Add Subtract Multiply Average Maximum Minimum", Row(merging.elementwise, decides=True)
+        "Add Subtract Multiply Average Maximum Minimum",
+        OnnxClass(merging.elementwise, decides=True),
     ),
-    "Concatenate": Row(merging.concatenate, decides=True),
-    "Dot": Row(merging.dot),
-    **_each("Attention AdditiveAttention", Row(attention.attention, decides=True)),
-    "MultiHeadAttention": Row(attention.multihead, decides=True),
+    "Concatenate": OnnxClass(merging.concatenate, decides=True),
+    "Dot": OnnxClass(merging.dot),
+    **_each("Attention AdditiveAttention", OnnxClass(attention.attention, decides=True)),
+    "MultiHeadAttention": OnnxClass(attention.multihead, decides=True),
     **_each(
-        "GroupQueryAttention GroupedQueryAttention", Row(attention.grouped, decides=True)
+        "GroupQueryAttention GroupedQueryAttention", OnnxClass(attention.grouped, decides=True)
     ),
-    "TimeDistributed": Row(wrappers.time_distributed, decides=True, wraps=True),
-    "SpectralNormalization": Row(wrappers.spectral, decides=True, wraps=True),
-    **_each("GRU SimpleRNN RNN", Row(recurrent.gated, decides=True)),
-    "Bidirectional": Row(recurrent.bidirectional, decides=True),
+    "TimeDistributed": OnnxClass(wrappers.time_distributed, decides=True, wraps=True),
+    "SpectralNormalization": OnnxClass(wrappers.spectral, decides=True, wraps=True),
+    **_each("GRU SimpleRNN RNN", OnnxClass(recurrent.gated, decides=True)),
+    "Bidirectional": OnnxClass(recurrent.bidirectional, decides=True),
 }
 
 #: Classes without weights that are not rows of the table of `keras.modern` -> the keywords that are
@@ -179,7 +178,10 @@ def why_not(name: str) -> str:
 
 
 #: Classes without a row of `keras.modern`, or whose weights go to no other Keras.
-WITHOUT_ROW: Mapping[str, KerasRow] = {**dict.fromkeys(WITHOUT_WEIGHTS, KerasRow()), **UNCROSSED}
+WITHOUT_ROW: Mapping[str, KerasClass] = {
+    **dict.fromkeys(WITHOUT_WEIGHTS, KerasClass()),
+    **UNCROSSED,
+}
 #: Classes whose call takes a list of values.
 TAKES_LIST = MERGING | {"Attention", "AdditiveAttention"}
 #: Classes that Keras computes in float32 whatever their dtype, and casts at the end.

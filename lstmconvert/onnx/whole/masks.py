@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from lstmconvert.onnx.messages import NUMBERS
 from lstmconvert.onnx.whole.site import Site
-from lstmconvert.onnx.whole.writer import TIME_MAJOR, Value, Writer
+from lstmconvert.onnx.whole.writer import TIME_MAJOR, GraphWriter, Value
 
 
 class Compaction:
@@ -21,7 +21,7 @@ class Compaction:
     Keys of a sort must differ: OpenVINO's TopK does not keep the order of equal ones.
     """
 
-    def __init__(self, writer: Writer, mask: Value) -> None:
+    def __init__(self, writer: GraphWriter, mask: Value) -> None:
         self._writer, self._mask = writer, mask
         self._name = writer.form(mask)
 
@@ -154,7 +154,7 @@ def _leaf(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def compaction(writer: Writer, mask: Value) -> Compaction:
+def compaction(writer: GraphWriter, mask: Value) -> Compaction:
     """Return what follows from a mask: the same for all layers that have the same one."""
     key = ("compaction", writer.form(mask))
     compaction: Compaction = writer.cached(key, lambda: Compaction(writer, mask))

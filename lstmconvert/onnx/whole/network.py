@@ -15,7 +15,7 @@ from lstmconvert.keras.configs.nodes import node as node_of
 from lstmconvert.keras.modern import crossing, emission, replacing
 from lstmconvert.keras.modern import graph as calls
 from lstmconvert.keras.modern.classes import COMMON_KEYWORDS, INPUT_KEYWORDS
-from lstmconvert.keras.modern.crossing import Tree
+from lstmconvert.keras.modern.crossing import ModelTree
 from lstmconvert.keras.modern.parts import Leave, Part
 from lstmconvert.keras.stores import stored
 from lstmconvert.model import naming
@@ -24,7 +24,7 @@ from lstmconvert.model.model import Model
 from lstmconvert.onnx.messages import NUMBERS, Axis, Style
 from lstmconvert.onnx.whole import classes, kept, operations, preprocessing, recurrent
 from lstmconvert.onnx.whole.site import HINT, TARGET, Site
-from lstmconvert.onnx.whole.writer import FLOATS, Value, WholeGraph, Writer
+from lstmconvert.onnx.whole.writer import FLOATS, GraphWriter, Value, WholeGraph
 from lstmconvert.tensors.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Network:
         origins: of the tensors that are stored as the source has them, `id` -> path there.
     """
 
-    def __init__(self, tree: Tree, writer: Writer, origins: Mapping[int, str]) -> None:
+    def __init__(self, tree: ModelTree, writer: GraphWriter, origins: Mapping[int, str]) -> None:
         self._tree, self._writer, self._origins = tree, writer, origins
         self._refusals: list[LSTMConvertError] = []
         self._called: dict[int, int] = {}
@@ -400,7 +400,7 @@ def _no_class(site: Site) -> UnsupportedByTarget:
     return site.refused(name, why=classes.why_not(name))
 
 
-def _arguments(call: calls.Call, part: Part | None) -> list[Any]:
+def _arguments(call: calls.LayerCall, part: Part | None) -> list[Any]:
     """Return the positional arguments of a call, of any era's."""
     if call.arguments:
         return list(call.arguments)
@@ -501,7 +501,7 @@ _SINCE: Mapping[str, int] = {
 }  # fmt: skip
 
 
-class Whole(NamedTuple):
+class WholeFile(NamedTuple):
     """A whole model to be written: `graph`; `opset`; `texts`: metadata beside the usual one;
     `warnings`, to tell the user."""
 
@@ -511,7 +511,7 @@ class Whole(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def content(model: Model, how: Options, opset: int | None, least: int) -> Whole:
+def content(model: Model, how: Options, opset: int | None, least: int) -> WholeFile:
     """Return the graph of a whole model.
 
     Args:
@@ -544,7 +544,7 @@ def content(model: Model, how: Options, opset: int | None, least: int) -> Whole:
     version = opset or _opset(tree, least)
     paths = {id(tensor): path for path, tensor in tensors.items()}
     graph = WholeGraph(Style(fused=how.fused), ())
-    writer = Writer(graph, version, is_modern=tree.era == "keras3", assets=model.assets)
+    writer = GraphWriter(graph, version, is_modern=tree.era == "keras3", assets=model.assets)
     Network(tree, writer, paths).run()
     graph.prune()
     _check_names(graph)
@@ -562,7 +562,7 @@ def content(model: Model, how: Options, opset: int | None, least: int) -> Whole:
             )
         graph.weight(naming.other(path), tensor)
     texts = {kept.KEY: kept.to_text(graph.origins, graph.weights)}
-    return Whole(graph, version, texts, tuple(writer.warnings))
+    return WholeFile(graph, version, texts, tuple(writer.warnings))
 
 
 def _without_row(root: Part, refusals: list[UnsupportedByTarget]) -> list[UnsupportedByTarget]:
@@ -591,7 +591,7 @@ def _without_row(root: Part, refusals: list[UnsupportedByTarget]) -> list[Unsupp
 PARTS = frozenset({"InputLayer", "GRUCell", "SimpleRNNCell", "StackedRNNCells"})
 
 
-def _opset(tree: Tree, least: int) -> int:
+def _opset(tree: ModelTree, least: int) -> int:
     """Return the oldest opset that says every layer in one node where there is one."""
     between = [item for made in tree.graphs.values() for item in made.operations.values()]
     names = [str(item.get("class_name")) for item in between]

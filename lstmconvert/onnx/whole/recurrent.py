@@ -36,7 +36,16 @@ from lstmconvert.onnx.whole.cells import (
     zero_state,
 )
 from lstmconvert.onnx.whole.site import TARGET, Site
-from lstmconvert.onnx.whole.writer import BEFORE, END, TIME_MAJOR, Order, Row, Shape, Value, Writer
+from lstmconvert.onnx.whole.writer import (
+    BEFORE,
+    END,
+    TIME_MAJOR,
+    GraphWriter,
+    Order,
+    Row,
+    Shape,
+    Value,
+)
 from lstmconvert.tensors.dtypes import dtype_of
 from lstmconvert.tensors.tensor import Tensor
 
@@ -368,7 +377,7 @@ def _lasts(cell: RecurrentCell) -> list[str]:
     return [f"Y_{state}" for state in cell.states]
 
 
-def _row_table(writer: Writer) -> dict[str, Row]:
+def _row_table(writer: GraphWriter) -> dict[str, Row]:
     """The states that are rows of a node's output: name -> its place there."""
     table: dict[str, Row] = writer.cached("rows", dict)
     return table
@@ -730,12 +739,12 @@ def _keep_states(
             kept[f"{cell.name}.{state}_in"] = (value, f"{cell.name}.{state}_out")
 
 
-def end_states(writer: Writer) -> list[tuple[Value, str]]:
+def end_states(writer: GraphWriter) -> list[tuple[Value, str]]:
     """Return the states that stateful layers end with, as outputs of the graph."""
     return list(writer.cached("states", dict).values())
 
 
-def kept_states(writer: Writer) -> list[Value]:
+def kept_states(writer: GraphWriter) -> list[Value]:
     """Return the states that stateful layers have ended with so far."""
     return [value for value, _ in writer.cached("states", dict).values()]
 

@@ -15,10 +15,10 @@ from lstmconvert.model.activations import Activation
 from lstmconvert.onnx.messages import NUMBERS
 from lstmconvert.onnx.whole import kept
 from lstmconvert.onnx.whole.writer import (
+    GraphWriter,
     Order,
     Shape,
     Value,
-    Writer,
 )
 from lstmconvert.tensors.dtypes import Array, dtype_of
 from lstmconvert.tensors.tensor import Tensor
@@ -50,7 +50,7 @@ class Site:
 
     def __init__(
         self,
-        writer: Writer,
+        writer: GraphWriter,
         part: Part,
         label: str,
         path: str,

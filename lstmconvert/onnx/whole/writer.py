@@ -193,7 +193,7 @@ def _is_same(first: Array, second: Array) -> bool:
     return alike and first.tobytes() == second.tobytes()
 
 
-class Writer:
+class GraphWriter:
     """Adds nodes for one model.
 
     Args:

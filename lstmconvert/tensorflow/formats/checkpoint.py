@@ -70,7 +70,7 @@ def is_table(source: SourceFile) -> bool:
     return size >= _FOOTER_BYTES and source.read_at(size - len(MAGIC), len(MAGIC)) == MAGIC
 
 
-class Table:
+class SortedTable:
     """A table's entries, in key order.
 
     Raises:
@@ -270,7 +270,7 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class BundleHeader:
     """BundleHeaderProto, the value of the empty key."""
 
     num_shards: int = integer(1)
@@ -452,7 +452,7 @@ def read_bundle(prefix: Path) -> Bundle:
     index = open_part(index_path(prefix))
     limits.PROTOBUF_BYTES.check(index.size, index.path, "the checkpoint index")
     reader = _IndexReader(prefix, index)
-    for key, value in Table(index):
+    for key, value in SortedTable(index):
         reader.record(key, value)
     return reader.finish()
 
@@ -461,7 +461,7 @@ class _IndexReader:
     def __init__(self, prefix: Path, index: SourceFile) -> None:
         self.prefix, self.index = prefix, index
         self.parser = Parser(index.path)
-        self.header: Header | None = None
+        self.header: BundleHeader | None = None
         self.wholes: dict[str, Entry] = {}
         self.slices: dict[bytes, Entry] = {}
         self.shards: dict[int, SourceFile] = {}
@@ -472,14 +472,14 @@ class _IndexReader:
         if self.header is None:
             if key != _HEADER_KEY:
                 raise CorruptFile("the checkpoint index has no header", where=self.index.path)
-            self.header = self.parser.parse(Header, value)
+            self.header = self.parser.parse(BundleHeader, value)
             self._check_header(self.header)
         elif key.startswith(_SLICE_PREFIX):
             self.slices[key] = self.parser.parse(Entry, value)
         else:
             self.wholes[self.parser.text(key)] = self.parser.parse(Entry, value)
 
-    def _check_header(self, header: Header) -> None:
+    def _check_header(self, header: BundleHeader) -> None:
         path = self.index.path
         if header.num_shards < 1 or header.endianness not in (0, BIG_ENDIAN):
             raise CorruptFile("the checkpoint index has an impossible header", where=path)
@@ -940,7 +940,7 @@ def _collect(
 ) -> None:
     limits.TENSOR_BYTES.check(source.size, source.path, "the checkpoint")
     parser = Parser(source.path)
-    for key, value in Table(source):
+    for key, value in SortedTable(source):
         record = parser.parse(_Record, value)
         if key == b"" and record.meta is not None:
             metas.update((meta.name, meta) for meta in record.meta.tensors)
@@ -994,7 +994,7 @@ def _varints(payload: bytes, where: str) -> Array:
 
 def is_v1(source: SourceFile) -> bool:
     """Whether a table's first record is that of a V1 checkpoint; in an index, it is a header."""
-    for key, value in Table(source):
+    for key, value in SortedTable(source):
         # Field 1 is an embedded message here, and a number (num_shards) in an index.
         return key == b"" and bytes(value[:1]) == b"\x0a"
     return False

@@ -25,8 +25,8 @@ from lstmconvert.errors import CorruptFile
 from lstmconvert.files.wire import (
     LENGTH,
     Buffer,
+    MessageSpan,
     Parser,
-    Span,
     blob,
     blobs,
     encoded,
@@ -162,7 +162,7 @@ class _Library(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class GraphOperation:
     """One operation.
 
     Fields: `graph`: the name of the function that it is in, or empty; `name`; `op`; `inputs`:
@@ -175,7 +175,7 @@ class Node:
     op: str
     inputs: tuple[tuple[str, int], ...]
     attributes: Mapping[str, AttrValue] = field(default_factory=dict)
-    content: Span | None = None
+    content: MessageSpan | None = None
 
     def number(self, attribute: str, default: float) -> float:
         """Return an attribute that is a float."""
@@ -199,31 +199,31 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Graph:
+class GraphDef:
     """A graph and its functions.
 
     Fields: `nodes`: (function or empty, name) -> node; `arguments`: function -> the names of its
     arguments; `results`: function -> the tensors that it returns.
     """
 
-    nodes: Mapping[tuple[str, str], Node]
+    nodes: Mapping[tuple[str, str], GraphOperation]
     arguments: Mapping[str, tuple[str, ...]]
     results: Mapping[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
 
     @property
-    def forward(self) -> Graph:
+    def forward(self) -> GraphDef:
         """The graph without what only trains it."""
         nodes = {
             key: node
             for key, node in self.nodes.items()
             if not any(_GRADIENTS.fullmatch(part) for part in node.name.split("/"))
         }
-        return Graph(nodes, self.arguments, self.results)
+        return GraphDef(nodes, self.arguments, self.results)
 
     @cached_property
-    def callers(self) -> Mapping[str, Node]:
+    def callers(self) -> Mapping[str, GraphOperation]:
         """Function -> the loop that runs it."""
-        loops: dict[str, Node] = {}
+        loops: dict[str, GraphOperation] = {}
         for node in self.nodes.values():
             body = node.attributes.get("body")
             if body is not None and body.function is not None:
@@ -231,15 +231,15 @@ class Graph:
         return loops
 
     @cached_property
-    def consumers(self) -> Mapping[tuple[str, str, int], list[Node]]:
+    def consumers(self) -> Mapping[tuple[str, str, int], list[GraphOperation]]:
         """(function or empty, name, output) -> the nodes that take that tensor."""
-        takers: dict[tuple[str, str, int], list[Node]] = {}
+        takers: dict[tuple[str, str, int], list[GraphOperation]] = {}
         for node in self.nodes.values():
             for name, output in node.inputs:
                 takers.setdefault((node.graph, name, output), []).append(node)
         return takers
 
-    def source(self, node: Node, index: int) -> Node | None:
+    def source(self, node: GraphOperation, index: int) -> GraphOperation | None:
         """Return the node that makes an input of a node; of a loop's body, that outside which makes
         its argument. None where there is none."""
         if index >= len(node.inputs):
@@ -257,7 +257,7 @@ class Graph:
         return None
 
 
-def read_meta_graph(whole: Span) -> Graph:
+def read_meta_graph(whole: MessageSpan) -> GraphDef:
     """Read the graph of a MetaGraphDef: a `.meta` file, or one in a SavedModel.
 
     Raises:
@@ -265,7 +265,7 @@ def read_meta_graph(whole: Span) -> Graph:
         LimitExceeded: it has too many nodes.
     """
     parser = Parser(whole.source.path)
-    nodes: dict[tuple[str, str], Node] = {}
+    nodes: dict[tuple[str, str], GraphOperation] = {}
     library = _Library({}, {})
     for span in whole.find(_GRAPH_DEF):
         for number, payload in parser.embedded(span.read(), _NODE, _LIBRARY):
@@ -275,10 +275,10 @@ def read_meta_graph(whole: Span) -> Graph:
             else:
                 for node in _functions(parser, payload, library):
                     nodes[node.graph, node.name] = node
-    return Graph(nodes, library.arguments, library.results)
+    return GraphDef(nodes, library.arguments, library.results)
 
 
-def read_graph(source: SourceFile) -> Graph:
+def read_graph(source: SourceFile) -> GraphDef:
     """Read a GraphDef, a file or the part of a MetaGraphDef. Large constants stay in the file.
 
     Raises:
@@ -288,7 +288,7 @@ def read_graph(source: SourceFile) -> Graph:
     parser, whole = Parser(source.path), _place_of_graph(source)
     if whole is None:
         raise CorruptFile("not a graph of TensorFlow", where=source.path)
-    nodes: dict[tuple[str, str], Node] = {}
+    nodes: dict[tuple[str, str], GraphOperation] = {}
     library = _Library({}, {})
     for number, span in whole.embedded():
         if number == _NODE:
@@ -299,7 +299,7 @@ def read_graph(source: SourceFile) -> Graph:
         elif number == _LIBRARY:
             for node in _functions(parser, span.read(), library):
                 nodes[node.graph, node.name] = node
-    return Graph(nodes, library.arguments, library.results)
+    return GraphDef(nodes, library.arguments, library.results)
 
 
 def is_graph(source: SourceFile) -> bool:
@@ -310,20 +310,20 @@ def is_graph(source: SourceFile) -> bool:
         return False
 
 
-def _place_of_graph(source: SourceFile) -> Span | None:
+def _place_of_graph(source: SourceFile) -> MessageSpan | None:
     """Return where the GraphDef of a file is.
 
     Raises:
         CorruptFile: the file is a `.meta` and is cut off.
     """
-    whole = Span(source, 0, source.size)
+    whole = MessageSpan(source, 0, source.size)
     if _begins_as_graph(whole):
         return whole
     graphs = whole.find(_GRAPH_DEF) if source.path.suffix == ".meta" else iter(())
     return next((span for span in graphs if _begins_as_graph(span)), None)
 
 
-def _begins_as_graph(span: Span) -> bool:
+def _begins_as_graph(span: MessageSpan) -> bool:
     """Whether a message begins as a GraphDef: with a node that has a name and an operation."""
     where = span.source.path
     head = bytes(span.source.peek(span.offset, min(_SMALL, span.size)))
@@ -344,7 +344,9 @@ def _begins_as_graph(span: Span) -> bool:
     return at <= end <= span.size
 
 
-def function(meta_graph: Span, name: str) -> tuple[dict[str, Node], tuple[str, ...]]:
+def function(
+    meta_graph: MessageSpan, name: str
+) -> tuple[dict[str, GraphOperation], tuple[str, ...]]:
     """Return the nodes of one function of a MetaGraphDef by name, and its arguments; none if it is
     not there. Raises as `read_meta_graph`."""
     parser = Parser(meta_graph.source.path)
@@ -361,7 +363,7 @@ def function(meta_graph: Span, name: str) -> tuple[dict[str, Node], tuple[str, .
     return {}, ()
 
 
-def top_node(meta_graph: Span, name: str) -> Node | None:
+def top_node(meta_graph: MessageSpan, name: str) -> GraphOperation | None:
     """Return one node of a MetaGraphDef that is in no function, with its attributes."""
     parser = Parser(meta_graph.source.path)
     for graph in meta_graph.find(_GRAPH_DEF):
@@ -372,7 +374,7 @@ def top_node(meta_graph: Span, name: str) -> Node | None:
     return None
 
 
-def strings(node: Node, where: object) -> tuple[bytes, ...] | None:
+def strings(node: GraphOperation, where: object) -> tuple[bytes, ...] | None:
     """Return the texts of a constant of texts; None of any other node.
 
     Raises:
@@ -388,7 +390,7 @@ def strings(node: Node, where: object) -> tuple[bytes, ...] | None:
     return proto.strings
 
 
-def constant(node: Node, where: object) -> Tensor | None:
+def constant(node: GraphOperation, where: object) -> Tensor | None:
     """Return the value of a constant, lazily where it is large; None of types that are not numbers.
 
     Numbers that are fewer than the shape has go on with the last one
@@ -454,7 +456,7 @@ def _numbers(proto: TensorProto, dtype: DType, where: object) -> np.ndarray[Any,
 
 def _functions(
     parser: Parser, listed: Buffer, library: _Library
-) -> Iterator[Node]:
+) -> Iterator[GraphOperation]:
     """Yield the nodes of a library's functions; add their arguments and results to `library`."""
     for _, payload in parser.embedded(listed, _FUNCTION):
         function = parser.parse(_Function, payload)
@@ -468,23 +470,23 @@ def _functions(
             yield _node(parser, signature.name, below)
 
 
-def _node(parser: Parser, graph: str, payload: Buffer) -> Node:
+def _node(parser: Parser, graph: str, payload: Buffer) -> GraphOperation:
     plain = parser.parse(_Node, payload)
     listed = parser.parse(_Attributes, payload).listed
     attributes = {item.name: item.value for item in listed if item.value is not None}
-    return Node(graph, plain.name, plain.op, _inputs(plain), attributes)
+    return GraphOperation(graph, plain.name, plain.op, _inputs(plain), attributes)
 
 
 def _inputs(plain: _Node) -> tuple[tuple[str, int], ...]:
     return tuple(_tensor(text) for text in plain.inputs if not text.startswith("^"))
 
 
-def _node_in_file(parser: Parser, span: Span) -> Node:
+def _node_in_file(parser: Parser, span: MessageSpan) -> GraphOperation:
     if span.size <= _SMALL:
         return _node(parser, "", span.read())
     plain = parser.parse(_Node, b"".join(_small_fields(span, _ATTRIBUTE)))
     attributes: dict[str, AttrValue] = {}
-    content: Span | None = None
+    content: MessageSpan | None = None
     for item in span.find(_ATTRIBUTE):
         if item.size > _SMALL:
             key, value, content = _large(parser, item, content)
@@ -493,12 +495,12 @@ def _node_in_file(parser: Parser, span: Span) -> Node:
             key, value = small.name, small.value
         if value is not None:
             attributes[key] = value
-    return Node("", plain.name, plain.op, _inputs(plain), attributes, content)
+    return GraphOperation("", plain.name, plain.op, _inputs(plain), attributes, content)
 
 
 def _large(
-    parser: Parser, item: Span, content: Span | None
-) -> tuple[str, AttrValue | None, Span | None]:
+    parser: Parser, item: MessageSpan, content: MessageSpan | None
+) -> tuple[str, AttrValue | None, MessageSpan | None]:
     """Read a large attribute: its key, its value, and where the bytes of a constant are."""
     key = next((parser.text(span.read()) for span in item.find(_KEY)), "")
     for value in item.find(_VALUE):
@@ -513,14 +515,14 @@ def _large(
     return key, None, content
 
 
-def _small_fields(span: Span, left_out: int) -> Iterator[bytes]:
+def _small_fields(span: MessageSpan, left_out: int) -> Iterator[bytes]:
     """Yield the bytes of a message without the fields of one number."""
     at = span.offset
     for field_span in span.find(left_out):
         start = field_span.offset - _head_size(left_out, field_span.size)
-        yield bytes(Span(span.source, at, start - at).read())
+        yield bytes(MessageSpan(span.source, at, start - at).read())
         at = field_span.offset + field_span.size
-    yield bytes(Span(span.source, at, span.offset + span.size - at).read())
+    yield bytes(MessageSpan(span.source, at, span.offset + span.size - at).read())
 
 
 def _head_size(number: int, length: int) -> int:

@@ -41,7 +41,7 @@ class Attribute:
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class SlotVariable:
     """An optimizer's variable `node`, called `name`, that belongs to the variable `variable`."""
 
     variable: int = integer(1)
@@ -50,17 +50,17 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class TrackedObject:
     """An object: its children, in the order they were tracked, its values, its slots."""
 
     children: tuple[Child, ...] = messages(1, Child)
     attributes: tuple[Attribute, ...] = messages(2, Attribute)
-    slots: tuple[Slot, ...] = messages(3, Slot)
+    slots: tuple[SlotVariable, ...] = messages(3, SlotVariable)
 
 
 @dataclass(frozen=True, slots=True)
 class _GraphMessage:
-    nodes: tuple[Node, ...] = messages(1, Node)
+    nodes: tuple[TrackedObject, ...] = messages(1, TrackedObject)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,8 @@ class ObjectGraph:
         CorruptFile: an edge or slot leads to a node that is not there.
     """
 
-    def __init__(self, nodes: Sequence[Node], where: object) -> None:
-        self.nodes: tuple[Node, ...] = tuple(nodes)
+    def __init__(self, nodes: Sequence[TrackedObject], where: object) -> None:
+        self.nodes: tuple[TrackedObject, ...] = tuple(nodes)
         self._where = where
         self._spelled = 0
         for node in self.nodes:

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from lstmconvert.errors import CorruptFile, NotAModel
 from lstmconvert.files.opening import open_part
-from lstmconvert.files.wire import Parser, Span, integer, message, messages, text, texts
+from lstmconvert.files.wire import MessageSpan, Parser, integer, message, messages, text, texts
 from lstmconvert.tensorflow.formats.checkpoint import Bundle, index_path, read_bundle
-from lstmconvert.tensorflow.formats.objectgraph import ROOT, Child, Node, ObjectGraph
+from lstmconvert.tensorflow.formats.objectgraph import ROOT, Child, ObjectGraph, TrackedObject
 from lstmconvert.tensors.tensor import SourceFile
 
 PROGRAM_FILE = "saved_model.pb"
@@ -54,7 +54,7 @@ class Asset:
 
 
 @dataclass(frozen=True, slots=True)
-class Function:
+class SavedFunction:
     """SavedFunction: the names of its traced forms."""
 
     names: tuple[str, ...] = texts(1)
@@ -74,7 +74,7 @@ class SavedObject:
     children: tuple[Child, ...] = messages(1, Child)
     user_object: UserObject | None = message(4, UserObject)
     asset: Asset | None = message(5, Asset)
-    function: Function | None = message(6, Function)
+    function: SavedFunction | None = message(6, SavedFunction)
     variable: Variable | None = message(7, Variable)
     constant: Constant | None = message(9, Constant)
 
@@ -133,7 +133,7 @@ class SavedModel:
 
         Their numbers are not those of `bundle.graph`: paths and variable names are common to both.
         """
-        nodes = [Node(children=item.children) for item in self.objects]
+        nodes = [TrackedObject(children=item.children) for item in self.objects]
         return ObjectGraph(nodes, self.path / PROGRAM_FILE)
 
 
@@ -183,7 +183,7 @@ def _variables(path: Path) -> Path:
 def _program(source: SourceFile) -> tuple[_MetaInfo, tuple[SavedObject, ...]]:
     """Read the tags and the objects of the first graph; TensorFlow 2 writes one."""
     path = source.path
-    graph = next(Span(source, 0, source.size).find(META_GRAPHS), None)
+    graph = next(MessageSpan(source, 0, source.size).find(META_GRAPHS), None)
     if graph is None:
         raise CorruptFile("the SavedModel holds no graph", where=path)
     info, objects = _MetaInfo(), _Objects()
@@ -196,7 +196,7 @@ def _program(source: SourceFile) -> tuple[_MetaInfo, tuple[SavedObject, ...]]:
 
 def _keras(source: SourceFile, objects: tuple[SavedObject, ...]) -> tuple[KerasObject, ...]:
     path = source.path
-    keras_objects = Parser(path).parse(_Metadata, Span(source, 0, source.size).read()).nodes
+    keras_objects = Parser(path).parse(_Metadata, MessageSpan(source, 0, source.size).read()).nodes
     for item in keras_objects:
         if objects and not 0 <= item.node < len(objects):
             raise CorruptFile(
@@ -210,7 +210,7 @@ def _keras(source: SourceFile, objects: tuple[SavedObject, ...]) -> tuple[KerasO
 
 def _embedded(path: Path, objects: tuple[SavedObject, ...]) -> Iterator[KerasObject]:
     """Yield what TensorFlow 2.0 to 2.4 wrote into the objects themselves."""
-    graph = ObjectGraph([Node(children=item.children) for item in objects], path)
+    graph = ObjectGraph([TrackedObject(children=item.children) for item in objects], path)
     for node, item in enumerate(objects):
         user = item.user_object
         if user is not None and user.identifier.startswith(_KERAS) and user.metadata:
