@@ -109,18 +109,13 @@ def in_pieces(values: Mapping[str, Iterable[str]]) -> list[str]:
     That of thousands of layers is many megabytes: it is never in memory as a whole. That of a few
     is one piece.
     """
-    pieces, run, size, before = list[str](), list[str](), 0, "{"
+    pieces, before = list[str](), "{"
     for key in sorted(values):
-        run.append(f"{before}{encode_basestring(key)}:")
+        pieces.append(f"{before}{encode_basestring(key)}:")
+        pieces += values[key]
         before = ","
-        for text in values[key]:
-            run.append(text)
-            size += len(text)
-            if size > _PIECE:
-                pieces.append("".join(run))
-                run, size = [], 0
-    run.append("}" if values else "{}")
-    return [*pieces, "".join(run)]
+    pieces.append("}" if values else "{}")
+    return pieces if sum(map(len, pieces)) > _PIECE else ["".join(pieces)]
 
 
 def _check_depth(value: Json, where: object) -> None:
