@@ -21,6 +21,7 @@ from lstmconvert.containers import table
 from lstmconvert.errors import LSTMConvertError
 from lstmconvert.files import writing, zipmembers
 from lstmconvert.tensorflow.formats import checkpoint
+from lstmconvert.tensors import tensor as tensor_module
 from lstmconvert.tensors.tensor import SourceFile
 
 SEED = 20240229
@@ -33,6 +34,7 @@ def nothing_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     for owner, name in (
         *((module, "_CHECK_NOW") for module in (zipmembers, checkpoint)),
         (writing, "WORTH_A_THREAD"),
+        (tensor_module, "_NEAR"),
         (SourceFile, "_read"),
     ):
         monkeypatch.setattr(owner, name, getattr(owner, name))

@@ -30,6 +30,7 @@ from lstmconvert.model.model import Model
 from lstmconvert.pergate import gatesfile, metadata
 from lstmconvert.tensorflow.formats import checkpoint
 from lstmconvert.tensorflow.formats.checkpoint import SortedTable
+from lstmconvert.tensors import tensor as tensor_module
 from lstmconvert.tensors.tensor import SourceFile
 from support import bundlefiles, hdf5later, mutate, mutate_onnx
 from support.crafted_others import valid as others
@@ -302,10 +303,11 @@ def _header_json(valid: Path, folder: Path, dice: random.Random) -> Path:
 
 def _large(make: Callable[[Path], Path]) -> Callable[[Path], Path]:
     """Makes a file whose members and tensors are all treated as those above 16 MiB are: they are
-    checked when they are asked for, and hashed and flushed by threads."""
+    read by and by, checked when they are asked for, and hashed and flushed by threads."""
 
     def made(folder: Path) -> Path:
         zipmembers._CHECK_NOW = checkpoint._CHECK_NOW = writing.WORTH_A_THREAD = 0
+        tensor_module._NEAR = 1
         return make(folder)
 
     return made
