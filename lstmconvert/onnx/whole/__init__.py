@@ -9,7 +9,7 @@ builds of any era's config.
     writer.py        nodes, constants, types, and turns of axes
     masks.py         masks joined, and sequences without their masked steps
     recurrent.py, cells.py                            recurrent layers
-    basic.py, activations.py, attention.py, convolution.py, merging.py, normalization.py,
+    basic.py, activations.py, attention.py, convolution.py, images.py, merging.py, normalization.py,
     preprocessing.py, shaping.py, signals.py, wrappers.py, operations.py    everything else
 
 It knows what Keras computes, and writes it with operators of opset 14 to 22. It parses no config.

@@ -23,6 +23,7 @@ from lstmconvert.onnx.whole import (
     activations,
     basic,
     convolution,
+    images,
     merging,
     preprocessing,
     signals,
@@ -2357,6 +2358,35 @@ def _categorical_loss(site: Site, items: list[Any]) -> Value:
     return Value(made, output.dtype, (*output.shape[:axis], *output.shape[axis + 1 :]))
 
 
+# ---- images --------------------------------------------------------------------------------------
+
+
+def _of_images(write: Callable[..., Value], count: int = 1) -> Callable[..., Value]:
+    """Return what writes an operation of so many tensors."""
+
+    def run(site: Site, items: list[Any]) -> Value:
+        if len(items) != count:
+            raise site.refused("inputs", f"{len(items)} arguments")
+        return write(site, *[_value(site, item) for item in items])
+
+    return run
+
+
+def _perspective(site: Site, value: Value, start: Value, end: Value) -> Value:
+    """PerspectiveTransform: from where four points are to where they come."""
+    matrix, side = images.homography(site, start, end)
+    transform = _solved(site, matrix, site.writer.form(matrix), side)
+    return images.projected(site, value, transform, "constant")
+
+
+def _scaled_and_moved(site: Site, items: list[Any]) -> Value:
+    value, shape, *factors = items
+    if not isinstance(shape, list) or len(factors) != 2:
+        raise site.refused("output_shape", shape)
+    values = [_value(site, item) for item in (value, *factors)]
+    return images.scale_and_translate(site, values[0], shape, *values[1:])
+
+
 # ---- places and counts ---------------------------------------------------------------------------
 
 
@@ -2745,6 +2775,17 @@ CLASSES: Mapping[str, Function] = {
     "SparseCategoricalCrossentropy": _categorical_loss,
     "PadImages": _framed,
     "CropImages": _framed,
+    "AffineTransform": _of_images(images.affine_transform, 2),
+    "PerspectiveTransform": _of_images(_perspective, 3),
+    "MapCoordinates": _of_images(images.map_coordinates, 2),
+    "ScaleAndTranslate": _scaled_and_moved,
+    "GaussianBlur": _of_images(images.gaussian_blur),
+    "SobelEdges": _of_images(images.sobel_edges),
+    "SSIM": _of_images(images.similarity, 2),
+    "Fold": _of_images(images.fold),
+    "Unfold": _of_images(images.unfold),
+    "RGBToHSV": _of_images(images.rgb_to_hsv),
+    "HSVToRGB": _of_images(images.hsv_to_rgb),
     "SliceUpdate": _part_replaced,
     "InTopK": _is_among_first,
     "Signbit": _sign_bit,
@@ -2781,10 +2822,9 @@ CLASSES: Mapping[str, Function] = {
 }  # fmt: skip
 #: Operations whose graph nothing here writes.
 _NOT_WRITTEN = (
-    "AffineTransform Arange Argpartition Corrcoef Correlate Diag Diagflat Erfinv Fold Full "
-    "GaussianBlur Gcd Geomspace HSVToRGB Histogram I0 Lcm Linspace Logspace MapCoordinates "
-    "Meshgrid Nanmedian Nanpercentile Nanquantile Ndim Nonzero PerspectiveTransform RGBToHSV "
-    "SSIM ScaleAndTranslate Scatter SobelEdges Unfold Unique Vander"
+    "Arange Argpartition Corrcoef Correlate Diag Diagflat Erfinv Full Gcd Geomspace Histogram "
+    "I0 Lcm Linspace Logspace Meshgrid Nanmedian Nanpercentile Nanquantile Ndim Nonzero Scatter "
+    "Unique Vander"
 )
 #: Operation that crosses from one Keras to another -> why it has no row above.
 UNSAID: Mapping[str, str] = {

@@ -184,6 +184,73 @@ LATER: dict[str, Made] = {
     ],
 }  # fmt: skip
 
+#: From where pixels are taken: none is near a half, where rounding would decide.
+TRANSFORM = np.array([2.9, 0.7, -4.31, -0.53, 3.2, -2.17, 0.04, -0.07], "float32")
+CORNERS = np.array([[0, 0], [4, 0], [0, 4], [4, 4]], "float32")
+MOVED = np.array([[0.5, 0.3], [3.7, 0.6], [0.2, 3.9], [4.1, 3.6]], "float32")
+PLACES = RNG.uniform(-3, 9, (4, 5)).round(1).astype("float32") + np.float32(0.03)
+PLACES[0] = np.linspace(-0.7, 2.6, 5)  # the images of a batch of one or three
+FIRST = {"data_format": "channels_first"}
+
+
+def _last(o: Any, h: Any) -> Any:
+    return o.reshape(h, (-1, 4, 3, 2))
+
+
+def _first(o: Any, h: Any) -> Any:
+    return o.reshape(h, (-1, 2, 4, 3))
+
+
+def _flat(h: Any) -> Any:
+    """Images of small slopes: eight equations are solved to a few last places only."""
+    return h / 8 + 1.0
+
+
+IMAGES: dict[str, Made] = {
+    "transforms": lambda o, h, x: [
+        *(o.image.affine_transform(_last(o, h), TRANSFORM, how, mode, 0.3)
+          for how, mode in (("nearest", "constant"), ("bilinear", "nearest"), ("bilinear", "wrap"),
+                            ("bilinear", "reflect"), ("nearest", "reflect"))),
+        o.image.affine_transform(_first(o, h), TRANSFORM, **FIRST),
+        o.image.affine_transform(h, TRANSFORM), o.image.affine_transform(
+            _last(o, h), 2 * o.concatenate([h[:, 0], h[:, 1] * 0.05], -1)),
+        o.image.perspective_transform(_last(o, _flat(h)), CORNERS, MOVED, fill_value=1.0),
+        o.image.perspective_transform(
+            _first(o, _flat(h)), *[o.reshape(y[:, :2], (-1, 4, 2)) * 0.1 + MOVED for y in (h, x)],
+            fill_value=1.0, **FIRST),
+    ],
+    "coordinates": lambda o, h, _: [
+        *(o.image.map_coordinates(_last(o, h), PLACES, order, mode, 0.4)
+          for order, mode in ((1, "constant"), (0, "nearest"), (1, "wrap"))),
+        o.image.map_coordinates(o.argmax(h, -1), PLACES[:2], 0, fill_value=7),
+    ],
+    "scales": lambda o, h, x: [
+        *(o.image.scale_and_translate(_last(o, h), (None, 5, 7, 2), [1.3, 0.6], [0.4, -0.7], (1, 2),
+                                      method, smooth)
+          for method, smooth in (("linear", True), ("cubic", True), ("lanczos3", False))),
+        o.image.scale_and_translate(h, (None, 8, 4), o.reshape(o.mean(o.abs(x)), (1,)) + 0.5,
+                                    VECTOR[0, :1], (-2,), "lanczos5"),
+    ],
+    "filters": lambda o, h, x: [
+        o.image.gaussian_blur(_last(o, h)), o.image.gaussian_blur(h, (5, 5), (2.0, 1.0)),
+        o.image.gaussian_blur(_first(o, h), (4, 4), (0.7, 1.9), **FIRST),
+        o.image.sobel_edges(_last(o, h)), o.image.sobel_edges(_first(o, h), **FIRST),
+        o.image.ssim(_last(o, o.abs(x) + 0.2), _last(o, o.relu(x) + 0.3), filter_size=3),
+        o.image.ssim(_first(o, o.abs(x) + 0.2), _first(o, o.relu(x) + 0.3), 2.0, 2, 0.9, 0.02, 0.05,
+                     **FIRST),
+    ],
+    "colours": lambda o, _, x: [
+        f(y, **more)
+        for f in (o.image.rgb_to_hsv, o.image.hsv_to_rgb)
+        for y, more in ((o.reshape(x, (-1, 2, 4, 3)), {}), (x[..., :3], {}),
+                        (o.reshape(x, (-1, 3, 4, 2)), FIRST))
+    ],
+    "windows": lambda o, h, _: [
+        o.nn.unfold(_first(o, h), 2), o.nn.unfold(_first(o, h), (3, 2), (1, 2), (1, 2), (2, 1)),
+        o.nn.fold(o.reshape(h, (-1, 4, 6)), (6, 4), (2, 1), (2, 1), (1, 1), (2, 3)),
+    ],
+}  # fmt: skip
+
 
 def _model(keras: Any, rows: dict[str, Made]) -> Any:
     x = keras.Input((6, 4))
@@ -193,8 +260,9 @@ def _model(keras: Any, rows: dict[str, Made]) -> Any:
 
 
 @pytest.mark.parametrize(
-    "rows", [ELEMENTS, SHAPES, LATER, SYSTEMS], ids=["elements", "shapes", "later", "systems"]
-)
+    "rows", [ELEMENTS, SHAPES, LATER, SYSTEMS, pytest.param(IMAGES, marks=pytest.mark.slow)],
+    ids=["elements", "shapes", "later", "systems", "images"],
+)  # fmt: skip
 def test_operations(rows: dict[str, Made], tmp_path: Path) -> None:
     keras = pytest.importorskip("keras")
     model = _model(keras, rows)
@@ -220,4 +288,18 @@ def test_an_operation_without_operators_is_named(tmp_path: Path) -> None:
     with pytest.raises(lc.UnsupportedByTarget) as caught:
         lc.convert(tmp_path / "model.keras", tmp_path / "model.onnx", whole=True, opset=14)
     for named in ("(opset 14)", "eigh (Eigh)", "(k 2)"):
+        assert named in str(caught.value)
+
+
+def test_what_keras_itself_computes_in_several_ways_is_refused(tmp_path: Path) -> None:
+    keras = pytest.importorskip("keras")
+    model = _model(keras, {"": lambda o, h, _: [
+        o.image.gaussian_blur(_last(o, h), (3, 5)),
+        o.image.map_coordinates(_last(o, h), PLACES, 1, "reflect"),
+        o.image.sobel_edges(o.cast(_last(o, h), "int32")),
+    ]})  # fmt: skip
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(lc.UnsupportedByTarget) as caught:
+        lc.convert(tmp_path / "model.keras", tmp_path / "model.onnx", whole=True)
+    for named in ("(kernel_size [3, 5])", "(fill_mode reflect)", "(inputs int32)"):
         assert named in str(caught.value)
