@@ -498,6 +498,7 @@ def _check_keywords(site: Site) -> None:
 _SINCE: Mapping[str, int] = {
     "LayerNormalization": 17, "MelSpectrogram": 17, "TextVectorization": preprocessing.TEXTS_SINCE,
     **dict.fromkeys(operations.BITWISE, operations.BITS_SINCE),
+    "Scatter": operations.SUMS_SINCE,
 }  # fmt: skip
 
 

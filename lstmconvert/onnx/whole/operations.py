@@ -32,7 +32,7 @@ from lstmconvert.onnx.whole.cells import inside, name_inside
 from lstmconvert.onnx.whole.normalization import axis_of, unit_length
 from lstmconvert.onnx.whole.site import Site
 from lstmconvert.onnx.whole.writer import BEFORE, END, FLOATS, Shape, Value
-from lstmconvert.tensors.dtypes import dtype_of
+from lstmconvert.tensors.dtypes import Array, dtype_of
 from lstmconvert.tensors.tensor import ArrayTensor
 
 #: keras.config.epsilon().
@@ -1415,27 +1415,6 @@ def _triangle(*, upper: bool) -> Callable[..., Value]:
     return run
 
 
-def _diagonal(site: Site, items: list[Any]) -> Value:
-    """The main diagonal of two axes, as a new last one."""
-    value = _float(site, items[0])
-    if site.option("offset", 0) != 0:
-        raise site.refused("offset", site.option("offset"))
-    first, second = (
-        axis_of(site, site.config.get(key, default), value.rank)
-        for key, default in (("axis1", 0), ("axis2", 1))
-    )
-    term = list(string.ascii_letters[: value.rank])
-    term[second] = term[first]
-    kept = [x for i, x in enumerate(term) if i not in (first, second)]
-    return _summed(site, [value], ["".join(term)], "".join([*kept, term[first]]))
-
-
-def _trace(site: Site, items: list[Any]) -> Value:
-    diagonal = _diagonal(site, items)
-    made = site.reduce("ReduceSum", site.writer.form(diagonal), [diagonal.rank - 1], "trace")
-    return Value(made, diagonal.dtype, diagonal.shape[:-1])
-
-
 def _broadcast_to(site: Site, items: list[Any]) -> Value:
     value, shape = _value(site, items[0]), site.option("shape")
     if not isinstance(shape, list) or not all(isinstance(size, int) for size in shape):
@@ -2561,6 +2540,592 @@ def _counts(site: Site, items: list[Any]) -> Value:
     return Value(made, "int32", (*value.shape[:-1], None))
 
 
+# ---- numbers between two, and grids --------------------------------------------------------------
+
+
+def _filled(site: Site, items: list[Any]) -> Value:
+    """Full: one tensor broadcast to a shape."""
+    dtype = site.option("dtype", "float32")
+    if dtype not in NUMBERS:
+        raise site.refused("dtype", dtype)
+    return _broadcast_to(site, [site.writer.cast(_value(site, items[0]), str(dtype))])
+
+
+def _with_axis(site: Site, value: Value, rank: int, axis: int) -> str:
+    """Return a value with as many axes as `rank`, the missing ones first, and then with a new
+    one."""
+    axes = {axis, *(at + (at >= axis) for at in range(rank - value.rank))}
+    return site.op("Unsqueeze", [site.writer.form(value), site.ints(*sorted(axes))], "end")
+
+
+def _between(site: Site, items: list[Any]) -> Value:
+    """Linspace: steps from the first to the second, as tf.linspace computes them."""
+    count, dtype = site.option("num", 50), site.option("dtype")
+    if not isinstance(count, int) or count < 1:
+        raise site.refused("num", count)
+    if site.flag("retstep", False):
+        raise site.refused("retstep", True)
+    if dtype is None:
+        names = _real_pair(site, items)[:2]
+        pair = [Value(name, site.compute, shape)
+                for name, shape in zip(names, _shapes(site, items), strict=True)]  # fmt: skip
+    elif dtype in ("float16", "float32", "float64", "int32", "int64"):
+        pair = [site.writer.cast(_value(site, item), str(dtype)) for item in items]
+        # TensorFlow divides whole numbers in float64.
+        site.compute = str(dtype) if dtype in FLOATS else "float64"
+        pair = [site.writer.cast(value, site.compute) for value in pair]
+    else:
+        raise site.refused("dtype", dtype)
+    rank = max(value.rank for value in pair)
+    axis = axis_of(site, site.config.get("axis", 0), rank + 1)
+    first, last = (_with_axis(site, value, rank, axis) for value in pair)
+    if not site.flag("endpoint", True) and count > 1:
+        step = site.op("Sub", [last, first], "distance")
+        step = site.op("Div", [step, site.number(float(count))], "step")
+        last = site.op("Sub", [last, step], "last")
+    distance = site.op("Sub", [last, first], "distance")
+    delta = site.op("Div", [distance, site.number(float(max(count - 1, 1)))], "delta")
+    numbers = np.arange(count).reshape([count if at == axis else 1 for at in range(rank + 1)])
+    places = site.constant(numbers.astype(dtype_of(site.compute)), "places")
+    made = site.op("Add", [first, site.op("Mul", [delta, places])], "steps")
+    if count > 1:
+        is_last = site.constant(numbers == count - 1, "is_last")
+        made = site.op("Where", [is_last, last, made], "linspace")
+    shape = list(_broadcast([value.shape for value in pair]))
+    shape.insert(axis, count)
+    if dtype in ("int32", "int64"):
+        made = site.op("Floor", [made])
+        return site.writer.cast(Value(made, site.compute, tuple(shape)), str(dtype))
+    return Value(made, site.compute, tuple(shape))
+
+
+def _powers_between(site: Site, items: list[Any]) -> Value:
+    """Logspace: a base to the power of what Linspace gives."""
+    if site.option("dtype") in ("int32", "int64"):
+        raise site.refused("dtype", site.option("dtype"))
+    steps = _between(site, items)
+    base = site.number(site.real("base", 10.0))
+    made = site.op("Pow", [base, site.writer.form(steps)], "logspace")
+    return Value(made, steps.dtype, steps.shape)
+
+
+def _ratios_between(site: Site, items: list[Any]) -> Value:
+    """Geomspace: powers of ten between two logarithms, with the sign of the first."""
+    dtype = site.option("dtype", "float32")
+    if dtype not in ("float16", "float32", "float64"):
+        raise site.refused("dtype", dtype)
+    site.compute = str(dtype)
+    pair = [site.writer.cast(_value(site, item), site.compute) for item in items]
+    logs = [
+        Value(_log_of(10.0)(site, site.op("Abs", [site.writer.form(value)])), value.dtype,
+              value.shape) for value in pair
+    ]  # fmt: skip
+    made = _powers_between(site, logs)
+    sign = Value(site.op("Sign", [site.writer.form(pair[0])]), site.compute, pair[0].shape)
+    rank = made.rank - 1
+    signs = _with_axis(site, sign, rank, axis_of(site, site.config.get("axis", 0), rank + 1))
+    name = site.op("Mul", [site.writer.form(made), signs], "geomspace")
+    return Value(name, made.dtype, made.shape)
+
+
+def _grids(site: Site, items: list[Any]) -> list[Value]:
+    """Meshgrid: each list of numbers along an axis of its own, repeated along the others."""
+    values = [_ravel(site, [item]) for item in items]
+    if values[0].dtype == "bool" or len({value.dtype for value in values}) > 1:
+        raise site.refused("inputs", ", ".join(value.dtype for value in values))
+    order = list(range(len(values)))
+    if site.word("indexing", "xy", "xy", "ij") == "xy":
+        order[:2] = order[:2][::-1]
+    lengths = [_length(site, values[number], 0) for number in order]
+    target = site.op("Concat", lengths, "sizes", axis=0)
+    shape = tuple(values[number].shape[0] for number in order)
+    made = []
+    for number, value in enumerate(values):
+        behind = len(values) - 1 - order.index(number)
+        sizes = site.ints(-1, *[1] * behind)
+        along = site.op("Reshape", [site.writer.form(value), sizes], "along")
+        made.append(Value(site.op("Expand", [along, target], "grid"), value.dtype, shape))
+    return made
+
+
+def _rank(site: Site, items: list[Any]) -> Value:
+    """Ndim: a constant."""
+    rank = site.writer.number(_value(site, items[0]).rank, "int32")
+    return Value(site.op("Identity", [rank], "ndim"), "int32", ())
+
+
+# ---- diagonals and correlations ------------------------------------------------------------------
+
+
+def _off_main(site: Site, value: Value, offset: int) -> Value:
+    """Return a diagonal of the last two axes, as a new last one."""
+    rows, columns = (
+        site.op("Squeeze", [_length(site, value, axis)], "length")
+        for axis in (value.rank - 2, value.rank - 1)
+    )
+    below, right = max(-offset, 0), max(offset, 0)
+    counts = [
+        site.op("Sub", [size, site.writer.place(less)], "rest") if less else size
+        for size, less in ((rows, below), (columns, right))
+    ]
+    count = site.op("Max", [site.op("Min", counts, "shorter"), site.writer.place(0)], "count")
+    every = site.op("Range", [site.writer.place(0), count, site.writer.place(1)], "every")
+    step = site.op("Add", [columns, site.writer.place(1)], "step")
+    places = site.op("Mul", [every, step], "places")
+    start = site.writer.place(right)
+    start = site.op("Mul", [columns, site.writer.place(below)], "start") if below else start
+    places = site.op("Add", [places, start], "places_from_start") if offset else places
+    sizes = site.ints(*[0] * (value.rank - 2), -1)
+    flat = site.op("Reshape", [site.writer.form(value), sizes], "flat")
+    made = site.op("Gather", [flat, places], "diagonal", axis=value.rank - 2)
+    height, width = value.static(value.rank - 2), value.static(value.rank - 1)
+    known = None if height is None or width is None else min(height - below, width - right)
+    return Value(made, value.dtype, (*value.shape[:-2], None if known is None else max(known, 0)))
+
+
+def _diagonal(site: Site, items: list[Any]) -> Value:
+    """A diagonal of two axes, as a new last one."""
+    value = _value(site, items[0])
+    axes = [
+        axis_of(site, site.config.get(key, default), value.rank)
+        for key, default in (("axis1", 0), ("axis2", 1))
+    ]
+    moved = _moved(site, value, axes, [value.rank - 2, value.rank - 1])
+    return _off_main(site, moved, site.integer("offset", 0, low=BEFORE))
+
+
+def _trace(site: Site, items: list[Any]) -> Value:
+    diagonal = _diagonal(site, items)
+    dtype = "int32" if diagonal.dtype in ("bool", "uint8", "int8", "int16") else diagonal.dtype
+    diagonal = site.writer.cast(diagonal, dtype)
+    made = site.reduce("ReduceSum", site.writer.form(diagonal), [diagonal.rank - 1], "trace")
+    return Value(made, dtype, diagonal.shape[:-1])
+
+
+def _as_diagonal(site: Site, items: list[Any]) -> Value:
+    """Diag: a matrix with a vector as its diagonal, or the diagonal of a matrix."""
+    value, offset = _value(site, items[0]), site.integer("k", 0, low=BEFORE)
+    if value.rank == 2:
+        return _off_main(site, value, offset)
+    if value.rank != 1:
+        raise site.refused("inputs", f"{value.rank} axes")
+    given = site.writer.cast(value, _OTHER_TYPES.get(value.dtype, value.dtype))
+    name, zero = site.writer.form(given), site.writer.number(0, given.dtype)
+    length = site.op("Squeeze", [_length(site, given, 0)], "length")
+    if offset:
+        length = site.op("Add", [length, site.writer.place(abs(offset))], "longer")
+        name = site.op("Pad", [name, site.ints(0, abs(offset)), zero], "padded")
+    every = site.op("Range", [site.writer.place(0), length, site.writer.place(1)], "columns")
+    rows = site.op("Unsqueeze", [every, site.ints(1)], "rows")
+    rows = site.op("Add", [rows, site.writer.place(offset)], "moved_rows") if offset else rows
+    is_there = site.op("Equal", [rows, every], "is_on_diagonal")
+    spread = site.op("Unsqueeze", [name, site.ints(int(offset >= 0))], "spread")
+    made = site.op("Where", [is_there, spread, zero], "diag")
+    size = value.static(0)
+    sides = [None if size is None else size + abs(offset)] * 2
+    return site.writer.cast(Value(made, given.dtype, tuple(sides)), value.dtype)
+
+
+#: What ONNX Runtime has too few operators of -> what stands for it without a loss.
+_OTHER_TYPES = {"bool": "int32", "bfloat16": "float32"}
+
+
+def _flat_as_diagonal(site: Site, items: list[Any]) -> Value:
+    return _as_diagonal(site, [_ravel(site, items)])
+
+
+def _powers_of_each(site: Site, items: list[Any]) -> Value:
+    """Vander: the powers of each number, the highest first."""
+    value, count = _value(site, items[0]), site.option("N")
+    site.compute = "float64" if value.dtype == "float64" else "float32"
+    rises = site.flag("increasing", False)
+    if count is None:
+        length = site.op("Squeeze", [_length(site, value, 0)], "length")
+        last = site.op("Sub", [length, site.writer.place(1)], "last")
+        ends = [site.writer.place(0), length, site.writer.place(1)]
+        ends = ends if rises else [last, site.writer.place(-1), site.writer.place(-1)]
+        powers = site.to(site.op("Range", ends, "powers"), site.compute)
+        count = value.static(0)
+    elif isinstance(count, int) and count > 0:
+        numbers = np.arange(count, dtype=dtype_of(site.compute))
+        powers = site.constant(numbers if rises else numbers[::-1].copy(), "powers")
+    else:
+        raise site.refused("N", count)
+    number = site.writer.form(site.writer.cast(value, site.compute))
+    column = site.op("Unsqueeze", [number, site.ints(-1)], "column")
+    made = Value(site.op("Pow", [column, powers], "vander"), site.compute, (*value.shape, count))
+    return site.writer.cast(made, value.dtype)
+
+
+def _correlations(site: Site, items: list[Any]) -> Value:
+    """Corrcoef, of the rows of a matrix."""
+    value = _value(site, items[0])
+    if value.rank != 2 or value.dtype == "int64":  # of which TensorFlow takes a whole mean
+        raise site.refused("inputs", f"{value.dtype} of {value.rank} axes")
+    value = _float(site, value)
+    name = site.writer.form(value)
+    mean = site.reduce("ReduceMean", name, [1], "mean", keep=True)
+    centred = site.op("Sub", [name, mean], "centred")
+    turned = site.op("Transpose", [centred], "turned", perm=[1, 0])
+    # The number of columns that they are divided by is in numerator and denominator.
+    covariance = site.op("MatMul", [centred, turned], "products")
+    sides = (value.shape[0], value.shape[0])
+    variance = site.writer.form(_off_main(site, Value(covariance, value.dtype, sides), 0))
+    deviation = site.op("Sqrt", [variance], "deviation")
+    pair = [site.op("Unsqueeze", [deviation, site.ints(axis)], "spread") for axis in (1, 0)]
+    share = site.op("Div", [covariance, site.op("Mul", pair, "scale")], "share")
+    bounds = [site.number(-1.0), site.number(1.0)]
+    within = site.op("Clip", [share, *bounds], "within")
+    made = site.op("Where", [site.op("IsNaN", [share]), share, within], "corrcoef")
+    return Value(made, value.dtype, sides)
+
+
+def _correlated(site: Site, items: list[Any]) -> Value:
+    """Correlate: a convolution, in which the second list moves along the first."""
+    if _common_dtype(site, items) == "int64":
+        items = [site.writer.cast(_value(site, item), "float64") for item in items]
+    names = _real_pair(site, items)[:2]
+    sizes = [shape[0] if len(shape) == 1 else None for shape in _shapes(site, items)]
+    size, length = (axis if isinstance(axis, int) else None for axis in sizes)
+    if size is None or length is None:
+        raise site.refused("inputs", "other than two lists of a known length")
+    mode = site.word("mode", "valid", "valid", "same", "full")
+    if mode == "valid" and length > size:
+        raise site.refused("mode", mode, "Keras on TensorFlow stops where the second list is the "
+                           "longer one")  # fmt: skip
+    pad = 0 if mode == "valid" else length - 1
+    first, kernel = (site.op("Reshape", [name, site.ints(1, 1, -1)], "row") for name in names)
+    made = site.op("Conv", [first, kernel], kernel_shape=[length], pads=[pad, pad])
+    made = site.op("Reshape", [made, site.ints(-1)], "correlate")
+    total = size + 2 * pad - length + 1
+    if mode == "same":
+        kept = max(size, length)
+        start = (total - kept) // 2
+        ints = [site.ints(start), site.ints(start + kept), site.ints(0)]
+        made, total = site.op("Slice", [made, *ints], "same"), kept
+    return Value(made, site.compute, (total,))
+
+
+# ---- series --------------------------------------------------------------------------------------
+
+
+def _polynomial(site: Site, name: str, factors: Sequence[float]) -> str:
+    """Return the sum of powers of a value, the highest first."""
+    made = site.number(factors[0])
+    for factor in factors[1:]:
+        product = site.op("Mul", [made, name], "product")
+        made = site.op("Add", [product, site.number(factor)], "sum")
+    return made
+
+
+#: M. Giles, "Approximating the erfinv function" (GPU Computing Gems, 2012), table 5, for float32.
+_ERFINV_MIDDLE = (
+    2.81022636e-08, 3.43273939e-07, -3.5233877e-06, -4.39150654e-06, 0.00021858087,
+    -0.00125372503, -0.00417768164, 0.246640727, 1.50140941,
+)  # fmt: skip
+_ERFINV_TAIL = (
+    -0.000200214257, 0.000100950558, 0.00134934322, -0.00367342844, 0.00573950773,
+    -0.0076224613, 0.00943887047, 1.00167406, 2.83297682,
+)  # fmt: skip
+#: Abramowitz and Stegun, "Handbook of Mathematical Functions", 9.8.1 and 9.8.2.
+_I0_NEAR = (
+    0.0045813, 0.0360768, 0.2659732, 1.2067492, 3.0899424, 3.5156229, 1.0,
+)  # fmt: skip
+_I0_FAR = (
+    0.00392377, -0.01647633, 0.02635537, -0.02057706, 0.00916281, -0.00157565, 0.00225319,
+    0.01328592, 0.39894228,
+)  # fmt: skip
+_I0_LIMIT = 3.75
+
+
+def _in_float32(steps: Callable[[Site, str], str]) -> Callable[..., Value]:
+    """A sum that is good to the digits of float32, and so not to those of float64."""
+
+    def run(site: Site, items: list[Any]) -> Value:
+        value = _value(site, items[0])
+        if value.dtype in ("float64", "int64"):
+            raise site.refused("inputs", value.dtype, "ONNX has no such function, and the sum of "
+                               "its operators is good to seven digits alone")  # fmt: skip
+        site.compute = "float32"
+        made = site.map(
+            site.writer.cast(value, "float32"), lambda name, _: steps(site, name)
+        )
+        return site.writer.cast(made, value.dtype if value.dtype in FLOATS else "float32")
+
+    return run
+
+
+def _erf_inverse(site: Site, name: str) -> str:
+    """Erfinv. Keras on TensorFlow is off by more near 1, where it halves 1 + x first."""
+    unit = site.number(1.0)
+    ends = [site.op(operator, [unit, name], "from_end") for operator in ("Sub", "Add")]
+    log = site.op("Neg", [site.op("Log", [site.op("Mul", ends, "product")])], "w")
+    middle = site.op("Sub", [log, site.number(2.5)], "from_middle")
+    tail = site.op("Sub", [site.op("Sqrt", [log]), site.number(3.0)], "from_tail")
+    parts = [_polynomial(site, middle, _ERFINV_MIDDLE), _polynomial(site, tail, _ERFINV_TAIL)]
+    is_middle = site.op("Less", [log, site.number(5.0)], "is_middle")
+    factor = site.op("Where", [is_middle, *parts], "factor")
+    is_end = site.op("Equal", [site.op("Abs", [name]), unit], "is_end")
+    factor = site.op("Where", [is_end, site.number(math.inf), factor], "or_infinite")
+    return site.op("Mul", [factor, name], "erfinv")
+
+
+def _bessel(site: Site, name: str) -> str:
+    """I0, the modified Bessel function of order zero."""
+    size, limit = site.op("Abs", [name]), site.number(_I0_LIMIT)
+    share = site.op("Div", [size, limit], "share")
+    near = _polynomial(site, site.op("Mul", [share, share], "square"), _I0_NEAR)
+    far = _polynomial(site, site.op("Div", [limit, size], "part"), _I0_FAR)
+    growth = site.op("Div", [site.op("Exp", [size]), site.op("Sqrt", [size])], "growth")
+    far = site.op("Mul", [growth, far], "far")
+    is_near = site.op("Less", [size, limit], "is_near")
+    return site.op("Where", [is_near, near, far], "i0")
+
+
+# ---- divisors ------------------------------------------------------------------------------------
+
+
+def _divisor(site: Site, first: str, second: str, rank: int) -> str:
+    """Return the greatest common divisor of whole numbers from 0 on: Euclid's steps in a Loop."""
+    zero, unit = site.writer.place(0), site.writer.place(1)
+    with inside(site) as nodes:
+        at, goes_on, old, rest = (
+            name_inside(site, what) for what in ("at", "goes_on", "number", "rest")
+        )
+        is_done = site.op("Equal", [rest, zero], "is_done")
+        safe = site.op("Where", [is_done, unit, rest], "safe")
+        left = site.op("Where", [is_done, zero, site.op("Mod", [old, safe])], "left")
+        kept = site.op("Where", [is_done, old, rest], "kept")
+        flat = site.op("Reshape", [left, site.ints(-1)], "flat")
+        largest = site.reduce("ReduceMax", flat, [0], "largest")
+        ends = [site.op("Greater", [largest, zero], "still"), kept, left]
+    shape = [None] * rank
+    inputs = [Declared(at, "int64", []), Declared(goes_on, "bool", []),
+              Declared(old, "int64", shape), Declared(rest, "int64", shape)]  # fmt: skip
+    outputs = [Declared(ends[0], "bool", []), *(Declared(end, "int64", shape) for end in ends[1:])]
+    body = Body(f"{site.label}.body", nodes, inputs, outputs)
+    # The operands are as long as their result before the first step too.
+    full = [
+        site.op("Add", [name, site.op("Mul", [other, zero], "none")], "as_long")
+        for name, other in ((first, second), (second, first))
+    ]
+    start = site.writer.number(True, "bool")
+    return site.ops("Loop", ["", start, *full], 2, "divisor", body=body)[0]
+
+
+def _common(*, multiple: bool) -> Callable[..., Value]:
+    """Gcd and Lcm."""
+
+    def run(site: Site, items: list[Any]) -> Value:
+        values = [_value(site, item) for item in items]
+        dtype = _promoted(values[0].dtype, values[1].dtype)
+        if dtype not in ("int8", "int16", "int32", "int64", "uint8"):
+            raise site.refused("inputs", dtype)
+        sizes = [
+            site.op("Abs", [site.writer.form(site.writer.cast(value, "int64"))])
+            for value in values
+        ]
+        shape = _broadcast([value.shape for value in values])
+        made = _divisor(site, sizes[0], sizes[1], len(shape))
+        if multiple:
+            zero, unit = site.writer.place(0), site.writer.place(1)
+            is_zero = site.op("Equal", [made, zero], "is_zero")
+            divisor = site.op("Where", [is_zero, unit, made], "safe_divisor")
+            part = site.op("Div", [sizes[1], divisor], "part")
+            made = site.op("Mul", [sizes[0], part], "lcm")
+        return site.writer.cast(Value(made, "int64", shape), dtype)
+
+    return run
+
+
+# ---- quantiles of what is a number ---------------------------------------------------------------
+
+
+def _nan_quantile(share: float) -> Callable[..., Value]:
+    """Nanquantile and Nanpercentile; Nanmedian, whose share is a half."""
+
+    def run(site: Site, items: list[Any]) -> Value:
+        value = _value(site, items[0])
+        if value.dtype not in FLOATS or site.config.get("axis") == []:
+            raise site.refused("inputs", value.dtype)
+        method = site.word("method", "linear", "linear", "lower", "higher", "nearest", "midpoint")
+        value = _float(site, value)
+        axes, keep = _axes(site, value), site.flag("keepdims", False)
+        others = [axis for axis in range(value.rank) if axis not in axes]
+        last, name = len(others), site.writer.form(value, (*others, *axes))
+        size = [value.static(axis) for axis in axes]
+        if len(axes) > 1:
+            name = site.op("Reshape", [name, site.ints(*[0] * last, -1)], "flat")
+        shares, asked = _shares(site, items[1] if len(items) > 1 else 0.5, share)
+        missing = site.op("IsNaN", [name], "is_nan")
+        filled = site.op("Where", [missing, site.number(math.inf), name], "nan_at_end")
+        whole = math.prod(length or 0 for length in size) or None
+        row = Value(filled, value.dtype, (*(value.shape[axis] for axis in others), whole))
+        ordered = _ordered(site, row, last)[0]
+        flags = site.to(site.op("Not", [missing], "is_number"), "int64")
+        count = site.reduce("ReduceSum", flags, [last], "count", keep=True)
+        top = site.op("Sub", [count, site.ints(1)], "top")
+        exact = site.op("Mul", [site.to(top, "float64"), shares], "exact")
+
+        def place(operator: str) -> str:
+            rounded = site.to(site.op(operator, [exact]), "int64")
+            rounded = site.op("Min", [rounded, top], "below_top")
+            return site.op("Max", [rounded, site.writer.place(0)], "place")
+
+        def picked(places: str) -> str:
+            return site.op("GatherElements", [ordered, places], "picked", axis=last)
+
+        operators = {"lower": "Floor", "higher": "Ceil", "nearest": "Round"}
+        if method in operators:
+            made = picked(place(operators[method]))
+        elif method == "midpoint":
+            pair = [picked(place(operator)) for operator in ("Floor", "Ceil")]
+            made = site.op("Mul", [site.number(0.5), site.op("Add", pair)], "midpoint")
+        else:
+            lower = site.op("Sub", [place("Ceil"), site.writer.place(1)], "before")
+            lower = site.op("Max", [lower, site.writer.place(0)], "lower")
+            upper = site.op("Add", [lower, site.writer.place(1)], "after")
+            upper = site.op("Min", [upper, top], "upper")
+            upper = site.op("Max", [upper, site.writer.place(0)], "upper_from_0")
+            far = site.op("Sub", [site.to(upper, "float64"), exact], "distance")
+            far = site.to(far, site.compute)
+            near = site.op("Sub", [site.number(1.0), far], "rest")
+            parts = [site.op("Mul", [picked(places), factor], "part")
+                     for places, factor in ((upper, near), (lower, far))]  # fmt: skip
+            made = site.op("Add", parts, "quantiles")
+        none = site.op("Equal", [count, site.ints(0)], "is_none")
+        made = site.op("Where", [none, site.number(math.nan), made], "or_nan")
+        shape: Shape = row.shape[:-1]
+        if asked:
+            perm = [last, *range(last)]
+            made = site.op("Transpose", [made], "by_share", perm=perm) if last else made
+            shape = (asked[0], *shape)
+        else:
+            made = site.op("Squeeze", [made, site.ints(-1)], "quantile")
+        if keep:
+            places = [axis + len(asked) for axis in axes]
+            made = site.op("Unsqueeze", [made, site.ints(*places)], "kept")
+            sizes = iter(shape)
+            total = range(len(shape) + len(axes))
+            shape = tuple(1 if axis in places else next(sizes) for axis in total)
+        return Value(made, value.dtype, shape)
+
+    return run
+
+
+def _shares(site: Site, item: Any, share: float) -> tuple[str, Shape]:
+    """Return the shares of quantiles in float64, as (1,) or a list, and their shape."""
+    if not isinstance(item, Value):
+        numbers = np.asarray(_constant(site, item), np.float32) / np.float32(share)
+        if numbers.ndim > 1:
+            raise site.refused("q", f"{numbers.ndim} axes")
+        return site.constant(np.atleast_1d(numbers).astype(np.float64), "shares"), numbers.shape
+    if item.rank > 1:
+        raise site.refused("q", f"{item.rank} axes")
+    name = site.writer.form(site.writer.cast(item, "float32"))
+    if share != 1.0:
+        name = site.op("Div", [name, site.writer.number(share, "float32")], "shares")
+    return site.op("Reshape", [site.to(name, "float64"), site.ints(-1)], "list"), item.shape
+
+
+# ---- places and numbers that only the data has ---------------------------------------------------
+
+
+def _not_zero(site: Site, items: list[Any]) -> list[Value]:
+    """Nonzero: along each axis the places of what is not zero."""
+    value = site.writer.cast(_value(site, items[0]), "bool")
+    if not value.rank:
+        raise site.refused("inputs", "a number")
+    places = site.to(site.op("NonZero", [site.writer.form(value)]), "int32")
+    return [
+        Value(site.op("Gather", [places, site.writer.place(axis)], "along"), "int32", (None,))
+        for axis in range(value.rank)
+    ]
+
+
+def _scattered(site: Site, items: list[Any]) -> Value:
+    """Scatter: values at some places among zeros; what comes to one place is summed."""
+    value, shape = _value(site, items[1]), site.option("shape")
+    if not isinstance(shape, list) or not all(isinstance(size, int) for size in shape):
+        raise site.refused("shape", shape)
+    if value.dtype not in ("float32", "float64", "int32", "int64"):
+        raise site.refused("inputs", value.dtype)
+    attributes: dict[str, Any] = {}
+    if isinstance(items[0], Value) or _has_twice(np.asarray(_constant(site, items[0]))):
+        if site.writer.opset < SUMS_SINCE:
+            raise site.refused("opset", site.writer.opset, "ScatterND sums from opset "
+                               f"{SUMS_SINCE} on: leave --opset away")  # fmt: skip
+        attributes["reduction"] = "add"
+    zero = site.writer.number(0, value.dtype)
+    zeros = site.op("Expand", [zero, site.ints(*(int(str(size)) for size in shape))], "zeros")
+    names = [zeros, site.writer.form(_long(site, items[0])), site.writer.form(value)]
+    return Value(site.op("ScatterND", names, **attributes), value.dtype, tuple(shape))
+
+
+#: The opset that ScatterND's sums came with.
+SUMS_SINCE = 16
+
+
+def _has_twice(places: Array) -> bool:
+    rows = places.reshape(-1, places.shape[-1])
+    return len(np.unique(rows, axis=0)) < len(rows)
+
+
+def _distinct(site: Site, items: list[Any]) -> Any:
+    """Unique: each number once, or each slice of an axis; in order, or as they come."""
+    value, axis_option = _value(site, items[0]), site.config.get("axis")
+    kind = "float64" if value.dtype == "float64" else "int64"
+    kind = "float32" if value.dtype in FLOATS - {"float64"} else kind
+    order = list(value.straight)
+    attributes: dict[str, Any] = {"sorted": int(site.flag("sorted", True))}
+    if axis_option is not None:
+        # Keras compares slices with the first axis in the place of theirs.
+        attributes["axis"] = 0
+        axis = axis_of(site, axis_option, value.rank)
+        order[0], order[axis] = axis, 0
+    given = site.writer.form(site.writer.cast(value, kind), tuple(order))
+    numbers, firsts, inverse, counts = site.ops("Unique", [given], 4, "unique", **attributes)
+    size, rank = site.option("size"), 1 if axis_option is None else value.rank
+    if size is not None:
+        length = site.op("Shape", [firsts], "length")
+        filling = site.real("fill_value", 0.0)
+        filling = int(filling) if kind == "int64" else filling
+        numbers = _of_length(site, numbers, kind, length, rank, filling)
+        firsts = _of_length(site, firsts, "int64", length, 1, 1)
+        counts = _of_length(site, counts, "int64", length, 1, 0)
+    count = size if isinstance(size, int) else None
+    if axis_option is None:
+        made = [Value(numbers, kind, (count,))]
+        shape = site.op("Shape", [given], "shape")
+        inverse = site.op("Reshape", [inverse, shape], "inverse")
+        places = Value(inverse, "int64", value.shape)
+    else:
+        whole = list(value.shape)
+        whole[axis] = count
+        made = [Value(numbers, kind, tuple(whole), tuple(order))]
+        places = Value(inverse, "int64", (value.shape[axis],))
+    made = [site.writer.cast(made[0], value.dtype)]
+    for key, other in (("return_index", Value(firsts, "int64", (count,))),
+                       ("return_inverse", places),
+                       ("return_counts", Value(counts, "int64", (count,)))):  # fmt: skip
+        if site.flag(key, False):
+            made.append(site.writer.cast(other, "int32"))
+    return made if len(made) > 1 else made[0]
+
+
+def _of_length(
+    site: Site, name: str, dtype: str, length: str, rank: int, filling: float
+) -> str:
+    """Return as much of the first axis as Unique's `size` says, filled up at its end."""
+    size = site.integer("size")
+    rest = site.op("Sub", [site.ints(size), length], "rest")
+    rest = site.op("Max", [rest, site.ints(0)], "missing")
+    pads = [site.ints(*[0] * rank), rest, *([site.ints(*[0] * (rank - 1))] if rank > 1 else [])]
+    name = site.op("Slice", [name, site.ints(0), site.ints(size), site.ints(0)], "cut")
+    pads_name = site.op("Concat", pads, "pads", axis=0)
+    return site.op("Pad", [name, pads_name, site.writer.number(filling, dtype)], "filled")
+
+
 Function = Callable[[Site, list[Any]], Any]
 
 #: Class of Keras 3 (keras/src/ops) -> what writes it.
@@ -2794,6 +3359,27 @@ CLASSES: Mapping[str, Function] = {
     "UnravelIndex": _unravelled,
     "Kron": _kronecker,
     "Bincount": _counts,
+    "Full": _filled,
+    "Linspace": _between,
+    "Logspace": _powers_between,
+    "Geomspace": _ratios_between,
+    "Meshgrid": _grids,
+    "Ndim": _rank,
+    "Diag": _as_diagonal,
+    "Diagflat": _flat_as_diagonal,
+    "Vander": _powers_of_each,
+    "Corrcoef": _correlations,
+    "Correlate": _correlated,
+    "Erfinv": _in_float32(_erf_inverse),
+    "I0": _in_float32(_bessel),
+    "Gcd": _common(multiple=False),
+    "Lcm": _common(multiple=True),
+    "Nanmedian": _nan_quantile(1.0),
+    "Nanquantile": _nan_quantile(1.0),
+    "Nanpercentile": _nan_quantile(100.0),
+    "Nonzero": _not_zero,
+    "Scatter": _scattered,
+    "Unique": _distinct,
     "Array": _identity,
     "MaxPool": _pool,
     "AveragePool": _pool,
@@ -2820,12 +3406,6 @@ CLASSES: Mapping[str, Function] = {
     "StopGradient": _identity,
     "Copy": _identity,
 }  # fmt: skip
-#: Operations whose graph nothing here writes.
-_NOT_WRITTEN = (
-    "Arange Argpartition Corrcoef Correlate Diag Diagflat Erfinv Full Gcd Geomspace Histogram "
-    "I0 Lcm Linspace Logspace Meshgrid Nanmedian Nanpercentile Nanquantile Ndim Nonzero Scatter "
-    "Unique Vander"
-)
 #: Operation that crosses from one Keras to another -> why it has no row above.
 UNSAID: Mapping[str, str] = {
     **dict.fromkeys(("Eig", "Polar", "ViewAsComplex", "ViewAsReal"),
@@ -2838,8 +3418,10 @@ UNSAID: Mapping[str, str] = {
     **dict.fromkeys(("CTCDecode", "CTCLoss"),
                     "ONNX has no operator for the paths of a text through time"),
     "ElasticTransform": "it moves pixels at random",
-    "ConvTranspose": "Keras 3.15 itself stops where a model runs it",
-    **dict.fromkeys(_NOT_WRITTEN.split(), "nothing here writes its graph"),
+    **dict.fromkeys(("Arange", "ConvTranspose", "Histogram"),
+                    "Keras 3.15 itself stops where a model makes or runs it"),
+    "Argpartition": "Keras 3.15 orders the two parts otherwise on each of its backends, and on "
+                    "TensorFlow cuts numbers to whole ones before",
 }  # fmt: skip
 #: Operation -> the names of the arguments of its call, where a config may give some by name.
 _NAMES: Mapping[str, tuple[str, ...]] = {
@@ -2849,8 +3431,10 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
     "Take": ("x", "indices"),
     "TakeAlongAxis": ("x", "indices"),
     "Isclose": ("x1", "x2", "rtol", "atol"),
-    "Quantile": ("x", "q"),
-    "Percentile": ("x", "q"),
+    **dict.fromkeys(("Quantile", "Percentile", "Nanquantile", "Nanpercentile"), ("x", "q")),
+    **dict.fromkeys(("Linspace", "Logspace", "Geomspace"), ("start", "stop")),
+    **dict.fromkeys(("Gcd", "Lcm", "Correlate"), ("x1", "x2")),
+    "Scatter": ("indices", "values"),
     "Select": ("condlist", "choicelist", "default"),
     "SearchSorted": ("sorted_sequence", "values"),
     "ScatterUpdate": ("inputs", "indices", "updates"),

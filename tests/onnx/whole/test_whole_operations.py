@@ -93,6 +93,7 @@ KERNEL, NARROW, POINTS = (
     RNG.normal(size=shape).astype("float32") for shape in ((3, 4, 5), (3, 4, 2), (1, 8, 3))
 )
 VECTOR = np.abs(RNG.normal(size=(4, 4))).astype("float32")
+EVEN = np.array([[4], [6]], "int32")
 SHARES = np.array([0.1, 0.5, 1.0], "float32")
 
 
@@ -252,6 +253,63 @@ IMAGES: dict[str, Made] = {
 }  # fmt: skip
 
 
+def _gaps(o: Any, h: Any) -> Any:
+    """Numbers of which some rows have few."""
+    return o.sqrt(h + 0.2)
+
+
+COUNTED: dict[str, Made] = {
+    "between": lambda o, h, x: [
+        o.full((2, 6, 4), o.max(h)), o.full((6, 4), 9 * h[0], dtype="int32"), o.linspace(h, x, 5),
+        o.linspace(h, 1.0, 1, axis=-1), o.linspace(h[0, 0], x, 4, endpoint=False, axis=1),
+        o.linspace(9 * h, 7.5, 4, endpoint=False, axis=-1, dtype="int32"),
+        o.logspace(h, 2.0, 3, base=3, axis=1), o.geomspace(h, 2 * h, 4),
+        o.geomspace(h[0, 0], o.exp(x), 4, axis=2),
+    ],
+    "grids": lambda o, h, x: [
+        *o.meshgrid(h[:, 0, 0], h[0, 0], x[0]), *o.meshgrid(h[0, 0], x[0], indexing="ij"),
+        o.ndim(h), o.vander(h[:, 0, 0]), o.vander(h[0, 0], 3, True),
+        o.vander(o.argmax(x, -1)[0], 3), o.diagflat(h[:, 0], -1), o.diag(h[:, 0, 0]),
+        o.diag(h[0, 0] > 0, 2), o.diag(h[:, 0], 1), o.diag(h[0], -2), o.diag(h[:1, 0]),
+        o.diagonal(h, 1, axis1=-1, axis2=1), o.diagonal(h, -2, axis1=1, axis2=2),
+    ],
+    "correlations": lambda o, h, x: [
+        o.corrcoef(h[:, 0]), o.corrcoef(h[0]), o.corrcoef(o.relu(h[:, 0] - 0.9)),
+        *(o.correlate(h[0, :, 0], x[0, 0], mode) for mode in ("valid", "same", "full")),
+        *(o.correlate(x[0, 0], h[0, :, 0], mode) for mode in ("same", "full")),
+    ],
+    "series": lambda o, h, _: [
+        o.erfinv(0.99 * h), o.erfinv(o.sign(h)), o.erfinv(2 * h),
+        o.erfinv(0.003 * o.sigmoid(h) - 1), o.i0(h), o.i0(9 * h),
+        o.i0(80 * h), o.i0(o.argmax(h, -1)),
+    ],
+    "divisors": lambda o, h, x: [
+        f(12 * o.argmax(h, -1) - 12, o.cast(40 * x[..., 0], "int32")) for f in (o.gcd, o.lcm)
+    ] + [o.gcd(30 * o.argmax(h, -1), 12), o.lcm(o.argmax(h, 1, keepdims=True), EVEN)],
+    "quantiles": lambda o, h, x: [
+        o.nanmedian(_gaps(o, h), axis=1), o.nanmedian(_gaps(o, h)),
+        o.nanmedian(_gaps(o, h), axis=(0, 2), keepdims=True), o.nanmedian(o.sqrt(h - 2), axis=1),
+        *(o.nanquantile(_gaps(o, h), 0.4, method=method)
+          for method in ("lower", "higher", "nearest", "midpoint")),
+        o.nanquantile(_gaps(o, h), [0.1, 0.7], keepdims=True),
+        o.nanpercentile(_gaps(o, x), [10.0, 101.0], axis=(1, 2), keepdims=True),
+        o.nanpercentile(_gaps(o, h), 50.0 * o.sigmoid(x[0, 0]), axis=1),
+    ],
+    "places": lambda o, h, x: [
+        *o.nonzero(o.relu(h)), o.take(h, o.nonzero(h[0, :, 0] + 2)[0], axis=1),
+        o.scatter(np.array([[0], [2], [0]]), h[0, :3], (5, 4)),
+        o.scatter(o.expand_dims(o.argmax(x[0], -1), -1), h[0], (5, 4)),
+        o.unique(o.argmax(h, -1)), o.unique(h[:, :, 0], sorted=False),
+        *o.unique(o.argmax(h, -1), return_index=True, return_inverse=True, return_counts=True,
+                  size=3, fill_value=7),
+        *o.unique(o.argmax(h, -1), sorted=False, return_index=True, return_inverse=True,
+                  return_counts=True, size=7),
+        *o.unique(o.sign(h), axis=2, return_index=True, return_inverse=True, return_counts=True),
+        *o.unique(o.sign(h), axis=1, size=5, fill_value=0.5, return_counts=True),
+    ],
+}  # fmt: skip
+
+
 def _model(keras: Any, rows: dict[str, Made]) -> Any:
     x = keras.Input((6, 4))
     h = keras.layers.LSTM(4, return_sequences=True)(x)
@@ -260,8 +318,10 @@ def _model(keras: Any, rows: dict[str, Made]) -> Any:
 
 
 @pytest.mark.parametrize(
-    "rows", [ELEMENTS, SHAPES, LATER, SYSTEMS, pytest.param(IMAGES, marks=pytest.mark.slow)],
-    ids=["elements", "shapes", "later", "systems", "images"],
+    "rows",
+    [ELEMENTS, SHAPES, LATER, SYSTEMS,
+     *(pytest.param(rows, marks=pytest.mark.slow) for rows in (IMAGES, COUNTED))],
+    ids=["elements", "shapes", "later", "systems", "images", "counted"],
 )  # fmt: skip
 def test_operations(rows: dict[str, Made], tmp_path: Path) -> None:
     keras = pytest.importorskip("keras")
