@@ -17,6 +17,7 @@ from lstmconvert.onnx.whole import (
     attention,
     basic,
     convolution,
+    images,
     merging,
     normalization,
     preprocessing,
@@ -75,10 +76,10 @@ CLASSES: Mapping[str, OnnxClass] = {
     "PReLU": OnnxClass(basic.prelu),
     "Softmax": OnnxClass(basic.softmax),
     **dict.fromkeys(IDLE, OnnxClass(shaping.kept)),
-    **dict.fromkeys(preprocessing.IDLE, OnnxClass(preprocessing.idle)),
-    "RandomCrop": OnnxClass(preprocessing.random_crop),
-    "CenterCrop": OnnxClass(preprocessing.center_crop),
-    "Resizing": OnnxClass(preprocessing.resizing),
+    **dict.fromkeys(images.IDLE, OnnxClass(images.idle)),
+    "RandomCrop": OnnxClass(images.random_crop),
+    "CenterCrop": OnnxClass(images.center_crop),
+    "Resizing": OnnxClass(images.resizing),
     "CategoryEncoding": OnnxClass(preprocessing.category_encoding),
     "Discretization": OnnxClass(preprocessing.discretization),
     "StringLookup": OnnxClass(preprocessing.string_lookup),
@@ -96,8 +97,8 @@ CLASSES: Mapping[str, OnnxClass] = {
     **_each("LocallyConnected1D LocallyConnected2D", OnnxClass(convolution.locally_connected)),
     "STFTSpectrogram": OnnxClass(signals.stft_spectrogram),
     "MelSpectrogram": OnnxClass(signals.mel_spectrogram),
-    "AutoContrast": OnnxClass(preprocessing.auto_contrast),
-    "ContrastLimitedAdaptiveHistogramEqualization": OnnxClass(preprocessing.contrast_limited),
+    "AutoContrast": OnnxClass(images.auto_contrast),
+    "ContrastLimitedAdaptiveHistogramEqualization": OnnxClass(images.contrast_limited),
     **_each("DepthwiseConv1D DepthwiseConv2D", OnnxClass(convolution.depthwise)),
     **_each("SeparableConv1D SeparableConv2D", OnnxClass(convolution.separable)),
     **_each("Conv1DTranspose Conv2DTranspose Conv3DTranspose", OnnxClass(convolution.transposed)),
@@ -142,7 +143,7 @@ CLASSES: Mapping[str, OnnxClass] = {
 #: Classes without weights that are not rows of the table of `keras.modern` -> the keywords that are
 #: read here, or do not change what a model computes; None: none of the layer's keywords does.
 WITHOUT_WEIGHTS: Mapping[str, frozenset[str] | None] = {
-    **dict.fromkeys((*preprocessing.IDLE, "RandomCrop")),
+    **dict.fromkeys((*images.IDLE, "RandomCrop")),
     **{name: frozenset(f"{words} data_format rng_type seed".split()) for name, words in {
         "CenterCrop": "height width",
         "Resizing": "height width interpolation crop_to_aspect_ratio pad_to_aspect_ratio fill_mode "

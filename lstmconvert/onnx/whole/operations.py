@@ -25,7 +25,6 @@ from lstmconvert.onnx.whole import (
     convolution,
     images,
     merging,
-    preprocessing,
     signals,
 )
 from lstmconvert.onnx.whole.cells import inside, name_inside
@@ -841,7 +840,7 @@ def _resize(site: Site, items: list[Any]) -> Value:
         raise site.refused("size", size)
     site.config.update(height=size[0], width=size[1])
     site.arguments = [_value(site, items[0])]
-    return preprocessing.resizing(site)
+    return images.resizing(site)
 
 
 def _flipped(axis: int) -> Callable[..., Value]:
