@@ -891,20 +891,6 @@ def _moments(site: Site, items: list[Any]) -> list[Value]:
     return [mean, _variance(root=False)(site, items)]
 
 
-def _median(site: Site, items: list[Any]) -> Value:
-    """The middle along one axis, or the mean of the two middles."""
-    value = _float(site, items[0])
-    axis, keep = axis_of(site, site.config.get("axis"), value.rank), site.flag("keepdims", False)
-    size = value.static(axis)
-    if size is None:
-        raise site.refused("axis", site.config.get("axis"))
-    ordered = _ordered(site, value, axis)[0]
-    middles = site.ints(*([size // 2] if size % 2 else [size // 2 - 1, size // 2]))
-    picked = site.op("Gather", [ordered, middles], "middles", axis=axis)
-    made = site.reduce("ReduceMean", picked, [axis], "median", keep=keep)
-    return Value(made, value.dtype, _reduced(value.shape, [axis], keep=keep))
-
-
 # ---- orders --------------------------------------------------------------------------------------
 
 
@@ -1753,52 +1739,6 @@ def _cumprod(site: Site, items: list[Any]) -> Value:
     factors = site.op("Where", [reached, rows, site.writer.number(1, str(dtype))], "factors")
     made = site.reduce("ReduceProd", factors, [value.rank], "cumprod")
     return Value(made, value.dtype, value.shape, order)
-
-
-def _quantile(share: float) -> Callable[..., Value]:
-    """Quantile and Percentile, of constant shares along one axis of a known length."""
-
-    def run(site: Site, items: list[Any]) -> Value:
-        value = _float(site, items[0])
-        axes, keep = _axes(site, value), site.flag("keepdims", False)
-        if isinstance(items[1], Value) or len(axes) != 1 or value.static(axes[0]) is None:
-            raise site.refused("axis", site.config.get("axis"))
-        # Keras 3.15 computes the linear one whatever a Quantile's method is.
-        if share != 1.0 and site.option("method", "linear") != "linear":
-            raise site.refused("method", site.option("method"))
-        shares = np.asarray(_constant(site, items[1]), np.float32)
-        axis, size = axes[0], value.static(axes[0]) or 1
-        if shares.ndim > 1:
-            raise site.refused("q", "more than a list")
-        exact = (size - 1) * (shares / np.float32(share)).astype(np.float64)
-        upper = np.clip(np.ceil(exact).astype(np.int64), 0, size - 1)
-        lower = np.maximum(upper - 1, 0)
-        upper = np.minimum(lower + 1, size - 1)
-        order = (*(i for i in range(value.rank) if i != axis), axis)
-        bare = Value(site.writer.form(value, order), value.dtype,
-                     tuple(value.shape[i] for i in order))  # fmt: skip
-        ordered = _ordered(site, bare, bare.rank - 1)[0]
-        fraction = np.atleast_1d(upper - exact).astype(dtype_of(site.compute))
-        parts = []
-        for places, factor in ((upper, 1 - fraction), (lower, fraction)):
-            ints = site.ints(*np.atleast_1d(places).tolist())
-            picked = site.op("Gather", [ordered, ints], "picked", axis=bare.rank - 1)
-            parts.append(site.op("Mul", [picked, site.constant(factor, "shares")], "part"))
-        made = site.op("Add", parts, "quantiles")
-        flags = site.to(_no_numbers(site, bare), "int32")
-        missing = site.reduce("ReduceMax", flags, [bare.rank - 1], "is_missing", keep=True)
-        made = site.op("Where", [site.to(missing, "bool"), site.number(math.nan), made], "known")
-        rest = bare.shape[:-1]
-        if keep:
-            at = axis
-            made = site.op("Unsqueeze", [made, site.ints(at)], "kept")
-            rest = (*rest[:at], 1, *rest[at:])
-        if shares.ndim:
-            turned = site.op("Transpose", [made], "by_share", perm=[len(rest), *range(len(rest))])
-            return Value(turned, value.dtype, (len(shares), *rest))
-        return Value(site.op("Squeeze", [made, site.ints(-1)], "quantile"), value.dtype, rest)
-
-    return run
 
 
 def _append(site: Site, items: list[Any]) -> Value:
@@ -2937,17 +2877,20 @@ def _common(*, multiple: bool) -> Callable[..., Value]:
     return run
 
 
-# ---- quantiles of what is a number ---------------------------------------------------------------
+# ---- quantiles -----------------------------------------------------------------------------------
 
 
-def _nan_quantile(share: float) -> Callable[..., Value]:
-    """Nanquantile and Nanpercentile; Nanmedian, whose share is a half."""
+def _quantile(share: float, *, skips: bool) -> Callable[..., Value]:
+    """Quantile and Percentile, and Median, whose share is a half; `skips`: of what is a number,
+    where NaN gives NaN otherwise."""
 
     def run(site: Site, items: list[Any]) -> Value:
         value = _value(site, items[0])
-        if value.dtype not in FLOATS or site.config.get("axis") == []:
+        if (skips and value.dtype not in FLOATS) or site.config.get("axis") == []:
             raise site.refused("inputs", value.dtype)
         method = site.word("method", "linear", "linear", "lower", "higher", "nearest", "midpoint")
+        if site.part.class_name == "Quantile":
+            method = "linear"  # Keras 3.15 computes that one whatever a Quantile's method is
         value = _float(site, value)
         axes, keep = _axes(site, value), site.flag("keepdims", False)
         others = [axis for axis in range(value.rank) if axis not in axes]
@@ -2961,8 +2904,14 @@ def _nan_quantile(share: float) -> Callable[..., Value]:
         whole = math.prod(length or 0 for length in size) or None
         row = Value(filled, value.dtype, (*(value.shape[axis] for axis in others), whole))
         ordered = _ordered(site, row, last)[0]
-        flags = site.to(site.op("Not", [missing], "is_number"), "int64")
-        count = site.reduce("ReduceSum", flags, [last], "count", keep=True)
+        if skips:
+            flags = site.to(site.op("Not", [missing], "is_number"), "int64")
+            count = site.reduce("ReduceSum", flags, [last], "count", keep=True)
+            is_nan = site.op("Equal", [count, site.ints(0)], "is_none")
+        else:
+            count = _length(site, row, last)
+            flags = site.reduce("ReduceMax", site.to(missing, "int32"), [last], "any", keep=True)
+            is_nan = site.to(flags, "bool")
         top = site.op("Sub", [count, site.ints(1)], "top")
         exact = site.op("Mul", [site.to(top, "float64"), shares], "exact")
 
@@ -2972,7 +2921,8 @@ def _nan_quantile(share: float) -> Callable[..., Value]:
             return site.op("Max", [rounded, site.writer.place(0)], "place")
 
         def picked(places: str) -> str:
-            return site.op("GatherElements", [ordered, places], "picked", axis=last)
+            operator = "GatherElements" if skips else "Gather"
+            return site.op(operator, [ordered, places], "picked", axis=last)
 
         operators = {"lower": "Floor", "higher": "Ceil", "nearest": "Round"}
         if method in operators:
@@ -2992,8 +2942,7 @@ def _nan_quantile(share: float) -> Callable[..., Value]:
             parts = [site.op("Mul", [picked(places), factor], "part")
                      for places, factor in ((upper, near), (lower, far))]  # fmt: skip
             made = site.op("Add", parts, "quantiles")
-        none = site.op("Equal", [count, site.ints(0)], "is_none")
-        made = site.op("Where", [none, site.number(math.nan), made], "or_nan")
+        made = site.op("Where", [is_nan, site.number(math.nan), made], "or_nan")
         shape: Shape = row.shape[:-1]
         if asked:
             perm = [last, *range(last)]
@@ -3194,7 +3143,7 @@ CLASSES: Mapping[str, Function] = {
     "Logsumexp": _log_sum_exp,
     "Norm": _norm,
     "Average": _average,
-    "Median": _median,
+    "Median": _quantile(1.0, skips=False),
     "Moments": _moments,
     "CountNonzero": _count_nonzero,
     "Ptp": _range_of,
@@ -3300,8 +3249,8 @@ CLASSES: Mapping[str, Function] = {
     "Imag": _like(0),
     "SaturateCast": _within_and_cast,
     **{name: _bitwise(operator) for name, operator in BITWISE.items()},
-    "Quantile": _quantile(1.0),
-    "Percentile": _quantile(100.0),
+    "Quantile": _quantile(1.0, skips=False),
+    "Percentile": _quantile(100.0, skips=False),
     "Append": _append,
     "ArraySplit": _split_evenly,
     "Vsplit": _split_along(0),
@@ -3373,9 +3322,9 @@ CLASSES: Mapping[str, Function] = {
     "I0": _in_float32(_bessel),
     "Gcd": _common(multiple=False),
     "Lcm": _common(multiple=True),
-    "Nanmedian": _nan_quantile(1.0),
-    "Nanquantile": _nan_quantile(1.0),
-    "Nanpercentile": _nan_quantile(100.0),
+    "Nanmedian": _quantile(1.0, skips=True),
+    "Nanquantile": _quantile(1.0, skips=True),
+    "Nanpercentile": _quantile(100.0, skips=True),
     "Nonzero": _not_zero,
     "Scatter": _scattered,
     "Unique": _distinct,

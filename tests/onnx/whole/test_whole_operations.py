@@ -294,6 +294,10 @@ COUNTED: dict[str, Made] = {
         o.nanquantile(_gaps(o, h), [0.1, 0.7], keepdims=True),
         o.nanpercentile(_gaps(o, x), [10.0, 101.0], axis=(1, 2), keepdims=True),
         o.nanpercentile(_gaps(o, h), 50.0 * o.sigmoid(x[0, 0]), axis=1),
+        o.median(h), o.median(_gaps(o, h), axis=1),
+        o.median(o.argmax(h, -1), axis=0, keepdims=True),
+        o.quantile(h, [0.2, 0.4], axis=(0, 2), keepdims=True), o.quantile(h, o.sigmoid(x[0, 0])),
+        o.percentile(x, 37.0, axis=(0, 2), method="midpoint", keepdims=True),
     ],
     "places": lambda o, h, x: [
         *o.nonzero(o.relu(h)), o.take(h, o.nonzero(h[0, :, 0] + 2)[0], axis=1),
