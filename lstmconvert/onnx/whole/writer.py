@@ -324,11 +324,11 @@ class GraphWriter:
         for name in sorted(wanted_names & made - set(names)):  # the same value in another order
             self.graph.rename(name, self.graph.unique(f"{name}.stored"))
         done: dict[str, str] = {}
+        copies: list[tuple[str, str]] = []
         for index, (value, wanted) in enumerate(ends):
             name = names[index]
             if name in inputs or name in done or name not in made:
-                start = done.get(name, name)
-                self.graph.nodes_outputs("Identity", [start], f"{wanted}.identity", [wanted])
+                copies.append((name, wanted))
             else:
                 done[name] = wanted
             self.graph.outputs.append(Declared(wanted, value.dtype, value.shape))
@@ -336,6 +336,9 @@ class GraphWriter:
         for node in self.graph.nodes:
             node.inputs = [done.get(name, name) for name in node.inputs]
             node.outputs = [done.get(name, name) for name in node.outputs]
+        for name, wanted in copies:
+            start = done.get(name, name)
+            self.graph.nodes_outputs("Identity", [start], f"{wanted}.identity", [wanted])
 
     def weight(self, name: str, tensor: Tensor, origin: Any) -> str:
         """Add an initializer, once; `origin` as `WholeGraph.origins`."""

@@ -132,6 +132,21 @@ def test_nested_and_shared(name: str, tmp_path: Path) -> None:
     assert compared(model, tmp_path / "model.onnx") < FLOAT32
 
 
+def test_shared_layer_that_copies_and_casts(tmp_path: Path) -> None:
+    """Called on floats it copies, called on integers it casts: each output keeps its own name."""
+    keras = pytest.importorskip("keras")
+    x, whole = keras.Input((4, 4, 3)), keras.Input((4, 4, 3), dtype="uint8")
+    flip = keras.layers.RandomFlip(name="flip")
+    model = keras.Model([x, whole], [flip(x), flip(whole)])
+
+    def inputs(batch: int, length: int) -> list[Array]:
+        rng = np.random.default_rng(length)
+        shape = (batch, 4, 4, 3)
+        return [rng.random(shape).astype("float32"), rng.integers(0, 256, shape).astype("uint8")]
+
+    assert compared(model, tmp_path / "model.onnx", inputs=inputs, lengths=(1,)) == 0
+
+
 def _keras3(k: Any, x: Any, y: Any) -> list[Any]:
     o = k.ops
     return [
