@@ -210,9 +210,9 @@ _NOWHERE = -1
 def text_vectorization(site: Site) -> Value:
     """TextVectorization: the places of a text's words in a list, a row for each text."""
     split, mode = site.config.get("split", "whitespace"), _mode(site, "int")
-    for key in ("ngrams", "ragged"):
-        if site.option(key):
-            raise site.refused(key, site.option(key))
+    if site.option("ragged"):
+        raise site.refused("ragged", site.option("ragged"))
+    widths = _widths(site)
     if split not in (None, "whitespace"):
         raise site.refused("split", split, "ONNX has no operator that takes a text apart into "
                            "characters")  # fmt: skip
@@ -230,10 +230,21 @@ def text_vectorization(site: Site) -> Value:
         sizes = site.op("Shape", [name], "sizes")
         standard = site.op("Reshape", [standard, sizes], "standard_texts")
     name = standard if standard != flat else name
+    counts = ""
     if split is not None:
         name, shape = _split(site, [*string.whitespace], name, " "), (*shape, None)
-        name = site.ops("StringSplit", [name], 2, "words", delimiter="")[0]
+        name, counts = site.ops("StringSplit", [name], 2, "words", delimiter="")
+    has_ngrams = ""
+    if widths:
+        if len(shape) != 2:
+            raise site.refused("inputs", f"texts of {value.rank} axes", "they become ngrams")
+        name, has_ngrams = _ngrams(site, name, counts, widths)
+        shape = (shape[0], None)
     made, depth = _placed(site, name, mode, "", 1, "[UNK]")
+    if has_ngrams and mode == "int":  # those that a text has come first; TopK keeps their order
+        size = site.op("Gather", [site.op("Shape", [made], "sizes"), site.ints(1)], "size", axis=0)
+        order = site.ops("TopK", [site.to(has_ngrams, "int64"), size], 2, "order", axis=1)[1]
+        made = site.op("GatherElements", [made, order], "in_order", axis=1)
     length = site.option("output_sequence_length")
     if mode == "int" and length is not None:
         most, before = site.integer("output_sequence_length"), [0] * (len(shape) - 1)
@@ -242,6 +253,54 @@ def text_vectorization(site: Site) -> Value:
         ends = [site.ints(0), site.ints(most), site.ints(len(shape) - 1)]
         made, shape = site.op("Slice", [filled, *ends], "row"), (*shape[:-1], most)
     return _as_wanted(site, Value(made, "int64", shape), depth, mode)
+
+
+def _widths(site: Site) -> list[int]:
+    """Return how many words are taken together, each in turn: none where each stands alone."""
+    stated = site.option("ngrams")
+    if stated is None:
+        return []
+    widths = list(range(1, stated + 1)) if type(stated) is int else stated
+    if not (isinstance(widths, list) and widths and all(type(w) is int and w > 0 for w in widths)):
+        raise site.refused("ngrams", str(stated))
+    return widths
+
+
+def _ngrams(site: Site, words: str, counts: str, widths: Sequence[int]) -> tuple[str, str]:
+    """Return neighbouring words (n, length) joined by spaces, those of each width behind those of
+    the one before, and which of them a text has; "" where each has them all.
+
+    Args:
+        site: the layer.
+        words: (n, length), empty past the end of a text.
+        counts: (n,): how many words each text has; "" where all have the same number.
+        widths: how many words are joined.
+    """
+    _check_opset(site, "StringConcat")
+    space = site.op("Constant", [], "space", value_strings=[" "])
+    if counts:
+        counts = site.op("Unsqueeze", [counts, site.ints(1)], "counts")
+    ngrams, has_them = list[str](), list[str]()
+    for width in widths:
+        made = ""
+        for place in range(width):
+            end = place + 1 - width or np.iinfo(np.int64).max
+            word = site.op("Slice", [words, site.ints(place), site.ints(end), site.ints(1)], "word")
+            made = site.op("StringConcat", [made, space], "spaced") if made else ""
+            made = site.op("StringConcat", [made, word], "ngram") if made else word
+        ngrams.append(made)
+        if counts:
+            size = site.op("Gather", [site.op("Shape", [made], "sizes"), site.writer.place(1)],
+                           "size", axis=0)  # fmt: skip
+            places = site.op("Range", [site.writer.place(0), size, site.writer.place(1)], "places")
+            last = site.op("Sub", [counts, site.ints(width - 1)], "last")
+            has_them.append(site.op("Less", [places, last], "has_ngram"))
+    made = site.op("Concat", ngrams, "ngrams", axis=1)
+    if not counts:
+        return made, ""
+    has_ngrams = site.op("Concat", has_them, "has_ngrams", axis=1)
+    nothing = site.op("Constant", [], "nothing", value_strings=[""])
+    return site.op("Where", [has_ngrams, made, nothing], "ngrams_of_each"), has_ngrams
 
 
 def _standardized(site: Site, name: str) -> str:
@@ -258,9 +317,7 @@ def _standardized(site: Site, name: str) -> str:
 
 def _split(site: Site, marks: Sequence[str], name: str, between: str) -> str:
     """Return texts (n,) with another text in the place of each of some marks."""
-    if site.writer.opset < TEXTS_SINCE:
-        raise site.refused("opset", site.writer.opset, f"StringSplit came with opset {TEXTS_SINCE}:"
-                           f" say --opset {TEXTS_SINCE}")  # fmt: skip
+    _check_opset(site, "StringSplit")
     empty = site.op("Constant", [], "empty", value_strings=[""])
     empty = site.op("Expand", [empty, site.op("Shape", [name], "count")], "empty_texts")
     joint = site.op("Constant", [], "between", value_strings=[between]) if between else ""
@@ -286,6 +343,12 @@ def _split(site: Site, marks: Sequence[str], name: str, between: str) -> str:
         times = site.op("Gather", [sizes, site.writer.place(1)], "times", axis=0)
         name = site.op("Loop", [times, "", empty], "without_mark", body=body)
     return name
+
+
+def _check_opset(site: Site, operator: str) -> None:
+    if site.writer.opset < TEXTS_SINCE:
+        raise site.refused("opset", site.writer.opset, f"{operator} came with opset {TEXTS_SINCE}:"
+                           f" say --opset {TEXTS_SINCE}")  # fmt: skip
 
 
 def _texts(site: Site) -> list[str]:

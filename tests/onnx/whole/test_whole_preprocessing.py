@@ -140,14 +140,17 @@ def test_sentences(name: str, tmp_path: Path) -> None:
         {"output_sequence_length": 3}, {"output_mode": "count"}, {"standardize": "lower"},
         {"standardize": None, "output_mode": "multi_hot"}, {"split": None, "standardize": "lower"},
         {"standardize": "strip_punctuation", "output_sequence_length": 9},
+        {"ngrams": 3}, {"ngrams": (2,), "output_mode": "count"},
+        {"ngrams": (3, 1), "output_sequence_length": 4}, {"ngrams": 2, "split": None},
     ]  # fmt: skip
-    listed = ["um", "uhr", "Ä", "ärger", "Ärger", "dont", "don't"]
+    listed = ["um", "uhr", "Ä", "ärger", "Ärger", "dont", "don't", "um uhr", "um uhr dont"]
     outputs = [m.TextVectorization(vocabulary=listed, **row)(x) for row in options]
     model = beside_lstm(keras, [x], outputs)
     ran = session(written(model, tmp_path / "model.onnx"))
-    texts = np.array([["Um ÄRGER, ärger, Ä!"], [""], [" .. a-b\tUM\v\r\n [Uhr] Don't"]], object)
+    texts = [["Um ÄRGER, ärger, Ä!"], [""], [" .. a-b\tUM\v\r\n [Uhr] Don't"], ["um uhr"]]
+    texts = np.array(texts, object)
     oracle = without_beside(model)
-    for rows in (slice(0, 3), slice(1, 2)):
+    for rows in (slice(0, 4), slice(1, 2)):
         steps = np.ones((len(texts[rows]), 1, 2), np.float32)
         wanted = [np.asarray(y) for y in oracle(tf.constant(texts[rows]), training=False)]
         for found, right in zip(answers(ran, [texts[rows], steps]), wanted, strict=False):
