@@ -163,16 +163,14 @@ def _placed(site: Site, constant: Any, dtype: str) -> str:
 
 def _promoted(first: str, second: str) -> str:
     """Return the dtype of what two values make (keras/src/backend/common/dtypes.py)."""
-    if first == second:
-        return first
-    floats = [dtype for dtype in (first, second) if dtype in FLOATS]
+    floats = {dtype for dtype in (first, second) if dtype in FLOATS}
     if len(floats) == 2:
-        if "float64" in floats:
-            return "float64"
-        return "float32"
+        return "float64" if "float64" in floats else "float32"
     if floats:
-        return floats[0]
-    return max((first, second), key=_INTEGERS.index)
+        return floats.pop()
+    made = str(np.promote_types(first, second).name)
+    # Keras has float32 where NumPy has float64, for uint64 and a signed one, and no uint64 at all.
+    return {"float64": "float32", "uint64": "uint32"}.get(made, made)
 
 
 def _promoted_by_constant(dtype: str, constant: Any) -> str:

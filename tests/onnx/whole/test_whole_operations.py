@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -367,3 +368,11 @@ def test_what_keras_itself_computes_in_several_ways_is_refused(tmp_path: Path) -
         lc.convert(tmp_path / "model.keras", tmp_path / "model.onnx", whole=True)
     for named in ("(kernel_size [3, 5])", "(fill_mode reflect)", "(inputs int32)"):
         assert named in str(caught.value)
+
+
+def test_two_dtypes_make_what_keras_makes_of_them() -> None:
+    dtypes = pytest.importorskip("keras.src.backend.common.dtypes")
+    whole = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
+    pairs = [*product(["bool", "bfloat16", "float16", "float32", "float64", *whole], repeat=2)]
+    made = {pair: whole_operations._promoted(*pair) for pair in pairs}
+    assert made == {pair: dtypes.result_type(*pair) for pair in pairs}
