@@ -122,6 +122,7 @@ def test_what_is_no_shard(text: str) -> None:
         shard_of(text)
 
 
+@pytest.mark.slow
 @settings(max_examples=rounds(100), deadline=None)
 @given(st.lists(st.text(max_size=20)))
 def test_compact_lists_hold_any_names(texts: list[str]) -> None:

@@ -67,6 +67,7 @@ def test_a_busy_store_is_asked_again(
     assert (failed.status, failed.may_pass) == ("failed", True)
 
 
+@pytest.mark.slow
 def test_a_download_that_stands_still_is_given_up(
     site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

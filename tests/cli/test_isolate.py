@@ -158,6 +158,7 @@ def test_nothing_else_is_different(tmp_path: Path) -> None:
         assert plain.returncode == isolated.returncode
 
 
+@pytest.mark.slow
 @_FORKS
 def test_an_interrupt_reaches_the_child(tmp_path: Path) -> None:
     variables = broken(tmp_path, "time")

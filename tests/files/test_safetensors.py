@@ -186,6 +186,7 @@ def _spellings() -> list[bytes]:
     return [*compact, *changed]
 
 
+@pytest.mark.slow
 def test_the_short_road_reads_what_the_long_one_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,7 +89,11 @@ def text_of(key: str, attributes: Any) -> tuple[str, Any] | None:
 
 
 @pytest.mark.parametrize(
-    ("root", "least"), [(FIXTURES, 60), pytest.param(CORPUS, 25, marks=pytest.mark.corpus)]
+    ("root", "least"),
+    [
+        pytest.param(FIXTURES, 60, marks=pytest.mark.slow),
+        pytest.param(CORPUS, 25, marks=pytest.mark.corpus),
+    ],
 )
 def test_every_real_file_is_read_as_h5py_reads_it(root: Path, least: int) -> None:
     count = 0

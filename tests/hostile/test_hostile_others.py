@@ -78,7 +78,8 @@ def examine(craft: Craft, jail: Jail, folder: Path) -> tuple[Run, Path]:
 
 
 #: What takes seconds to refuse or to read.
-SLOW = {"savedmodel-millions_of_objects", "mat-of_empty_arrays", "mat-bomb", "eqx-of_empty_arrays"}
+SLOW = {"savedmodel-millions_of_objects", "mat-of_empty_arrays", "mat-bomb", "eqx-of_empty_arrays",
+        "mlmodel-empty_layers", "msgpack-many_dicts_in_lists"}  # fmt: skip
 
 
 @pytest.mark.parametrize(

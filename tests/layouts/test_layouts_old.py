@@ -18,6 +18,9 @@ from lstmconvert.model.layer import LSTMLayer
 from lstmconvert.model.model import Model, Source
 from lstmconvert.tensors.dtypes import Array, same_bits
 
+#: Each starts an interpreter that imports a framework.
+pytestmark = pytest.mark.engines
+
 MXNET = """
     import mxnet as mx
     from mxnet import gluon

@@ -85,6 +85,11 @@ PAIRS = [
     if name != "nam"  # a model with its head, never a layer alone: tests/containers/test_nam.py
 ]
 ROW = {row.name: row for row in table.written()}
+#: All layouts with all options take ten seconds: every fourth layout is quick.
+GRID = [
+    pytest.param(*pair, marks=[pytest.mark.slow] * (index % 4 > 0))
+    for index, pair in enumerate(PAIRS)
+]
 
 
 def attempt(
@@ -102,7 +107,7 @@ def attempt(
             return error
 
 
-@pytest.mark.parametrize(("layout", "container"), PAIRS)
+@pytest.mark.parametrize(("layout", "container"), GRID)
 def test_each_option_is_kept_or_refused_by_name(
     layout: str, container: str, tmp_path: Path
 ) -> None:
