@@ -131,7 +131,7 @@ def _lambdas(model: Model) -> list[str]:
     from lstmconvert.keras.configs import code  # rarely needed: start-up is faster without
 
     is_older = model.source.era != "keras3"
-    return [each.text(replaceable=is_older) for each in code.of(text)]
+    return [each.text(replaceable=is_older) for each in code.lambdas(text)]
 
 
 VERSION = 1

@@ -115,7 +115,7 @@ def test_keras_opens_it_with_the_class(case: str, written: Any, tmp_path: Path) 
         assert any(f"custom_objects={{\"{name}\": {name}}}" in text for text in result.notes)
         assert any(f"{name} is kept as it stands" in text for text in result.warnings)
         # Two engines sum in another order.
-        assert np.allclose(opened(result)(X), expected, rtol=1e-4, atol=1e-5)
+        assert np.allclose(opened(result)(X), expected, rtol=1e-5, atol=2e-6)
     if attributes:
         with pytest.raises(UnsupportedByTarget, match="which attributes") as caught:
             lc.convert(h5, tmp_path / "x.keras", keep_custom=True)
@@ -128,7 +128,7 @@ def test_an_h5_lists_them_in_its_order(case: str, written: Any, tmp_path: Path) 
     result = lc.convert(
         h5, tmp_path / "new.h5", keep_custom=True, warn=False, **options(case)
     )
-    assert np.allclose(opened(result)(X), expected, rtol=1e-4, atol=1e-5)
+    assert np.allclose(opened(result)(X), expected, rtol=1e-5, atol=2e-6)
     if case == "bahdanau":
         with pytest.raises(UnsupportedByTarget, match="the order in which an"):
             lc.convert(archive, tmp_path / "x.h5", keep_custom=True)
@@ -171,7 +171,7 @@ def test_a_class_that_is_named_as_one_of_keras_is_the_users_where_they_say_so(
         assert result.custom_objects == (name,)
         objects = {name: type(name, (NEW["AttentionWithContext"],), {})}
         again = keras.models.load_model(new, custom_objects=objects)
-        assert np.allclose(again(X), made(X), rtol=1e-4, atol=1e-5)
+        assert np.allclose(again(X), made(X), rtol=1e-5, atol=2e-6)
 
 
 def test_an_h5_of_keras_3_becomes_an_archive(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_a_mask_that_reaches_it_in_another_way_is_refused(tmp_path: Path) -> Non
             continue
         result = lc.convert(tmp_path / "old.h5", target, keep_custom=True, warn=False)
         words = np.array([[3, 1, 0, 0], [2, 2, 5, 0]])
-        assert np.allclose(opened(result)(words), made(words), rtol=1e-4, atol=1e-5)
+        assert np.allclose(opened(result)(words), made(words), rtol=1e-5, atol=2e-6)
         assert any("Keras 3.16 gives this layer another mask" in text for text in result.warnings)
 
 
@@ -268,7 +268,7 @@ def test_a_plain_lstm_takes_the_place_of_a_subclass(written: Any, tmp_path: Path
         assert any("scaled: LSTM takes its place" in text for text in result.warnings)
         old = tf_keras.models.load_model(written["lstm"][0], custom_objects=OLD)
         old.get_layer("scaled").scale = 1.0
-        assert np.allclose(keras.models.load_model(target)(X), old(X), rtol=1e-4, atol=1e-5)
+        assert np.allclose(keras.models.load_model(target)(X), old(X), rtol=1e-5, atol=2e-6)
         assert lc.load(target)["scaled"].units == 2
 
 

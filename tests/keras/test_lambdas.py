@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.cli import SEED95, failure
 
-from lstmconvert.keras.configs import code as lambdas
+from lstmconvert.keras.configs import code
 
 #: Python -> `lambda x: [tf.abs(y) for y in K.sum(x, axis=1)]`, as its marshal writes it.
 CODES = {
@@ -55,10 +55,10 @@ NAMES = {"tf", "abs", "K", "sum"}
 
 @pytest.mark.parametrize("version", CODES)
 def test_the_names_in_the_code_of_every_python(version: str) -> None:
-    assert set(lambdas.names_in(CODES[version])) == NAMES
+    assert set(code.names_in(CODES[version])) == NAMES
     # Keras 1 has each byte as a character.
     text = base64.b64decode(CODES[version]).decode("raw_unicode_escape")
-    assert set(lambdas.names_in(text)) == NAMES
+    assert set(code.names_in(text)) == NAMES
 
 
 @pytest.mark.parametrize("version", CODES)
@@ -69,25 +69,25 @@ def test_damaged_code_is_no_error(version: str) -> None:
         changed = bytearray(data)
         changed[source.randrange(len(data))] = source.randrange(256)
         cut = bytes(changed[: source.choice((len(data), source.randrange(len(data))))])
-        lambdas.names_in(base64.b64encode(cut).decode())
+        code.names_in(base64.b64encode(cut).decode())
     deep = b"(" + (1).to_bytes(4, "little")
     for hostile in (deep * 5000, b"(\xff\xff\xff\x7f", b")\xff" * 5000, b"r\0\0\0\0", b""):
-        assert lambdas.names_in(base64.b64encode(hostile).decode()) == ()
+        assert code.names_in(base64.b64encode(hostile).decode()) == ()
 
 
 def test_each_form_of_a_config() -> None:
-    code = CODES["3.8"]
+    marshalled = CODES["3.8"]
     layers = [
-        {"class_name": "Lambda", "config": {"name": "a", "function": [code, None, None]}},
+        {"class_name": "Lambda", "config": {"name": "a", "function": [marshalled, None, None]}},
         {"class_name": "Lambda", "config": {
             "name": "b", "function": "my_function", "function_type": "function"}},
         {"class_name": "Lambda", "config": {"name": "c", "function": {
-            "class_name": "__lambda__", "config": {"code": code}}}},
+            "class_name": "__lambda__", "config": {"code": marshalled}}}},
         {"class_name": "Lambda", "config": {"name": "d", "function": {
             "class_name": "function", "config": "theirs"}}},
         {"class_name": "Lambda", "config": {"name": "e", "function": 3}},
     ]
-    found = lambdas.of(json.dumps({"class_name": "Sequential", "config": {"layers": layers}}))
+    found = code.lambdas(json.dumps({"class_name": "Sequential", "config": {"layers": layers}}))
     assert [each.layer for each in found] == list("abcde")
     assert [set(each.names) for each in found] == [NAMES, set(), NAMES, set(), set()]
     assert "my_function" in found[1].kind
@@ -95,7 +95,7 @@ def test_each_form_of_a_config() -> None:
     assert "never run" in (text := found[0].text(replaceable=True))
     assert "--replace a=" in text
     assert "--replace" not in found[0].text(replaceable=False)
-    assert lambdas.of("{}") == []
+    assert code.lambdas("{}") == []
 
 
 def test_replace_is_refused_for_models_of_keras_3(tmp_path: Path) -> None:

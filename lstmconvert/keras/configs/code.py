@@ -176,7 +176,7 @@ class Lambda(NamedTuple):
         return f"{self.layer}: a Lambda, of {self.kind}, which is never run here{mentioned}{how}"
 
 
-def of(config: str) -> list[Lambda]:
+def lambdas(config: str) -> list[Lambda]:
     """Return the Lambda layers of a model's config, which is JSON."""
     if f'"{_CLASS}"' not in config:
         return []

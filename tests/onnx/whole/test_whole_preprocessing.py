@@ -147,8 +147,8 @@ def test_sentences(name: str, tmp_path: Path) -> None:
     outputs = [m.TextVectorization(vocabulary=listed, **row)(x) for row in options]
     model = beside_lstm(keras, [x], outputs)
     ran = session(written(model, tmp_path / "model.onnx"))
-    texts = [["Um ÄRGER, ärger, Ä!"], [""], [" .. a-b\tUM\v\r\n [Uhr] Don't"], ["um uhr"]]
-    texts = np.array(texts, object)
+    sentences = ["Um ÄRGER, ärger, Ä!", "", " .. a-b\tUM\v\r\n [Uhr] Don't", "um uhr"]
+    texts = np.array(sentences, object)[:, None]
     oracle = without_beside(model)
     for rows in (slice(0, 4), slice(1, 2)):
         steps = np.ones((len(texts[rows]), 1, 2), np.float32)
