@@ -12,9 +12,9 @@ import numpy as np
 from lstmconvert.checks.stats import float_bits
 from lstmconvert.limits import BUFFER_BYTES
 from lstmconvert.tensors import progress
-from lstmconvert.tensors.dtypes import Array, DType, bits
+from lstmconvert.tensors.dtypes import Array, DType, bits, little_endian
 from lstmconvert.tensors.streaming import SMALL
-from lstmconvert.tensors.tensor import Tensor
+from lstmconvert.tensors.tensor import FileTensor, Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,12 +131,17 @@ def is_same(a: Tensor, b: Tensor) -> bool:
         return False
     if a.dtype != b.dtype or a.dtype.kind == "O":
         return False
-    count = a.matrix_shape[0]
-    first, second = a.rows(0, count), b.rows(0, count)
-    if first.dtype != second.dtype or first.tobytes() != second.tobytes():
+    if _bytes_of(a) != _bytes_of(b):
         return False
-    progress.advance(first.nbytes)
+    progress.advance(a.nbytes)
     return True
+
+
+def _bytes_of(tensor: Tensor) -> bytes | bytearray:
+    """Return the elements of a small tensor in C order, little-endian."""
+    if type(tensor) is FileTensor and tensor.is_little_endian:
+        return tensor.stored()
+    return little_endian(tensor.rows(0, tensor.matrix_shape[0])).tobytes()
 
 
 def _diff(label: str, tally: _Tally, shape: tuple[int, ...], whole: tuple[int, ...]) -> TensorDiff:

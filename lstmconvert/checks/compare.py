@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import zip_longest
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -34,8 +35,15 @@ from lstmconvert.errors import counted
 from lstmconvert.files.jsontext import JsonObject
 from lstmconvert.keras.configs.spelling import of_object
 from lstmconvert.model.activations import Activation
-from lstmconvert.model.gates import GATES
-from lstmconvert.model.layer import CELL_PARTS, GATE_PARTS, Cell, LSTMLayer, OpaqueCell
+from lstmconvert.model.gates import GATES, Gate
+from lstmconvert.model.layer import (
+    CELL_PARTS,
+    GATE_PARTS,
+    Cell,
+    FusedGates,
+    LSTMLayer,
+    OpaqueCell,
+)
 from lstmconvert.model.model import Model
 from lstmconvert.model.naming import prefix
 from lstmconvert.model.options import (
@@ -157,6 +165,12 @@ class DiffReport(Printed):
 
     def to_json(self) -> JsonObject:
         """Return the report as one JSON object: its fields by name, and `equal` for each part."""
+        facts = self.streamed()
+        return {**facts, "layers": list(facts["layers"])}
+
+    def streamed(self) -> JsonObject:
+        """Return what `to_json` does, with an iterator for the layers, of which there may be
+        thousands."""
         return {
             "version": VERSION,
             "equal": bool(self),
@@ -164,7 +178,7 @@ class DiffReport(Printed):
             "b": self.b,
             "weights_only": self.weights_only,
             **(self.within._asdict() if self.within else {}),
-            "layers": [{"equal": bool(layer), **_json(layer)} for layer in self.layers],
+            "layers": ({"equal": bool(layer), **_json(layer)} for layer in self.layers),
             "only_in_a": list(self.only_in_a),
             "only_in_b": list(self.only_in_b),
             "other": (
@@ -348,7 +362,9 @@ def diff(
 
 
 def _model(value: str | Path | Model) -> Model:
-    return value if isinstance(value, Model) else api.load(value)
+    """Return a model; of one that is opened here, without its texts, of which nothing is compared:
+    those of the first would take memory while the second is opened."""
+    return value if isinstance(value, Model) else replace(api.load(value), texts={})
 
 
 def _name(value: str | Path | Model) -> str:
@@ -413,13 +429,14 @@ def _signature(layer: LSTMLayer) -> Hashable:
 def _layer(
     a: LSTMLayer, b: LSTMLayer, how: str, weights_only: bool, within: Within | None
 ) -> LayerDiff:
-    tensors = [
-        difference
-        for (name, cell_a), (_, cell_b) in _same_places(a, b)
-        for difference in _cells(name, cell_a, cell_b, within)
-    ]
-    compared = sum(len(list(cell.tensors())) for _, _, cell in a.cells())
-    options = [] if weights_only else option_diffs(a, b)
+    tensors: list[TensorDiff] = []
+    compared = 0
+    places = _same_places(a, b)
+    for direction, index, cell_a, cell_b in places:
+        tensors += _cells(a, direction, index, cell_a, cell_b, within)
+        if isinstance(cell_a, Cell):
+            compared += cell_a.count
+    options = [] if weights_only else _option_diffs(a, b, places)
     return LayerDiff(
         a=a.name,
         b=b.name,
@@ -437,41 +454,67 @@ def option_diffs(a: LSTMLayer, b: LSTMLayer) -> list[OptionDiff]:
     A layer, its direction and its cell may each hold an option (trainable, policy): it is listed
     once.
     """
-    return list({(o.where, o.option, str(o.a), str(o.b)): o for o in _options(a, b)}.values())
+    return _option_diffs(a, b, _same_places(a, b))
+
+
+def _option_diffs(a: LSTMLayer, b: LSTMLayer, places: Places) -> list[OptionDiff]:
+    diffs = [*_options(a, b, places)]
+    return list({(o.where, o.option, str(o.a), str(o.b)): o for o in diffs}.values())
 
 
 AnyCell = Cell | OpaqueCell | None
+#: Direction, index, and the cells of both layers there; None where there is none.
+Places = Sequence[tuple[str, int, AnyCell, AnyCell]]
 
 
-def _same_places(
-    a: LSTMLayer, b: LSTMLayer
-) -> Iterator[tuple[tuple[str, AnyCell], tuple[str, AnyCell]]]:
-    """Yield `(tensor prefix, cell)` of both layers, direction by direction; None where none is."""
-    for direction in ("forward", "backward"):
-        sides = [dict(layer.directions).get(direction) for layer in (a, b)]
-        cells = [side.cells if side else () for side in sides]
-        for index in range(max(map(len, cells))):
-            names = [
-                prefix(x, direction, index) if s else x.name
-                for x, s in zip((a, b), sides, strict=True)
-            ]
-            at_index = [side[index] if index < len(side) else None for side in cells]
-            yield (names[0], at_index[0]), (names[1], at_index[1])
+def _same_places(a: LSTMLayer, b: LSTMLayer) -> Places:
+    result: list[tuple[str, int, AnyCell, AnyCell]] = []
+    halves = ("forward", a.forward, b.forward), ("backward", a.backward, b.backward)
+    for direction, half_a, half_b in halves:
+        if half_a or half_b:
+            cells = zip_longest(half_a.cells if half_a else (), half_b.cells if half_b else ())
+            result += [(direction, index, x, y) for index, (x, y) in enumerate(cells)]
+    return result
 
 
-def _cells(name: str, a: AnyCell, b: AnyCell, within: Within | None) -> Iterator[TensorDiff]:
+def _name_of(layer: LSTMLayer, direction: str, index: int) -> str:
+    """Return what comes before the names of a cell's tensors, or would where there is none."""
+    is_missing = direction == "backward" and layer.backward is None
+    return layer.name if is_missing else prefix(layer, direction, index)
+
+
+def _cells(
+    layer: LSTMLayer, direction: str, index: int, a: AnyCell, b: AnyCell, within: Within | None
+) -> Iterator[TensorDiff]:
     if not isinstance(a, Cell) or not isinstance(b, Cell):
         if isinstance(a, OpaqueCell) and isinstance(b, OpaqueCell):
             return  # their tensors are among the others
+        name = _name_of(layer, direction, index)
         yield TensorDiff(name=name, reason="cell", a=_cell_name(a), b=_cell_name(b))
         return
-    parts = {p for cell in (a, b) for weights in cell.gates.values() for p in weights.tensors}
+    fused_a, fused_b = _fused(a), _fused(b)
     for part in GATE_PARTS:
-        if part in parts:
-            yield from _part(name, part, a, b, within)
+        if part in fused_a or part in fused_b:
+            of_a, of_b = fused_a.get(part), fused_b.get(part)
+            if of_a and of_b and of_a[0] == of_b[0] and is_same(of_a[1], of_b[1]):
+                continue
+            yield from _part(_name_of(layer, direction, index), part, a, b, within)
     for part in CELL_PARTS if a.parts or b.parts else ():
+        name = _name_of(layer, direction, index)
         sides = a.parts.get(part), b.parts.get(part)
         yield from compare_tensors({f"{name}.{part}": None}, *sides, within)
+
+
+def _fused(cell: Cell) -> dict[str, tuple[tuple[Gate, ...], Tensor]]:
+    """Return part -> the gates that have it, and their tensors side by side."""
+    gates = cell.gates
+    if isinstance(gates, FusedGates):
+        return {part: (GATES, array) for part, array in zip(gates.parts, gates.arrays, strict=True)}
+    parts: dict[str, dict[Gate, Tensor]] = {}
+    for gate in GATES:
+        for part, tensor in gates[gate].tensors.items() if gate in gates else ():
+            parts.setdefault(part, {})[gate] = tensor
+    return {part: (tuple(of), whole(SideBySide(tuple(of.values())))) for part, of in parts.items()}
 
 
 def _cell_name(cell: AnyCell) -> str:
@@ -493,8 +536,6 @@ def _part(name: str, part: str, a: Cell, b: Cell, within: Within | None) -> Iter
     fused: list[Tensor] = [
         whole(SideBySide(tuple([of[gate] for gate in both]))) for of in (of_a, of_b)
     ]
-    if is_same(fused[0], fused[1]):
-        return
     if fused[0].shape == fused[1].shape:
         labels = {f"{name}.{gate}_gate.{part}": a.units for gate in both}
         yield from compare_tensors(labels, fused[0], fused[1], within)
@@ -504,20 +545,21 @@ def _part(name: str, part: str, a: Cell, b: Cell, within: Within | None) -> Iter
         yield from compare_tensors({label: None}, of_a[gate], of_b[gate], within)
 
 
-def _options(a: LSTMLayer, b: LSTMLayer) -> Iterator[OptionDiff]:
+def _options(a: LSTMLayer, b: LSTMLayer, places: Places) -> Iterator[OptionDiff]:
     """Yield every option that the two say differently, or that one of them does not say."""
     if a.config is not None and b.config is not None and a.class_name != b.class_name:
         yield OptionDiff(where=a.name, option="class", a=a.class_name, b=b.class_name)
     skipped = set() if a.backward is not None else {"merge_mode"}
     yield from _fields(a.name, a.options, b.options, skipped)
-    for direction, side in a.directions:
-        other = dict(b.directions).get(direction)
-        if other is not None:
+    halves = ("forward", a.forward, b.forward), ("backward", a.backward, b.backward)
+    for direction, half_a, half_b in halves:
+        if half_a is not None and half_b is not None:
             where = a.name if a.backward is None else f"{a.name}.{direction}"
-            yield from _fields(where, side.options, other.options, set())
-    for (name, cell_a), (_, cell_b) in _same_places(a, b):
+            yield from _fields(where, half_a.options, half_b.options, set())
+    for direction, index, cell_a, cell_b in places:
         if isinstance(cell_a, Cell) and isinstance(cell_b, Cell):
-            yield from _fields(name, cell_a.options, cell_b.options, set())
+            where = _name_of(a, direction, index)
+            yield from _fields(where, cell_a.options, cell_b.options, set())
 
 
 #: Options that are objects, which Keras's versions spell in several ways.

@@ -19,6 +19,7 @@ from lstmconvert.checks.inspection import (
     ExplainedCell,
     FileOrder,
     Inspection,
+    all_options,
     blocks_of,
     check_gate,
     every_block,
@@ -558,8 +559,15 @@ def _others(page: ReportPage, model: Model, neighbours: Sequence[Neighbour]) -> 
 
 
 def _unknown(page: ReportPage, layers: tuple[LSTMLayer, ...]) -> None:
-    missing = {layer.name: unknown_options(layer) for layer in layers}
-    missing = {name: options for name, options in missing.items() if set(options) - _QUIET}
+    missing: dict[str, list[str]] = {}
+    known: dict[tuple[int, ...], list[str]] = {}  # layers of one kind share their options
+    for layer in layers:
+        shared = tuple(map(id, all_options(layer)))
+        names = known.get(shared)
+        if names is None:
+            names = known[shared] = unknown_options(layer)
+        if not _QUIET.issuperset(names):
+            missing[layer.name] = names
     if not missing:
         return
     names = list(dict.fromkeys(option for options in missing.values() for option in options))

@@ -36,7 +36,7 @@ weight, and `paths`, the names under `other` of the tensors that it is made of.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -50,12 +50,14 @@ from lstmconvert.errors import UsageError
 from lstmconvert.files import opening
 from lstmconvert.files.jsontext import JsonObject, parse_object
 from lstmconvert.keras.configs import releases
+from lstmconvert.keras.reading.read import ParsedConfigs, parsing_once
 from lstmconvert.limits import JSON_NUMBERS
 from lstmconvert.model.gates import GATES, Gate, by_letters, columns
-from lstmconvert.model.layer import Cell, Direction, LSTMLayer, OpaqueCell
+from lstmconvert.model.layer import Cell, Direction, FusedGates, LSTMLayer, OpaqueCell
 from lstmconvert.model.model import KERAS, PER_GATE, Model, alone
 from lstmconvert.model.neighbours import Neighbour
 from lstmconvert.model.options import (
+    UNKNOWN,
     CellOptions,
     DirectionOptions,
     LayerOptions,
@@ -169,14 +171,22 @@ def inspect(
         UsageError: the gate is unknown, or no cell has it.
     """
     path = None
+    parsed: ParsedConfigs = {}
     if isinstance(source, (str, Path)):
         from lstmconvert.api import opened
 
         path = Path(source)
-        source = opened(path, any_model=True)
+        with parsing_once(parsed):
+            source = opened(path, any_model=True)
     model = alone(source) if isinstance(source, LSTMLayer) else source
     return Inspection(
-        model=model, path=path, layer=layer, stats=stats, values=values, gate=_gate(gate)
+        model=model,
+        path=path,
+        layer=layer,
+        stats=stats,
+        values=values,
+        gate=_gate(gate),
+        parsed=parsed,
     )
 
 
@@ -361,7 +371,8 @@ class LayerFacts:
 class Inspection(Printed):
     """What a model is. It prints as `lstmconvert inspect` does.
 
-    Fields: `model`, and `path` of its file; `layer`, `stats`, `values`, `gate`: what was asked.
+    Fields: `model`, and `path` of its file; `layer`, `stats`, `values`, `gate`: what was asked;
+    `parsed`: the configs that were parsed when the file was opened.
     """
 
     model: Model
@@ -370,6 +381,7 @@ class Inspection(Printed):
     stats: bool = False
     values: bool = False
     gate: Gate | None = None
+    parsed: ParsedConfigs = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_gate(self.chosen, self.gate)
@@ -401,7 +413,7 @@ class Inspection(Printed):
             ),
             notes=(*model.notes, *_lambdas(model)),
             losses=model.losses,
-            opens=_opens(model),
+            opens=self._opens(),
         )
 
     @property
@@ -410,11 +422,21 @@ class Inspection(Printed):
         return self.model.parameters
 
     def read(self) -> None:
-        """Read now what was asked for, and not when it is looked at first. Errors: see `layers`."""
+        """Read the weights that were asked for now, and not when they are looked at first.
+
+        Raises:
+            LimitExceeded: see `layers`.
+        """
         if self.stats and progress.is_watched():
             cells = (cell for layer in self.chosen for _, _, cell in layer.cells())
-            progress.expect(sum(tensor.nbytes for cell in cells for _, tensor in cell.tensors()))
-        _ = self.layers
+            progress.expect(sum(array.nbytes for cell in cells for array in cell.arrays()))
+        if self._is_read:
+            _ = self.layers
+
+    @property
+    def _is_read(self) -> bool:
+        """Whether weights are read, not their shapes alone."""
+        return self.stats or self.values
 
     @cached_property
     def layers(self) -> tuple[LayerFacts, ...]:
@@ -442,7 +464,8 @@ class Inspection(Printed):
     @cached_property
     def neighbours(self) -> tuple[Neighbour, ...]:
         """The layers other than LSTMs, as the config describes them."""
-        return tuple(self.model.neighbours.values())
+        with parsing_once(self.parsed):
+            return tuple(self.model.neighbours.values())
 
     @cached_property
     def sha256(self) -> str | None:
@@ -457,7 +480,14 @@ class Inspection(Printed):
         Raises:
             CorruptFile: the file changed meanwhile.
         """
-        source = self.source
+        facts = self.streamed().items()
+        return {key: list(fact) if isinstance(fact, Iterator) else fact for key, fact in facts}
+
+    def streamed(self) -> JsonObject:
+        """Return what `to_json` does, with iterators for its lists: thousands of layers take more
+        memory than the model, unless each is forgotten once it is written. Raises as `to_json`."""
+        source, neighbours = self.source, self.neighbours
+        layers = self.layers if self._is_read else map(self._layer, self.chosen)
         origin = {"container": source.origin, "sha256": self.model.source.sha256}
         return {
             "version": VERSION,
@@ -476,17 +506,17 @@ class Inspection(Printed):
                 "opens": None if source.opens is None else source.opens.to_json(),
             },
             "parameters": self.parameters,
-            "layers": [layer.to_json() for layer in self.layers],
-            "neighbours": [_neighbour(layer) for layer in self.neighbours],
-            "other": [
+            "layers": (layer.to_json() for layer in layers),
+            "neighbours": map(_neighbour, neighbours),
+            "other": (
                 {
-                    "name": tensor.name,
+                    "name": name,
                     "shape": list(tensor.shape),
-                    "dtype": tensor.dtype,
-                    "parameters": tensor.parameters,
+                    "dtype": tensor.dtype.name,
+                    "parameters": tensor.size,
                 }
-                for tensor in self.other
-            ],
+                for name, tensor in self.model.other.items()
+            ),
         }
 
     def show(self, page: ReportPage, *, digits: int | None = 3) -> None:
@@ -500,6 +530,19 @@ class Inspection(Printed):
         from lstmconvert.checks import explain
 
         explain.model(page, self, digits=digits)
+
+    def _opens(self) -> Opens | None:
+        """Return from which release on Keras 3 opens the file, where it is one of Keras 3's that
+        holds a config."""
+        model = self.model
+        text = model.texts.get("model_config")
+        if text is None or model.is_converted or model.source.era != "keras3":
+            return None
+        row = table.container(model.source.container)
+        is_h5 = row is not None and ".h5" in row.suffixes
+        known = self.parsed.get((text, model.source.keras_version))
+        config = parse_object(text, "model_config") if known is None else known.root.whole
+        return releases.opens(config, is_h5=is_h5)
 
     def _layer(self, layer: LSTMLayer) -> LayerFacts:
         return LayerFacts(
@@ -549,23 +592,13 @@ class Inspection(Printed):
                 gate: GateFacts(
                     columns=columns(gate, cell.units, gates),
                     file_range=None if order is None else order.range_of(gate, cell.units),
-                    shapes={part: t.shape for part, t in cell.gates[gate].tensors.items()},
+                    shapes=cell.gate_shapes(gate),
                 )
                 for gate in gates
             },
             stats=stats,
             values=values,
         )
-
-
-def _opens(model: Model) -> Opens | None:
-    """Return from which release on Keras 3 opens a file: of one of its own that holds a config."""
-    text = model.texts.get("model_config")
-    if text is None or model.is_converted or model.source.era != "keras3":
-        return None
-    row = table.container(model.source.container)
-    is_h5 = row is not None and ".h5" in row.suffixes
-    return releases.opens(parse_object(text, "model_config"), is_h5=is_h5)
 
 
 def _neighbour(layer: Neighbour) -> JsonObject:
@@ -609,8 +642,10 @@ def listed(cell: Cell, gate: Gate | None = None) -> list[tuple[str, str, Tensor]
 
 def check_gate(layers: Sequence[LSTMLayer], gate: Gate | None) -> None:
     """Raise `UsageError` if a gate is asked for that no cell of the layers stores."""
+    if gate is None:
+        return
     cells = [cell for layer in layers for _, _, cell in layer.cells()]
-    if gate is not None and not any(gate in cell.gates for cell in cells):
+    if not any(gate in cell.gates for cell in cells):
         raise UsageError(
             f"no cell stores the {gate} gate: the input gate is 1 - the forget gate",
             where=", ".join(layer.name for layer in layers[:3]),
@@ -633,14 +668,19 @@ TELLING = (
 
 def unknown_options(layer: LSTMLayer) -> list[str]:
     """Return the names of the options that are unknown, each once."""
-    names = dict.fromkeys(unknown_names(layer.options))
+    names = {name for options in all_options(layer) for name in unknown_names(options)}
     if layer.backward is None:
-        names.pop("merge_mode", None)  # it has none
-    for _, direction in layer.directions:
-        names.update(dict.fromkeys(unknown_names(direction.options)))
-    for _, _, cell in layer.cells():
-        names.update(dict.fromkeys(unknown_names(cell.options)))
+        names.discard("merge_mode")  # it has none
     return sorted(names)
+
+
+def all_options(layer: LSTMLayer) -> list[Options]:
+    """Return the options of a layer, of its directions, and of its LSTM cells."""
+    result: list[Options] = [layer.options]
+    for _, direction in layer.directions:
+        result.append(direction.options)
+        result += [cell.options for cell in direction.cells if isinstance(cell, Cell)]
+    return result
 
 
 def _options(options: Options) -> dict[str, Any]:
@@ -691,12 +731,25 @@ def _alike(first: Direction, second: Direction) -> bool:
     for a, b in zip(first.cells, second.cells, strict=True):
         if not isinstance(a, Cell) or not isinstance(b, Cell) or kind(a) != kind(b):
             return False
-    turned = first.options.go_backwards is not True and second.options.go_backwards is not False
-    rest_a, rest_b = options_to_json(first.options), options_to_json(second.options)
-    return turned and {**rest_a, "go_backwards": None} == {**rest_b, "go_backwards": None}
+    turns = first.options.go_backwards, second.options.go_backwards
+    if turns not in ((UNKNOWN, UNKNOWN), (False, True)):
+        return False
+    return replace(first.options, go_backwards=True) == replace(second.options, go_backwards=True)
 
 
 def kind(cell: Cell) -> object:
-    """What makes two cells look the same: shapes, dtypes and options."""
-    tensors = [(name, tensor.shape, tensor.dtype.name) for name, tensor in cell.tensors()]
-    return tensors, options_to_json(cell.options)
+    """What two cells that look the same have in common: shapes, dtypes and options."""
+    gates = cell.gates
+    parts = [(part, tensor.shape, tensor.dtype) for part, tensor in cell.parts.items()]
+    if isinstance(gates, FusedGates):
+        arrays = zip(gates.parts, gates.arrays, strict=True)
+        return [(part, array.shape, array.dtype) for part, array in arrays], parts, cell.options
+    each = [
+        [(part, tensor.shape, tensor.dtype) for part, tensor in gates[gate].tensors.items()]
+        for gate in GATES
+        if gate in gates
+    ]
+    if len(each) < len(GATES) or any(other != each[0] for other in each):
+        return [*gates], each, parts, cell.options
+    fused = [(part, (*shape[:-1], len(GATES) * shape[-1]), dtype) for part, shape, dtype in each[0]]
+    return fused, parts, cell.options

@@ -121,7 +121,7 @@ def cell_stats(cell: Cell) -> dict[str, dict[str, Stats]]:
     """Return gate -> part -> statistics, each weight read once; a cell's own parts under `""`."""
     names = dict(cell.tensors())
     stats_of = {name: Stats() for name in names}
-    pour(names, lambda name, _offset, piece: stats_of[name].add(piece))
+    pour(names.items(), lambda name, _offset, piece: stats_of[name].add(piece))
     result: dict[str, dict[str, Stats]] = {}
     for name, stats in stats_of.items():
         gate, _, part = name.rpartition("_gate.")

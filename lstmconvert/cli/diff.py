@@ -50,7 +50,7 @@ def command(
     with output.progress():
         report = compare.diff(a, b, weights_only=weights_only, rtol=rtol, atol=atol)
     if as_json:
-        output.as_json(report.to_json())
+        output.as_json(report.streamed())
     else:
         report.show(output)
     return failures.DONE if report else failures.FINDING

@@ -81,7 +81,7 @@ def command(
     with output.progress():
         report.read()
     if as_json:
-        output.as_json(report.to_json())
+        output.as_json(report.streamed())
         return
     from lstmconvert.checks.explain import DIGITS
 

@@ -14,7 +14,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
 from json.encoder import encode_basestring_ascii
 from typing import Any, TextIO
@@ -71,8 +71,19 @@ def paragraph(
 
 
 def as_json(value: Any) -> None:
-    """Print one JSON value as data: the same bytes for the same value, ASCII only."""
-    click.echo(_indented(value, ""))
+    """Print one JSON value as data: the same bytes for the same value, ASCII only.
+
+    Args:
+        value: the value. An iterator is a list, of which each item is made when it is printed.
+    """
+    waiting, size = list[str](), 0
+    for piece in _pieces(value, ""):
+        waiting.append(piece)
+        size += len(piece)
+        if size > _PIECE:
+            click.echo("".join(waiting), nl=False)
+            waiting, size = [], 0
+    click.echo("".join(waiting))
 
 
 def plain(text: str) -> None:
@@ -275,6 +286,28 @@ def _encodable(text: str, stream: TextIO) -> str:
     return text
 
 
+#: So many characters of JSON are printed at once.
+_PIECE = 1 << 16
+
+
+def _pieces(value: Any, margin: str) -> Iterator[str]:
+    """Yield what `_indented` returns: of an object each value by itself, of a list each item."""
+    is_object = isinstance(value, dict)
+    if not is_object and not isinstance(value, (list, tuple, Iterator)):
+        yield _indented(value, margin)
+        return
+    inner, ends = f"{margin}  ", "{}" if is_object else "[]"
+    before = ends[0]
+    for item in value:
+        if is_object:
+            yield f"{before}\n{inner}{encode_basestring_ascii(item)}: "
+            yield from _pieces(value[item], inner)
+        else:
+            yield f"{before}\n{inner}{_indented(item, inner)}"
+        before = ","
+    yield ends if before == ends[0] else f"\n{margin}{ends[1]}"
+
+
 def _indented(value: Any, margin: str) -> str:
     """Return what `json.dumps` gives with `indent=2`, for which that has no C: a report of many
     layers takes five times as long. The numbers that JSON does not have are spelled as texts.
@@ -283,28 +316,39 @@ def _indented(value: Any, margin: str) -> str:
         value: the value.
         margin: the blanks before the line that it begins in.
     """
-    if isinstance(value, str):
-        return encode_basestring_ascii(value)
-    if isinstance(value, int):
-        return _WORDS[value] if isinstance(value, bool) else int.__repr__(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return '"NaN"' if math.isnan(value) else '"Infinity"' if value > 0 else '"-Infinity"'
-    inner = f"{margin}  "
+    inner, spell = f"{margin}  ", _SPELLED.get
     if isinstance(value, dict):
         items = [
-            f"{encode_basestring_ascii(key)}: {_indented(item, inner)}"
+            f"{encode_basestring_ascii(key)}: "
+            f"{text(item) if (text := spell(type(item))) else _indented(item, inner)}"
             for key, item in value.items()
         ]
         ends = "{}"
     elif isinstance(value, (list, tuple)):
-        items = [_indented(item, inner) for item in value]
+        items = [
+            text(item) if (text := spell(type(item))) else _indented(item, inner) for item in value
+        ]
         ends = "[]"
     else:
-        return json.dumps(value)
+        kind = next((kind for kind in _SPELLED if isinstance(value, kind)), None)
+        return json.dumps(value) if kind is None else _SPELLED[kind](value)
     if not items:
         return ends
     between = f",\n{inner}"
     return f"{ends[0]}\n{inner}{between.join(items)}\n{margin}{ends[1]}"
 
 
-_WORDS = {True: "true", False: "false"}
+def _number(value: float) -> str:
+    if math.isfinite(value):
+        return float.__repr__(value)
+    return '"NaN"' if math.isnan(value) else '"Infinity"' if value > 0 else '"-Infinity"'
+
+
+#: Type -> how a value that holds no others is spelled. A flag is a number, too, and comes first.
+_SPELLED: dict[type, Callable[[Any], str]] = {
+    str: encode_basestring_ascii,
+    bool: {True: "true", False: "false"}.__getitem__,
+    int: int.__repr__,
+    float: _number,
+    type(None): lambda _: "null",
+}

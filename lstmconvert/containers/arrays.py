@@ -8,7 +8,7 @@ where they have none, by Keras's order of `get_weights()`, as `np.savez(path, *x
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from lstmconvert.containers.table import Container
 from lstmconvert.conversion import Draft, Options, Rounded
 from lstmconvert.errors import NotAModel, UnsupportedByTarget, UsageError, close_to
 from lstmconvert.files import opening, writing
-from lstmconvert.files.jsontext import Json, JsonObject, canonical, parse_object
+from lstmconvert.files.jsontext import Json, JsonObject, Piece, canonical, parse_object
 from lstmconvert.model.chain import Answer, Chain
 from lstmconvert.model.layer import Cell, LSTMLayer
 from lstmconvert.model.model import PER_GATE, Model, Source
@@ -471,7 +471,7 @@ def _write(
     tensors: Mapping[str, Tensor],
     layers: Sequence[tuple[str, LSTMLayer]],
     temporaries: Sequence[Path],
-    arranged: Callable[[metadata.Texts], dict[str, list[str]]] | None = None,
+    arranged: Callable[[Digest, bool], Mapping[str, Iterable[Piece]]] | None = None,
     whole: _Whole | None = None,
     intended: Mapping[str, Tensor] | None = None,
 ) -> None:
@@ -494,27 +494,35 @@ def _write(
     # A framework trains its files and saves them again, with our metadata: they are to be changed.
     has_checksums = row.checksums and arranged is None
     digest = Digest(model, tensors, sums, is_sealed=has_checksums)
-    texts = partial(digest.texts, model) if arranged is None else partial(arranged, digest.texts)
     temporary, known = temporaries[0], {}
     second = None
     for path, final in zip(temporaries[1:], _seconds(row, destination), strict=True):
         second = SecondFile(path, final.name)
     module = row.array_module()
+
+    def texts(is_known: bool) -> Mapping[str, Iterable[Piece]]:
+        if arranged is not None:
+            return arranged(digest, is_known)
+        return digest.texts(model, is_known=is_known)
+
     content = Writing(
         tensors=tensors, texts=texts, sums=sums, layers=layers, second_file=second
     )
     if whole is not None:
         content = content._replace(**whole._asdict())
-    seal = module.write(temporary, content)
+    written = module.write(temporary, content)
     if second is not None:
         known = {second.name: SourceFile(second.temporary)}
     with writing.flushing(temporary):
-        written = module.read(Opened(temporary, known, arrays_only=True)).tensors
-        intended = tensors if intended is None else intended
-        writing.check_written(intended, written, destination, sums)
-        del written
-    if seal is not None:
-        seal()
+        if written is not None:
+            written.check()
+        else:
+            intended = tensors if intended is None else intended
+            stored = module.read(Opened(temporary, known, arrays_only=True)).tensors
+            writing.check_written(intended, stored, destination, sums)
+            del stored
+    if written is not None:
+        written.seal()
 
 
 #: NumPy's names for arrays that were given none (numpy/lib/_npyio_impl.py, `_savez`).

@@ -224,10 +224,10 @@ def write(path: Path, content: Writing) -> None:
     """
     with open(path, "wb") as file:
         # The names of the guard and of the source are known at the end, and as long as these.
-        file.write(_head(content, content.texts(), "0" * 64))
+        file.write(_head(content, content.metadata(is_known=False), "0" * 64))
         known = _body(file, content)
         file.seek(0)
-        file.write(_head(content, content.texts(), known))
+        file.write(_head(content, content.metadata(), known))
 
 
 carried = carries_nothing
@@ -257,17 +257,17 @@ def _body(file: BinaryIO, content: Writing) -> str:
     return known.hexdigest()
 
 
-def _head(content: Writing, texts: Mapping[str, Sequence[str]], known: str) -> bytes:
+def _head(content: Writing, texts: Mapping[str, str], known: str) -> bytes:
     """Return what stands before the arrays.
 
     Args:
         content: what the header holds.
-        texts: the metadata texts, in pieces.
+        texts: the metadata texts.
         known: the SHA-256 of the text after it. With it, two models have two include guards.
     """
     layers = [layer for _, layer in content.layers]
     names = "_".join(identifier(content.name + layer.name) for layer in layers)
-    digest = parse_object("".join(texts[metadata.KEY]), metadata.KEY)["source"]["sha256"]
+    digest = parse_object(texts[metadata.KEY], metadata.KEY)["source"]["sha256"]
     source = f"a source of SHA-256\n * {digest}" if digest else "an object in memory"
     named = [f"{_spelled(layer.name)} ({layer.parameters:,} weights)" for layer in layers]
     chain, answer, usage = _chain_of(content), "", ""

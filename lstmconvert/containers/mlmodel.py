@@ -452,9 +452,9 @@ def write(path: Path, content: Writing) -> None:
     for prefix, layer in content.layers:
         _Writer(nodes, features, layer, prefix, content.tensors).write()
 
-    def pieces() -> Iterator[tuple[int, bytes | Tensor]]:
+    def pieces(*, is_known: bool) -> Iterator[tuple[int, bytes | Tensor]]:
         """Yield the pieces of the file with what of our metadata is known, and where each goes."""
-        described = description("".join(content.texts()[metadata.KEY]))
+        described = description(content.metadata(is_known=is_known)[metadata.KEY])
         model = {
             "specificationVersion": _VERSION,
             "description": {**features, "metadata": described},
@@ -468,13 +468,12 @@ def write(path: Path, content: Writing) -> None:
     with open(path, "wb") as file:
         # By its name, an array is compared by its checksum when it is read back.
         names = {id(tensor): name for name, tensor in content.tensors.items()}
-        placed = [(at, piece) for at, piece in pieces() if isinstance(piece, Tensor)]
+        placed = [(at, piece) for at, piece in pieces(is_known=False) if isinstance(piece, Tensor)]
         weights = {names.get(id(piece), str(at)): piece for at, piece in placed}
         if len(weights) < len(placed):  # one array stands in two places
             weights = {str(at): piece for at, piece in placed}
-        offsets = {name: at for name, (at, _) in zip(weights, placed, strict=True)}
-        pour_into(file.fileno(), weights, offsets, content.sums)
-        for at, piece in pieces():  # with the hash of the source, which is known now
+        pour_into(file.fileno(), weights, [at for at, _ in placed], content.sums)
+        for at, piece in pieces(is_known=True):  # with the hash of the source, which is known now
             if isinstance(piece, bytes):
                 file.seek(at)
                 file.write(piece)

@@ -474,7 +474,8 @@ def write(path: Path, content: Writing) -> None:
             file.seek(at)
             file.write(head)
         file.flush()
-        pour_into(file.fileno(), writer.blobs, writer.places, content.sums)
+        places = [writer.places[name] for name in writer.blobs]
+        pour_into(file.fileno(), writer.blobs, places, content.sums)
     described = mlmodel.description(content.metadata()[metadata.KEY])
     if writer.names:
         described["userDefined"].append({"key": _NAMES, "value": canonical(writer.names)})

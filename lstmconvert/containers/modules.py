@@ -7,7 +7,7 @@ for.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +17,7 @@ import numpy as np
 
 from lstmconvert.errors import UnsupportedByTarget
 from lstmconvert.files import opening
-from lstmconvert.files.jsontext import Json, parse
+from lstmconvert.files.jsontext import Json, Piece, joined, parse
 from lstmconvert.files.neighbours import Neighbours
 from lstmconvert.files.zipmembers import SIGNATURE as ZIP
 from lstmconvert.files.zipmembers import ZipMembers
@@ -25,6 +25,7 @@ from lstmconvert.tensors.tensor import SourceFile
 
 if TYPE_CHECKING:
     from lstmconvert.conversion import Draft, Options, Rounded
+    from lstmconvert.files.writing import Written
     from lstmconvert.hdf5.reading import StoredTree
     from lstmconvert.keras.reading.load import GivenConfig
     from lstmconvert.model.chain import Answer, Chain, Holds
@@ -177,10 +178,10 @@ class SecondFile(NamedTuple):
 class Writing(NamedTuple):
     """What is to be written into a file.
 
-    Fields: `tensors`: name -> array; `layers`: the prefix of the names of a layer's arrays,
-    and the layer, where they are arranged as a framework has them; `texts`: returns our metadata,
-    each text in pieces, before arrays are written perhaps with a stand-in for the source's hash, of
-    the same length; `second_file`: the second file, where the container has one; `chain`: the model
+    Fields: `tensors`: name -> array; `layers`: the prefix of the names of a layer's arrays, and the
+    layer, where they are arranged as a framework has them; `texts`: returns our metadata, each text
+    in pieces, those that are known when all arrays were read as such (`jsontext.Later`) unless they
+    are known now; `second_file`: the second file, where the container has one; `chain`: the model
     as a chain, where all of it is written; `document`: what the source states in addition to its
     layers, for the same program; `sums`: takes the checksum of each array as it is written, where
     the row says that the container keeps them; `answer`: what the chain gives for one input, where
@@ -189,7 +190,7 @@ class Writing(NamedTuple):
     """
 
     tensors: Mapping[str, Tensor]
-    texts: Callable[[], Mapping[str, Sequence[str]]]
+    texts: Callable[[bool], Mapping[str, Iterable[Piece]]]
     sums: Sums
     layers: Sequence[tuple[str, LSTMLayer]] = ()
     second_file: SecondFile | None = None
@@ -199,14 +200,11 @@ class Writing(NamedTuple):
     name: str = ""
     rounded: Rounded | None = None
 
-    def metadata(self) -> Mapping[str, str]:
-        """Return our metadata as they are in the end, after all arrays were read."""
-        self.texts()
-        return {key: "".join(pieces) for key, pieces in self.texts().items()}
-
-
-#: Called when all was compared: puts in place what is known only then.
-Seal = Callable[[], None]
+    def metadata(self, *, is_known: bool = True) -> Mapping[str, str]:
+        """Return our metadata as they are in the end, after all arrays were read; with `is_known`
+        off as long a text before."""
+        texts = self.texts(is_known)
+        return {key: joined(pieces, is_known=is_known) for key, pieces in texts.items()}
 
 
 class ArrayModule(Protocol):
@@ -219,8 +217,11 @@ class ArrayModule(Protocol):
             SourceError: it is not such a file, is damaged, or larger than the limits.
         """
 
-    def write(self, path: Path, content: Writing, /) -> Seal | None:
+    def write(self, path: Path, content: Writing, /) -> Written | None:
         """Write a file, which must not exist.
+
+        Returns:
+            Who reads it back; None: it is read as any other.
 
         Raises:
             UnsupportedByTarget: the container cannot hold a name, a dtype or an option.

@@ -318,7 +318,7 @@ def write(path: Path, content: Writing) -> None:
                     part = data[low - offset : high - offset]
                     write_at(file.fileno(), begin + low - run.start, part)
 
-        pour(content.tensors, sink)
+        pour(content.tensors.items(), sink)
 
 
 class _Leaf(NamedTuple):

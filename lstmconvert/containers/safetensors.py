@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lstmconvert.containers.modules import Arrays, Opened, Seal, Writing
+from lstmconvert.containers.modules import Arrays, Opened, Writing
 from lstmconvert.files import safetensors
+from lstmconvert.files.writing import Written
 
 
 def read(file: Opened) -> Arrays:
@@ -13,6 +14,6 @@ def read(file: Opened) -> Arrays:
     return Arrays(*safetensors.read(file.source, with_metadata=not file.arrays_only))
 
 
-def write(path: Path, content: Writing) -> Seal:
+def write(path: Path, content: Writing) -> Written:
     """Write a file. Raises as `files.safetensors.write`."""
     return safetensors.write(path, content.tensors, content.texts, content.sums)

@@ -8,6 +8,7 @@ Where there are no locks (Windows), nobody can delete a file that is open; the t
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 import zlib
@@ -37,6 +38,7 @@ def has_locks() -> bool:
     return _fcntl() is not None
 
 
+@functools.cache
 def host() -> str:
     """Return eight letters that represent this host, or this container."""
     name = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")

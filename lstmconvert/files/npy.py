@@ -83,7 +83,7 @@ def read_header(window: Window, where: object) -> NpyHeader:
         CorruptFile: it is not what NumPy writes.
         LimitExceeded: it is longer than the limit.
     """
-    start = bytes(window.source.peek(window.offset, min(window.size, len(MAGIC) + 6)))
+    start = window.source.peek(window.offset, min(window.size, len(MAGIC) + 6))
     if not start.startswith(MAGIC):
         raise _error("no .npy array", where, repr(start[: len(MAGIC)]), "NumPy's signature")
     version = tuple(start[len(MAGIC) : len(MAGIC) + 2])
@@ -100,7 +100,7 @@ def read_header(window: Window, where: object) -> NpyHeader:
             "the .npy header is truncated", where, f"{window.size} bytes", f"{begin + length}"
         )
     try:
-        text = bytes(window.source.peek(window.offset + begin, length)).decode(encoding)
+        text = window.source.peek(window.offset + begin, length).decode(encoding)
     except UnicodeDecodeError:
         raise _error("the .npy header is not text", where) from None
     return _parse(text, begin + length, where)

@@ -85,7 +85,7 @@ def open_part(path: Path) -> SourceFile:
 
 def head(source: SourceFile, length: int) -> bytes:
     """Return the first bytes of a file: `length`, or fewer if it is shorter."""
-    return bytes(source.peek(0, min(length, source.size)))
+    return source.peek(0, min(length, source.size))
 
 
 def whole_text(source: SourceFile) -> bytes:

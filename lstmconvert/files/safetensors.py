@@ -14,8 +14,8 @@ from __future__ import annotations
 import math
 import re
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from json.decoder import scanstring  # type: ignore[attr-defined]  # typeshed lacks it
 from json.encoder import encode_basestring
 from pathlib import Path
@@ -23,14 +23,19 @@ from typing import IO
 
 from lstmconvert import limits
 from lstmconvert.errors import DAMAGED, CorruptFile, DestinationError
-from lstmconvert.files.jsontext import Json, parse_object
+from lstmconvert.files.jsontext import Json, Later, Piece, joined, parse_object
+from lstmconvert.files.writing import Written, differs
 from lstmconvert.limits import BUFFER_BYTES
+from lstmconvert.tensors import progress
+from lstmconvert.tensors.checksums import crc32c
 from lstmconvert.tensors.dtypes import FROM_SAFETENSORS, DType, dtype_of, safetensors_name
-from lstmconvert.tensors.streaming import Sums, gathered, pour_into
+from lstmconvert.tensors.streaming import Sums, gathered, pour_into, sums_in
 from lstmconvert.tensors.tensor import FileTensor, Shape, SourceFile, Tensor, write_whole
 
 _LENGTH = struct.Struct("<Q")
 _METADATA = "__metadata__"
+#: What a limit calls it.
+_HEADER = "the safetensors header"
 _ALIGNMENT = 8
 #: No number of a header is as large (the library: usize), and no tensor has more axes here.
 _MOST, _RANK = 1 << 64, limits.RANK.default
@@ -51,7 +56,7 @@ def read(
     """
     head = source.read_at(0, max(_LENGTH.size, min(_LENGTH.size + 1, source.size)))
     (length,) = _LENGTH.unpack_from(head)
-    limits.HEADER_BYTES.check(length, source.path, "the safetensors header")
+    limits.HEADER_BYTES.check(length, source.path, _HEADER)
     if not length or head[_LENGTH.size :] != b"{":
         raise _damaged(source, "its header does not begin with {")
     start = _LENGTH.size + length
@@ -248,10 +253,10 @@ def _damaged(source: SourceFile, reason: str) -> CorruptFile:
 def write(
     path: Path,
     tensors: Mapping[str, Tensor],
-    metadata: Callable[[], Mapping[str, Sequence[str]]],
+    metadata: Callable[[bool], Mapping[str, Iterable[Piece]]],
     sums: Sums,
-) -> Callable[[], None]:
-    """Write a file, streaming, and return what puts the final metadata into it.
+) -> Written:
+    """Write a file, streaming, and return what reads it back and completes it.
 
     Tensors are in the library's own order, by dtype and then by name, so that the same input gives
     the same bytes. They can be read back while the source is still being hashed.
@@ -259,129 +264,224 @@ def write(
     Args:
         path: the file to write.
         tensors: name -> tensor.
-        metadata: returns texts, each in pieces. It is called twice, here and by what is returned:
-            it may return the hash of the source and the checksums of the tensors only the second
-            time, in a text of the same length. Of tensors that fit into a buffer it is called once,
-            when all of them were read.
+        metadata: returns texts, each in pieces; it is called once. Of tensors that fit into a
+            buffer it is called with True, when all of them were read. Else with False, before: it
+            may leave the hash of the source and the checksums of the tensors for later.
         sums: takes the checksum of each tensor.
 
     Raises:
         UnsupportedByTarget: a dtype that safetensors does not have.
         DestinationError: a tensor has the reserved name `__metadata__`.
+        LimitExceeded: the header is larger than the format allows.
     """
     if _METADATA in tensors:
         raise DestinationError("a tensor has the reserved name __metadata__", where=path)
-    body, places, size = _laid_out(tensors)
-    if size <= BUFFER_BYTES:
-        data = gathered({name: tensors[name] for name in places}, size, sums)
-        whole = b"".join(_header(metadata(), body))
-        whole = _LENGTH.pack(len(whole) - _LENGTH.size) + whole[_LENGTH.size :]
-        with open(path, "wb", 0) as whole_file:
-            write_whole(whole_file.fileno(), whole + data, 0)
-        return partial(_check_header, path, whole)
-    with open(path, "wb") as file:
-        length = 0
-        for piece in _header(metadata(), body):
-            length += file.write(piece)
-        file.truncate(length + size)
-        file.seek(0)
-        file.write(_LENGTH.pack(length - _LENGTH.size))
-        file.flush()
-        places = {name: length + begin for name, begin in places.items()}
-        pour_into(file.fileno(), {name: tensors[name] for name in places}, places, sums)
-
-    def seal() -> None:
-        at = 0
-        with open(path, "rb+", 0) as file:
-            for piece in _header(metadata(), body, length):
-                write_whole(file.fileno(), piece, at)
-                file.seek(at)
-                _compare(file, piece, path)
-                at += len(piece)
-        if at != length:
-            raise AssertionError("the metadata changed its length")
-
-    return seal
+    limits.JSON_VALUES.check(len(tensors) * _VALUES, path, "the number of JSON values")
+    placed = _Placed(tensors)
+    if placed.size <= BUFFER_BYTES:
+        return _write_at_once(path, tensors, placed, metadata, sums)
+    file = _Large(path, tensors, placed, metadata(False), sums)
+    return Written(check=file.check, seal=file.seal)
 
 
-def _check_header(path: Path, header: bytes) -> None:
-    with open(path, "rb", 0) as file:
-        _compare(file, header, path)
+def _write_at_once(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    placed: _Placed,
+    metadata: Callable[[bool], Mapping[str, Iterable[Piece]]],
+    sums: Sums,
+) -> Written:
+    data = gathered(tensors, placed.begins, placed.size, sums)
+    texts = {key: [joined(pieces)] for key, pieces in metadata(True).items()}
+    header = b"".join([piece for piece in _spelled(texts, placed) if isinstance(piece, bytes)])
+    header += _padding(len(header))
+    limits.HEADER_BYTES.check(len(header), path, _HEADER)
+    whole = _LENGTH.pack(len(header)) + header + data
+    with open(path, "wb", 0) as file:
+        write_whole(file.fileno(), whole, 0)
+
+    def check() -> None:
+        with open(path, "rb", 0) as file:
+            _compare(file, whole, path)
+            if file.read(1):
+                raise differs(path, "it is longer")
+        progress.advance(placed.size)
+
+    return Written(check=check, seal=lambda: None)
 
 
-def _compare(file: IO[bytes], piece: bytes | memoryview, path: Path) -> None:
+#: How many entries are a piece.
+_ENTRIES = 1024
+
+
+class _Placed:
+    """Where tensors lie, one behind the other, by dtype and then by name.
+
+    In columns, as thousands of layers have tens of thousands: each field is of the tensors in the
+    order in which they are given, and `order` are their numbers in the order of the file.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        numbers = {short: number for number, short in enumerate(ORDER)}
+        # Thousands of layers have tensors of a few shapes.
+        kinds: dict[tuple[DType, Shape], tuple[int, str, int]] = {}
+        self.names = names = list(tensors)
+        #: The number of the dtype in the order, what follows the name in the header, the size.
+        self.kinds: list[tuple[int, str, int]] = []
+        for name, tensor in tensors.items():
+            key = tensor.dtype, tensor.shape
+            kind = kinds.get(key)
+            if kind is None:
+                kind = kinds[key] = _kind(*key, name, numbers)
+            self.kinds.append(kind)
+        # Texts are in the same order as their bytes in UTF-8.
+        order = sorted(range(len(names)), key=names.__getitem__)
+        if len({number for number, _, _ in kinds.values()}) > 1:
+            order.sort(key=lambda index: self.kinds[index][0])
+        self.order = array("q", order)
+        self.begins = array("q", bytes(8 * len(names)))
+        self.size = 0
+        for index in order:
+            self.begins[index] = self.size
+            self.size += self.kinds[index][2]
+
+    def entries(self) -> Iterator[str]:
+        """Yield the JSON text of the tensors' entries in pieces, without the brackets."""
+        for at in range(0, len(self.order), _ENTRIES):
+            entries = []
+            for index in self.order[at : at + _ENTRIES]:
+                _, text, size = self.kinds[index]
+                begin = self.begins[index]
+                name = encode_basestring(self.names[index])
+                entries.append(f"{name}{text}{begin},{begin + size}]}}")
+            yield ("," if at else "") + ",".join(entries)
+
+
+def _kind(
+    dtype: DType, shape: Shape, name: str, numbers: Mapping[str, int]
+) -> tuple[int, str, int]:
+    short = safetensors_name(dtype, name)
+    sizes = ",".join(map(str, shape))
+    text = f':{{"dtype":"{short}","shape":[{sizes}],"data_offsets":['
+    return numbers[short], text, math.prod(shape) * dtype.itemsize
+
+
+class _Large:
+    """A file that is written in pieces, none of which is kept.
+
+    Args: as of `write`; `placed`: where its tensors lie; `texts`: the metadata.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        tensors: Mapping[str, Tensor],
+        placed: _Placed,
+        texts: Mapping[str, Iterable[Piece]],
+        sums: Sums,
+    ) -> None:
+        self._path, self._placed, self._sums = path, placed, sums
+        #: Where the parts of the header begin that are known later, and where they end.
+        self._later: list[tuple[int, int, Later]] = []
+        #: Where the others begin, their lengths, and their checksums.
+        self._parts: list[tuple[int, int, int]] = []
+        with open(path, "wb") as file:
+            self._at = file.write(_LENGTH.pack(0))
+            for piece in _spelled(texts, placed):
+                if isinstance(piece, bytes):
+                    self._write(file, piece)
+                else:
+                    begin = self._at
+                    self._at += sum([file.write(_escaped(text)) for text in piece(False)])
+                    self._later.append((begin, self._at, piece))
+            self._write(file, _padding(self._at))
+            limits.HEADER_BYTES.check(self._at - _LENGTH.size, path, _HEADER)
+            file.truncate(self._at + placed.size)
+            file.flush()
+            begins = (self._at + begin for begin in placed.begins)
+            pour_into(file.fileno(), tensors, begins, sums)
+            length = _LENGTH.pack(self._at - _LENGTH.size)
+            write_whole(file.fileno(), length, 0)
+        self._parts.insert(0, (0, len(length), crc32c(length)))
+
+    def _write(self, file: IO[bytes], piece: bytes) -> None:
+        self._parts.append((self._at, len(piece), crc32c(piece)))
+        self._at += file.write(piece)
+
+    def check(self) -> None:
+        """Compare the tensors in the file with what was written.
+
+        Raises:
+            DestinationError: they differ.
+        """
+        placed, source = self._placed, SourceFile(self._path)
+        if source.size != self._at + placed.size:
+            raise differs(self._path, f"it has {source.size:,} bytes")
+        stored = sums_in(source, self._at, (placed.kinds[index][2] for index in placed.order))
+        names = [placed.names[index] for index in placed.order]
+        for name, crc, expected in zip(names, stored, self._sums.passed(names), strict=True):
+            if crc != expected:
+                raise differs(self._path, name)
+
+    def seal(self) -> None:
+        """Write the parts of the header that are known now, and compare all of it.
+
+        Raises:
+            DestinationError: it is not as it was written.
+        """
+        with open(self._path, "rb+", 0) as file:
+            for begin, end, later in self._later:
+                at = begin
+                for data in map(_escaped, later(True)):
+                    write_whole(file.fileno(), data, at)
+                    file.seek(at)
+                    _compare(file, data, self._path)
+                    at += len(data)
+                if at != end:
+                    raise AssertionError("the metadata changed its length")
+            for begin, length, crc in self._parts:
+                file.seek(begin)
+                if crc32c(file.read(length)) != crc:
+                    raise differs(self._path, "the header")
+
+
+def _compare(file: IO[bytes], piece: bytes, path: Path) -> None:
     """Raise unless these bytes are where an open file stands."""
     if file.read(len(piece)) != piece:
-        raise DestinationError(
-            "the written file differs from the intended one: the header", where=path
-        )
+        raise differs(path, "the header")
 
 
-def _laid_out(tensors: Mapping[str, Tensor]) -> tuple[bytes, dict[str, int], int]:
-    """Return the JSON text of the tensors' entries, where in the data each begins, in order, and
-    the size of the data."""
-    order = {short: number for number, short in enumerate(ORDER)}
-    # Thousands of layers have tensors of a few shapes.
-    kinds: dict[tuple[DType, Shape], tuple[int, str, int]] = {}
-    described: dict[str, tuple[int, str, int]] = {}
-    for name, tensor in tensors.items():
-        key = tensor.dtype, tensor.shape
-        kind = kinds.get(key)
-        if kind is None:
-            short = safetensors_name(tensor.dtype, name)
-            shape = ",".join(map(str, tensor.shape))
-            text = f':{{"dtype":"{short}","shape":[{shape}],"data_offsets":['
-            kind = kinds[key] = order[short], text, tensor.nbytes
-        described[name] = kind
-    entries, begins, end = [], dict[str, int](), 0
-    for number in sorted({number for number, _, _ in described.values()}):
-        # Texts are in the same order as their bytes in UTF-8.
-        for name in sorted([name for name, kind in described.items() if kind[0] == number]):
-            _, text, size = described[name]
-            begins[name] = begin = end
-            end += size
-            entries.append(f"{encode_basestring(name)}{text}{begin},{end}]}}")
-    return f"{{{','.join(entries)}}}".encode(), begins, end
+def _padding(size: int) -> bytes:
+    """Return what brings a header to a multiple of the alignment."""
+    return b" " * (-size % _ALIGNMENT)
 
 
 #: How many characters of a text are escaped at once: those of thousands of layers are large.
 _PIECE = 1 << 20
 
 
-def _header(
-    metadata: Mapping[str, Sequence[str]], entries: bytes, length: int | None = None
-) -> Iterator[bytes | memoryview]:
-    """Yield the header in pieces of a megabyte or so, with the entries' JSON text, which is made
-    once.
-
-    Args:
-        length: of the whole header in bytes, if it is known; else zeros stand for it.
-    """
-    total = size = _LENGTH.size
-    run: list[bytes | memoryview] = [_LENGTH.pack(0 if length is None else length - size)]
-    for piece in _spelled({key: metadata[key] for key in sorted(metadata)}, entries):
-        run.append(piece)
-        size += len(piece)
-        if size >= _PIECE:
-            yield b"".join(run)
-            total, size, run = total + size, 0, []
-    run.append(b" " * (-(total + size) % _ALIGNMENT))
-    yield b"".join(run)
-
-
-def _spelled(texts: Mapping[str, Sequence[str]], entries: bytes) -> Iterator[bytes | memoryview]:
-    if not texts:
-        yield entries
-        return
+def _spelled(texts: Mapping[str, Iterable[Piece]], placed: _Placed) -> Iterator[bytes | Later]:
+    """Yield the header, without its length, in pieces of up to a megabyte, and the parts of its
+    metadata that are known later."""
     start = _FIRST
-    for key, pieces in texts.items():
+    for key in sorted(texts):
         yield f'{start}{encode_basestring(key)}:"'.encode()
-        for text in pieces:
-            for at in range(0, len(text), _PIECE):
-                yield encode_basestring(text[at : at + _PIECE])[1:-1].encode()
+        for piece in texts[key]:
+            if isinstance(piece, str):
+                for at in range(0, len(piece), _PIECE):
+                    yield _escaped(piece[at : at + _PIECE])
+            else:
+                yield piece
         start = '",'
-    yield b'"},' if len(entries) > 2 else b'"}'
-    yield memoryview(entries)[1:]
+    yield b"{" if not texts else b'"},' if placed.names else b'"}'
+    for text in placed.entries():
+        yield text.encode()
+    yield b"}"
+
+
+def _escaped(text: str) -> bytes:
+    """Return a text as it stands between the quotes of a JSON text."""
+    return encode_basestring(text)[1:-1].encode()
 
 
 #: The library's order: safetensors/src/tensor.rs sorts by its Dtype enum, largest first.

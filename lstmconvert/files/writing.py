@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -50,6 +51,17 @@ def replacing(
     """
     with replacing_all([destination], force=force, source=source) as (temporary,):
         yield temporary
+
+
+class Written(NamedTuple):
+    """What reads a file back whose writer knows where it put what.
+
+    Fields: `check` compares what lies in the file with what was written; `seal` puts in place what
+    is known only then, and compares it. Both raise `DestinationError` where it differs.
+    """
+
+    check: Callable[[], None]
+    seal: Callable[[], None]
 
 
 #: Whether a folder that is there may be replaced by a new one.
@@ -444,6 +456,13 @@ def _sweep(folder: Path, stem: str | None) -> None:
                     _recover(path)
 
 
+def differs(path: Path, what: str) -> DestinationError:
+    """Return the error of a file that is not on the disk as it was written."""
+    return DestinationError(
+        f"the written file differs from the intended one: {what}", where=path
+    )
+
+
 def check_written(
     intended: Mapping[str, Tensor],
     written: Mapping[str, Tensor],
@@ -471,21 +490,16 @@ def check_written(
         else:
             is_same = np.array_equal(as_bits(piece), as_bits(read.reshape(piece.shape)))
         if not is_same:
-            raise differs(key)
-
-    def differs(key: str) -> DestinationError:
-        return DestinationError(
-            f"the written file differs from the intended one: {key}", where=destination
-        )
+            raise differs(destination, key)
 
     for key, tensor in intended.items():
         actual = written.get(key)
         if actual is None or actual.shape != tensor.shape or actual.dtype != tensor.dtype:
-            raise differs(key)
+            raise differs(destination, key)
     passed = {} if sums is None else sums.of(intended)
     # In the order in which they lie in the file.
     stored = checksums({key: actual for key, actual in written.items() if key in passed})
     for key, crc in stored.items():
         if crc != passed[key]:
-            raise differs(key)
-    pour({key: tensor for key, tensor in intended.items() if key not in passed}, compare)
+            raise differs(destination, key)
+    pour([(key, tensor) for key, tensor in intended.items() if key not in passed], compare)

@@ -290,11 +290,11 @@ class _Member(SourceFile):
         self._check.due()
         self._archive._fill(buffer, offset)
 
-    def _fill_near(self, buffer: memoryview, offset: int) -> None:
+    def _block(self, start: int, end: int) -> bytearray:
         self._check.due()
-        self._archive._fill_near(buffer, offset)
+        return self._archive._block(start, end)
 
-    def peek(self, offset: int, length: int) -> bytearray:
+    def peek(self, offset: int, length: int) -> bytes:
         return self._archive.peek(offset, length)
 
     def check_unchanged(self) -> None:
@@ -312,7 +312,7 @@ class _Bounded(Window):
     def __init__(self, source: SourceFile, offset: int, size: int) -> None:
         super().__init__(source, offset, size)
         self._tail_size = min(size, _TAIL_BYTES)
-        self._tail = bytes(source.peek(offset + size - self._tail_size, self._tail_size))
+        self._tail = source.peek(offset + size - self._tail_size, self._tail_size)
         self._most = limits.ZIP_DIRECTORY_BYTES.value
 
     def read(self, size: int = -1) -> bytes:

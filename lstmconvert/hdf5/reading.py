@@ -21,7 +21,7 @@ import itertools
 import math
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -31,14 +31,18 @@ from lstmconvert.errors import DAMAGED, CorruptFile
 from lstmconvert.files.opening import Window
 from lstmconvert.hdf5 import structures
 from lstmconvert.hdf5.structures import (
-    PAIR,
+    GROUP,
+    PLAIN,
     REFERENCE,
     SIGNATURE,
+    SOFT,
     UNDEFINED,
     WORD,
     Blocks,
     Entry,
     Heap,
+    Parts,
+    Recorded,
     Records,
     SymbolTable,
     Texts,
@@ -588,11 +592,9 @@ _LINK_RECORDS, _ATTRIBUTE_RECORDS, _HASH = 5, 8, 4
 _REFERENCES = np.dtype(f"V{REFERENCE.size}")
 _PARTS = np.dtype([("length", "<u4"), ("heap", "<u8"), ("number", "<u4")])
 _TWO_BYTES = np.dtype("V2")
+_NO_OBJECT = "no group or dataset where one should be"
 #: The most types and shapes of datasets that are kept.
 _DESCRIBED = 64
-
-#: The kind of a message -> what it says, and where that is in the file.
-Parts = dict[int, tuple[bytes, int]]
 
 
 def is_hdf5(source: SourceFile) -> bool:
@@ -612,11 +614,107 @@ def read_tree(source: SourceFile, offset: int = 0, size: int | None = None) -> S
     start = next(signatures(window), None)
     if start is None:
         raise Blocks(window).damaged("it has no HDF5 signature")
-    blocks = Blocks(Window(source, window.offset + start, window.size - start))
+    window = Window(source, window.offset + start, window.size - start)
+    if window.size > _SMALL:
+        return _walked(Blocks(window))
+    blocks = Recorded(window)
+    held = [limit.value for limit in _HELD]
+    data, _ = blocks.find(0, window.size)
+    known = _small.get(window.size)
+    if known is not None and known.held == held and known.pieces == _parts(data, known.places):
+        return known.tree(window)
+    blocks.parts.clear()
+    tree = _walked(blocks)
+    _keep(tree, data, blocks, held)
+    return tree
+
+
+def _walked(blocks: Blocks) -> StoredTree:
     try:
         return _Walk(blocks).tree()
     except (struct.error, IndexError):
         raise blocks.damaged("a structure is cut off") from None
+
+
+# --- small files that are like one before ---------------------------------------------------------
+
+#: A file of no more bytes is one of a batch, perhaps, which differ in nothing but their numbers.
+_SMALL, _MOST_SMALL = 1 << 16, 16
+#: The limits that a walk holds a file against whose datasets are all in one piece.
+_HELD = (
+    limits.HDF5_DEPTH, limits.HDF5_OBJECTS, limits.HDF5_ATTRIBUTES, limits.ATTRIBUTE_BYTES,
+    limits.PATH_LENGTH, limits.RANK, limits.TENSOR_BYTES,
+)  # fmt: skip
+
+
+class _Small(NamedTuple):
+    """A small file that was walked. What is in another of its size follows from the bytes that the
+    walk read, and the limits: where they are the same, so is what is in it, but for the numbers.
+
+    Fields: `held`: the limits; `places` and `pieces`: the bytes, and where they are; `arrays`: of
+    each dataset the path, the address of its numbers, its shape, and the dtype that is stored.
+    """
+
+    held: list[int]
+    places: list[slice]
+    pieces: list[bytes]
+    arrays: list[tuple[str, int, Shape, DType]]
+    attributes: Mapping[str, Attributes]
+    groups: frozenset[str]
+
+    def tree(self, window: Window) -> StoredTree:
+        """Return what is in a file like it."""
+        tensors = {
+            path: FileTensor(window.source, window.offset + address, shape, dtype)
+            for path, address, shape, dtype in self.arrays
+        }
+        return StoredTree(tensors, _copied(self.attributes), self.groups)
+
+
+#: By the size of the file.
+_small: dict[int, _Small] = {}
+
+
+def _stored(tensor: FileTensor) -> DType:
+    return tensor.dtype if tensor.is_little_endian else tensor.dtype.newbyteorder(">")
+
+
+def _parts(data: bytes, places: list[slice]) -> list[bytes]:
+    return [data[place] for place in places]
+
+
+def _copied(attributes: Mapping[str, Attributes]) -> dict[str, Attributes]:
+    return {
+        path: {name: text if isinstance(text, str) else [*text] for name, text in texts.items()}
+        for path, texts in attributes.items()
+    }
+
+
+def _keep(tree: StoredTree, data: bytes, blocks: Recorded, held: list[int]) -> None:
+    """Keep what was read of a small file, if all its datasets are in one piece."""
+    offset = blocks.window.offset
+    arrays = [
+        (path, tensor.offset - offset, tensor.shape, _stored(tensor))
+        for path, tensor in tree.tensors.items()
+        if type(tensor) is FileTensor
+    ]
+    if len(arrays) < len(tree.tensors):
+        return
+    places, end = list[slice](), -1
+    for start, length in sorted(blocks.parts):
+        if start > end:
+            places.append(slice(start, start + length))
+        elif start + length > end:
+            places[-1] = slice(places[-1].start, start + length)
+        end = max(end, start + length)
+    if len(_small) >= _MOST_SMALL:
+        _small.clear()
+    attributes = _copied(tree.attributes)
+    pieces = _parts(data, places)
+    _small[blocks.window.size] = _Small(held, places, pieces, arrays, attributes, tree.groups)
+
+
+# --- the walk -------------------------------------------------------------------------------------
 
 
 class _Walk:
@@ -651,10 +749,13 @@ class _Walk:
             root = self._later_superblock()
         else:
             raise self.blocks.unread(f"a superblock of version {version}")
-        _, address, table = root
-        self.item(address or 0, "", 0, table)
+        _, address, kind, table = root
+        if kind == SOFT:
+            raise self.blocks.damaged(_NO_OBJECT)
+        self.item(address, "", 0, table if kind == GROUP else None)
         if "" not in self.groups:
             raise self.blocks.damaged("its root is not a group")
+        self.check_sums()
         return StoredTree(self.tensors, self.attributes, frozenset(self.groups))
 
     def _first_superblock(self, version: int) -> Entry:
@@ -674,9 +775,9 @@ class _Walk:
         self.table = SymbolTable(self.blocks, _LEAF, _INNER)
         if extension != UNDEFINED:
             elsewhere = {structures.SHARED_TABLE, structures.DRIVER, structures.CACHE}
-            if not elsewhere.isdisjoint(messages_of(self.blocks, extension).parts):
+            if not elsewhere.isdisjoint(messages_of(self.blocks, extension)[0]):
                 raise self.blocks.unread("structures that are kept elsewhere")
-        return b"", root, None
+        return "", root, PLAIN, b""
 
     def _check_ends(self, widths: tuple[int, ...], base: int, end: int, driver: int) -> None:
         if widths != _WIDTHS:
@@ -705,36 +806,36 @@ class _Walk:
         if structures.LAYOUT in parts:
             if structures.DATATYPE not in parts or structures.DATASPACE not in parts:
                 raise self.blocks.damaged("a dataset without a type or a shape")
-            self.tensors[path] = self.dataset(parts, attributes, path)
+            self.tensors[path] = self.dataset(address, parts, attributes, path)
         elif structures.SYMBOLS in parts or structures.LINKS in parts:
             self.groups.add(path)
             if attributes or structures.ATTRIBUTES in parts:
                 texts = self.texts_of(parts, attributes, path)
                 if texts:
                     self.attributes[path] = texts
-            if table is not None and table != parts.get(structures.SYMBOLS, (table, 0))[0]:
-                raise self.blocks.damaged("a group with two tables")
-            start = f"{path}/" if path else ""
-            for entry in self.entries(parts, links, path):
-                self.child(entry, start, path, depth)
+            if structures.SYMBOLS in parts:
+                tables, _ = parts[structures.SYMBOLS]
+                if table is not None and table != tables:
+                    raise self.blocks.damaged("a group with two tables")
+                entries = self.table.entries(tables, self.objects - len(self.seen), path)
+            else:
+                entries = self.linked(parts, links, path)
+            self.children(entries, path, depth)
         elif structures.DATATYPE in parts:
             self.fail("a named type, which Keras never writes", path)
         else:
-            raise self.blocks.damaged("no group or dataset where one should be")
+            raise self.blocks.damaged(_NO_OBJECT)
 
-    def entries(self, parts: Parts, links: list[bytes], path: str) -> list[Entry]:
-        """Return what is in a group, sorted by name; a few more than there may be at most."""
-        if structures.SYMBOLS in parts:
-            tree, heap = PAIR.unpack(parts[structures.SYMBOLS][0])
-            return self.table.entries(tree, heap, self.objects - len(self.seen))
+    def linked(self, parts: Parts, links: list[bytes], path: str) -> Iterable[Entry]:
+        """Return what is in a group of a later format, sorted by name."""
         places = structures.elsewhere(parts[structures.LINKS][0], WORD.size)
         bounds = limits.HDF5_OBJECTS, len(self.seen), "the number of HDF5 objects"
         links = [*links, *self.in_heap(places, _LINK_RECORDS, bounds, path)]
         entries = [structures.link(self.blocks, link) for link in links]
         entries.sort(key=lambda entry: entry[0])
-        if len({name for name, _, _ in entries}) != len(entries):
+        if len({name for name, *_ in entries}) != len(entries):
             raise self.blocks.damaged("a name appears twice in a group")
-        return entries
+        return structures.entries_of(self.blocks, entries, path)
 
     def in_heap(
         self, places: tuple[int, int], kind: int, bounds: tuple[Limit, int, str], path: str
@@ -761,22 +862,24 @@ class _Walk:
         for record in records:
             yield heap.object(record[start:])
 
-    def child(self, entry: Entry, start: str, path: str, depth: int) -> None:
-        name, address, table = entry
-        here = start + name.decode("utf-8", "backslashreplace")
-        if len(here) > self.longest:
-            where = self.source.path
-            limits.PATH_LENGTH.check(len(here), where, "the length of an HDF5 path")
-        # Two names of bytes that are not UTF-8 may be one text.
-        is_twice = here in self.tensors or here in self.groups
-        if name in (b"", b".") or b"/" in name or is_twice:
-            self.fail("a name that HDF5 cannot write", path, found=repr(name)[:80])
-        if address is None:
-            self.fail("a soft or external link, which Keras never writes", here)
-        if len(self.seen) >= self.objects:
-            what = "the number of HDF5 objects"
-            limits.HDF5_OBJECTS.check(len(self.seen) + 1, self.where(path), what)
-        self.item(address, here, depth + 1, table)
+    def children(self, entries: Iterable[Entry], path: str, depth: int) -> None:
+        """Read what is in a group."""
+        start, seen = f"{path}/" if path else "", self.seen
+        may_be_known = depth < self.depth
+        for name, address, kind, table in entries:
+            here = start + name
+            if len(here) > self.longest:
+                where = self.source.path
+                limits.PATH_LENGTH.check(len(here), where, "the length of an HDF5 path")
+            if kind == SOFT:
+                self.fail("a soft or external link, which Keras never writes", here)
+            if len(seen) >= self.objects:
+                what = "the number of HDF5 objects"
+                limits.HDF5_OBJECTS.check(len(seen) + 1, self.where(path), what)
+            if kind == GROUP:
+                self.item(address, here, depth + 1, table)
+            elif address in seen or not may_be_known or not self.known_array(address, here):
+                self.item(address, here, depth + 1)
 
     def texts_of(self, parts: Parts, bodies: list[bytes], path: str) -> Attributes:
         """Return the text attributes of an object, sorted by name."""
@@ -788,11 +891,29 @@ class _Walk:
             bodies = [*bodies, *self.in_heap(places, _ATTRIBUTE_RECORDS, bounds, path)]
         if len(bodies) > 1:  # as rarely, and limits take time to look up
             limits.HDF5_ATTRIBUTES.check(len(bodies), self.where(path), bounds[2])
-        return dict(sorted(structures.attributes(self.blocks, self.texts, bodies)))
+        return structures.attributes(self.blocks, self.texts, bodies)
 
     # --- datasets ---
 
-    def dataset(self, parts: Parts, attributes: list[bytes], path: str) -> Tensor:
+    def known_array(self, address: int, path: str) -> bool:
+        """Read a dataset whose header is like one that was read before, and return whether it was:
+        no other object is read, and none that is to be refused. Its bytes are summed up, and the
+        sum is held against the file at the end."""
+        header = structures.array_at(self.blocks, address)
+        if header is None:
+            return False
+        (shape, dtype, declared), place, size = header
+        is_good = size == declared <= self.largest and place + size <= self.blocks.size
+        if not is_good or len(shape) > self.rank:
+            return False
+        self.seen.add(address)
+        self.declared, self.stored = self.declared + size, self.stored + size
+        self.tensors[path] = FileTensor(self.source, self.offset + place, shape, dtype)
+        return True
+
+    def dataset(
+        self, address: int, parts: Parts, attributes: list[bytes], path: str
+    ) -> Tensor:
         if structures.EXTERNAL in parts:
             self.fail("a dataset with external storage, which reads other files", path)
         layout, place = parts[structures.LAYOUT]
@@ -820,6 +941,8 @@ class _Walk:
             return _TextTensor(tensor, self.texts, self.where(path), self.blocks.size)
         if kind.unread is not None:
             return _Unread(tensor, kind.unread, self.where(path))
+        if form == _CONTIGUOUS and dtype.kind != "V":  # of which attributes tell what it is
+            structures.learn_array(self.blocks, address, (shape, dtype, declared))
         return tensor
 
     def array_of(
@@ -881,6 +1004,10 @@ class _Walk:
         if not stored:
             self.fail("a dataset with no stored data", path)
         self.declared, self.stored = self.declared + declared, self.stored + stored
+        self.check_sums()
+
+    def check_sums(self) -> None:
+        """Hold the size of all datasets against the bytes stored for them."""
         if self.stored > self.blocks.size:
             self.fail(
                 "the datasets overlap, or the file is truncated",

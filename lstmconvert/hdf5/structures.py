@@ -14,9 +14,9 @@ from __future__ import annotations
 import bisect
 import math
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache, lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,12 +33,14 @@ UNDEFINED = (1 << 64) - 1
 PAIR, WORD = struct.Struct("<QQ"), struct.Struct("<Q")
 _SUM = struct.Struct("<I")
 
-#: The latest blocks of the file are kept: groups and their headers are near each other.
-_BLOCK_BITS, _BLOCKS = 16, 16
+#: The latest blocks of the file are kept: groups and their headers are near each other. A block
+#: has the beginning of the next, too, so that hardly any structure is in two.
+_BLOCK_BITS, _BLOCKS, _TAIL = 16, 16, 4096
 _BLOCK = 1 << _BLOCK_BITS
 #: A tree with this number of levels has more leaves than a file has bytes.
 _DEEPEST = 12
 
+_SHARED_PLACE = "its structures or texts share one place"
 _UNREAD = "rewrite the file: `h5repack -l CONTI -f NONE IN.h5 OUT.h5`, or copy it with h5py"
 
 
@@ -63,10 +65,12 @@ class Blocks:
         self._largest = limits.ATTRIBUTE_BYTES.value
         self._left = 2 * window.size + _BLOCK
         self._kept: dict[int, bytes] = {}
-        #: The block that was read from last, and where it begins and ends.
-        self._last, self._begin, self._end = b"", 0, 0
+        #: The block that was read from last, where it begins, and how many of its bytes count.
+        self._last, self._begin, self._room = b"", 0, 0
         self._visited: set[int] = set()
         self.described: dict[bytes, _Described] = {}
+        #: The largest heap of names that is taken together with its head.
+        self.nearest = _LARGEST_KEPT
 
     def at(self, address: int, length: int) -> bytes:
         """Return the bytes at an address.
@@ -75,37 +79,49 @@ class Blocks:
             CorruptFile: the file ends before, or the same bytes are asked for again and again.
             LimitExceeded: one structure has more bytes than an attribute may have.
         """
-        begin, end, left = self._begin, address + length, self._left - length
-        if begin <= address and end <= self._end and left >= 0:  # as nearly always
-            self._left = left
-            return self._last[address - begin : end - begin]
-        if end > self.size:
-            raise self.damaged("a structure is past the end of the file")
+        data, begin = self.find(address, length)
         self.spend(length)
-        number, start = address >> _BLOCK_BITS, address & _BLOCK - 1
-        if start + length <= _BLOCK:
+        return data[begin : begin + length]
+
+    def find(self, address: int, length: int) -> tuple[bytes, int]:
+        """Return bytes of the file, and where among them those at an address begin.
+
+        Behind them are so many that a structure of `_TAIL` bytes is whole, or all to the file's
+        end. Who asks for bytes counts them (`spend`).
+
+        Raises:
+            CorruptFile: the file ends before.
+            LimitExceeded: one structure has more bytes than an attribute may have.
+        """
+        begin = address - self._begin
+        if 0 <= begin < _BLOCK and begin + length <= self._room:  # as nearly always
+            return self._last, begin
+        if address + length > self.size:
+            raise self.damaged("a structure is past the end of the file")
+        number, begin = address >> _BLOCK_BITS, address & _BLOCK - 1
+        if begin + length <= _BLOCK + _TAIL:
             kept = self._kept
-            block = kept[number] if number in kept else self._block(number)
-            self._last, self._begin = block, address - start
-            self._end = min(self._begin + len(block), self.size)
-            return block[start : start + length]
+            self._last = kept[number] if number in kept else self._block(number)
+            self._begin = address - begin
+            self._room = min(len(self._last), self.size - self._begin)
+            return self._last, begin
         if length > self._largest:
             where, what = self.window.source.path, "an HDF5 structure's size"
             limits.ATTRIBUTE_BYTES.check(length, where, what)
-        return bytes(self.window.source.peek(self.window.offset + address, length))
+        return self.window.source.peek(self.window.offset + address, length), 0
 
     def _block(self, number: int) -> bytes:
         if len(self._kept) == _BLOCKS:
             del self._kept[next(iter(self._kept))]
         begin = number * _BLOCK
-        length = min(_BLOCK, self.window.size - begin)
-        block = bytes(self.window.source.peek(self.window.offset + begin, length))
+        length = min(_BLOCK + _TAIL, self.window.size - begin)
+        block = self.window.source.peek(self.window.offset + begin, length)
         self._kept[number] = block
         return block
 
     def end_at(self, size: int) -> None:
         """Let nothing be read from the address `size` on."""
-        self.size, self._end = size, min(size, self._end)
+        self.size, self._room = size, min(self._room, size - self._begin)
 
     def signed(self, address: int, length: int, signature: bytes, version: int = 0) -> bytes:
         """Return a structure that begins with a signature and a version, without its checksum.
@@ -143,17 +159,25 @@ class Blocks:
         """
         self._left -= length
         if self._left < 0:
-            raise self.damaged("its structures or texts share one place")
+            raise self.damaged(_SHARED_PLACE)
 
-    def visit(self, address: int) -> None:
-        """Note that a node is read.
+    def take(self, address: int, length: int) -> None:  # noqa: ARG002  # `Recorded` keeps it
+        """Count bytes that begin where `find` has looked, and may be more than it was asked for."""
+        self.spend(length)
+
+    def visit(self, *addresses: int, length: int = 0) -> None:
+        """Note that nodes are read, and count their bytes.
 
         Raises:
-            CorruptFile: it was read before.
+            CorruptFile: one was read before, or as `spend`.
         """
-        if address in self._visited:
+        self._left -= length
+        if self._left < 0:
+            raise self.damaged(_SHARED_PLACE)
+        count = len(self._visited) + len(addresses)
+        self._visited.update(addresses)
+        if len(self._visited) != count:
             raise self.damaged("a tree or a heap that is in two places, or holds itself")
-        self._visited.add(address)
 
     def damaged(self, reason: str) -> CorruptFile:
         """Return the error of a file that no reader can make sense of."""
@@ -176,6 +200,26 @@ class Blocks:
             expected=f"{end:,}",
             hint="copy or download it again",
         )
+
+
+class Recorded(Blocks):
+    """Bytes of a file that keep which of them were asked for.
+
+    Fields: `parts`: the address and the length of each read.
+    """
+
+    def __init__(self, window: Window) -> None:
+        super().__init__(window)
+        self.parts: list[tuple[int, int]] = []
+        self.nearest = -1
+
+    def find(self, address: int, length: int) -> tuple[bytes, int]:
+        self.parts.append((address, length))
+        return super().find(address, length)
+
+    def take(self, address: int, length: int) -> None:
+        self.parts.append((address, length))
+        super().take(address, length)
 
 
 # --- the checksum of version 2 --------------------------------------------------------------------
@@ -225,31 +269,26 @@ _HARMLESS = 0x05
 #: it; it was marked; a reader that does not know it must not read.
 _SHARED, _WRITERS, _MARK, _MARKED, _VITAL = 0x02, 0x08, 0x10, 0x20, 0x80
 _CONTINUED, _LAST_KNOWN = 16, 24
+#: Kinds of messages.
+DATASPACE, LINKS, DATATYPE, LINK, EXTERNAL, LAYOUT, FILTERS = 1, 2, 3, 6, 7, 8, 11
+ATTRIBUTE, SHARED_TABLE, SYMBOLS, DRIVER, ATTRIBUTES, CACHE = 12, 15, 17, 20, 21, 24
 #: Messages without names or numbers: free space, fill values, a comment, times.
 _PASSED_BY = frozenset({0, 4, 5, 13, 14, 18})
 
-class Messages(NamedTuple):
-    """What the header of an object says about names and numbers.
-
-    Fields: `attributes` and `links`: what each of these messages says; `parts`: the others, by
-    their kind: what it says, and where that is in the file.
-    """
-
-    parts: dict[int, tuple[bytes, int]]
-    attributes: list[bytes]
-    links: list[bytes]
+#: The kind of a message -> what it says, and where that is in the file.
+Parts = dict[int, tuple[bytes, int]]
 
 
 class _Form(NamedTuple):
     """Where the messages of a piece of a header are: files have thousands of headers of few forms.
 
-    Fields: `unpack` takes a piece apart into the head of each message and what it says, in turn;
-    `heads`, and their number; which of these parts are `attributes` and `links`; `parts`: of each
-    other message that counts, which part it is, its kind, and where it is in the piece;
+    Fields: `unpack_from` takes a piece apart into the head of each message and what it says, in
+    turn; `heads`, and their number; which of these parts are `attributes` and `links`; `parts`: of
+    each other message that counts, which part it is, its kind, and where it is in the piece;
     `continued`: which of the parts tell where a further piece is.
     """
 
-    unpack: Callable[[bytes], tuple[bytes, ...]]
+    unpack_from: Callable[[bytes, int], tuple[bytes, ...]]
     heads: tuple[bytes, ...]
     number: int
     attributes: tuple[int, ...]
@@ -264,21 +303,28 @@ _FORMS, _MOST_KEPT = 64, 32
 _forms: dict[tuple[int, bytes], _Form] = {}
 
 
-def messages(blocks: Blocks, address: int) -> Messages:
-    """Return what the header of the object at an address says about names and numbers.
+#: The head of the only message in most groups' headers, or in the first piece of them: where their
+#: tables are, or where a further piece of the header is.
+_ONLY_TABLES = _MESSAGE.pack(SYMBOLS, PAIR.size, 0)
+_ONLY_CONTINUED = _MESSAGE.pack(_CONTINUED, PAIR.size, 0)
+
+
+def messages(blocks: Blocks, address: int) -> tuple[Parts, list[bytes], list[bytes]]:
+    """Return what the header of the object at an address says about names and numbers: what each
+    message of an attribute says, what each of a link says, and before them the others.
 
     Raises:
         CorruptFile: no header, one that does not fit together, a message that objects share, or
             two of one kind.
     """
-    head = blocks.at(address, _HEADER.size)
-    parts: dict[int, tuple[bytes, int]] = {}
+    data, at = blocks.find(address, _HEADER.size)
+    version, count, _, size = _HEADER.unpack_from(data, at)
+    parts: Parts = {}
     attributes: list[bytes] = []
     links: list[bytes] = []
-    values: tuple[bytes, ...] = ()
-    version, count, _, size = _HEADER.unpack(head)
     if version != 1:
-        if not head.startswith(b"OHDR"):
+        blocks.spend(_HEADER.size)
+        if data[at : at + 4] != b"OHDR":
             raise blocks.damaged("no object where one should be")
         for kind, body, place in _later_messages(blocks, address):
             if kind == ATTRIBUTE:
@@ -289,16 +335,29 @@ def messages(blocks: Blocks, address: int) -> Messages:
                 raise blocks.damaged(_TWICE)
             else:
                 parts[kind] = body, place
-        return Messages(parts, attributes, links)
-    pieces = [(address + _HEADER.size, size)]
+        return parts, attributes, links
+    begin, says = address + _HEADER.size, at + _HEADER.size + _MESSAGE.size
+    pieces = [(begin, size)]
+    if size == _MESSAGE.size + PAIR.size and begin + size <= blocks.size:
+        head = data[says - _MESSAGE.size : says]
+        if head == _ONLY_TABLES and count == 1:
+            blocks.take(address, _HEADER.size + size)
+            tables = data[says : says + PAIR.size], begin + _MESSAGE.size
+            return {SYMBOLS: tables}, attributes, links
+        if head == _ONLY_CONTINUED and count > 1:
+            blocks.take(begin, size)
+            pieces, count = [PAIR.unpack_from(data, says)], count - 1
+    blocks.spend(_HEADER.size)
+    values: tuple[bytes, ...] = ()
     for start, length in pieces:
-        data = blocks.at(start, length)
-        form = _forms.get((length, data[:8]))
+        data, at = blocks.find(start, length)
+        blocks.spend(length)
+        form = _forms.get((length, data[at : at + 8]))
         if form is not None:
-            values = form.unpack(data)
+            values = form.unpack_from(data, at)
         if form is None or values[::2] != form.heads:
-            form = _form(blocks, data)
-            values = form.unpack(data)
+            form = _form(blocks, data[at : at + length])
+            values = form.unpack_from(data, at)
         _, _, number, its_attributes, its_links, its_parts, continued = form
         count -= number
         if count < 0:
@@ -315,7 +374,7 @@ def messages(blocks: Blocks, address: int) -> Messages:
             pieces += [PAIR.unpack(values[index]) for index in continued]
     if count:
         raise blocks.damaged("the header of an object does not fit together")
-    return Messages(parts, attributes, links)
+    return parts, attributes, links
 
 
 _TWICE = "an object with two messages of one kind"
@@ -345,9 +404,9 @@ def _form(blocks: Blocks, data: bytes) -> _Form:
             parts.append((index, kind, position))
         sizes.append(f"8s{size}s")
         position += size
-    unpack = struct.Struct("".join(sizes)).unpack
+    unpack_from = struct.Struct("".join(sizes)).unpack_from
     form = _Form(
-        unpack, tuple(heads), len(heads),
+        unpack_from, tuple(heads), len(heads),
         tuple(attributes), tuple(links), tuple(parts), tuple(continued),
     )  # fmt: skip
     if len(heads) <= _MOST_KEPT:
@@ -402,19 +461,123 @@ def _later_messages(blocks: Blocks, address: int) -> Iterator[tuple[int, bytes, 
             position += size
 
 
+class _ArrayHeader(NamedTuple):
+    """How the header of a dataset in one piece is taken apart: thousands differ in nothing but
+    where their numbers are.
+
+    Fields: `size`, of the header; `unpack_from` returns all bytes before the numbers' address, that
+    address, how many bytes they have, and the heads of the messages behind; `heads`, of these.
+    """
+
+    size: int
+    unpack_from: Callable[[bytes, int], tuple[Any, ...]]
+    heads: list[bytes]
+
+
+#: A dataset's shape, the dtype that is stored, and how many bytes its elements have.
+Described = tuple[Shape, DType, int]
+
+#: The most headers of datasets that are kept.
+_ARRAYS = 256
+#: By the beginning of a header and the head of its first message.
+_array_headers: dict[bytes, _ArrayHeader] = {}
+#: By all that a header says before its numbers' address.
+_arrays: dict[bytes, Described] = {}
+
+
+def array_at(blocks: Blocks, address: int) -> tuple[Described, int, int] | None:
+    """Return what a header says that is like one that was read before (`learn_array`), and the
+    address and the bytes of the numbers; None of any other header."""
+    data, at = blocks.find(address, _HEADER.size)
+    header = _array_headers.get(data[at : at + _HEADER.size + _MESSAGE.size])
+    if header is None or address + header.size > blocks.size:
+        return None
+    before, place, size, *heads = header.unpack_from(data, at)
+    known = _arrays.get(before)
+    if known is None or heads != header.heads:
+        return None
+    blocks.take(address, header.size)
+    return known, place, size
+
+
+def learn_array(blocks: Blocks, address: int, known: Described) -> None:
+    """Keep what the header of a dataset says that is stored in one piece, if it is of version 1, in
+    one piece itself, and says nothing else that counts."""
+    data, begin = blocks.find(address, _HEADER.size)
+    version, _, _, size = _HEADER.unpack_from(data, begin)
+    size += _HEADER.size
+    if version != 1 or size > _TAIL:
+        return
+    before, heads, fields, position = 0, list[bytes](), "", _HEADER.size
+    while position < size:
+        start = begin + position
+        kind, length, _ = _MESSAGE.unpack_from(data, start)
+        position += _MESSAGE.size + length
+        if kind not in (*_PASSED_BY, ATTRIBUTE) and (before or kind not in _OF_ARRAYS):
+            return
+        if before:
+            heads.append(data[start : start + _MESSAGE.size])
+            fields += f"{_MESSAGE.size}s{length}x"
+        elif kind == LAYOUT:  # its version and class, the address, the size, and padding
+            before = start - begin + _MESSAGE.size + 2
+            fields = f"<{before}sQQ{length - 2 - PAIR.size}x"
+    if len(_array_headers) >= _FORMS or len(_arrays) >= _ARRAYS:
+        _array_headers.clear()
+        _arrays.clear()
+    unpack_from = struct.Struct(fields).unpack_from
+    key = data[begin : begin + _HEADER.size + _MESSAGE.size]
+    _array_headers[key] = _ArrayHeader(size, unpack_from, heads)
+    _arrays[data[begin : begin + before]] = known
+
+
 # --- groups as tables of symbols (III.A.1, III.B to III.D) ----------------------------------------
 
-_TREE, _NAMES = struct.Struct("<4sBBHQQ"), struct.Struct("<4sB3xQQQ")
-_SYMBOLS, _ENTRY = struct.Struct("<4sBxH"), struct.Struct("<QQI4x16s")
+_TREE, _NAMES = struct.Struct("<4sBBHQQ"), struct.Struct("<5s3xQQQ")
+_SYMBOLS, _ENTRY = struct.Struct("<5sxH"), struct.Struct("<QQI4x16s")
+#: A tree that is one node, with its first key, its only child if it has one, and the last key.
+_LEAF, _NO_CHILD, _ONE_CHILD = struct.Struct("<8s16xQQQ"), b"TREE\0\0\0\0", b"TREE\0\0\1\0"
 #: The end of the chain of free places in a heap of names.
 _NO_MORE = 1
 #: What an entry of a table of symbols says about its object: a group's tables, or a soft link.
-_GROUP, _SOFT = 1, 2
+PLAIN, GROUP, SOFT = 0, 1, 2
 
 
-#: A name in a group; the address of the object's header, or None for a soft or external link; where
-#: the tables of a group are, if that is stated here, too.
-Entry = tuple[bytes, int | None, bytes | None]
+#: A name in a group; the address of the object's header; a kind of entry, which may say that this
+#: is a link to elsewhere, or a group, whose tables are where the last says.
+Entry = tuple[str, int, int, bytes]
+#: The same with a name as it is stored, and with the name's place in the heap of names.
+Named = tuple[bytes, int, int, bytes]
+_Row = tuple[int, int, int, bytes]
+
+
+def entries_of(blocks: Blocks, named: list[Named], path: str) -> list[Entry]:
+    """Return the entries of a group.
+
+    Args:
+        path: of the group, for the error.
+
+    Raises:
+        CorruptFile: a name is one that HDF5 cannot write, or two are one text.
+    """
+    texts = set[str]()
+    result = list[Entry]()
+    for name, header, kind, tables in named:
+        text = as_text(name)
+        # Two names of bytes that are not UTF-8 may be one text.
+        if name in (b"", b".") or b"/" in name or text in texts:
+            where = f"{blocks.window.source.path}: {path or '/'}"
+            what = "a name that HDF5 cannot write"
+            raise CorruptFile(what, where=where, found=repr(name)[:80])
+        texts.add(text)
+        result.append((text, header, kind, tables))
+    return result
+
+
+#: The names of groups of one table, by all that tells them: the bytes of their heap, its chain of
+#: free places, both keys of the tree, where each name begins, and the kinds of the entries.
+#: Thousands of layers have the same. Those of a heap of more bytes are not kept.
+_contents: dict[tuple[object, ...], list[str]] = {}
+_LARGEST_KEPT = 512
 
 
 class SymbolTable:
@@ -426,41 +589,76 @@ class SymbolTable:
 
     def __init__(self, blocks: Blocks, leaf: int, inner: int) -> None:
         self._blocks, self._leaf, self._inner = blocks, leaf, inner
+        # A table and a node are read as a whole, whatever of them is used.
+        self._table_bytes = _SYMBOLS.size + leaf * _ENTRY.size
+        self._node_bytes = _TREE.size + inner * 2 * WORD.size + WORD.size
 
-    def entries(self, tree: int, heap: int, most: int) -> list[Entry]:
+    def entries(self, tables: bytes, most: int, path: str) -> Iterable[Entry]:
         """Return what is in a group, sorted by name.
 
         Args:
-            tree, heap: where the group's tables and names are.
+            tables: where the group's tree and names are.
             most: no more entries are wanted, and a few more than these at most are returned.
+            path: of the group, for the error.
         """
+        tree, heap = PAIR.unpack(tables)
+        blocks, rows = self._blocks, list[_Row]()
+        data, at = blocks.find(heap, _NAMES.size)
+        signature, size, free, start = _NAMES.unpack_from(data, at)
+        if signature != b"HEAP\0":
+            raise blocks.damaged("no heap of names where one should be")
+        at += _NAMES.size  # where HDF5 writes them, unless there are many
+        if start != heap + _NAMES.size or size > blocks.nearest or start + size > blocks.size:
+            data, at = blocks.find(start, size)
+        names, length = data[at : at + size], _NAMES.size + size
+        data, at = blocks.find(tree, self._node_bytes)
+        head, low, child, high = _LEAF.unpack_from(data, at)
+        key: tuple[object, ...] = ()
+        if head == _ONE_CHILD and self._inner and (rows := self._rows(child)):
+            begins, headers, kinds, places = zip(*rows, strict=True)
+            key = names, free, low, high, begins, kinds
+        elif head == _NO_CHILD:
+            key = names, free, low
+        known = _contents.get(key)
+        if known is None:
+            blocks.visit(start, length=length)
+            self._check_free(names, free)
+            entries = entries_of(blocks, self._sorted(tree, names, most), path)
+            if key and size <= _LARGEST_KEPT:
+                if len(_contents) >= _FORMS:
+                    _contents.clear()
+                _contents[key] = [name for name, *_ in entries]
+            return entries
+        length += self._node_bytes
+        if not rows:
+            blocks.visit(start, tree, length=length)
+            return ()
+        blocks.visit(start, tree, child, length=length + self._table_bytes)
+        return zip(known, headers, kinds, places, strict=True)
+
+    def _sorted(self, tree: int, names: bytes, most: int) -> list[Named]:
+        """Return what is in a group, which must be sorted by name."""
         last = b""
-        result: list[Entry] = []
-        self._branch(tree, None, self._names(heap), result, most)
-        for name, _, _ in result:
+        result: list[Named] = []
+        self._branch(tree, None, names, result, most)
+        for name, *_ in result:
             if name <= last:
                 raise self._blocks.damaged("the names of a group are not sorted, or appear twice")
             last = name
         return result
 
-    def _names(self, address: int) -> bytes:
-        """Return the bytes of a heap of names, once its chain of free places has an end."""
-        blocks = self._blocks
-        signature, version, size, free, start = _NAMES.unpack(blocks.at(address, _NAMES.size))
-        if signature != b"HEAP" or version != 0:
-            raise blocks.damaged("no heap of names where one should be")
-        blocks.visit(start)
-        names, room = blocks.at(start, size), size
+    def _check_free(self, names: bytes, free: int) -> None:
+        """Raise `CorruptFile` if the chain of free places in a heap of names has no end."""
+        room = size = len(names)
         while free != _NO_MORE:
             following, length = PAIR.unpack_from(names, min(free, size))
             room -= length
             if length < PAIR.size or free + length > size or room < 0:
-                raise blocks.damaged("a heap of names whose free places have no end")
+                raise self._blocks.damaged("a heap of names whose free places have no end")
             free = following
-        return names
 
     def _branch(
-        self, address: int, level: int | None, names: bytes, result: list[Entry], most: int
+        self, address: int, level: int | None, names: bytes, result: list[Named], most: int
     ) -> None:
         """Add the entries below a node. Each child's names are between two keys."""
         level, keys = node(self._blocks, address, 0, level, self._inner, WORD.size)
@@ -482,25 +680,25 @@ class SymbolTable:
                 raise self._blocks.damaged("a name in the wrong branch of its group")
             low = high
 
-    def _symbols(self, address: int, names: bytes, result: list[Entry]) -> None:
-        blocks = self._blocks
-        data = blocks.at(address, _SYMBOLS.size + self._leaf * _ENTRY.size)
-        signature, version, count = _SYMBOLS.unpack_from(data)
-        if signature != b"SNOD" or version != 1 or count > self._leaf:
-            raise blocks.damaged("a tree with a branch that is not a node")
-        blocks.visit(address)
-        data = data[_SYMBOLS.size : _SYMBOLS.size + count * _ENTRY.size]
+    def _symbols(self, address: int, names: bytes, result: list[Named]) -> None:
+        rows = self._rows(address)
+        self._blocks.visit(address, length=self._table_bytes)
         try:
             result += [
-                (
-                    names[name : names.index(b"\0", name)],
-                    None if kind == _SOFT else header,
-                    table if kind == _GROUP else None,
-                )
-                for name, header, kind, table in _ENTRY.iter_unpack(data)
+                (names[name : names.index(b"\0", name)], header, kind, table)
+                for name, header, kind, table in rows
             ]
         except ValueError:
             raise self._outside() from None
+
+    def _rows(self, address: int) -> list[_Row]:
+        """Read a table."""
+        data, at = self._blocks.find(address, self._table_bytes)
+        signature, count = _SYMBOLS.unpack_from(data, at)
+        if signature != b"SNOD\1" or count > self._leaf:
+            raise self._blocks.damaged("a tree with a branch that is not a node")
+        begin = at + _SYMBOLS.size
+        return list(_ENTRY.iter_unpack(data[begin : begin + count * _ENTRY.size]))
 
     def _outside(self) -> CorruptFile:
         return self._blocks.damaged("a name is outside its heap")
@@ -536,7 +734,7 @@ def node(
 def root_entry(blocks: Blocks, address: int) -> Entry:
     """Return the entry (III.C) of the root group."""
     _, header, kind, table = _ENTRY.unpack(blocks.at(address, _ENTRY.size))
-    return b"", None if kind == _SOFT else header, table if kind == _GROUP else None
+    return "", header, kind, table
 
 
 # --- the heaps where texts of any length are (III.E) ----------------------------------------------
@@ -782,9 +980,8 @@ class Heap:
             raise self._blocks.damaged("a block of another heap")
 
 
-#: Kinds of messages.
-DATASPACE, LINKS, DATATYPE, LINK, EXTERNAL, LAYOUT, FILTERS = 1, 2, 3, 6, 7, 8, 11
-ATTRIBUTE, SHARED_TABLE, SYMBOLS, DRIVER, ATTRIBUTES, CACHE = 12, 15, 17, 20, 21, 24
+#: What tells a dataset from others, if it is stored in one piece.
+_OF_ARRAYS = (DATASPACE, DATATYPE, LAYOUT)
 
 Attribute = tuple[str, str | list[str]]
 
@@ -938,55 +1135,63 @@ _ATTRIBUTE = struct.Struct("<BBHHH")
 class _Described(NamedTuple):
     """What an attribute's message says before its value, which thousands of them have in common.
 
-    Fields: `name`; `datatype`; `size`: of an element; `shape`; None: a space of nothing.
+    Fields: `name`; `shape`; None: a space of nothing; `kind`: of the elements, where they are
+    texts: of a fixed length, or `_VARIABLE`; None of others; `size`: of an element; `length`: of
+    all of them.
     """
 
     name: str
-    datatype: bytes
-    size: int
     shape: Shape | None
+    kind: int | None
+    size: int
+    length: int
 
 
-def attributes(blocks: Blocks, texts: Texts, messages: list[bytes]) -> Iterator[Attribute]:
-    """Yield the text attributes among some attribute messages, and those that hold nothing."""
-    names = set()
-    for data in messages:
-        end = _value_begins(data)
-        known = blocks.described.get(data[:end])
-        if known is None:
-            known = _described(blocks, data)
-            if len(blocks.described) < _FORMS and end <= _LONGEST_KEPT:
-                blocks.described[data[:end]] = known
-        name, datatype, size, shape = known
-        if name in names:
+def attributes(blocks: Blocks, texts: Texts, messages: list[bytes]) -> dict[str, str | list[str]]:
+    """Return the text attributes among some attribute messages, and those that hold nothing, sorted
+    by name."""
+    pairs = [_attribute(blocks, texts, data) for data in messages]
+    if len(pairs) > 1:
+        if len({name for name, _ in pairs}) < len(pairs):
             raise blocks.damaged("an attribute appears twice")
-        names.add(name)
-        if shape is None:
-            continue
-        value, kind, count = data[end:], datatype[0] & 0xF, math.prod(shape)
-        blocks.check_attribute(size * count)
-        if size * count > len(value):
-            raise blocks.damaged("an attribute is longer than its place")
-        if kind == _FIXED_TEXT:
-            items = [value[at : at + size].rstrip(b"\0") for at in range(0, size * count, size)]
-        elif kind == _VARIABLE and size == REFERENCE.size and datatype[1] & 0xF == 1:
-            references = REFERENCE.iter_unpack(value[: size * count])
-            items = [texts.text(each).partition(b"\0")[0] for each in references]
-        elif count:
-            continue  # numbers, references: nothing that Keras reads back
-        else:
-            items = []
-        decoded = [as_text(item) for item in items]
-        yield name, decoded if shape else decoded[0]
+        pairs.sort(key=lambda pair: pair[0])
+    return {name: value for name, value in pairs if value is not None}
+
+
+def _attribute(blocks: Blocks, texts: Texts, data: bytes) -> tuple[str, str | list[str] | None]:
+    """Return an attribute's name, and its text or texts; None of other values."""
+    end = _value_begins(data[: _ATTRIBUTE.size])
+    known = blocks.described.get(data[:end])
+    if known is None:
+        known = _described(blocks, data)
+        if len(blocks.described) < _FORMS and end <= _LONGEST_KEPT:
+            blocks.described[data[:end]] = known
+    name, shape, kind, size, length = known
+    if shape is None:
+        return name, None
+    blocks.check_attribute(length)
+    value = data[end : end + length]
+    if length > len(value):
+        raise blocks.damaged("an attribute is longer than its place")
+    if kind == _VARIABLE:
+        items = [texts.text(each).partition(b"\0")[0] for each in REFERENCE.iter_unpack(value)]
+    elif kind == _FIXED_TEXT:
+        items = [value[at : at + size].rstrip(b"\0") for at in range(0, length, size)]
+    elif math.prod(shape):
+        return name, None  # numbers, references: nothing that Keras reads back
+    else:
+        items = []
+    return name, [as_text(item) for item in items] if shape else as_text(items[0])
 
 
 #: The head of an attribute that is kept is no longer.
 _LONGEST_KEPT = 1024
 
 
-def _value_begins(data: bytes) -> int:
-    """Return where the value of an attribute begins in its message."""
-    parts: tuple[int, ...] = _ATTRIBUTE.unpack_from(data)
+@lru_cache(64)
+def _value_begins(head: bytes) -> int:
+    """Return where the value of an attribute begins in its message, which begins so."""
+    parts: tuple[int, ...] = _ATTRIBUTE.unpack(head)
     version, _, name, datatype, extent = parts
     if version == 1:  # each part is padded
         return _ATTRIBUTE.size + (name + 7 & -8) + (datatype + 7 & -8) + (extent + 7 & -8)
@@ -1011,7 +1216,12 @@ def _described(blocks: Blocks, data: bytes) -> _Described:
         raise blocks.damaged("an attribute without a name or a type")
     shapes = space(blocks, extent)
     (size,) = _SIZE.unpack_from(datatype)
-    return _Described(as_text(name[:-1]), datatype, size, None if shapes is None else shapes[0])
+    kind = datatype[0] & 0xF
+    is_text = kind == _FIXED_TEXT and size > 0
+    is_text |= kind == _VARIABLE and size == REFERENCE.size and datatype[1] & 0xF == 1
+    shape = None if shapes is None else shapes[0]
+    length = 0 if shape is None else size * math.prod(shape)
+    return _Described(as_text(name[:-1]), shape, kind if is_text else None, size, length)
 
 
 def as_text(name: bytes) -> str:
@@ -1050,7 +1260,7 @@ def filters(blocks: Blocks, data: bytes) -> list[tuple[int, int]]:
 _HARD = 0
 
 
-def link(blocks: Blocks, data: bytes) -> Entry:
+def link(blocks: Blocks, data: bytes) -> Named:
     """Return what a link message says."""
     version, flags, position = data[0], data[1], 2
     kind = data[position] if flags & 8 else _HARD
@@ -1062,8 +1272,8 @@ def link(blocks: Blocks, data: bytes) -> Entry:
     if version != 1 or len(name) != length or not name:
         raise blocks.damaged("a link of an unknown form")
     if kind != _HARD:
-        return name, None, None
-    return name, WORD.unpack_from(data, position + length)[0], None
+        return name, UNDEFINED, SOFT, b""
+    return name, WORD.unpack_from(data, position + length)[0], PLAIN, b""
 
 
 def elsewhere(data: bytes, numbered: int) -> tuple[int, int]:

@@ -41,7 +41,7 @@ def write(
         UnsupportedByTarget: a dtype or a text that Keras's HDF5 files do not hold.
     """
     _check_texts(tensors, attributes)
-    offsets: dict[str, int] = {}
+    offsets: list[int] = []
     # Through a file of Python's, because what h5py says about a full disk is not an OSError.
     with open(target, "wb+") if isinstance(target, Path) else nullcontext(target) as opened:
         part = opened if isinstance(opened, FilePart) else FilePart(opened, 0)
@@ -50,7 +50,7 @@ def write(
             for group, values in attributes.items():
                 tree.add_attributes(group, values)
             for name, tensor in tensors.items():
-                offsets[name] = part.begin + tree.allocate(name, tensor)
+                offsets.append(part.begin + tree.allocate(name, tensor))
             del tree  # which holds a group open
         pour_into(part.fileno(), tensors, offsets, sums)
 

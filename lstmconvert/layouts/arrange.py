@@ -100,7 +100,7 @@ def _array(cell: Cell, slot: Slot, order: tuple[Gate, ...]) -> Tensor:
 def _part(cell: Cell, gate: Gate, part: str) -> Tensor:
     if part in BIASES and part not in cell.gate_parts:
         return Zeros((cell.units,), cell.dtype)
-    return cell.gates[gate].tensors[part]
+    return cell.tensor(gate, part)
 
 
 def _turned(tensor: Tensor, slot: Slot) -> Tensor:

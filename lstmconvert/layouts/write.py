@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from lstmconvert.errors import UnsupportedByTarget, UsageError
-from lstmconvert.files.jsontext import Json, JsonObject, canonical, parse_object
+from lstmconvert.files.jsontext import Json, JsonObject, Piece
 from lstmconvert.layouts.arrange import arrange
 from lstmconvert.layouts.fit import fit_stack, notices
 from lstmconvert.layouts.plain import prefix_of
@@ -41,14 +41,10 @@ class Content(NamedTuple):
     losses: tuple[str, ...]
     warnings: tuple[str, ...]
 
-    def texts(self, digest: metadata.Texts) -> dict[str, list[str]]:
+    def texts(self, digest: metadata.Digest, is_known: bool) -> dict[str, Iterable[Piece]]:
         """Return the file's metadata in pieces: the `format` of the framework, and ours."""
-        texts = digest(self.model)
-        value = parse_object("".join(texts[metadata.KEY]), metadata.KEY)
-        for layer in value["layers"]:
-            layer["tensors"] = {}
-        text = canonical({**value, KEY: self.arranged})
-        return {**texts, "format": [self.row.format], metadata.KEY: [text]}
+        texts = digest.texts(self.model, is_known=is_known, arranged={KEY: self.arranged})
+        return {**texts, "format": [self.row.format]}
 
 
 def content(

@@ -76,7 +76,7 @@ def blocks(tensor: Tensor, count: int) -> tuple[Tensor, ...]:
     """
     from lstmconvert.tensors.views import equal_columns
 
-    return tuple(equal_columns(tensor, _width(tensor.shape[-1:], count), count))
+    return tuple(equal_columns(tensor, width_of(tensor.shape, count), count))
 
 
 def split(fused: Tensor, order: tuple[Gate, ...] = GATES) -> dict[Gate, Tensor]:
@@ -127,8 +127,13 @@ def fuse_first(parts: Mapping[Gate, Tensor], order: tuple[Gate, ...] = GATES) ->
     return views.stacked([parts[gate] for gate in order])
 
 
-def _width(axis: tuple[int, ...], count: int) -> int:
-    size = axis[0] if axis else 0
+def width_of(shape: tuple[int, ...], count: int) -> int:
+    """Return the width of each of `count` equal blocks of the last axis.
+
+    Raises:
+        ValueError: it is not so many equal blocks of at least one column.
+    """
+    size = shape[-1] if shape else 0
     width, rest = divmod(size, count)
     if rest or not width:
         raise ValueError(f"an axis of length {size} does not hold {count} equal gates")

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lstmconvert.errors import UsageError
 from lstmconvert.files.jsontext import JsonObject
-from lstmconvert.model.gates import GATES, Gate, fuse
+from lstmconvert.model.gates import GATES, Gate, blocks, fuse, width_of
 from lstmconvert.model.options import CellOptions, DirectionOptions, LayerOptions
 from lstmconvert.tensors.dtypes import Array, DType
 from lstmconvert.tensors.tensor import Shape, Tensor, as_numpy_asks
@@ -140,6 +142,76 @@ def weights_of(parts: Mapping[Gate, Mapping[str, Tensor]]) -> dict[Gate, GateWei
     }
 
 
+_PLACES = {gate: index for index, gate in enumerate(GATES)}
+
+
+class FusedGates(Mapping[Gate, GateWeights]):
+    """The weights of four gates that lie side by side, cut when they are first asked for.
+
+    It stands for the dictionary of them, of which files have thousands.
+
+    Args:
+        parts: of each gate, in the order of `GATE_PARTS`.
+        arrays: of each part the tensor of all gates, (…, 4 * units).
+
+    Raises:
+        ValueError: the last axis of an array is not four equal blocks.
+    """
+
+    __slots__ = ("_columns", "arrays", "parts")
+
+    def __init__(self, parts: tuple[str, ...], arrays: tuple[Tensor, ...]) -> None:
+        for array in arrays:
+            width_of(array.shape, len(GATES))
+        self.parts, self.arrays = parts, arrays
+        self._columns: tuple[Tensor, ...] = ()
+
+    def columns(self) -> tuple[Tensor, ...]:
+        """Return the tensors, those of one gate after the other, each in the order of `parts`."""
+        if not self._columns:
+            cut = [blocks(array, len(GATES)) for array in self.arrays]
+            self._columns = tuple(chain.from_iterable(zip(*cut, strict=True)))
+        return self._columns
+
+    def tensor(self, gate: Gate, part: str) -> Tensor:
+        """Return one tensor, of a part that the gates have."""
+        return self.columns()[_PLACES[gate] * len(self.parts) + self.parts.index(part)]
+
+    def whole(self, part: str) -> Tensor:
+        """Return the array of a part that the gates have."""
+        return self.arrays[self.parts.index(part)]
+
+    def named(self) -> Iterator[tuple[str, Tensor]]:
+        """Return what `Cell.tensors` does."""
+        return zip(_names_of(self.parts), self.columns(), strict=True)
+
+    def __getitem__(self, gate: Gate) -> GateWeights:
+        index, count = _PLACES[gate], len(self.parts)
+        tensors = self.columns()[index * count : (index + 1) * count]
+        return GateWeights(GATES[index], dict(zip(self.parts, tensors, strict=True)))
+
+    def __contains__(self, gate: object) -> bool:
+        return gate in _PLACES
+
+    def __iter__(self) -> Iterator[Gate]:
+        return iter(GATES)
+
+    def __len__(self) -> int:
+        return len(GATES)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # In another process the numbers are taken along, once.
+        return FusedGates, (self.parts, self.arrays)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+
+@lru_cache(64)
+def _names_of(parts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(_NAMES[gate][part] for gate in GATES for part in parts)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpaqueCell:
     """A cell of another kind (a GRU, for example) at its place in a stack or a Bidirectional.
@@ -176,43 +248,57 @@ class Cell:
     places: Mapping[str, str] = field(default_factory=dict)
     stored_as: str = "fused"
 
-    @property
-    def _kernel(self) -> Tensor:
-        return self.gates[Gate.FORGET].tensors["kernel"]
+    def _shape_in_gate(self, part: str) -> Shape:
+        """The shape of a part in the gate that every cell has."""
+        gates = self.gates
+        if isinstance(gates, FusedGates):
+            shape = gates.whole(part).shape
+            return (*shape[:-1], shape[-1] // len(GATES))
+        return gates[Gate.FORGET].tensors[part].shape
 
     @property
     def units(self) -> int:
         """The width of the cell state."""
-        return self._kernel.shape[-1]
+        return self._shape_in_gate("kernel")[-1]
 
     @property
     def input_dim(self) -> int:
         """The width of the input (its channels, for ConvLSTM)."""
-        return self._kernel.shape[-2]
+        return self._shape_in_gate("kernel")[-2]
 
     @property
     def recurrent_dim(self) -> int:
         """The width of the hidden state: `units`, or the projected size."""
-        return self.gates[Gate.FORGET].tensors["recurrent_kernel"].shape[-2]
+        return self._shape_in_gate("recurrent_kernel")[-2]
 
     @property
     def dtype(self) -> DType:
         """The dtype of the stored weights."""
-        return self._kernel.dtype
+        gates = self.gates
+        if isinstance(gates, FusedGates):
+            return gates.whole("kernel").dtype
+        return gates[Gate.FORGET].tensors["kernel"].dtype
 
     @property
     def use_bias(self) -> bool:
         """Whether a bias is stored."""
-        return "bias" in self.gates[Gate.FORGET].tensors
+        gates = self.gates
+        has = gates.parts if isinstance(gates, FusedGates) else gates[Gate.FORGET].tensors
+        return "bias" in has
 
     @property
     def gate_parts(self) -> tuple[str, ...]:
         """The parts that the gates of this cell have, in the order of `GATE_PARTS`."""
-        return tuple(p for p in GATE_PARTS if any(p in g.tensors for g in self.gates.values()))
+        gates = self.gates
+        if isinstance(gates, FusedGates):
+            return gates.parts
+        return tuple(p for p in GATE_PARTS if any(p in g.tensors for g in gates.values()))
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Return `(forget_gate.kernel, tensor)` pairs: gates in order, then parts of the cell."""
         gates = self.gates
+        if isinstance(gates, FusedGates):
+            return chain(gates.named(), self.parts.items())
         pairs = [
             (_NAMES[gate][part], tensor)
             for gate in GATES
@@ -225,12 +311,47 @@ class Cell:
 
     def fused(self, part: str, order: tuple[Gate, ...] = GATES) -> Tensor:
         """Return one part of all gates side by side: Keras's `kernel` for `"kernel"`."""
-        return fuse({gate: self.gates[gate].tensors[part] for gate in order}, order)
+        return fuse({gate: self.tensor(gate, part) for gate in order}, order)
+
+    def tensor(self, gate: Gate, part: str) -> Tensor:
+        """Return a part of a gate.
+
+        Raises:
+            KeyError: the cell has no such gate or part.
+        """
+        gates = self.gates
+        if isinstance(gates, FusedGates) and part in gates.parts:
+            return gates.tensor(gate, part)
+        return gates[gate].tensors[part]
+
+    def arrays(self) -> list[Tensor]:
+        """Return the tensors that all weights are in: fused ones where gates lie side by side."""
+        gates = self.gates
+        if isinstance(gates, FusedGates):
+            return [*gates.arrays, *self.parts.values()]
+        return [tensor for _, tensor in self.tensors()]
+
+    @property
+    def count(self) -> int:
+        """The number of tensors."""
+        gates = self.gates
+        if isinstance(gates, FusedGates):
+            return len(GATES) * len(gates.parts) + len(self.parts)
+        return sum([len(weights.tensors) for weights in gates.values()]) + len(self.parts)
+
+    def gate_shapes(self, gate: Gate) -> dict[str, Shape]:
+        """Return part -> shape of the tensors of a gate."""
+        gates = self.gates
+        if not isinstance(gates, FusedGates):
+            return {part: tensor.shape for part, tensor in gates[gate].tensors.items()}
+        shapes = [array.shape for array in gates.arrays]
+        cut = [(*shape[:-1], width_of(shape, len(GATES))) for shape in shapes]
+        return dict(zip(gates.parts, cut, strict=True))
 
     @property
     def parameters(self) -> int:
         """The number of weights."""
-        return sum(tensor.size for _, tensor in self.tensors())
+        return sum([array.size for array in self.arrays()])
 
     @property
     def input_gate(self) -> GateWeights:
@@ -260,8 +381,11 @@ class Cell:
 
     def fused_shape(self, part: str) -> Shape:
         """The shape of `fused(part)`."""
-        shape = next(g.tensors[part].shape for g in self.gates.values() if part in g.tensors)
-        count = sum(part in g.tensors for g in self.gates.values())
+        gates = self.gates
+        if isinstance(gates, FusedGates):
+            return gates.whole(part).shape
+        shape = next(g.tensors[part].shape for g in gates.values() if part in g.tensors)
+        count = sum(part in g.tensors for g in gates.values())
         return (*shape[:-1], shape[-1] * count)
 
 

@@ -203,7 +203,7 @@ class Model(Mapping[str, LSTMLayer]):
     def nbytes(self) -> int:
         """How many bytes the weights take, those of other layers among them."""
         cells = (cell for layer in self.layers for _, _, cell in layer.cells())
-        lstm = sum(tensor.nbytes for cell in cells for _, tensor in cell.tensors())
+        lstm = sum(array.nbytes for cell in cells for array in cell.arrays())
         return lstm + sum(tensor.nbytes for tensor in self.other.values())
 
     @property

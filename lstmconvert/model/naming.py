@@ -124,4 +124,4 @@ def _unambiguous(name: str) -> str:
     first, slash, rest = name.partition("/")
     if first == OTHER.rstrip("/"):
         name = f"{first}_{slash}{rest}"
-    return f"{name}_" if _AMBIGUOUS.search(name) else name
+    return f"{name}_" if "." in name and _AMBIGUOUS.search(name) else name

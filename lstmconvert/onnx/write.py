@@ -23,14 +23,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
 from lstmconvert import __version__
 from lstmconvert.conversion import Draft, Options
 from lstmconvert.errors import LSTMConvertError, UnsupportedByTarget, UsageError
-from lstmconvert.files import safetensors, wire, writing
+from lstmconvert.files import safetensors, writing
+from lstmconvert.files.jsontext import Piece, joined
 from lstmconvert.keras.configs import chain
 from lstmconvert.layouts import assume
 from lstmconvert.layouts.rows import ONNX
@@ -42,11 +43,11 @@ from lstmconvert.model.model import Model
 from lstmconvert.model.options import UNKNOWN
 from lstmconvert.onnx import layers, messages
 from lstmconvert.onnx.layers import Axes, Feed
-from lstmconvert.onnx.messages import NAMES, Graph, Style
+from lstmconvert.onnx.messages import Graph, Style
 from lstmconvert.pergate import metadata
 from lstmconvert.pergate.metadata import Digest
-from lstmconvert.tensors.dtypes import dtype_of
-from lstmconvert.tensors.streaming import Sums, pour_into
+from lstmconvert.tensors.checksums import crc32c
+from lstmconvert.tensors.streaming import Sums, pour_into, sums_in
 from lstmconvert.tensors.tensor import FileTensor, SourceFile, Tensor
 
 TARGET = "ONNX"
@@ -354,22 +355,24 @@ class _File:
     @cached_property
     def _parts(self) -> Parts:
         body, weights = self._content.graph.body(), self._content.graph.weights
-        return Parts(_model(self._content.opset, body.nodes), messages.graph(body), weights)
+        graph = messages.graph(body)
+        return Parts(_model(self._content.opset, body.nodes), graph, weights, _heads(weights))
 
     @cached_property
     def _digest(self) -> Digest:
         return Digest(self._content.model, self._content.graph.weights, self._sums)
 
-    def _texts(self) -> dict[str, list[str]]:
-        return self._digest.texts(self._content.model)
+    @cached_property
+    def _pieces(self) -> list[Piece]:
+        return list(self._digest.texts(self._content.model, is_known=False)[metadata.KEY])
 
-    def _metadata(self) -> dict[str, str]:
-        return {metadata.KEY: "".join(self._texts()[metadata.KEY]), **self._content.texts}
+    def _metadata(self, *, is_known: bool) -> dict[str, str]:
+        return {metadata.KEY: joined(self._pieces, is_known=is_known), **self._content.texts}
 
     def data_files(self) -> list[Path]:
         """Return the data file, where one file would be too long."""
         # The first text has no hash yet, and the length of the last.
-        spare = sum(len(text.encode()) for text in self._metadata().values())
+        spare = sum(len(text.encode()) for text in self._metadata(is_known=False).values())
         if self._parts.size() + spare + _MARGIN <= PROTOBUF_BYTES:
             return []
         return [self._path.with_name(self._path.name + DATA_SUFFIX)]
@@ -379,24 +382,23 @@ class _File:
         temporary, *data = temporaries
         parts = self._parts
         if data:
-            parts = parts._replace(placed=self._data(data[0]))
-        parts.write(temporary, self._metadata, self._sums)
-        if not data:
-            with writing.flushing(temporary):
-                written = initializers(SourceFile(temporary))
-                writing.check_written(parts.weights, written, self._path, self._sums)
+            placed = self._data(data[0])
+            parts = parts._replace(heads=_heads(parts.weights, placed), has_numbers=False)
+        check = parts.write(temporary, partial(self._metadata, is_known=True), self._sums)
+        with writing.flushing(temporary):
+            check()
 
     def _data(self, path: Path) -> dict[str, ExternalBytes]:
         """Write the data file, and return where in it the numbers of each tensor lie."""
         name = self._path.name + DATA_SUFFIX
-        whole = {"format": ["np"]} if self._content.fused else None
-        weights = self._parts.weights
-        seal = safetensors.write(path, weights, lambda: whole or self._texts(), self._sums)
+        texts: dict[str, list[Piece]] = {"format": ["np"]}
+        if not self._content.fused:
+            texts[metadata.KEY] = self._pieces
+        written = safetensors.write(path, self._parts.weights, lambda _: texts, self._sums)
         with writing.flushing(path):
-            written = safetensors.read(SourceFile(path), with_metadata=False)[0]
-            writing.check_written(weights, written, self._path.with_name(name), self._sums)
-        seal()
-        return _placed(written, name)
+            written.check()
+        written.seal()
+        return _placed(safetensors.read(SourceFile(path), with_metadata=False)[0], name)
 
 
 def _placed(written: Mapping[str, Tensor], name: str) -> dict[str, ExternalBytes]:
@@ -413,9 +415,8 @@ def _model(opset: int, nodes: Sequence[messages.Node]) -> bytes:
     return messages.model(messages.ir_version(opset), producer, opset, nodes)
 
 
-#: Field numbers: a model's graph, a graph's initializer, a tensor's numbers, sizes, type and name.
+#: Field numbers: a model's graph, a graph's initializer, a tensor's numbers.
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
-_DIMS, _TYPE, _NAME = 1, 2, 8
 
 
 class ExternalBytes(NamedTuple):
@@ -430,94 +431,86 @@ class Parts(NamedTuple):
     """What a model file is made of.
 
     Fields: `model`: without a graph; `graph`: without the weights; `weights`: name -> tensor;
-    `placed`: where the numbers are, if they lie in a data file.
+    `heads`: of each weight, as `_heads` makes them; `has_numbers`: whether the numbers lie in the
+    file, and not in a data file.
     """
 
     model: bytes
     graph: bytes
     weights: Mapping[str, Tensor]
-    placed: Mapping[str, ExternalBytes] | None = None
+    heads: Mapping[str, tuple[bytes, int]]
+    has_numbers: bool = True
 
     def size(self) -> int:
         """The size of the file in bytes, without metadata."""
-        graph = self._graph_size(self._initializers())
-        return len(self.model) + len(messages.head(_GRAPH, graph)) + graph
+        return len(self._start()) + sum(len(before) + size for before, size in self.heads.values())
 
-    def _initializers(self) -> dict[str, tuple[bytes, int]]:
-        """Return each initializer up to its numbers, and their length here."""
-        result = {}
-        for name, tensor in self.weights.items():
-            start = messages.tensor_head(name, tensor.shape, tensor.dtype.name)
-            if self.placed is None:
-                start += messages.head(_RAW_DATA, tensor.nbytes)
-                length = tensor.nbytes
-            else:
-                start += messages.external(self.placed[name]._asdict())
-                length = 0
-            result[name] = messages.head(_INITIALIZER, len(start) + length) + start, length
-        return result
+    def _start(self) -> bytes:
+        """Return what stands before the first weight."""
+        length = sum(len(before) + size for before, size in self.heads.values())
+        return self.model + messages.head(_GRAPH, len(self.graph) + length) + self.graph
 
-    def _graph_size(self, heads: Mapping[str, tuple[bytes, int]]) -> int:
-        return len(self.graph) + sum(len(start) + length for start, length in heads.values())
-
-    def write(self, path: Path, metadata: Callable[[], Mapping[str, str]], sums: Sums) -> None:
-        """Write the file.
+    def write(
+        self, path: Path, metadata: Callable[[], Mapping[str, str]], sums: Sums
+    ) -> Callable[[], None]:
+        """Write the file, and return what compares it with what was written.
 
         Args:
             path: the file.
             metadata: called once, after the weights are written.
             sums: takes the checksum of each weight whose numbers lie in this file.
         """
+        start = self._start()
         with open(path, "wb") as file:
-            heads = self._initializers()
-            length = self._graph_size(heads)
-            start = self.model + messages.head(_GRAPH, length) + self.graph
-            offsets, end = {}, len(start)
+            offsets, end = [], len(start)
             file.write(start)
-            for name, (before, size) in heads.items():
+            for before, size in self.heads.values():
                 file.seek(end)
                 file.write(before)
-                offsets[name] = end + len(before)
-                end = offsets[name] + size
+                offsets.append(end + len(before))
+                end = offsets[-1] + size
             file.truncate(end)
             file.flush()
-            if self.placed is None:
+            if self.has_numbers:
                 pour_into(file.fileno(), self.weights, offsets, sums)
             file.seek(end)
-            file.write(messages.metadata(metadata()))
+            last = messages.metadata(metadata())
+            file.write(last)
+
+        def check() -> None:
+            pieces = [("the graph", len(start), crc32c(start))]
+            crcs = sums.passed(self.heads) if self.has_numbers else [0] * len(offsets)
+            for (name, (before, size)), crc in zip(self.heads.items(), crcs, strict=True):
+                pieces += [(name, len(before), crc32c(before)), (name, size, crc)]
+            pieces.append(("the metadata", len(last), crc32c(last)))
+            source = SourceFile(path)
+            if source.size != end + len(last):
+                raise writing.differs(path, f"it has {source.size:,} bytes")
+            stored = sums_in(source, 0, (size for _, size, _ in pieces))
+            for (name, _, crc), read in zip(pieces, stored, strict=True):
+                if read != crc:
+                    raise writing.differs(path, name)
+
+        return check
 
 
-def initializers(source: SourceFile) -> dict[str, Tensor]:
-    """Return the initializers of a file that `Parts` wrote, whose numbers lie in it.
+def _heads(
+    weights: Mapping[str, Tensor], placed: Mapping[str, ExternalBytes] | None = None
+) -> dict[str, tuple[bytes, int]]:
+    """Return each initializer up to its numbers, and their length in the model file.
 
-    Raises:
-        CorruptFile: it is no such file.
+    Args:
+        weights: name -> tensor.
+        placed: where the numbers are, if they lie in a data file.
     """
-    result: dict[str, Tensor] = {}
-    for graph in wire.MessageSpan(source, 0, source.size).find(_GRAPH):
-        for span in graph.find(_INITIALIZER):
-            raw = next(span.find(_RAW_DATA), None)
-            before = span.size if raw is None else raw.offset - span.offset
-            shape, kind, name = _head(bytes(source.read_at(span.offset, before)), source.path)
-            if raw is not None:
-                result[name] = FileTensor(source, raw.offset, shape, dtype_of(NAMES[kind]))
-    return result
-
-
-def _head(data: bytes, where: Path) -> tuple[tuple[int, ...], int, str]:
-    """Return shape, type and name out of the first bytes of a tensor's message."""
-    shape, kind, name, at = list[int](), 0, "", 0
-    while at < len(data):
-        tag, at = wire.varint(data, at, where)
-        value, at = wire.varint(data, at, where)
-        number = tag >> 3
-        if number == _DIMS:
-            shape.append(value)
-        elif number == _TYPE:
-            kind = value
-        elif number == _RAW_DATA:
-            break
+    result = {}
+    for name, tensor in weights.items():
+        start = messages.tensor_head(name, tensor.shape, tensor.dtype.name)
+        if placed is None:
+            start += messages.head(_RAW_DATA, tensor.nbytes)
+            length = tensor.nbytes
         else:
-            name = data[at : at + value].decode() if number == _NAME else name
-            at += value
-    return tuple(shape), kind, name
+            start += messages.external(placed[name]._asdict())
+            length = 0
+        result[name] = messages.head(_INITIALIZER, len(start) + length) + start, length
+    return result

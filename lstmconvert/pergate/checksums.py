@@ -16,15 +16,15 @@ any, or is in a container or a layout that has none.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from json.encoder import encode_basestring
 from pathlib import Path
 
 from lstmconvert.errors import CorruptFile
-from lstmconvert.files.jsontext import in_pieces, parse_object
+from lstmconvert.files.jsontext import Later, Piece, in_pieces, parse_object
 from lstmconvert.limits import MIB
-from lstmconvert.tensors.checksums import crc32c
+from lstmconvert.tensors.checksums import crc32c, followed
 from lstmconvert.tensors.dtypes import DType, name_of
 from lstmconvert.tensors.streaming import Sums
 from lstmconvert.tensors.tensor import Shape, Tensor, verified
@@ -41,7 +41,7 @@ _HINT = (
 
 
 class Sealing:
-    """Puts the checksums of a file's tensors into its metadata, which are made before them.
+    """Puts the checksums of a file's tensors into its metadata, which may be made before them.
 
     Args:
         tensors: the tensors of the file.
@@ -51,57 +51,126 @@ class Sealing:
     def __init__(self, tensors: Mapping[str, Tensor], sums: Sums) -> None:
         self._tensors, self._sums = tensors, sums
         self._names = sorted(tensors)
-        self._quoted = [encode_basestring(name) for name in self._names]
 
-    def sealed(self, values: Mapping[str, list[str]]) -> list[str]:
-        """Return the text with the checksums: always of the same length, whatever they are.
-
-        While no tensor is written there are none, and no seal: zeros stand there.
+    def sealed(
+        self, values: Mapping[str, Iterable[Piece]], *, is_known: bool
+    ) -> Iterator[Piece]:
+        """Yield the text with the checksums.
 
         Args:
             values: the metadata object of `in_pieces`, without them.
+            is_known: whether the tensors are written: else the checksums are a part that is known
+                later. The seal over all is one always.
         """
-        sums = self._sums
-        entries = [
-            f'{quoted}:"{crc:08x}"'
-            for quoted, crc in zip(self._quoted, sums.passed(self._names), strict=True)
-        ]
-        known = {**values, "version": [str(WITH)], CHECKSUMS: ["{", ",".join(entries), "}"]}
-        del entries
-        pieces = in_pieces({**known, SEAL: [f'"{_NO_SEAL}"']})
-        if not sums.is_begun and self._tensors:
-            return pieces
-        heads = _heads(self._quoted, [self._tensors[name] for name in self._names])
-        return in_pieces({**known, SEAL: [f'"{_seal([*pieces, heads]):08x}"']})
+        #: What is sealed, in order: the CRC of a part and its length; or what is known later.
+        passed: list[list[int] | Later] = []
+        of_checksums: list[int] = []
+
+        def checksums(is_known: bool) -> Iterator[str]:
+            of_checksums[:] = 0, 0
+            for text in self._checksums() if is_known else self._stand_in():
+                of_checksums[:] = _summed([text], *of_checksums)
+                yield text
+
+        def seal(is_known: bool) -> Iterator[str]:
+            yield f'"{self._seal(passed) if is_known else 0:08x}"'
+
+        known = {
+            **values,
+            "version": [str(WITH)],
+            CHECKSUMS: self._checksums() if is_known else [checksums],
+            SEAL: [seal],
+        }
+        part: list[int] = []
+        for piece in in_pieces(known):
+            if piece is checksums:  # which are made before the seal is asked for
+                passed.append(of_checksums)
+            elif piece is not seal and not isinstance(piece, str):
+                passed.append(piece)
+            else:
+                if not passed or passed[-1] is not part:
+                    part = [0, 0]
+                    passed.append(part)
+                text = piece if isinstance(piece, str) else f'"{_NO_SEAL}"'
+                part[:] = _summed([text], *part)
+            yield piece
+
+    def _checksums(self) -> Iterator[str]:
+        """Yield the object of checksums in pieces."""
+
+        def entries(names: Sequence[str]) -> list[str]:
+            crcs = self._sums.passed(names)
+            return [
+                f'{encode_basestring(name)}:"{crc:08x}"'
+                for name, crc in zip(names, crcs, strict=True)
+            ]
+
+        return _listed("{", self._names, entries, "}")
+
+    def _stand_in(self) -> Iterator[str]:
+        """Yield as many of each character that JSON escapes as are in the object, and of others."""
+        yield encode_basestring("".join(self._names))[1:-1]
+        yield ",".join([f'"":"{_NO_SEAL}"'] * len(self._names)) + "{}"
+
+    def _seal(self, passed: Iterable[list[int] | Later]) -> int:
+        """Return the CRC of a metadata text, with zeros for the seal, and of the tensors' heads."""
+        crc = 0
+        for part in passed:
+            crc = followed(crc, *(part if isinstance(part, list) else _summed(part(True))))
+        return _summed(_heads(self._names, self._tensors), crc)[0]
 
 
-def _seal(texts: Iterable[str]) -> int:
-    """Return the seal of texts, one behind the other: the metadata's with zeros for the seal, and
-    what `_heads` says of the tensors."""
-    crc = 0
+def _summed(texts: Iterable[str], crc: int = 0, size: int = 0) -> tuple[int, int]:
+    """Return the CRC of texts, one behind the other, and how many bytes they have: both continued
+    from those of what is before them."""
     for text in texts:
-        for at in range(0, len(text), MIB):  # the text of many layers is not copied as a whole
-            crc = crc32c(text[at : at + MIB].encode(), crc)
-    return crc
+        data = text.encode()
+        crc = crc32c(data, crc)
+        size += len(data)
+    return crc, size
 
 
-def _heads(quoted: Sequence[str], tensors: Sequence[Tensor]) -> str:
-    """Return the canonical JSON list of `[name, dtype, shape]` of every tensor.
+def _listed(
+    begin: str, names: Sequence[str], items: Callable[[Sequence[str]], list[str]], end: str
+) -> Iterator[str]:
+    """Yield the text of a JSON list or object in pieces.
 
     Args:
-        quoted: the names as JSON, sorted.
+        begin, end: its brackets.
+        names: of what is in it.
+        items: returns the texts of some.
+    """
+    for at in range(0, len(names), _ITEMS):
+        yield ("," if at else begin) + ",".join(items(names[at : at + _ITEMS]))
+    yield end if names else begin + end
+
+
+#: How many items are a piece.
+_ITEMS = 1024
+
+
+def _heads(names: Sequence[str], tensors: Mapping[str, Tensor]) -> Iterator[str]:
+    """Yield the canonical JSON list of `[name, dtype, shape]` of every tensor, in pieces.
+
+    Args:
+        names: sorted.
         tensors: those of the names.
     """
     ends: dict[tuple[DType, Shape], str] = {}  # thousands of layers have a few
-    heads = []
-    for name, tensor in zip(quoted, tensors, strict=True):
-        kind = tensor.dtype, tensor.shape
-        end = ends.get(kind)
-        if end is None:
-            shape = ",".join(map(str, tensor.shape))
-            end = ends[kind] = f'"{name_of(tensor.dtype)}",[{shape}]]'
-        heads.append(f"[{name},{end}")
-    return f"[{','.join(heads)}]"
+
+    def heads(names: Sequence[str]) -> list[str]:
+        result = []
+        for name in names:
+            tensor = tensors[name]
+            kind = tensor.dtype, tensor.shape
+            end = ends.get(kind)
+            if end is None:
+                shape = ",".join(map(str, tensor.shape))
+                end = ends[kind] = f'"{name_of(tensor.dtype)}",[{shape}]]'
+            result.append(f"[{encode_basestring(name)},{end}")
+        return result
+
+    return _listed("[", names, heads, "]")
 
 
 class Described:
@@ -152,13 +221,11 @@ class Described:
             return
         text, begins = self._text, f'"{SEAL}":"'
         at = text.rfind(f'{begins}{self.value[SEAL]}"') + len(begins)
-        names = sorted(tensors)
-        heads = _heads(list(map(encode_basestring, names)), [tensors[name] for name in names])
         end = at + len(_NO_SEAL)
         # Not as two texts: of thousands of layers they would be as many megabytes again.
         before = (text[start : min(start + MIB, at)] for start in range(0, at, MIB))
         after = (text[start : start + MIB] for start in range(end, len(text), MIB))
-        crc = _seal(chain(before, [_NO_SEAL], after, [heads]))
+        crc, _ = _summed(chain(before, [_NO_SEAL], after, _heads(sorted(tensors), tensors)))
         if at < len(begins) or crc != int(self.value[SEAL], 16):
             raise self._damaged("the seal over the metadata and the tensors' shapes is wrong")
 

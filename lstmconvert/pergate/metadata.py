@@ -12,7 +12,8 @@ import math
 import os
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from json.encoder import encode_basestring
 from typing import Any, TypeGuard
@@ -20,7 +21,16 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from lstmconvert.errors import CorruptFile
-from lstmconvert.files.jsontext import Json, JsonObject, canonical, in_pieces, parse_object
+from lstmconvert.files.jsontext import (
+    Json,
+    JsonObject,
+    Later,
+    Piece,
+    canonical,
+    in_pieces,
+    in_slices,
+    parse_object,
+)
 from lstmconvert.model import naming, wellformed
 from lstmconvert.model.chain import Answer
 from lstmconvert.model.gates import Gate
@@ -56,27 +66,28 @@ TEXTS = ("model_config", "training_config", "archive_metadata", DOCUMENT)
 _UNREAD = ("training_config",)
 #: The model's answer to one input, in the object; `convert --check` writes it.
 _CHECK = "check"
-_SOURCE = "source"
 #: The options that decided what is in the file; a file that was made with none has no such key.
 _MADE_WITH = "made_with"
 #: No number of a check is as large: sums and differences of such numbers stay finite.
 _LARGEST = 1e300
 _SHA256 = re.compile("[0-9a-f]{64}")
-#: Makes the metadata texts of a file, in pieces, of the model that it is to hold.
-Texts = Callable[[Model], dict[str, list[str]]]
 
 
-def to_pieces(model: Model, *, digest: str | None) -> dict[str, list[str]]:
+def to_pieces(
+    model: Model, *, digest: str | Later | None, arranged: Mapping[str, Json] | None = None
+) -> dict[str, Iterable[Piece]]:
     """Return the JSON text of each value of a model's metadata object, in pieces.
 
     Args:
         model: the model.
         digest: the hash of its source.
+        arranged: further values, by which the layers' tensors are found in a file that is in a
+            framework's layout. None: by maps of them.
     """
     value: JsonObject = {
         "version": WITHOUT,
-        _SOURCE: _source(model.source, digest),
         **{key: model.texts[key] for key in TEXTS if key in model.texts},
+        **(arranged or {}),
     }
     if model.notes:
         value["notes"] = list(model.notes)
@@ -86,11 +97,24 @@ def to_pieces(model: Model, *, digest: str | None) -> dict[str, list[str]]:
         value[_MADE_WITH] = model.made_with
     if model.answers:
         value[_CHECK] = [_answer(answer) for answer in model.answers]
-    pieces = {key: [canonical(item)] for key, item in value.items()}
-    # One at a time: as objects, 10,000 layers take ten times the memory of their text.
-    numbered = enumerate(model.layers)
-    pieces["layers"] = ["[", *[f"{',' if n else ''}{_layer(layer)}" for n, layer in numbered], "]"]
-    return pieces
+    source = {key: [canonical(item)] for key, item in _source(model.source).items()}
+    return {
+        **{key: in_slices(item) for key, item in value.items()},
+        "layers": _layers(model.layers, are_mapped=arranged is None),
+        "source": in_pieces(
+            {**source, "sha256": [digest if callable(digest) else canonical(digest)]}
+        ),
+    }
+
+
+def _layers(layers: Iterable[LSTMLayer], *, are_mapped: bool) -> Iterator[str]:
+    """Yield the list of the layers, one at a time: as objects, 10,000 take ten times the memory of
+    their text, which is many megabytes itself."""
+    before, texts = "[", _LayerTexts(are_mapped=are_mapped)
+    for layer in layers:
+        yield f"{before}{texts.of(layer)}"
+        before = ","
+    yield "]" if before == "," else "[]"
 
 
 def _object(texts: Mapping[str, str]) -> str:
@@ -99,12 +123,12 @@ def _object(texts: Mapping[str, str]) -> str:
     return f"{{{','.join(items)}}}"
 
 
-def _source(source: Source, digest: str | None) -> JsonObject:
+def _source(source: Source) -> JsonObject:
+    """Return what is said of a source, without its hash."""
     result: JsonObject = {
         "container": source.container,
         "keras_version": source.keras_version,
         "era": source.era,
-        "sha256": digest,
     }
     if source.structure is not None:
         structure = source.structure
@@ -135,10 +159,106 @@ _texts: dict[int, tuple[Options, str]] = {}
 _MOST_TEXTS = 256
 
 
+class _LayerTexts:
+    """The texts of a model's layers: of those that differ in their names only, one is made.
+
+    Args:
+        are_mapped: whether their tensors are.
+    """
+
+    def __init__(self, *, are_mapped: bool) -> None:
+        self._are_mapped = are_mapped
+        #: Stands for the name; nobody can have written it into a file.
+        self._name = os.urandom(16).hex()
+        #: None, where one layer had that form.
+        self._texts: dict[tuple[Any, ...], str | None] = {}
+
+    def of(self, layer: LSTMLayer) -> str:
+        """Return the canonical text of a layer."""
+        form = self._form(layer)
+        if form is None:
+            return self._made(layer)
+        if form not in self._texts:  # most models have one layer
+            if len(self._texts) >= _MOST_TEXTS:
+                self._texts.clear()
+            self._texts[form] = None
+            return self._made(layer)
+        text = self._texts[form]
+        if text is None:
+            text = self._texts[form] = self._made(self._renamed(layer))
+        return text.replace(self._name, encode_basestring(layer.name)[1:-1])
+
+    def _made(self, layer: LSTMLayer) -> str:
+        return _layer(layer, _tensors(layer) if self._are_mapped else "{}")
+
+    def _form(self, layer: LSTMLayer) -> tuple[Any, ...] | None:
+        """Return all that the text of a layer says besides its name: what layers share by its
+        identity, which it keeps while they are there. None, where its config has another name."""
+        config, name = layer.config or {}, layer.name
+        inner = config.get("config")
+        if not isinstance(inner, dict) or not name == inner.get("name") == config.get("name", name):
+            return None
+        directions: list[tuple[Any, ...]] = []
+        for side, direction in layer.directions:
+            named = self._without_name(layer, direction.name)
+            directions.append((side, named, direction.class_name, id(direction.options)))
+            for cell in direction.cells:
+                if isinstance(cell, OpaqueCell):
+                    return None
+                paths = [self._without_name(layer, path) for path in cell.places.values()]
+                directions.append(
+                    (
+                        *(self._without_name(layer, cell.name), cell.class_name, id(cell.options)),
+                        *(cell.dtype, cell.stored_as, tuple(cell.places), tuple(paths)),
+                        tuple([(part, tensor.shape) for part, tensor in cell.tensors()]),
+                    )
+                )
+        return (
+            *(self._without_name(layer, layer.path), layer.class_name, id(layer.options)),
+            *(layer.input_shape, tuple(directions), tuple(config), tuple(inner)),
+            tuple(map(id, {**config, "config": None, "name": None}.values())),
+            tuple(map(id, {**inner, "name": None}.values())),
+        )
+
+    def _without_name(self, layer: LSTMLayer, text: str | None) -> str | None:
+        return text and text.replace(layer.name, self._name)
+
+    def _renamed(self, layer: LSTMLayer) -> LSTMLayer:
+        """Return a layer with what stands for the name, wherever `_form` leaves the name out."""
+
+        def renamed(direction: Direction) -> Direction:
+            cells = [
+                replace(
+                    cell,
+                    name=self._without_name(layer, cell.name),
+                    places={
+                        key: path.replace(layer.name, self._name)
+                        for key, path in cell.places.items()
+                    },
+                )
+                for cell in direction.lstm_cells
+            ]
+            name = self._without_name(layer, direction.name)
+            return replace(direction, name=name, cells=tuple(cells))
+
+        config = dict(layer.config or {})
+        config["config"] = {**config["config"], "name": self._name}
+        if "name" in config:
+            config["name"] = self._name
+        return replace(
+            layer,
+            name=self._name,
+            path=layer.path.replace(layer.name, self._name),
+            config=config,
+            forward=renamed(layer.forward),
+            backward=layer.backward and renamed(layer.backward),
+        )
+
+
 # The canonical text of a layer: the keys of an object are sorted by name.
 
 
-def _layer(layer: LSTMLayer) -> str:
+def _layer(layer: LSTMLayer, tensors: str) -> str:
     shape = layer.input_shape
     input_shape = "null" if shape is None else canonical(list(shape))
     directions = [f'"{name}":{_direction(d)}' for name, d in sorted(layer.directions)]
@@ -146,7 +266,7 @@ def _layer(layer: LSTMLayer) -> str:
         f'{{"class":{encode_basestring(layer.class_name)},"config":{canonical(layer.config)},'
         f'"directions":{{{",".join(directions)}}},"input_shape":{input_shape},'
         f'"name":{encode_basestring(layer.name)},"options":{_options(layer.options)},'
-        f'"path":{encode_basestring(layer.path)},"tensors":{_tensors(layer)}}}'
+        f'"path":{encode_basestring(layer.path)},"tensors":{tensors}}}'
     )
 
 
@@ -528,6 +648,10 @@ def _is_bytes(tensor: Tensor) -> bool:
     return tensor.dtype.name == "uint8" and len(tensor.shape) == 1
 
 
+#: Is as long as a hash.
+_NO_HASH = "0" * 64
+
+
 class Digest:
     """The source's hash, taken in a thread while the tensors are written.
 
@@ -542,12 +666,9 @@ class Digest:
         self, model: Model, tensors: Mapping[str, Tensor], sums: Sums, *, is_sealed: bool = True
     ) -> None:
         size = sum([tensor.nbytes for tensor in tensors.values()])
-        self._sums, self._sealing = sums, Sealing(tensors, sums) if is_sealed else None
+        self._sealing = Sealing(tensors, sums) if is_sealed else None
         self._error: Exception | None = None
         self._value: str | None = None
-        self._pieces: dict[str, list[str]] = {}
-        #: Stands where the hash will be; nobody can have written it into the file.
-        self._stand_in = os.urandom(32).hex()
         self._model = model
         self._thread: threading.Thread | None = None
         from lstmconvert.files.writing import WORTH_A_THREAD  # a reader needs none of it
@@ -562,22 +683,28 @@ class Digest:
         except Exception as error:  # raised anew where the digest is asked for
             self._error = error
 
-    def texts(self, model: Model) -> dict[str, list[str]]:
-        """Return the metadata texts in pieces, always with the checksums of what was written until
-        then, and with the hash: a stand-in for it, where it is being taken and nothing was written
-        yet."""
-        if not self._pieces:
-            is_taken = self._thread is not None and not self._sums.is_begun
-            # A model that was not read from a file of its own kind has a known hash, or none.
-            is_taken = is_taken and model.source.digest is not None and not model.is_converted
-            digest = self._stand_in if is_taken else self._joined()
-            self._pieces = to_pieces(model, digest=digest)
-        elif self._thread is not None and self._stand_in in self._pieces[_SOURCE][0]:
-            (text,) = self._pieces[_SOURCE]
-            text = text.replace(f'"{self._stand_in}"', canonical(self._joined()))
-            self._pieces[_SOURCE] = [text]
-        sealed = in_pieces if self._sealing is None else self._sealing.sealed
-        return {"format": ["np"], KEY: sealed(self._pieces)}
+    def texts(
+        self, model: Model, *, is_known: bool, arranged: Mapping[str, Json] | None = None
+    ) -> dict[str, Iterable[Piece]]:
+        """Return the metadata texts in pieces, with the checksums and the hash.
+
+        Args:
+            model: the model that the file is to hold.
+            is_known: whether the tensors are written. Else the checksums are parts of the text that
+                are known later, and so is the hash where it is being taken.
+            arranged: as in `to_pieces`.
+        """
+        # A model that was not read from a file of its own kind has a known hash, or none.
+        is_taken = self._thread is not None and not is_known
+        is_taken = is_taken and model.source.digest is not None and not model.is_converted
+        digest = self._later if is_taken else self._joined()
+        values = to_pieces(model, digest=digest, arranged=arranged)
+        if self._sealing is None:
+            return {"format": ["np"], KEY: in_pieces(values)}
+        return {"format": ["np"], KEY: self._sealing.sealed(values, is_known=is_known)}
+
+    def _later(self, is_known: bool) -> list[str]:
+        return [canonical(self._joined() if is_known else _NO_HASH)]
 
     def _joined(self) -> str | None:
         if self._thread is None:

@@ -79,6 +79,40 @@ def by_numpy(data: Data, crc: int = 0) -> int:
     return state ^ _ALL
 
 
+def followed(crc: int, behind: int, size: int) -> int:
+    """Return the CRC-32C of two texts, one behind the other.
+
+    Args:
+        crc: of the first.
+        behind: of the second.
+        size: how many bytes the second has.
+    """
+    # As in zlib (crc32.c, `crc32_combine`): the first weighs x ** (8 · size) as much.
+    for level in range(size.bit_length() if crc else 0):
+        if size >> level & 1:
+            crc = _product(_weight(level), crc)
+    return crc ^ behind
+
+
+def _product(factor: int, value: int) -> int:
+    """Return the product of two polynomials, reflected as a CRC is."""
+    result = 0
+    for bit in range(31, -1, -1):
+        if factor >> bit & 1:
+            result ^= value
+        value = value >> 1 ^ (_POLYNOMIAL if value & 1 else 0)
+    return result
+
+
+@functools.cache
+def _weight(level: int) -> int:
+    """Return the power of x that as many bytes as `2 ** level` weigh."""
+    if level == 0:
+        return 1 << 31 - 8
+    half = _weight(level - 1)
+    return _product(half, half)
+
+
 def unmask(stored: int) -> int:
     """Return the CRC that a file stores masked as `stored`."""
     rotated = (stored - _MASK_DELTA) & _ALL

@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import IO, TypeGuard
+from typing import IO, TypeGuard, TypeVar
 
 import numpy as np
 
@@ -19,14 +19,16 @@ from lstmconvert.tensors.tensor import (
     Bytes,
     Columns,
     FileTensor,
+    SourceFile,
     Tensor,
     write_whole,
 )
 from lstmconvert.tensors.views import PANEL, Transposed, transposed
 
+Key = TypeVar("Key")
 #: Takes a tensor's key, a byte offset in it, and a piece of it: little-endian, each row's elements
 #: side by side; the rows need not be contiguous.
-Sink = Callable[[str, int, Array], None]
+Sink = Callable[[Key, int, Array], None]
 #: Arrays of up to this many bytes cost more calls than bytes: they are read at once, and written
 #: together, as many as fit into a buffer.
 SMALL = 64 * KIB
@@ -35,25 +37,36 @@ SMALL = 64 * KIB
 _WORTH_SENDING, _PAUSE = 64 * MIB, 0.05
 
 
-def pour(tensors: Mapping[str, Tensor], sink: Sink) -> None:
+def pour(tensors: Iterable[tuple[Key, Tensor]], sink: Sink[Key]) -> None:
     """Hand every byte of every tensor to `sink`, in pieces of a few megabytes.
 
     Column ranges of one base are cut from the same slab of rows, so that the four gates of a fused
     kernel cost one pass over it; and where they are turned, from all of it.
+
+    Args:
+        tensors: each with its key.
+        sink: takes the pieces.
     """
-    groups: dict[int, tuple[Tensor, dict[str, Columns]]] = {}
-    turned: dict[int, dict[str, Columns]] = {}
-    for key, tensor in tensors.items():
+    # Of a base of which columns are still to come: those that came, and how many are missing.
+    groups: dict[int, tuple[list[tuple[Key, Columns]], int]] = {}
+    turned: dict[int, list[tuple[Key, Columns]]] = {}
+    for key, tensor in tensors:
         if isinstance(tensor, Columns):
-            groups.setdefault(id(tensor.base), (tensor.base, {}))[1][key] = tensor
+            base = tensor.base
+            views, missing = groups.get(id(base)) or ([], base.shape[-1])
+            views.append((key, tensor))
+            missing -= tensor.stop - tensor.start
+            groups[id(base)] = views, missing
+            if missing <= 0:
+                _pour_columns(groups.pop(id(base))[0], sink)
         elif isinstance(tensor, Transposed) and _fits(tensor.base):
-            turned.setdefault(id(tensor.base.base), {})[key] = tensor.base
+            turned.setdefault(id(tensor.base.base), []).append((key, tensor.base))
         else:
             _pour_one(key, tensor, sink)
-    for base, views in groups.values():
-        _pour_columns(base, views, sink)
-    for group in turned.values():
-        _pour_turned(group, sink)
+    for views, _ in groups.values():
+        _pour_columns(views, sink)
+    for views in turned.values():
+        _pour_turned(views, sink)
 
 
 def _fits(tensor: Tensor) -> TypeGuard[Columns]:
@@ -61,30 +74,31 @@ def _fits(tensor: Tensor) -> TypeGuard[Columns]:
     return isinstance(tensor, Columns) and tensor.base.nbytes <= PANEL
 
 
-def _pour_turned(group: Mapping[str, Columns], sink: Sink) -> None:
-    base = next(iter(group.values())).base
-    whole = ArrayTensor(base.read()) if len(group) > 1 else base
-    for key, view in group.items():
+def _pour_turned(views: Sequence[tuple[Key, Columns]], sink: Sink[Key]) -> None:
+    base = views[0][1].base
+    whole = ArrayTensor(base.read()) if len(views) > 1 else base
+    for key, view in views:
         _pour_one(key, transposed(Columns(whole, view.start, view.stop)), sink)
 
 
-def _pour_one(key: str, tensor: Tensor, sink: Sink) -> None:
+def _pour_one(key: Key, tensor: Tensor, sink: Sink[Key]) -> None:
     offset = 0
     for block in tensor.blocks():
         sink(key, offset, block)
         offset += block.nbytes
 
 
-def _pour_columns(base: Tensor, group: Mapping[str, Columns], sink: Sink) -> None:
+def _pour_columns(views: Sequence[tuple[Key, Columns]], sink: Sink[Key]) -> None:
+    base = views[0][1].base
     if base.nbytes <= SMALL:
         slab = base.rows(0, base.matrix_shape[0])
-        for key, view in group.items():
+        for key, view in views:
             sink(key, 0, slab[:, view.start : view.stop])
         progress.advance(slab.nbytes)
         return
     for start, stop in base.slabs():
         slab = base.rows(start, stop)
-        for key, view in group.items():
+        for key, view in views:
             offset = start * view.matrix_shape[1] * view.dtype.itemsize
             sink(key, offset, slab[:, view.start : view.stop])
         progress.advance(slab.nbytes)
@@ -94,36 +108,36 @@ class Sums:
     """The CRC-32C of each tensor of a file, computed while its bytes are written."""
 
     def __init__(self) -> None:
-        #: Name -> the checksum, and of how many bytes it is.
-        self._sums: dict[str, tuple[int, int]] = {}
+        #: Name -> the checksum, and above it of how many bytes it is: in one number, of which
+        #: thousands of layers have tens of thousands.
+        self._sums: dict[str, int] = {}
 
     def add(self, name: str, data: Bytes | bytes) -> None:
         """Continue the checksum of a tensor with its next bytes."""
-        crc, size = self._sums.get(name, _NOTHING)
-        self._sums[name] = crc32c(data, crc), size + len(data)
+        known = self._sums.get(name)
+        if known is None:
+            self._sums[name] = len(data) << _BITS | crc32c(data)
+        else:
+            size = (known >> _BITS) + len(data)
+            self._sums[name] = size << _BITS | crc32c(data, known & _CRC)
 
     def of(self, tensors: Mapping[str, Tensor]) -> dict[str, int]:
         """Return the checksums of those of some tensors whose bytes have all passed."""
         sums = self._sums
         return {
-            name: sums[name][0]
+            name: sums[name] & _CRC
             for name, tensor in tensors.items()
-            if name in sums and sums[name][1] == tensor.nbytes
+            if name in sums and sums[name] >> _BITS == tensor.nbytes
         }
-
-    @property
-    def is_begun(self) -> bool:
-        """Whether anything was written."""
-        return bool(self._sums)
 
     def passed(self, names: Iterable[str]) -> list[int]:
         """Return the checksums of what was written of some tensors: 0 of nothing."""
-        sums = self._sums
-        return [sums[name][0] if name in sums else 0 for name in names]
+        known = self._sums.get
+        return [known(name, 0) & _CRC for name in names]
 
 
-#: The checksum of nothing, and its length.
-_NOTHING = 0, 0
+#: The bits of a checksum.
+_BITS, _CRC = 32, 0xFFFFFFFF
 
 
 def checksums(tensors: Mapping[str, Tensor]) -> dict[str, int]:
@@ -132,90 +146,123 @@ def checksums(tensors: Mapping[str, Tensor]) -> dict[str, int]:
     Small ones that lie one behind the other in a file are read together.
     """
     result: dict[str, int] = {}
-    run: list[tuple[str, FileTensor]] = []
+    run: list[str] = []
+    sizes: list[int] = []
     begin, end, source = 0, 0, None
     for name, tensor in tensors.items():
         if type(tensor) is not FileTensor or tensor.nbytes > SMALL or not tensor.is_little_endian:
             result[name] = tensor.checksum()
             continue
         if tensor.offset != end or tensor.source is not source or end - begin > BUFFER_BYTES:
-            _sum_run(run, begin, end, result)
-            run, begin, source = [], tensor.offset, tensor.source
-        run.append((name, tensor))
+            if source is not None:
+                result.update(zip(run, _sums_at(source, begin, sizes), strict=True))
+            run, sizes, begin, source = [], [], tensor.offset, tensor.source
+        run.append(name)
+        sizes.append(tensor.nbytes)
         end = tensor.offset + tensor.nbytes
-    _sum_run(run, begin, end, result)
+    if source is not None:
+        result.update(zip(run, _sums_at(source, begin, sizes), strict=True))
     return result
 
 
-def _sum_run(
-    run: Sequence[tuple[str, FileTensor]], begin: int, end: int, result: dict[str, int]
-) -> None:
-    """Add the checksums of tensors that are all of the bytes from `begin` to `end` of a file."""
-    if not run:
-        return
-    data = bytes(run[0][1].source.read_at(begin, end - begin))
-    for name, tensor in run:
-        start = tensor.offset - begin
-        result[name] = crc32c(data[start : start + tensor.nbytes])
-    progress.advance(len(data))
+def sums_in(source: SourceFile, offset: int, sizes: Iterable[int]) -> Iterator[int]:
+    """Yield the CRC-32C of tensors that lie one behind the other in a file.
+
+    Args:
+        source: the file.
+        offset: where the first begins.
+        sizes: how many bytes each has.
+    """
+    run: list[int] = []
+    end = offset
+    for size in sizes:
+        if size > SMALL or end - offset > BUFFER_BYTES:
+            yield from _sums_at(source, offset, run)
+            run, offset = [], end
+        end += size
+        if size > SMALL:
+            yield FileTensor(source, offset, (size,), _OCTETS).checksum()
+            offset = end
+        else:
+            run.append(size)
+    yield from _sums_at(source, offset, run)
+
+
+_OCTETS = np.dtype(np.uint8)
+
+
+def _sums_at(source: SourceFile, begin: int, sizes: Sequence[int]) -> Iterator[int]:
+    """Yield the CRC-32C of some pieces of a file, which are read at once."""
+    data, start = bytes(source.read_at(begin, sum(sizes))), 0
+    for size in sizes:
+        yield crc32c(data[start : start + size])
+        start += size
+    progress.advance(start)
 
 
 def pour_into(
-    descriptor: int, tensors: Mapping[str, Tensor], offsets: Mapping[str, int], sums: Sums
+    descriptor: int, tensors: Mapping[str, Tensor], offsets: Iterable[int], sums: Sums
 ) -> None:
     """Write tensors into an open file.
 
     Args:
         descriptor: of the file.
         tensors: name -> tensor.
-        offsets: name -> the byte at which the tensor begins in the file.
+        offsets: the byte at which each begins in the file, in the same order.
         sums: takes the checksum of each.
     """
 
     waiting: list[tuple[int, bytes]] = []
     waits = 0
 
-    def sink(name: str, offset: int, piece: Array) -> None:
+    def sink(place: tuple[str, int], offset: int, piece: Array) -> None:
         nonlocal waits
+        name, begin = place
         if piece.nbytes > SMALL:
             data = _bytes_of(piece)
             sums.add(name, data)
-            write_whole(descriptor, data.data, offsets[name] + offset)
+            write_whole(descriptor, data.data, begin + offset)
             return
         few = piece.tobytes()
         sums.add(name, few)
-        waiting.append((offsets[name] + offset, few))
-        waits += piece.nbytes
+        waiting.append((begin + offset, few))
+        waits += len(few)
         if waits > BUFFER_BYTES:
             _write_together(descriptor, waiting)
             waits = 0
 
     with _sent_on(descriptor, sum([tensor.nbytes for tensor in tensors.values()])):
-        pour(tensors, sink)
+        pour(_placed(tensors, offsets), sink)
         _write_together(descriptor, waiting)
 
 
-def gathered(tensors: Mapping[str, Tensor], size: int, sums: Sums) -> bytes:
+def _placed(
+    tensors: Mapping[str, Tensor], offsets: Iterable[int]
+) -> Iterable[tuple[tuple[str, int], Tensor]]:
+    return zip(zip(tensors, offsets, strict=True), tensors.values(), strict=True)
+
+
+def gathered(
+    tensors: Mapping[str, Tensor], offsets: Iterable[int], size: int, sums: Sums
+) -> bytes:
     """Return the bytes of tensors, one behind the other.
 
     Args:
         tensors: name -> tensor.
+        offsets: the byte at which each begins, in the same order.
         size: how many bytes they have.
         sums: takes the checksum of each.
     """
-    begins, end = dict[str, int](), 0
-    for name, tensor in tensors.items():
-        begins[name] = end
-        end += tensor.nbytes
     result = bytearray(size)
 
-    def sink(name: str, offset: int, piece: Array) -> None:
+    def sink(place: tuple[str, int], offset: int, piece: Array) -> None:
+        name, begin = place
         data = piece.tobytes()
         sums.add(name, data)
-        start = begins[name] + offset
+        start = begin + offset
         result[start : start + len(data)] = data
 
-    pour(tensors, sink)
+    pour(_placed(tensors, offsets), sink)
     return bytes(result)
 
 

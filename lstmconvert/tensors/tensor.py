@@ -39,9 +39,9 @@ _BINARY = getattr(os, "O_BINARY", 0)
 #: as many bytes are copied in the time that one more call takes (measured on Linux).
 _CALL = 16 * KIB
 #: A read of up to this many bytes is one of many small arrays that are near each other: what is
-#: around it is read with it, in a block of this many bytes that is kept until the next. A file that
-#: is no larger is read once.
-_FEW, _NEAR = 16 * KIB, 64 * KIB
+#: around it is read with it, in a block of this many bytes, of which the last few are kept: HDF5
+#: has biases, kernels and names in places of their own. A file that is no larger is read once.
+_FEW, _NEAR, _BLOCKS = 16 * KIB, 64 * KIB, 4
 
 
 class Tensor(ABC):
@@ -226,7 +226,8 @@ class SourceFile:
         self._status = os.fstat(descriptor)
         #: The size in bytes when the file was opened.
         self.size = self._status.st_size
-        self._near: tuple[int, bytearray] = 0, bytearray()
+        #: Where the blocks begin that are kept, and what is in them; the newest first.
+        self._near: list[tuple[int, bytearray]] = []
         #: Of a file that has just been written: offset, length and CRC of each piece that was read.
         self._looked_at: list[tuple[int, int, int]] | None = None
         is_ours = bool(_ours) and _is_among(path, _ours)
@@ -249,15 +250,22 @@ class SourceFile:
         self._fill(memoryview(buffer), offset)
         return buffer
 
-    def peek(self, offset: int, length: int) -> bytearray:
+    def peek(self, offset: int, length: int) -> bytes:
         """Read bytes that locate numbers and are not numbers: their checksum may come later.
 
         Raises as `read_at`.
         """
-        if self._is_kept and self._near[1]:  # which was looked at when it was read
+        if not self._is_kept and hasattr(os, "pread"):
             self._check_range(offset, length)
-            return self._near[1][offset : offset + length]
-        return self.read_at(offset, length)
+            with contextlib.suppress(OSError):  # which is told below
+                data = os.pread(self.descriptor, length, offset)
+                if len(data) == length:
+                    self._has_read(data, offset)
+                    return data
+        elif self._is_kept and self._near:  # which was looked at when it was read
+            self._check_range(offset, length)
+            return bytes(memoryview(self._near[0][1])[offset : offset + length])
+        return bytes(self.read_at(offset, length))
 
     def _check_range(self, offset: int, length: int) -> None:
         if offset < 0 or length < 0 or offset + length > self.size:
@@ -282,25 +290,35 @@ class SourceFile:
         self._check_range(offset, len(buffer))
         self._fill_near(buffer, offset)
 
+    def near(self, offset: int, length: int) -> bytearray:
+        """Return what `read_near` gives. Raises as `read_at`."""
+        self._check_range(offset, length)
+        return self._block(offset, offset + length)
+
     def _fill_near(self, buffer: memoryview, offset: int) -> None:
         buffer[:] = self._block(offset, offset + len(buffer))
 
     def _block(self, start: int, end: int) -> bytearray:
-        """Return bytes of the block that is kept, and is read where it does not hold them all."""
-        begin, block = self._near
-        if not begin <= start <= end <= begin + len(block):
+        """Return bytes of a block that is kept; one is read where none holds them all."""
+        for begin, block in self._near:
+            if begin <= start and end <= begin + len(block):
+                if not at_the_end(self, self._look_again):
+                    self.check_unchanged()
+                elif self._looked_at is not None and self._is_kept and not self._looked_at:
+                    self._looked_at.append((begin, len(block), zlib.crc32(block)))
+                break
+        else:
             begin = start - start % _NEAR
             block = bytearray(min(max(end, begin + _NEAR), self.size) - begin)
             self._fill(memoryview(block), begin)
-            self._near = begin, block
-        elif not at_the_end(self, self._look_again):
-            self.check_unchanged()
-        elif self._looked_at is not None and self._is_kept and not self._looked_at:
-            self._looked_at.append((begin, len(block), zlib.crc32(block)))
+            self._near = [(begin, block), *self._near[: _BLOCKS - 1]]
         return block[start - begin : end - begin]
 
     def _fill(self, buffer: memoryview, offset: int) -> None:
         self._read(buffer, offset)
+        self._has_read(buffer, offset)
+
+    def _has_read(self, buffer: bytes | memoryview, offset: int) -> None:
         if at_the_end(self, self._look_again):
             if self._looked_at is not None:
                 self._looked_at.append((offset, len(buffer), zlib.crc32(buffer)))
@@ -468,9 +486,22 @@ class FileTensor(Tensor):
         return little_endian(result)
 
     def elements(self, start: int, stop: int) -> Array:
-        buffer = np.empty(stop - start, self._stored)
-        self._fill(buffer.view(np.uint8), start)
+        if self.nbytes <= _FEW:
+            size = self.dtype.itemsize
+            buffer = np.frombuffer(self._near(start * size, (stop - start) * size), self._stored)
+        else:
+            buffer = np.empty(stop - start, self._stored)
+            self._fill(buffer.view(np.uint8), start)
         return buffer if self._stored is self.dtype else little_endian(buffer)
+
+    def stored(self) -> bytearray:
+        """Read all bytes, as they are stored. Raises as `SourceFile.read_at`."""
+        read = self.source.near if self.nbytes <= _FEW else self.source.read_at
+        return read(self.offset, self.nbytes)
+
+    def _near(self, begin: int, count: int) -> bytearray:
+        """Read some bytes, as they are stored, of one of many small arrays."""
+        return self.source.near(self.offset + begin, count)
 
     def _fill(self, buffer: Bytes, start: int) -> None:
         """Read bytes, as they are stored, from element `start` on."""
@@ -516,24 +547,33 @@ class CheckedTensor(FileTensor):
         """
         self._check.now()
 
+    def _near(self, begin: int, count: int) -> bytearray:
+        is_checked = self._is_checked(count)
+        data = super()._near(begin, count)
+        if not is_checked:
+            self._follow(begin, data)
+        return data
+
     def _fill(self, buffer: Bytes, start: int) -> None:
-        is_whole = buffer.nbytes == self.nbytes
-        is_checked = self._check.is_done or (not is_whole and self._check.due())
+        is_checked = self._is_checked(buffer.nbytes)
         super()._fill(buffer, start)
-        if is_checked:
-            return
-        if is_whole:
-            self._finish(crc32c(buffer))
-        else:
+        if not is_checked:
             self._follow(start * self.dtype.itemsize, buffer)
 
-    def _follow(self, start: int, data: Bytes) -> None:
+    def _is_checked(self, count: int) -> bool:
+        """Make the check, where it is due before some bytes are read; whether it has been made."""
+        return self._check.is_done or (count != self.nbytes and self._check.due())
+
+    def _follow(self, start: int, data: Bytes | bytearray) -> None:
+        if len(data) == self.nbytes:
+            self._finish(crc32c(data))
+            return
         with running:
             position, crc = self._state
             if start != position:
                 return
             crc = crc32c(data, crc)
-            self._state = position + data.nbytes, crc
+            self._state = position + len(data), crc
         if self._state[0] == self.nbytes:
             self._finish(crc)
 
@@ -620,6 +660,19 @@ class Columns(Tensor):
         self.shape = (*base.shape[:-1], stop - start)
         self.dtype = base.dtype
         self.nbytes = math.prod(self.shape) * base.dtype.itemsize
+
+    @classmethod
+    def equal(cls, base: Tensor, width: int, count: int) -> list[Columns]:
+        """Return the first `count` ranges of `width` columns, which share what is the same."""
+        first = cls(base, 0, width)
+        result = [first]
+        for start in range(width, count * width, width):
+            following = cls.__new__(cls)  # files have thousands
+            following.base, following.start, following.stop = base, start, start + width
+            following.shape, following.dtype = first.shape, first.dtype
+            following.nbytes = first.nbytes
+            result.append(following)
+        return result
 
     def rows(self, start: int, stop: int) -> Array:
         return self.base.window(start, stop, self.start, self.stop)

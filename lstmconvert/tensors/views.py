@@ -14,7 +14,7 @@ import numpy as np
 from lstmconvert.errors import CorruptFile
 from lstmconvert.limits import BUFFER_BYTES, MIB
 from lstmconvert.tensors.dtypes import Array, DType, little_endian
-from lstmconvert.tensors.tensor import Changed, Columns, FileTensor, Shape, SideBySide, Tensor
+from lstmconvert.tensors.tensor import Changed, Columns, Shape, SideBySide, Tensor
 
 #: How many bytes of a matrix that is turned are in memory at once, as they are stored: as much as
 #: the budget for memory leaves (150 MB), with as much again, half of it at a time, turned.
@@ -115,12 +115,11 @@ def columns(base: Tensor, start: int, stop: int) -> Tensor:
     return Columns(base, start, stop)
 
 
-def equal_columns(base: Tensor, width: int, count: int) -> list[Tensor]:
+def equal_columns(base: Tensor, width: int, count: int) -> Sequence[Tensor]:
     """Return the last axis cut into `count` ranges of `width` columns each."""
-    cut = columns
-    if type(base) is FileTensor and count > 1:  # files have thousands: `columns` takes longer
-        cut = Columns
-    return [cut(base, k * width, (k + 1) * width) for k in range(count)]
+    if count > 1 and not isinstance(base, (Transposed, Columns)):
+        return Columns.equal(base, width, count)
+    return [columns(base, k * width, (k + 1) * width) for k in range(count)]
 
 
 def rows(base: Tensor, start: int, stop: int, shape: Shape | None = None) -> Tensor:

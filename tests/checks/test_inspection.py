@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ from support.neutral import make_cell, make_layer
 from support.thinned import each
 
 import lstmconvert as lc
+from lstmconvert.checks import inspection
+from lstmconvert.files.jsontext import parse
+from lstmconvert.keras.reading import read
 from lstmconvert.layouts.rows import ROWS
 from lstmconvert.model.gates import Gate
 
@@ -31,6 +35,22 @@ def test_facts_of_the_example() -> None:
     assert report.source.era == "keras3"
     assert report.source.whole_model
     assert repr(report) == f"Inspection({SEED95}: 1 LSTM layer)"
+
+
+def test_the_config_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes the most time where there are thousands of layers."""
+    texts: list[object] = []
+
+    def counted(text: str, *others: Any) -> Any:
+        texts.append(text)
+        return parse(text, *others)
+
+    monkeypatch.setattr(read, "parse", counted)
+    monkeypatch.setattr(inspection, "parse_object", counted)
+    report = lc.inspect(SEED95)
+    assert report.source.opens is not None
+    assert [layer.name for layer in report.neighbours] == ["dense"]
+    assert texts == [report.model.texts["model_config"]]
 
 
 @pytest.mark.parametrize("name", ["seed95.keras", "both_unlike.keras", "zoo.keras", "names.keras"])

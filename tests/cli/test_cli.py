@@ -405,5 +405,7 @@ def test_reports_are_what_the_standard_library_writes(capsys: pytest.CaptureFixt
     }  # fmt: skip
     output.as_json(value)
     assert capsys.readouterr().out == json.dumps(value, indent=2) + "\n"
+    output.as_json({**value, "pair": iter(value["pair"]), "none": iter(())})
+    assert capsys.readouterr().out == json.dumps({**value, "none": []}, indent=2) + "\n"
     output.as_json([math.nan, math.inf, -math.inf])
     assert json.loads(capsys.readouterr().out) == ["NaN", "Infinity", "-Infinity"]

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from support.cli import run
 from support.crafted import FIXTURES
+from support.neutral import from_keras_weights
 
 import lstmconvert as lc
 from lstmconvert.errors import CorruptFile
@@ -353,6 +354,31 @@ def test_a_byte_that_is_not_on_the_disk_as_it_was_written(
     monkeypatch.setattr(writing, "flushing", damaged)
     with pytest.raises(lc.LSTMConvertError, match=r"differs from the intended|bad CRC-32"):
         lc.convert(path, tmp_path / name, lstm_only=True, **options)
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("place", "differs"), [(20, "the header"), (-1, "output_gate"), (None, "bytes")]
+)
+def test_a_byte_of_a_file_that_is_not_kept_whole(
+    place: int | None, differs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its header is written in pieces, which are compared by their checksums."""
+    weights = [np.full(shape, 0.5, np.float32) for shape in [(300, 1600), (400, 1600), (1600,)]]
+    real = writing.flushing
+
+    def damaged(temporary: Path) -> Any:
+        data = bytearray(temporary.read_bytes())
+        if place is None:
+            data.append(0)
+        else:
+            data[place] ^= 1
+        temporary.write_bytes(data)
+        return real(temporary)
+
+    monkeypatch.setattr(writing, "flushing", damaged)
+    with pytest.raises(lc.LSTMConvertError, match=f"differs from the intended one: .*{differs}"):
+        lc.save(from_keras_weights(weights), tmp_path / "a.safetensors")
     assert not os.listdir(tmp_path)
 
 

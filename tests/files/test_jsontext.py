@@ -50,6 +50,63 @@ def test_json_limits(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(limit.variable)
 
 
+def _layer(name: str, *, more: str = "", keys: str = "") -> str:
+    inner = '{"class_name": "Zeros", "config": {"gain": 1.0, "of": [1, true, null]}}'
+    return (
+        f'{{"class_name": "LSTM", "config": {{"name": "{name}", "init": {inner}{more}}}, '
+        f'"name":"{name}"{keys}}}'
+    )
+
+
+#: Items of a list behind two alike: others of their kind, and what is nearly one.
+NEARLY = {
+    "alike": _layer("c"),
+    "another name inside": _layer("c").replace('"name":"c"', '"name":"d"'),
+    "the name is a key": _layer("c", keys=', "c": 1'),
+    "another key": _layer("c", keys=', "d": 1'),
+    "the name is a value": _layer("c", more=', "units": "c"'),
+    "a number for a flag": _layer("c").replace("true", "1"),
+    "an escape": _layer("c\\u0041"),
+    "half an escape": _layer("c\\"),
+    "a control character": _layer("c\x01"),
+    "half a surrogate pair": _layer("\\ud800"),
+    "a key twice": _layer("c", keys=', "name": "c"'),
+    "a layer inside": _layer("c", more=', "layer": {"config": {"name": "x"}}'),
+    "a number": "1",
+    "no comma": _layer("c") + _layer("d"),
+    "a comma too many": _layer("c") + ", ",
+    "deep": _layer("c", more=', "x": ' + "[" * 300 + "]" * 300),
+    "punctuation": _layer(", "),
+    "a name as long as no other": _layer("c" * 500),
+    **BAD_JSON,
+}
+
+
+def _outcome(text: str, nesting: frozenset[str] | None) -> str:
+    try:
+        return repr(parse(text, "here", nesting))
+    except (CorruptFile, LimitExceeded) as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def test_objects_that_share_what_is_equal_are_what_they_are_otherwise() -> None:
+    nesting = frozenset({"layer"})
+    start = ", ".join(map(_layer, ["a", "b", *map(str, range(600))]))
+    for what, item in NEARLY.items():
+        again = item.replace('"c"', '"e"')
+        items = f"{start} ,{item}, {again}"
+        text = f'{{"config": {{"layers": [ {items}\n] }}, "x": [[1], 2], "y": {{}}}}'
+        assert len(text) > 1 << 16, "a short text is parsed at once"
+        assert _outcome(text, nesting) == _outcome(text, None), what
+    first, second, *_ = parse(text := f"[{start}]", "here", nesting)
+    assert first["config"]["init"] is second["config"]["init"]
+    assert first is not second
+    assert first["config"] is not second["config"]
+    nested = ", ".join([_layer("c", more=', "layer": {"config": {"name": "x"}}')] * 600)
+    first, second, *_ = parse(f"[{nested}]", "here", nesting)
+    assert first["config"]["layer"] is not second["config"]["layer"]
+
+
 def test_canonical_json() -> None:
     value = {"b": [1, None, True], "a": {"ü": 0.1}}
     text = canonical(value)

@@ -383,3 +383,112 @@ def test_the_library_is_not_imported(tmp_path: Path) -> None:
     for path in (fixture, later):
         run = subprocess.run([sys.executable, "-c", text, path], capture_output=True, check=True)
         assert run.stdout.strip() == b"False"
+
+
+def _layers(file: h5py.File) -> None:
+    for number in range(3):
+        group = file.create_group(f"layer_{number}/vars")
+        group.attrs["name"] = f"layer_{number}"
+        for name in ("0", "1"):
+            group.create_dataset(name, data=np.full((4, 6), number, "f4"))
+
+
+def test_what_is_like_what_was_read_before_is_checked_as_well(tmp_path: Path) -> None:
+    """Headers and names that are known by their bytes skip no check of where they lead to."""
+    path = tmp_path / "a.h5"
+    written(path, _layers)
+    valid, data = facts(read(path)), path.read_bytes()
+    assert facts(read(path)) == valid
+    with h5py.File(path) as file:
+        places = [file[f"layer_{number}/vars/0"].id.get_offset() for number in range(3)]
+        headers = [h5py.h5o.get_info(file[f"layer_{n}/vars/0"].id).addr for n in range(3)]
+    first, second = (struct.pack("<Q", place) for place in places[:2])
+    heaps = [at for at in range(0, len(data), 8) if data[at : at + 4] == b"HEAP"]
+    nodes = [at for at in range(0, len(data), 8) if data[at : at + 4] == b"TREE"]
+    tables = [at for at in range(0, len(data), 8) if data[at : at + 4] == b"SNOD"]
+    past = struct.pack("<Q", len(data))
+    mutants = [
+        (data.replace(second, first), None),  # as much is stored as before
+        (data.replace(second, past), "past the end of the file"),
+        (data.replace(struct.pack("<Q", headers[1]), struct.pack("<Q", headers[0])), "two places"),
+        (_led(data, heaps[-1] + 24, heaps[-2] + 24), "two places"),
+        (_led(data, nodes[-1] + 32, nodes[-2] + 32), "two places"),
+        (_led(data, nodes[-1] + 32, None, past), "past the end"),
+        (_led(data, tables[-1] + 16, None, past), "past the end"),
+    ]
+    for mutant, words in mutants:
+        path.write_bytes(mutant)
+        if words is None:
+            assert facts(read(path))[1:] == valid[1:]
+            continue
+        with pytest.raises(CorruptFile, match=words):
+            read(path)
+
+
+@pytest.mark.parametrize("is_tree", [True, False])
+def test_two_empty_groups_have_two_trees_and_two_heaps(is_tree: bool, tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    written(path, lambda file: [file.create_group(name) for name in "abc"])
+    assert read(path).groups == {"", "a", "b", "c"}
+    data = path.read_bytes()
+    trees, heaps = (
+        [struct.pack("<Q", at) for at in range(0, len(data), 8) if data[at : at + 4] == word]
+        for word in (b"TREE", b"HEAP")
+    )
+    shared = trees[-1 - is_tree] + heaps[-2 + is_tree]
+    assert data.count(trees[-1] + heaps[-1]) == 2  # in the header, and where it is led to
+    path.write_bytes(data.replace(trees[-1] + heaps[-1], shared))
+    with pytest.raises(CorruptFile, match="two places"):
+        read(path)
+
+
+def _led(data: bytes, at: int, source: int | None, word: bytes = b"") -> bytes:
+    """A file in which a word is that of another place, or another one."""
+    word = data[source : source + 8] if source is not None else word
+    return data[:at] + word + data[at + 8 :]
+
+
+def _outcome(path: Path) -> Any:
+    try:
+        return facts(read(path))
+    except LSTMConvertError as error:
+        return str(error)
+
+
+def test_a_small_file_like_one_before_is_known_by_what_was_read_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, alike = tmp_path / "a.h5", tmp_path / "b.h5"
+    written(path, _layers)
+    data = path.read_bytes()
+    with h5py.File(path) as file:
+        places = [file[f"layer_{n}/vars/{k}"].id.get_offset() for n in range(3) for k in "01"]
+        headers = [h5py.h5o.get_info(file[f"layer_1/vars{k}"].id).addr for k in ("", "/1")]
+    other = bytearray(data)
+    for number, place in enumerate(places):
+        other[place : place + 96] = np.full(24, number, "f4").tobytes()
+    alike.write_bytes(other)
+    monkeypatch.setattr(reading, "_small", {})
+    read(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(reading, "_Walk", None)  # it is not walked
+        again = facts(read(alike))
+    with h5py.File(alike) as file:
+        assert again == by_h5py(file)
+    monkeypatch.setenv("LSTMCONVERT_MAX_HDF5_OBJECTS", "3")
+    with pytest.raises(LSTMConvertError, match="number of HDF5 objects"):
+        read(alike)
+    monkeypatch.delenv("LSTMCONVERT_MAX_HDF5_OBJECTS")
+    dice, seen = np.random.default_rng(5), set()
+    in_headers = [at for first in headers for at in range(first, first + 144, 3)]
+    for at in (*dice.integers(0, len(data), rounds(300)), *in_headers):
+        mutant = bytearray(data)
+        mutant[at] ^= 1 << int(dice.integers(8))
+        alike.write_bytes(mutant)
+        reading._small.clear()
+        fresh = _outcome(alike)
+        reading._small.clear()
+        read(path)
+        assert _outcome(alike) == fresh, at
+        seen.add(str(fresh))
+    assert len(seen) > 5

@@ -6,6 +6,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ import lstmconvert as lc
 from lstmconvert.errors import CorruptFile, NoLSTM, SourceError
 from lstmconvert.files import safetensors as container
 from lstmconvert.model.gates import GATES
-from lstmconvert.model.layer import Cell
+from lstmconvert.model.layer import Cell, LSTMLayer
 from lstmconvert.model.model import Source
 from lstmconvert.model.options import options_to_json
 from lstmconvert.pergate import gatesfile
+from lstmconvert.pergate.metadata import _LayerTexts
 from lstmconvert.tensors.dtypes import SAFETENSORS, dtype_of, same_bits
 from lstmconvert.tensors.streaming import Sums
 from lstmconvert.tensors.tensor import ArrayTensor, SourceFile
@@ -182,7 +184,7 @@ def test_every_dtype_lies_where_the_library_puts_it(folder: Path) -> None:
     out = folder / "dtypes.safetensors"
     out.unlink(missing_ok=True)
     tensors = {n: ArrayTensor(a) for n, a in arrays.items()}
-    container.write(out, tensors, lambda: {"format": "np"}, Sums())
+    container.write(out, tensors, lambda _: {"format": "np"}, Sums())
     assert_written_alike(arrays, out, folder)
     found, texts = container.read(SourceFile(out))
     assert texts == {"format": "np"}
@@ -207,7 +209,7 @@ def test_the_librarys_fault_with_arrays_that_are_not_contiguous(folder: Path) ->
     }
     out = folder / "views.safetensors"
     out.unlink(missing_ok=True)
-    container.write(out, {n: ArrayTensor(v) for n, v in views.items()}, dict, Sums())
+    container.write(out, {n: ArrayTensor(v) for n, v in views.items()}, lambda _: {}, Sums())
     with safetensors.safe_open(out, framework="np") as opened:
         for name, view in views.items():
             assert same_bits(opened.get_tensor(name), view.astype("<f4"))
@@ -553,3 +555,32 @@ def test_metadata_of_a_model_without_lstm(folder: Path) -> None:
     with pytest.raises(NoLSTM):
         lc.convert(LATEST_DIR / "gru_only.keras", folder / "gru.safetensors")
     assert not (folder / "gru.safetensors").exists()
+
+
+def test_layers_that_differ_in_their_names_only_are_spelled_as_each_alone() -> None:
+    """Names that are words of the text, too, and a config whose keys lie elsewhere."""
+    (layer,) = lc.load(FIXTURES / LATEST / "seed95.keras").values()
+    config = layer.config or {}
+    inner = config["config"]
+
+    def named(name: str) -> LSTMLayer:
+        (cell,) = layer.forward.cells
+        places = {key: f"layers/{name}/vars/{key}" for key in ("kernel", "bias")}
+        return replace(
+            layer,
+            name=name,
+            path=f"layers/{name}",
+            forward=replace(layer.forward, name=name, cells=(replace(cell, places=places),)),
+            config={**config, "name": name, "config": {**inner, "name": name}},
+        )
+
+    names = ["a", "b", "LSTM", "layers", "units", "0", "null", 'ü"\\', "kernel", "\0"]
+    layers = [named(name) for name in names]
+    # What is the one's outside is the other's inside.
+    layers += [
+        replace(layer, config={"module": 1, "config": {"name": layer.name}, "x": None}),
+        replace(layer, config={"module": 1, "config": {"x": None, "name": layer.name}}),
+    ] * 2
+    together = _LayerTexts(are_mapped=True)
+    for each_layer in layers:
+        assert together.of(each_layer) == _LayerTexts(are_mapped=True).of(each_layer)

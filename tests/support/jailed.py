@@ -6,10 +6,12 @@ fault and no limit of its own, one after another, until one of them ends it or m
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import ctypes
 import errno
 import gc
+import io
 import json
 import math
 import os
@@ -170,7 +172,7 @@ class _Kept:
                 resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
                 grown = resident - base > _GROWN // 1024
                 answer = {
-                    "counts": {"call": 0, "read": 0},
+                    "counts": dict(_COUNTS),
                     "code": code,
                     "seconds": _spent() - before,
                     "resident": resident * 1024,
@@ -269,25 +271,56 @@ def _drop_powers() -> None:
         raise OSError(ctypes.get_errno(), "capset")
 
 
+class _Unbuffered(io.FileIO):
+    """A file that says before each of its reads that it comes."""
+
+    before: Callable[[], None]
+
+    def read(self, size: int = -1) -> bytes:
+        self.before()
+        return super().read(size)
+
+
+#: `begin` and `end`: the calls with which the first temporary is made, and the last takes its name.
+_COUNTS = {"call": 0, "read": 0, "begin": 0, "end": 0}
+_MARKS = {"create_held": "begin", "create_held_folder": "begin", "_take_names": "end"}
+
+
 class _Faults:
     """Counts calls and reads, and makes the fault happen when its time has come."""
 
     def __init__(self, fault: tuple[str, int, str, str] | None) -> None:
-        self.counts = {"call": 0, "read": 0}
+        self.counts = dict(_COUNTS)
         self.fault = fault
         if fault is None:
             return
-        self._preadv = os.preadv
-        os.preadv = self.read
+        for name in ("preadv", "pread"):
+            setattr(os, name, self.counting(getattr(os, name)))
+        self._open = builtins.open
+        builtins.open = self.opened
         sys.setprofile(self.call)
 
     def call(self, frame: Any, event: str, _: object) -> None:
         if event == "call" and "/lstmconvert/" in frame.f_code.co_filename:
+            mark = _MARKS.get(frame.f_code.co_name)
+            if mark == "end" or (mark and not self.counts[mark]):
+                self.counts[mark] = self.counts["call"] + 1
             self._count("call")
 
-    def read(self, *args: Any) -> int:
-        self._count("read")
-        return self._preadv(*args)
+    def counting(self, read: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any) -> Any:
+            self._count("read")
+            return read(*args)
+
+        return counted
+
+    def opened(self, path: Any, mode: str = "r", buffering: int = -1, **more: Any) -> IO[Any]:
+        """Do what `open` does: what is written is read back by a file without a buffer."""
+        if buffering or not isinstance(path, (str, os.PathLike)):
+            return self._open(path, mode, buffering, **more)
+        file = _Unbuffered(path, mode.replace("b", ""))
+        file.before = lambda: self._count("read")
+        return file
 
     def _count(self, kind: str) -> None:
         self.counts[kind] += 1

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 from lstmconvert.files.jsontext import Json, JsonObject
 from lstmconvert.keras.configs.nodes import snake_case
@@ -55,22 +55,23 @@ DEFAULTS: Mapping[str, Json] = {
 _SIGMOID_SINCE = (2, 3)
 
 
-@dataclass(frozen=True)
-class Era:
+class _Fields(NamedTuple):
+    name: str
+    version: str | None = None
+    is_convolutional: bool = False
+
+
+class Era(_Fields):
     """The Keras that wrote a config.
 
     Fields: `name`: `keras1`, `keras2` (tf.keras and tf_keras too) or `keras3`; `version`, as the
     file says it, or None; `is_convolutional`: ConvLSTM kept its old default longer.
     """
 
-    name: str
-    version: str | None = None
-    is_convolutional: bool = False
-
     @property
     def convolutional(self) -> Era:
         """This Keras, for its ConvLSTM layers."""
-        return replace(self, is_convolutional=True)
+        return self._replace(is_convolutional=True)
 
     @cached_property
     def numbers(self) -> tuple[int, ...]:

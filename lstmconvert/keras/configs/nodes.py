@@ -466,10 +466,10 @@ def _joined(masks: list[Mask]) -> Mask:
 
 
 def _stated(child: ConfigNode) -> bool:
-    calls = child.whole.get("inbound_nodes", [])
-    return any(
+    calls = child.whole.get("inbound_nodes")
+    return isinstance(calls, list) and any(
         isinstance(call, dict)
         and isinstance(kwargs := call.get("kwargs"), dict)
         and isinstance(kwargs.get("mask"), dict)
-        for call in (calls if isinstance(calls, list) else [])
+        for call in calls
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from lstmconvert.errors import CorruptFile
 from lstmconvert.files.jsontext import Json, JsonObject
@@ -155,11 +155,36 @@ _known: dict[tuple[type, Era, str | None, str], Any] = {}
 _MOST_KNOWN = 256
 
 
-#: The config that was asked for last, and its values as text: the options of a layer, of a
-#: direction and of a cell are asked for one after the other.
-_last: tuple[JsonObject, str] | None = None
 #: What a config says and is not an option: layers that differ in nothing else have the same.
-_NO_OPTIONS = frozenset({"name", "units", "filters"})
+_NO_OPTIONS = dict.fromkeys(("name", "units", "filters"))
+
+
+class _Values(NamedTuple):
+    """A config; its values without what is not an option, as objects and as text."""
+
+    config: JsonObject
+    values: JsonObject
+    objects: list[int]
+    text: str
+
+
+#: The config that was asked for last: the options of a layer, of a direction and of a cell are
+#: asked for one after the other, and layers mostly share their values.
+_last = _Values({}, {}, [], "")
+
+
+def _text_of(config: JsonObject) -> str:
+    """Return the values of a config as text, since 1, 1.0 and True are equal."""
+    global _last
+    last = _last
+    if last.config is config:
+        return last.text
+    values = {**config, **_NO_OPTIONS}
+    objects = [*map(id, values.values())]
+    is_same = objects == last.objects and [*values] == [*last.values]
+    text = last.text if is_same else repr(values)
+    _last = _Values(config, values, objects, text)
+    return text  # not that of `_last`, which another thread may have set since
 
 
 def _shared(
@@ -169,16 +194,8 @@ def _shared(
     read: Callable[[], AnyOptions],
     mode: str | None = None,
 ) -> AnyOptions:
-    """Return the options of a config: those of one with the same values, or new ones.
-
-    The values are compared as text, since 1, 1.0 and True are equal.
-    """
-    global _last
-    last = _last
-    if last is None or last[0] is not config:
-        options = {name: value for name, value in config.items() if name not in _NO_OPTIONS}
-        last = _last = config, repr(options)
-    key = kind, era, mode, last[1]
+    """Return the options of a config: those of one with the same values, or new ones."""
+    key = kind, era, mode, _text_of(config)
     known: AnyOptions | None = _known.get(key)
     if known is None:
         known = read()

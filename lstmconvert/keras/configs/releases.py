@@ -9,7 +9,7 @@ is in 3.3, the oldest release that is tested.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from lstmconvert.conversion import Opens, Reason, Release, shown
@@ -255,15 +255,16 @@ class _Walk:
         waiting: list[tuple[Json, str]] = [(config, "the model")]
         while waiting:
             value, name = waiting.pop()
-            if isinstance(value, list):
-                waiting += [(item, name) for item in reversed(value) if type(item) in NESTED]
-            elif isinstance(value, dict):
+            inside: Iterable[Json] = value
+            if isinstance(value, dict):
                 inner = value.get("config")
-                if isinstance(value.get("class_name"), str) and isinstance(inner, dict):
-                    name = _name(inner.get("name"), value.get("name"), name)
+                if isinstance(inner, dict) and isinstance(value.get("class_name"), str):
+                    name = _name(inner.get("name")) or _name(value.get("name")) or name
                     yield from self._object(value, inner, name)
-                inside = [item for item in value.values() if type(item) in NESTED]
-                waiting += [(item, name) for item in reversed(inside)]
+                inside = value.values()
+            nested = [(item, name) for item in inside if type(item) in NESTED and item]
+            nested.reverse()
+            waiting += nested
 
     def _object(self, whole: JsonObject, config: JsonObject, name: str) -> Iterator[Reason]:
         class_name = own_name(whole["class_name"])
@@ -287,8 +288,9 @@ class _Walk:
             yield from self._structure(class_name, config, name)
         if since is not None:
             yield Reason(name, kind, since)
-        for key in [key for key in config if key in _WATCHED]:
-            yield from self._keyword(class_name, config, key, name)
+        if not _WATCHED.isdisjoint(config):
+            for key in [key for key in config if key in _WATCHED]:
+                yield from self._keyword(class_name, config, key, name)
 
     def _structure(self, class_name: str, config: JsonObject, name: str) -> Iterator[Reason]:
         inner = config.get("layer")
@@ -330,8 +332,8 @@ class _Walk:
         return self._release is not None and since is not None and self._release < since
 
 
-def _name(*names: Json) -> str:
-    return next(name for name in names if isinstance(name, str) and name)
+def _name(value: Json) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _calls(config: JsonObject) -> Iterator[tuple[str, list[Json]]]:

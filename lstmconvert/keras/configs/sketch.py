@@ -78,12 +78,12 @@ class LayerSketch(NamedTuple):
     @property
     def has_lstm(self) -> bool:
         """Whether any cell is an LSTM."""
-        return any(cell.is_lstm for direction in self.directions for cell in direction.cells)
+        return any(cell.is_lstm for cell in self.cells)
 
     @property
     def cells(self) -> tuple[CellSketch, ...]:
         """The cells of both directions, in the order of Keras's weights."""
-        return tuple(cell for direction in self.directions for cell in direction.cells)
+        return tuple([cell for direction in self.directions for cell in direction.cells])
 
     @property
     def foreign_cell(self) -> CellSketch | None:

@@ -5,7 +5,9 @@ A sketch, which the config or the store gives, and its arrays become one neutral
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -94,7 +96,7 @@ def build_layer(
     context = context or Context()
     key = id(node.whole) if node else 0
     if era is not None:
-        outer = _with_policy(outer, directions[0].lstm_cells)
+        outer = _with_policy(outer, directions[0].cells)
     result = LSTMLayer(
         name=name,
         path=sketch.group or sketch.top,
@@ -126,7 +128,7 @@ def _direction(sketch: DirectionSketch, arrays: Arrays, era: Era | None) -> Dire
     known = _UNKNOWN
     if node is not None and era is not None:
         known = options.direction_options(node.config, era, node.name)
-        known = _with_policy(known, [cell for cell in cells if isinstance(cell, Cell)])
+        known = _with_policy(known, cells)
     return Direction(
         cells=cells,
         options=known,
@@ -139,11 +141,12 @@ def _direction(sketch: DirectionSketch, arrays: Arrays, era: Era | None) -> Dire
 _UNKNOWN = DirectionOptions()
 
 
-def _with_policy(known: AnyOptions, cells: Sequence[Cell]) -> AnyOptions:
+def _with_policy(known: AnyOptions, cells: Sequence[Cell | OpaqueCell]) -> AnyOptions:
     """Fill in the policy that a config leaves out: Keras's float type then, which weights show."""
-    if known.policy is not UNKNOWN or not cells:
+    if known.policy is not UNKNOWN:
         return known
-    return options.changed(known, "policy", name_of(cells[0].dtype))
+    first = next((cell for cell in cells if isinstance(cell, Cell)), None)
+    return known if first is None else options.changed(known, "policy", name_of(first.dtype))
 
 
 def _cell(sketch: CellSketch, arrays: Arrays, era: Era | None) -> Cell | OpaqueCell:
@@ -227,13 +230,43 @@ class ParsedConfig(NamedTuple):
     era: Era
 
 
+#: Keys under which a layer holds layers, which `Context` tells apart by the objects that they are.
+_TOLD_APART = frozenset({"layer", "backward_layer", "layers", "cell", "cells"})
+#: Text and stated version -> what was parsed from them.
+ParsedConfigs = dict[tuple[str | bytes, str | None], ParsedConfig]
+_parsed: ContextVar[ParsedConfigs | None] = ContextVar("_parsed", default=None)
+
+
+@contextlib.contextmanager
+def parsing_once(parsed: ParsedConfigs) -> Iterator[None]:
+    """Parse each config once in the block: the text of thousands of layers is asked for again.
+
+    Args:
+        parsed: what was parsed in such blocks. Nobody may change it.
+    """
+    token = _parsed.set(parsed)
+    try:
+        yield
+    finally:
+        _parsed.reset(token)
+
+
 def parse_config(text: str | bytes, version: str | None, where: object) -> ParsedConfig:
     """Parse a model's config.
 
     Raises:
         CorruptFile: it is not JSON, or no serialized model.
     """
-    value = parse(text, where)
+    parsed = _parsed.get()
+    if parsed is None:
+        return _parse_config(text, version, where)
+    if (text, version) not in parsed:
+        parsed[text, version] = _parse_config(text, version, where)
+    return parsed[text, version]
+
+
+def _parse_config(text: str | bytes, version: str | None, where: object) -> ParsedConfig:
+    value = parse(text, where, _TOLD_APART)
     if is_config(value):
         value = modern_keras0(value)
     if isinstance(value, list):  # Keras 0.x
@@ -440,7 +473,8 @@ def _content(
 ) -> StoreContent:
     cells = [cell for layer in layers for _, _, cell in layer.cells()]
     used = {path for cell in cells for path in cell.places.values()}
-    slots = {path for path in tensors if path.partition("/")[0] == optimizer}
+    below = f"{optimizer}/"
+    slots = {path for path in tensors if path.startswith(below) or path == optimizer}
     rest = {path: tensor for path, tensor in tensors.items() if path not in used}
     return StoreContent(
         layers,

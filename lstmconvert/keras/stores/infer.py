@@ -125,7 +125,7 @@ def _is_called_lstm(store: V3Store, group: str) -> bool:
 
 def kind(store: V3Store, group: str) -> int | None:
     """Tell what all arrays of a group are: 4 for an LSTM cell, 3 GRU, 1 simple RNN, else None."""
-    shapes = [stored.tensor.shape for stored in store.vars.get(group, [])]
+    shapes = tuple([stored.tensor.shape for stored in store.vars.get(group, [])])
     if roles_of(shapes) is None:
         return None
     count = gate_count(*shapes[:2])
@@ -144,7 +144,7 @@ def _begins_as_lstm(store: V3Store, group: str) -> bool:
 def _extras(store: V3Store, group: str) -> list[Stored]:
     """Return the arrays of a cell's group, and below it, that an LSTM cell does not have."""
     arrays = store.vars.get(group, [])
-    roles = roles_of([stored.tensor.shape for stored in arrays]) or ROLES
+    roles = roles_of(tuple([stored.tensor.shape for stored in arrays])) or ROLES
     known = {stored.path for stored in arrays[: len(roles)]}
     return [stored for stored in store.arrays_below(group) if stored.path not in known]
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +25,7 @@ from lstmconvert.errors import CorruptFile
 from lstmconvert.keras.configs.nodes import PEEPHOLE_CELL
 from lstmconvert.model import wellformed
 from lstmconvert.model.gates import GATES, Gate, blocks, fuse, split
-from lstmconvert.model.layer import Cell, GateWeights, weights_of
+from lstmconvert.model.layer import Cell, FusedGates, GateWeights, weights_of
 from lstmconvert.model.model import Model
 from lstmconvert.model.options import CellOptions
 from lstmconvert.tensors.dtypes import Array
@@ -45,7 +46,7 @@ PEEPHOLES: Mapping[str, str] = {
 FUSED, SEPARATE, CUDNN = "fused", "separate", "cudnn"
 TRANSPOSED, FLIPPED = "th", "flip"
 
-Gates = dict[Gate, GateWeights]
+Gates = Mapping[Gate, GateWeights]
 
 
 class Stored(NamedTuple):
@@ -99,8 +100,10 @@ def gates_of(arrays: Arrays, form: str) -> Gates:
         ValueError: an array is not one block for each gate.
     """
     base, turns = _parse(form)
-    turned = {key: _turned(stored.tensor, turns, back=False) for key, stored in arrays.items()}
-    return _READ[base](turned)
+    tensors = {key: stored.tensor for key, stored in arrays.items()}
+    if turns:
+        tensors = {key: _turned(tensor, turns, back=False) for key, tensor in tensors.items()}
+    return _READ[base](tensors)
 
 
 def holds(cell: Cell) -> bool:
@@ -130,6 +133,7 @@ def tensors(model: Model) -> dict[str, Tensor]:
     return result
 
 
+@lru_cache(64)
 def _parse(form: str) -> tuple[str, tuple[str, ...]]:
     base, _, rest = form.partition(":")
     turns = tuple(rest.split(",")) if rest else ()
@@ -139,12 +143,15 @@ def _parse(form: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _read_fused(arrays: Mapping[str, Tensor]) -> Gates:
-    cut = {role: split(tensor) for role, tensor in arrays.items() if role in ROLES}
-    parts = {gate: {role: cut[role][gate] for role in cut} for gate in GATES}
-    for gate in GATES:
+    parts = tuple([role for role in ROLES if role in arrays])
+    gates = FusedGates(parts, tuple([arrays[role] for role in parts]))
+    if len(arrays) == len(parts):
+        return gates
+    with_peepholes = {gate: dict(weights.tensors) for gate, weights in gates.items()}
+    for gate, tensors in with_peepholes.items():
         if (peephole := arrays.get(f"{gate}_gate.peephole")) is not None:
-            parts[gate]["peephole"] = peephole
-    return weights_of(parts)
+            tensors["peephole"] = peephole
+    return weights_of(with_peepholes)
 
 
 def _write_fused(cell: Cell) -> dict[str, Tensor]:
@@ -282,7 +289,8 @@ def gate_count(kernel: Shape, recurrent: Shape) -> int | None:
     return count if not rest and count in (1, 3, 4) else None
 
 
-def roles_of(shapes: Sequence[Shape]) -> tuple[str, ...] | None:
+@lru_cache(256)
+def roles_of(shapes: tuple[Shape, ...]) -> tuple[str, ...] | None:
     """Return the roles of the arrays that a cell lists without names, by their number and shapes.
 
     Args:
@@ -313,7 +321,7 @@ def by_role(arrays: Sequence[Stored], where: str) -> dict[str, Stored]:
     Raises:
         CorruptFile: there are other arrays than a cell has.
     """
-    roles = roles_of([stored.tensor.shape for stored in arrays])
+    roles = roles_of(tuple([stored.tensor.shape for stored in arrays]))
     if roles is None and len(arrays) in (2, 3):
         roles = ROLES[: len(arrays)]  # of other shapes than a cell's: the cell's check says which
     if roles is None:
@@ -349,7 +357,10 @@ def cell(
     Raises:
         CorruptFile: the shapes or dtypes are not those of one LSTM cell, or not the config's.
     """
-    form = form_of(arrays, turns)
+    kinds = tuple([(key, array.tensor.shape, array.tensor.dtype) for key, array in arrays.items()])
+    asked = kinds, turns, options.use_bias, options.input_forget, units
+    known = _sound.get(asked)
+    form = known or form_of(arrays, turns)
     try:
         gates = gates_of(arrays, form)
     except ValueError as error:
@@ -367,6 +378,8 @@ def cell(
         places={key: array.path for key, array in arrays.items()},
         stored_as=form,
     )
+    if known is not None:
+        return result
     tensors = {role: array.tensor for role, array in arrays.items()}
     wellformed.check_cell(result, where, arrays=tensors, expected=FORM)
     if units is not None and units != result.units:
@@ -376,7 +389,16 @@ def cell(
             found=listed(arrays),
             expected=f"units={units}, so recurrent_kernel (…, {units}, {4 * units})",
         )
+    if len(_sound) >= _MOST_SOUND:
+        _sound.clear()
+    _sound[asked] = form
     return result
+
+
+#: The form of arrays that were found to be those of an LSTM cell, by all that this depends on:
+#: their names, shapes and dtypes, and what the config says. Cells by the thousand are alike.
+_sound: dict[tuple[object, ...], str] = {}
+_MOST_SOUND = 256
 
 
 def listed(arrays: Mapping[str, Stored]) -> str:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from lstmconvert.errors import CorruptFile
 from lstmconvert.hdf5.reading import StoredTree
@@ -36,7 +36,7 @@ class V3Store:
     attribute of its `vars` group (Keras 3.6 and later); `groups`: the path of every group.
     """
 
-    tensors: dict[str, Tensor]
+    tensors: Mapping[str, Tensor]
     vars: dict[str, list[Stored]] = field(default_factory=dict)
     named: dict[str, list[Stored]] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
@@ -125,6 +125,12 @@ def holder(path: str) -> str | None:
     return None
 
 
+@lru_cache(64)
+def _number(name: str) -> int | None:
+    """Return the number that is an array's name; None of another name."""
+    return int(name) if _NUMBER.fullmatch(name) else None
+
+
 def read_store(tree: StoredTree, where: object) -> V3Store:
     """Sort a tree into groups of arrays.
 
@@ -133,26 +139,30 @@ def read_store(tree: StoredTree, where: object) -> V3Store:
     """
     numbered: dict[str, dict[int, Stored]] = defaultdict(dict)
     named: dict[str, list[Stored]] = defaultdict(list)
+    known, group = None, None
     for path, tensor in tree.tensors.items():
         parent, _, leaf = path.rpartition("/")
-        group = holder(parent)
+        if parent != known:  # those of a group follow one another
+            known, group = parent, holder(parent)
         if group is None:
             continue
-        if _NUMBER.fullmatch(leaf):
-            numbered[group][int(leaf)] = Stored(path, tensor)
+        number = _number(leaf)
+        if number is not None:
+            numbered[group][number] = Stored(path, tensor)
         else:  # a layer that names its own variables: carried, not interpreted
             named[group].append(Stored(path, tensor))
     result = {}
     for group, arrays in numbered.items():
-        if sorted(arrays) != list(range(len(arrays))):
+        try:
+            result[group] = [arrays[index] for index in range(len(arrays))]
+        except KeyError:
             raise CorruptFile(
                 "an array of a layer is missing",
                 where=f"{where}: {group}/vars",
                 found=", ".join(map(str, sorted(arrays))),
-            )
-        result[group] = [arrays[index] for index in range(len(arrays))]
+            ) from None
     return V3Store(
-        tensors=dict(tree.tensors),
+        tensors=tree.tensors,
         vars=result,
         named=dict(named),
         names=_names(tree),

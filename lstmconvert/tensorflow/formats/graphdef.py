@@ -326,7 +326,7 @@ def _place_of_graph(source: SourceFile) -> MessageSpan | None:
 def _begins_as_graph(span: MessageSpan) -> bool:
     """Whether a message begins as a GraphDef: with a node that has a name and an operation."""
     where = span.source.path
-    head = bytes(span.source.peek(span.offset, min(_SMALL, span.size)))
+    head = span.source.peek(span.offset, min(_SMALL, span.size))
     if head[:1] != bytes((_NODE << 3 | LENGTH,)):
         return False
     try:
