@@ -94,13 +94,13 @@ def check(folder: Path, pair: Pair, news: tuple[bytes, bytes], *, killed: bool =
     assert len(others) <= (3 if killed else 0), others
 
 
-def calls(jail: Jail, pair: Pair, folder: Path) -> int:
-    """How many calls a conversion takes that replaces another."""
+def counted(jail: Jail, pair: Pair, folder: Path) -> dict[str, int]:
+    """How many calls and reads a conversion takes that replaces another."""
     destination = pair.write(folder, OLDS)
     args = ["convert", SOURCE, destination, "--force", *pair.options]
     run = jail.run(*args, fault=Fault("call", 0, "kill"))
     assert run.code == 0, run
-    return run.counts["call"]
+    return run.counts
 
 
 def test_every_container_is_among_them() -> None:
@@ -116,9 +116,9 @@ def test_every_container_is_among_them() -> None:
 def test_stopped(
     what: str, pair: Pair, news: tuple[bytes, bytes], jail: Jail, tmp_path: Path
 ) -> None:
-    count, stopped = calls(jail, pair, tmp_path), 0
-    last = range(count - 24, count + 1)  # where the names are taken
-    for at in sorted({*spread(count, POINTS), *last}):
+    counts, stopped = counted(jail, pair, tmp_path), 0
+    last = range(counts["call"] - 24, counts["call"] + 1)  # where the names are taken
+    for at in sorted({*spread(counts, POINTS), *last}):
         destination = pair.write(tmp_path, OLDS)
         fault = Fault("call", at + _STARTED, what)
         run = jail.run("convert", SOURCE, destination, "--force", *pair.options, fault=fault)
