@@ -22,14 +22,15 @@ from __future__ import annotations
 
 from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import zip_longest
+from functools import partial
+from itertools import chain, tee, zip_longest
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from lstmconvert import api
 from lstmconvert.checks import words
-from lstmconvert.checks.bitdiff import TensorDiff, Within, compare_tensors, is_same
+from lstmconvert.checks.bitdiff import Compared, TensorDiff, Within, compare_all
 from lstmconvert.checks.page import Printed, ReportPage
 from lstmconvert.errors import counted
 from lstmconvert.files.jsontext import JsonObject
@@ -350,7 +351,7 @@ def diff(
         a=_name(a),
         b=_name(b),
         weights_only=weights_only,
-        layers=tuple(_layer(x, y, how, weights_only, within) for x, y, how in pairs),
+        layers=tuple(_layers(pairs, weights_only, within)),
         within=within,
         only_in_a=tuple(layer.name for layer in only_a),
         only_in_b=tuple(layer.name for layer in only_b),
@@ -426,26 +427,35 @@ def _signature(layer: LSTMLayer) -> Hashable:
     )
 
 
-def _layer(
-    a: LSTMLayer, b: LSTMLayer, how: str, weights_only: bool, within: Within | None
-) -> LayerDiff:
-    tensors: list[TensorDiff] = []
-    compared = 0
-    places = _same_places(a, b)
-    for direction, index, cell_a, cell_b in places:
-        tensors += _cells(a, direction, index, cell_a, cell_b, within)
-        if isinstance(cell_a, Cell):
-            compared += cell_a.count
-    options = [] if weights_only else _option_diffs(a, b, places)
-    return LayerDiff(
-        a=a.name,
-        b=b.name,
-        paired_by=how,
-        compared=compared,
-        tensors=tuple(tensors),
-        options=tuple(option for option in options if option.unknown_in is None),
-        unknown=tuple(option for option in options if option.unknown_in is not None),
-    )
+def _layers(
+    pairs: Sequence[Pair], weights_only: bool, within: Within | None
+) -> Iterator[LayerDiff]:
+    """Yield what each pair differs in. The tensors of many layers are compared at once: what comes
+    before the layer that is yielded waits for it."""
+    ahead, behind = tee((pair, places, _items(pair[0], places)) for pair, places in _placed(pairs))
+    asked = (item for *_, items in ahead for item in items if isinstance(item, Compared))
+    differences = compare_all(asked, within)
+    for (a, b, how), places, items in behind:
+        tensors: list[TensorDiff] = []
+        for item in items:
+            if isinstance(item, Compared):
+                tensors += next(differences)
+            else:
+                tensors.append(item)
+        options = [] if weights_only else _option_diffs(a, b, places)
+        yield LayerDiff(
+            a=a.name,
+            b=b.name,
+            paired_by=how,
+            compared=sum([cell.count for _, _, cell, _ in places if isinstance(cell, Cell)]),
+            tensors=tuple(tensors),
+            options=tuple([option for option in options if option.unknown_in is None]),
+            unknown=tuple([option for option in options if option.unknown_in is not None]),
+        )
+
+
+def _placed(pairs: Sequence[Pair]) -> Iterator[tuple[Pair, Places]]:
+    return ((pair, _same_places(pair[0], pair[1])) for pair in pairs)
 
 
 def option_diffs(a: LSTMLayer, b: LSTMLayer) -> list[OptionDiff]:
@@ -483,26 +493,50 @@ def _name_of(layer: LSTMLayer, direction: str, index: int) -> str:
     return layer.name if is_missing else prefix(layer, direction, index)
 
 
+#: What is to be compared, and what differs at first sight.
+Items = Sequence[Compared | TensorDiff]
+
+
+def _items(layer: LSTMLayer, places: Places) -> Items:
+    return [item for place in places for item in _cells(layer, *place)]
+
+
 def _cells(
-    layer: LSTMLayer, direction: str, index: int, a: AnyCell, b: AnyCell, within: Within | None
-) -> Iterator[TensorDiff]:
+    layer: LSTMLayer, direction: str, index: int, a: AnyCell, b: AnyCell
+) -> Iterator[Compared | TensorDiff]:
     if not isinstance(a, Cell) or not isinstance(b, Cell):
         if isinstance(a, OpaqueCell) and isinstance(b, OpaqueCell):
             return  # their tensors are among the others
         name = _name_of(layer, direction, index)
         yield TensorDiff(name=name, reason="cell", a=_cell_name(a), b=_cell_name(b))
         return
+    place = layer, direction, index
     fused_a, fused_b = _fused(a), _fused(b)
     for part in GATE_PARTS:
         if part in fused_a or part in fused_b:
             of_a, of_b = fused_a.get(part), fused_b.get(part)
-            if of_a and of_b and of_a[0] == of_b[0] and is_same(of_a[1], of_b[1]):
-                continue
-            yield from _part(_name_of(layer, direction, index), part, a, b, within)
+            if of_a and of_b and of_a[0] == of_b[0] and of_a[1].shape == of_b[1].shape:
+                # All gates in one pass over the fused arrays, each byte read once.
+                yield Compared(partial(_labels, place, part, *of_a), of_a[1], of_b[1])
+            else:
+                yield from _part(place, part, a, b)
     for part in CELL_PARTS if a.parts or b.parts else ():
-        name = _name_of(layer, direction, index)
-        sides = a.parts.get(part), b.parts.get(part)
-        yield from compare_tensors({f"{name}.{part}": None}, *sides, within)
+        yield Compared(partial(_label, place, part), a.parts.get(part), b.parts.get(part))
+
+
+#: A layer, and the direction and the index of a cell in it.
+CellPlace = tuple[LSTMLayer, str, int]
+
+
+def _label(place: CellPlace, part: str) -> dict[str, int | None]:
+    return {f"{_name_of(*place)}.{part}": None}
+
+
+def _labels(
+    place: CellPlace, part: str, gates: Sequence[Gate], fused: Tensor
+) -> dict[str, int | None]:
+    name, width = _name_of(*place), fused.shape[-1] // len(gates)
+    return {f"{name}.{gate}_gate.{part}": width for gate in gates}
 
 
 def _fused(cell: Cell) -> dict[str, tuple[tuple[Gate, ...], Tensor]]:
@@ -521,28 +555,27 @@ def _cell_name(cell: AnyCell) -> str:
     return "none" if cell is None else "LSTM" if isinstance(cell, Cell) else cell.class_name
 
 
-def _part(name: str, part: str, a: Cell, b: Cell, within: Within | None) -> Iterator[TensorDiff]:
+def _part(place: CellPlace, part: str, a: Cell, b: Cell) -> Iterator[Compared]:
+    """Yield a part of each gate, of which not all are in both cells, or not in one shape."""
     of_a, of_b = (
         {g: w.tensors[part] for g, w in cell.gates.items() if part in w.tensors} for cell in (a, b)
     )
-    both = [gate for gate in GATES if gate in of_a and gate in of_b]
-    for gate in GATES if of_a.keys() != of_b.keys() else ():
+    both = tuple(gate for gate in GATES if gate in of_a and gate in of_b)
+    for gate in GATES:
         if (gate in of_a) != (gate in of_b):
-            label = f"{name}.{gate}_gate.{part}"
-            yield from compare_tensors({label: None}, of_a.get(gate), of_b.get(gate), within)
+            label = partial(_label, place, f"{gate}_gate.{part}")
+            yield Compared(label, of_a.get(gate), of_b.get(gate))
     if not both:
         return
-    # All gates in one pass over the fused arrays, each byte read once.
     fused: list[Tensor] = [
         whole(SideBySide(tuple([of[gate] for gate in both]))) for of in (of_a, of_b)
     ]
     if fused[0].shape == fused[1].shape:
-        labels = {f"{name}.{gate}_gate.{part}": a.units for gate in both}
-        yield from compare_tensors(labels, fused[0], fused[1], within)
+        yield Compared(partial(_labels, place, part, both, fused[0]), fused[0], fused[1])
         return
     for gate in both:
-        label = f"{name}.{gate}_gate.{part}"
-        yield from compare_tensors({label: None}, of_a[gate], of_b[gate], within)
+        label = partial(_label, place, f"{gate}_gate.{part}")
+        yield Compared(label, of_a[gate], of_b[gate])
 
 
 def _options(a: LSTMLayer, b: LSTMLayer, places: Places) -> Iterator[OptionDiff]:
@@ -645,13 +678,13 @@ def _other(a: Model, b: Model, within: Within | None) -> OtherDiff:
     left, rest = _without(left, renamed), _without(rest, set(renamed.values()))
     by_order = _matched(left, rest, dict.fromkeys(left), dict.fromkeys(rest))
     renamed |= by_order
+    asked = (
+        Compared(partial(dict.fromkeys, (x,)), tensors_a[x], tensors_b[y])
+        for x, y in chain(pairs, renamed.items())
+    )
     return OtherDiff(
         compared=len(pairs) + len(renamed),
-        tensors=tuple(
-            difference
-            for x, y in (*pairs, *renamed.items())
-            for difference in compare_tensors({x: None}, tensors_a[x], tensors_b[y], within)
-        ),
+        tensors=tuple(chain.from_iterable(compare_all(asked, within))),
         renamed=tuple(renamed.items()),
         only_in_a=tuple(_without(left, by_order)),
         only_in_b=tuple(_without(rest, set(by_order.values()))),

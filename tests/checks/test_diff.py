@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from lstmconvert.model.layer import GateWeights, LSTMLayer, OpaqueCell
 from lstmconvert.model.model import Model, Source
 from lstmconvert.model.options import UNKNOWN
 from lstmconvert.tensors.dtypes import Array, dtype_of
-from lstmconvert.tensors.tensor import ArrayTensor, Columns, Tensor
+from lstmconvert.tensors.tensor import ArrayTensor, Columns, SourceFile, Tensor
 
 
 def rng() -> np.random.Generator:
@@ -582,3 +584,88 @@ def test_nan_is_near_nan_alone() -> None:
     nan = changed(layer(), Gate.FORGET, "bias", (0,), math.nan)
     assert lc.diff(model(nan), model(nan), atol=1.0)
     assert not lc.diff(model(nan), model(layer()), atol=1e9)
+
+
+# ---- many small tensors --------------------------------------------------------------------------
+
+
+def pairs_of(dtype: str, count: int = 5) -> list[bitdiff.Compared]:
+    """Return pairs of small tensors of one kind, of which some differ, in strange numbers too."""
+    random, kind = np.random.default_rng(3), dtype_of(dtype)
+    odd = np.array([np.nan, np.inf, -np.inf, -0.0, 1e-40]).astype(kind)
+    pairs = []
+    for index in range(count):
+        a, b = (random.normal(size=(2, 3, 8)).astype(kind) for _ in "ab")
+        a.reshape(-1)[::7], b.reshape(-1)[::5] = odd[index % 5], odd[(index + 1) % 5]
+        b[..., : 2 * index] = a[..., : 2 * index]  # one range more is equal in each
+        b[0, index % 3] = a[0, index % 3]
+
+        def labels(index: int = index) -> dict[str, int | None]:
+            return {f"{index}.{gate}": 2 for gate in "ifgo"}
+
+        pairs.append(bitdiff.Compared(labels, ArrayTensor(a), ArrayTensor(b)))
+    return pairs
+
+
+@pytest.mark.parametrize("within", [None, bitdiff.Within(0.1, 0.5)])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "int32"])
+def test_tensors_looked_at_together_differ_as_each_by_itself(
+    monkeypatch: pytest.MonkeyPatch, dtype: str, within: bitdiff.Within | None
+) -> None:
+    with np.errstate(invalid="ignore"):  # what is no number, as an integer
+        pairs = pairs_of(dtype)
+    together = list(bitdiff.compare_all(pairs, within))
+    shown = repr(together)  # as NaN is not equal to itself
+    monkeypatch.setattr(bitdiff, "BUFFER_BYTES", 16)  # a row at a time
+    assert repr(list(bitdiff.compare_all(pairs, within))) == shown
+    assert [len(each) for each in together][-1] == 0
+    assert len(together[0]) == 4
+    monkeypatch.undo()
+    for (labels, a, b), diffs in zip(pairs, together, strict=True):
+        assert a is not None
+        assert b is not None
+        for place, name in enumerate(labels()):
+            x, y = (t.read()[..., 2 * place : 2 * place + 2] for t in (a, b))
+            marks = bitdiff._differing(x, y, within if dtype != "int32" else None)
+            found = [each for each in diffs if each.name == name]
+            assert [each.count for each in found] == [n for n in [int(marks.sum())] if n]
+            for each in found:
+                assert each.first == tuple(np.argwhere(marks)[0].tolist())
+                assert each.size == x.size
+                assert each.max_ulp == bitdiff.max_ulp(x[marks], y[marks])
+
+
+def test_small_tensors_of_a_file_are_read_in_a_few_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers = [layer(f"lstm_{index}", units=8) for index in range(60)]
+    paths = [tmp_path / "a.weights.h5", tmp_path / "b.weights.h5"]
+    for path, delta in zip(paths, (0, 1), strict=True):
+        last = changed(layers[-1], Gate.CELL, "kernel", (3, 1), 5.0 + delta)
+        lc.save(model(*layers[:-1], last), path, warn=False)
+    a, b = map(lc.load, paths)
+    looks = 0
+    real = SourceFile.check_unchanged
+
+    def counted(source: SourceFile) -> None:
+        nonlocal looks
+        looks += 1
+        real(source)
+
+    monkeypatch.setattr(SourceFile, "check_unchanged", counted)
+    report = lc.diff(a, b)
+    (diff,) = [tensor for each in report.layers for tensor in each.tensors]
+    assert diff.name.endswith(".cell_gate.kernel")
+    assert diff.first == (3, 1)
+    assert 0 < looks < 60
+
+
+def test_a_file_that_changes_after_it_was_opened_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.keras"
+    shutil.copy(KERAS / "zoo.keras", path)
+    a, b = lc.load(KERAS / "zoo.keras"), lc.load(path)
+    with path.open("r+b") as file:
+        file.write(b"P")
+    os.utime(path, (5, 5))
+    with pytest.raises(lc.LSTMConvertError, match="changed while it was read"):
+        lc.diff(a, b)
