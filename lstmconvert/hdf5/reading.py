@@ -30,6 +30,7 @@ from lstmconvert import limits
 from lstmconvert.errors import DAMAGED, CorruptFile
 from lstmconvert.files.opening import Window
 from lstmconvert.hdf5 import structures
+from lstmconvert.hdf5.alike import MANY, Like, Siblings
 from lstmconvert.hdf5.structures import (
     GROUP,
     PLAIN,
@@ -865,9 +866,15 @@ class _Walk:
     def children(self, entries: Iterable[Entry], path: str, depth: int) -> None:
         """Read what is in a group."""
         start, seen = f"{path}/" if path else "", self.seen
-        may_be_known = depth < self.depth
+        may_be_known, siblings = depth < self.depth, None
+        if isinstance(entries, list) and len(entries) >= MANY:
+            siblings = Siblings(self.blocks, self.table, entries)
         for name, address, kind, table in entries:
             here = start + name
+            if siblings is not None:
+                like = siblings.like(address)
+                if like is not None and self.alike(like, here):
+                    continue
             if len(here) > self.longest:
                 where = self.source.path
                 limits.PATH_LENGTH.check(len(here), where, "the length of an HDF5 path")
@@ -878,8 +885,29 @@ class _Walk:
                 limits.HDF5_OBJECTS.check(len(seen) + 1, self.where(path), what)
             if kind == GROUP:
                 self.item(address, here, depth + 1, table)
+                if siblings is not None:
+                    siblings.learn(address)
             elif address in seen or not may_be_known or not self.known_array(address, here):
                 self.item(address, here, depth + 1)
+
+    def alike(self, group: Like, path: str) -> bool:
+        """Take over a group that is like one beside it, and return whether it was: not where it is
+        to be refused, of which its walk tells why."""
+        pattern, headers, nodes, places, texts = group
+        seen, tensors = self.seen, self.tensors
+        is_good = seen.isdisjoint(headers) and len(seen) + len(headers) <= self.objects
+        if not is_good or len(path) + pattern.longest > self.longest:
+            return False
+        self.blocks.visit(*nodes, length=pattern.bytes)
+        seen.update(headers)
+        self.groups.update([path + below for below in pattern.groups])
+        for (below, name), text in zip(pattern.texts, texts, strict=True):
+            self.attributes[path + below] = {name: structures.as_text(self.texts.ended(text))}
+        source, offset = self.source, self.offset
+        for (below, (shape, dtype, _)), place in zip(pattern.arrays, places, strict=True):
+            tensors[path + below] = FileTensor(source, offset + place, shape, dtype)
+        self.declared, self.stored = self.declared + pattern.stored, self.stored + pattern.stored
+        return True
 
     def texts_of(self, parts: Parts, bodies: list[bytes], path: str) -> Attributes:
         """Return the text attributes of an object, sorted by name."""
@@ -902,10 +930,11 @@ class _Walk:
         header = structures.array_at(self.blocks, address)
         if header is None:
             return False
-        (shape, dtype, declared), place, size = header
+        (shape, dtype, declared), place, size, known = header
         is_good = size == declared <= self.largest and place + size <= self.blocks.size
         if not is_good or len(shape) > self.rank:
             return False
+        self.blocks.take(address, known.size)
         self.seen.add(address)
         self.declared, self.stored = self.declared + size, self.stored + size
         self.tensors[path] = FileTensor(self.source, self.offset + place, shape, dtype)

@@ -37,6 +37,8 @@ _SUM = struct.Struct("<I")
 #: has the beginning of the next, too, so that hardly any structure is in two.
 _BLOCK_BITS, _BLOCKS, _TAIL = 16, 16, 4096
 _BLOCK = 1 << _BLOCK_BITS
+#: All stretches of a file (`Blocks.stretch`) together are no longer than it is, times this.
+_STRETCHES = 4
 #: A tree with this number of levels has more leaves than a file has bytes.
 _DEEPEST = 12
 
@@ -64,13 +66,14 @@ class Blocks:
         self.window, self.size = window, window.size
         self._largest = limits.ATTRIBUTE_BYTES.value
         self._left = 2 * window.size + _BLOCK
+        self._ahead = _STRETCHES * window.size + _BLOCK
         self._kept: dict[int, bytes] = {}
         #: The block that was read from last, where it begins, and how many of its bytes count.
         self._last, self._begin, self._room = b"", 0, 0
         self._visited: set[int] = set()
         self.described: dict[bytes, _Described] = {}
         #: The largest heap of names that is taken together with its head.
-        self.nearest = _LARGEST_KEPT
+        self.nearest = LARGEST_KEPT
 
     def at(self, address: int, length: int) -> bytes:
         """Return the bytes at an address.
@@ -118,6 +121,17 @@ class Blocks:
         block = self.window.source.peek(self.window.offset + begin, length)
         self._kept[number] = block
         return block
+
+    def stretch(self, address: int, length: int) -> bytes | None:
+        """Return a long part of the file, to compare what is in it with what was read; None where
+        that was done so often that whoever asks again follows a file that was made for it.
+
+        The bytes that count are counted where they turn out to be alike (`visit`).
+        """
+        self._ahead -= length
+        if self._ahead < 0:
+            return None
+        return self.window.source.peek(self.window.offset + address, length)
 
     def end_at(self, size: int) -> None:
         """Let nothing be read from the address `size` on."""
@@ -221,6 +235,10 @@ class Recorded(Blocks):
         self.parts.append((address, length))
         super().take(address, length)
 
+    def stretch(self, address: int, length: int) -> None:  # noqa: ARG002  # as `Blocks` has it
+        """Return nothing: what is compared in a stretch is not kept."""
+        return
+
 
 # --- the checksum of version 2 --------------------------------------------------------------------
 
@@ -260,7 +278,7 @@ def checksum(data: bytes) -> int:
 
 # --- headers of objects (IV.A.1) ------------------------------------------------------------------
 
-_HEADER, _MESSAGE = struct.Struct("<BxHIIxxxx"), struct.Struct("<HHB3x")
+HEADER, MESSAGE = struct.Struct("<BxHIIxxxx"), struct.Struct("<HHB3x")
 _LATER_HEADER, _LATER_MESSAGE = struct.Struct("<4sBB"), struct.Struct("<BHB")
 _TIMES, _PHASES, _ORDER = 0x20, 0x10, 0x04
 #: Flags of a message that say nothing to a reader: it never changes, it is not to be shared.
@@ -305,8 +323,8 @@ _forms: dict[tuple[int, bytes], _Form] = {}
 
 #: The head of the only message in most groups' headers, or in the first piece of them: where their
 #: tables are, or where a further piece of the header is.
-_ONLY_TABLES = _MESSAGE.pack(SYMBOLS, PAIR.size, 0)
-_ONLY_CONTINUED = _MESSAGE.pack(_CONTINUED, PAIR.size, 0)
+ONLY_TABLES = MESSAGE.pack(SYMBOLS, PAIR.size, 0)
+ONLY_CONTINUED = MESSAGE.pack(_CONTINUED, PAIR.size, 0)
 
 
 def messages(blocks: Blocks, address: int) -> tuple[Parts, list[bytes], list[bytes]]:
@@ -317,13 +335,13 @@ def messages(blocks: Blocks, address: int) -> tuple[Parts, list[bytes], list[byt
         CorruptFile: no header, one that does not fit together, a message that objects share, or
             two of one kind.
     """
-    data, at = blocks.find(address, _HEADER.size)
-    version, count, _, size = _HEADER.unpack_from(data, at)
+    data, at = blocks.find(address, HEADER.size)
+    version, count, _, size = HEADER.unpack_from(data, at)
     parts: Parts = {}
     attributes: list[bytes] = []
     links: list[bytes] = []
     if version != 1:
-        blocks.spend(_HEADER.size)
+        blocks.spend(HEADER.size)
         if data[at : at + 4] != b"OHDR":
             raise blocks.damaged("no object where one should be")
         for kind, body, place in _later_messages(blocks, address):
@@ -336,18 +354,18 @@ def messages(blocks: Blocks, address: int) -> tuple[Parts, list[bytes], list[byt
             else:
                 parts[kind] = body, place
         return parts, attributes, links
-    begin, says = address + _HEADER.size, at + _HEADER.size + _MESSAGE.size
+    begin, says = address + HEADER.size, at + HEADER.size + MESSAGE.size
     pieces = [(begin, size)]
-    if size == _MESSAGE.size + PAIR.size and begin + size <= blocks.size:
-        head = data[says - _MESSAGE.size : says]
-        if head == _ONLY_TABLES and count == 1:
-            blocks.take(address, _HEADER.size + size)
-            tables = data[says : says + PAIR.size], begin + _MESSAGE.size
+    if size == MESSAGE.size + PAIR.size and begin + size <= blocks.size:
+        head = data[says - MESSAGE.size : says]
+        if head == ONLY_TABLES and count == 1:
+            blocks.take(address, HEADER.size + size)
+            tables = data[says : says + PAIR.size], begin + MESSAGE.size
             return {SYMBOLS: tables}, attributes, links
-        if head == _ONLY_CONTINUED and count > 1:
+        if head == ONLY_CONTINUED and count > 1:
             blocks.take(begin, size)
             pieces, count = [PAIR.unpack_from(data, says)], count - 1
-    blocks.spend(_HEADER.size)
+    blocks.spend(HEADER.size)
     values: tuple[bytes, ...] = ()
     for start, length in pieces:
         data, at = blocks.find(start, length)
@@ -386,7 +404,7 @@ def _form(blocks: Blocks, data: bytes) -> _Form:
     attributes, links, continued = list[int](), list[int](), list[int]()
     position, length = 0, len(data)
     while position < length:
-        kind, size, flags = _MESSAGE.unpack_from(data, position)
+        kind, size, flags = MESSAGE.unpack_from(data, position)
         heads.append(data[position : position + 8])
         position += 8
         if size % 8 or position + size > length:
@@ -461,17 +479,20 @@ def _later_messages(blocks: Blocks, address: int) -> Iterator[tuple[int, bytes, 
             position += size
 
 
-class _ArrayHeader(NamedTuple):
+class ArrayHeader(NamedTuple):
     """How the header of a dataset in one piece is taken apart: thousands differ in nothing but
     where their numbers are.
 
     Fields: `size`, of the header; `unpack_from` returns all bytes before the numbers' address, that
-    address, how many bytes they have, and the heads of the messages behind; `heads`, of these.
+    address, how many bytes they have, and the heads of the messages behind; `heads`, of these;
+    `before`: where the numbers' address is; `places`: where the heads are.
     """
 
     size: int
     unpack_from: Callable[[bytes, int], tuple[Any, ...]]
     heads: list[bytes]
+    before: int
+    places: list[int]
 
 
 #: A dataset's shape, the dtype that is stored, and how many bytes its elements have.
@@ -480,62 +501,66 @@ Described = tuple[Shape, DType, int]
 #: The most headers of datasets that are kept.
 _ARRAYS = 256
 #: By the beginning of a header and the head of its first message.
-_array_headers: dict[bytes, _ArrayHeader] = {}
+_array_headers: dict[bytes, ArrayHeader] = {}
 #: By all that a header says before its numbers' address.
 _arrays: dict[bytes, Described] = {}
 
 
-def array_at(blocks: Blocks, address: int) -> tuple[Described, int, int] | None:
-    """Return what a header says that is like one that was read before (`learn_array`), and the
-    address and the bytes of the numbers; None of any other header."""
-    data, at = blocks.find(address, _HEADER.size)
-    header = _array_headers.get(data[at : at + _HEADER.size + _MESSAGE.size])
+def array_at(blocks: Blocks, address: int) -> tuple[Described, int, int, ArrayHeader] | None:
+    """Return what a header says that is like one that was read before (`learn_array`), the address
+    and the bytes of the numbers, and how it is taken apart; None of any other header.
+
+    Who uses it counts its bytes (`Blocks.take`).
+    """
+    data, at = blocks.find(address, HEADER.size)
+    header = _array_headers.get(data[at : at + HEADER.size + MESSAGE.size])
     if header is None or address + header.size > blocks.size:
         return None
     before, place, size, *heads = header.unpack_from(data, at)
     known = _arrays.get(before)
     if known is None or heads != header.heads:
         return None
-    blocks.take(address, header.size)
-    return known, place, size
+    return known, place, size, header
 
 
 def learn_array(blocks: Blocks, address: int, known: Described) -> None:
     """Keep what the header of a dataset says that is stored in one piece, if it is of version 1, in
     one piece itself, and says nothing else that counts."""
-    data, begin = blocks.find(address, _HEADER.size)
-    version, _, _, size = _HEADER.unpack_from(data, begin)
-    size += _HEADER.size
+    data, begin = blocks.find(address, HEADER.size)
+    version, _, _, size = HEADER.unpack_from(data, begin)
+    size += HEADER.size
     if version != 1 or size > _TAIL:
         return
-    before, heads, fields, position = 0, list[bytes](), "", _HEADER.size
+    before, heads, fields, position = 0, list[bytes](), "", HEADER.size
+    places = list[int]()
     while position < size:
         start = begin + position
-        kind, length, _ = _MESSAGE.unpack_from(data, start)
-        position += _MESSAGE.size + length
+        kind, length, _ = MESSAGE.unpack_from(data, start)
+        position += MESSAGE.size + length
         if kind not in (*_PASSED_BY, ATTRIBUTE) and (before or kind not in _OF_ARRAYS):
             return
         if before:
-            heads.append(data[start : start + _MESSAGE.size])
-            fields += f"{_MESSAGE.size}s{length}x"
+            heads.append(data[start : start + MESSAGE.size])
+            places.append(start - begin)
+            fields += f"{MESSAGE.size}s{length}x"
         elif kind == LAYOUT:  # its version and class, the address, the size, and padding
-            before = start - begin + _MESSAGE.size + 2
+            before = start - begin + MESSAGE.size + 2
             fields = f"<{before}sQQ{length - 2 - PAIR.size}x"
     if len(_array_headers) >= _FORMS or len(_arrays) >= _ARRAYS:
         _array_headers.clear()
         _arrays.clear()
     unpack_from = struct.Struct(fields).unpack_from
-    key = data[begin : begin + _HEADER.size + _MESSAGE.size]
-    _array_headers[key] = _ArrayHeader(size, unpack_from, heads)
+    key = data[begin : begin + HEADER.size + MESSAGE.size]
+    _array_headers[key] = ArrayHeader(size, unpack_from, heads, before, places)
     _arrays[data[begin : begin + before]] = known
 
 
 # --- groups as tables of symbols (III.A.1, III.B to III.D) ----------------------------------------
 
-_TREE, _NAMES = struct.Struct("<4sBBHQQ"), struct.Struct("<5s3xQQQ")
-_SYMBOLS, _ENTRY = struct.Struct("<5sxH"), struct.Struct("<QQI4x16s")
+NODE_HEAD, HEAP_HEAD = struct.Struct("<4sBBHQQ"), struct.Struct("<5s3xQQQ")
+TABLE_HEAD, ENTRY = struct.Struct("<5sxH"), struct.Struct("<QQI4x16s")
 #: A tree that is one node, with its first key, its only child if it has one, and the last key.
-_LEAF, _NO_CHILD, _ONE_CHILD = struct.Struct("<8s16xQQQ"), b"TREE\0\0\0\0", b"TREE\0\0\1\0"
+_LEAF, NO_CHILD, ONE_CHILD = struct.Struct("<8s16xQQQ"), b"TREE\0\0\0\0", b"TREE\0\0\1\0"
 #: The end of the chain of free places in a heap of names.
 _NO_MORE = 1
 #: What an entry of a table of symbols says about its object: a group's tables, or a soft link.
@@ -577,7 +602,7 @@ def entries_of(blocks: Blocks, named: list[Named], path: str) -> list[Entry]:
 #: free places, both keys of the tree, where each name begins, and the kinds of the entries.
 #: Thousands of layers have the same. Those of a heap of more bytes are not kept.
 _contents: dict[tuple[object, ...], list[str]] = {}
-_LARGEST_KEPT = 512
+LARGEST_KEPT = 512
 
 
 class SymbolTable:
@@ -590,8 +615,8 @@ class SymbolTable:
     def __init__(self, blocks: Blocks, leaf: int, inner: int) -> None:
         self._blocks, self._leaf, self._inner = blocks, leaf, inner
         # A table and a node are read as a whole, whatever of them is used.
-        self._table_bytes = _SYMBOLS.size + leaf * _ENTRY.size
-        self._node_bytes = _TREE.size + inner * 2 * WORD.size + WORD.size
+        self.table_bytes = TABLE_HEAD.size + leaf * ENTRY.size
+        self.node_bytes = NODE_HEAD.size + inner * 2 * WORD.size + WORD.size
 
     def entries(self, tables: bytes, most: int, path: str) -> Iterable[Entry]:
         """Return what is in a group, sorted by name.
@@ -603,37 +628,37 @@ class SymbolTable:
         """
         tree, heap = PAIR.unpack(tables)
         blocks, rows = self._blocks, list[_Row]()
-        data, at = blocks.find(heap, _NAMES.size)
-        signature, size, free, start = _NAMES.unpack_from(data, at)
+        data, at = blocks.find(heap, HEAP_HEAD.size)
+        signature, size, free, start = HEAP_HEAD.unpack_from(data, at)
         if signature != b"HEAP\0":
             raise blocks.damaged("no heap of names where one should be")
-        at += _NAMES.size  # where HDF5 writes them, unless there are many
-        if start != heap + _NAMES.size or size > blocks.nearest or start + size > blocks.size:
+        at += HEAP_HEAD.size  # where HDF5 writes them, unless there are many
+        if start != heap + HEAP_HEAD.size or size > blocks.nearest or start + size > blocks.size:
             data, at = blocks.find(start, size)
-        names, length = data[at : at + size], _NAMES.size + size
-        data, at = blocks.find(tree, self._node_bytes)
+        names, length = data[at : at + size], HEAP_HEAD.size + size
+        data, at = blocks.find(tree, self.node_bytes)
         head, low, child, high = _LEAF.unpack_from(data, at)
         key: tuple[object, ...] = ()
-        if head == _ONE_CHILD and self._inner and (rows := self._rows(child)):
+        if head == ONE_CHILD and self._inner and (rows := self._rows(child)):
             begins, headers, kinds, places = zip(*rows, strict=True)
             key = names, free, low, high, begins, kinds
-        elif head == _NO_CHILD:
+        elif head == NO_CHILD:
             key = names, free, low
         known = _contents.get(key)
         if known is None:
             blocks.visit(start, length=length)
             self._check_free(names, free)
             entries = entries_of(blocks, self._sorted(tree, names, most), path)
-            if key and size <= _LARGEST_KEPT:
+            if key and size <= LARGEST_KEPT:
                 if len(_contents) >= _FORMS:
                     _contents.clear()
                 _contents[key] = [name for name, *_ in entries]
             return entries
-        length += self._node_bytes
+        length += self.node_bytes
         if not rows:
             blocks.visit(start, tree, length=length)
             return ()
-        blocks.visit(start, tree, child, length=length + self._table_bytes)
+        blocks.visit(start, tree, child, length=length + self.table_bytes)
         return zip(known, headers, kinds, places, strict=True)
 
     def _sorted(self, tree: int, names: bytes, most: int) -> list[Named]:
@@ -682,7 +707,7 @@ class SymbolTable:
 
     def _symbols(self, address: int, names: bytes, result: list[Named]) -> None:
         rows = self._rows(address)
-        self._blocks.visit(address, length=self._table_bytes)
+        self._blocks.visit(address, length=self.table_bytes)
         try:
             result += [
                 (names[name : names.index(b"\0", name)], header, kind, table)
@@ -693,12 +718,12 @@ class SymbolTable:
 
     def _rows(self, address: int) -> list[_Row]:
         """Read a table."""
-        data, at = self._blocks.find(address, self._table_bytes)
-        signature, count = _SYMBOLS.unpack_from(data, at)
+        data, at = self._blocks.find(address, self.table_bytes)
+        signature, count = TABLE_HEAD.unpack_from(data, at)
         if signature != b"SNOD\1" or count > self._leaf:
             raise self._blocks.damaged("a tree with a branch that is not a node")
-        begin = at + _SYMBOLS.size
-        return list(_ENTRY.iter_unpack(data[begin : begin + count * _ENTRY.size]))
+        begin = at + TABLE_HEAD.size
+        return list(ENTRY.iter_unpack(data[begin : begin + count * ENTRY.size]))
 
     def _outside(self) -> CorruptFile:
         return self._blocks.damaged("a name is outside its heap")
@@ -719,8 +744,8 @@ def node(
         The node's level, and its keys and children in turn, from the first key to the last, as
         numbers of eight bytes.
     """
-    data = blocks.at(address, _TREE.size + most * (key + WORD.size) + key)
-    signature, node_kind, node_level, used, _, _ = _TREE.unpack_from(data)
+    data = blocks.at(address, NODE_HEAD.size + most * (key + WORD.size) + key)
+    signature, node_kind, node_level, used, _, _ = NODE_HEAD.unpack_from(data)
     is_next = node_level <= _DEEPEST if level is None else node_level == level - 1
     if signature != b"TREE" or node_kind != kind or not is_next:
         raise blocks.damaged("a tree with a branch that is not a node, or that grows into itself")
@@ -728,12 +753,12 @@ def node(
         raise blocks.damaged("a tree with a node that is fuller than it can be")
     blocks.visit(address)
     size = used * (key + WORD.size) + key
-    return node_level, list(struct.unpack_from(f"<{size // 8}Q", data, _TREE.size))
+    return node_level, list(struct.unpack_from(f"<{size // 8}Q", data, NODE_HEAD.size))
 
 
 def root_entry(blocks: Blocks, address: int) -> Entry:
     """Return the entry (III.C) of the root group."""
-    _, header, kind, table = _ENTRY.unpack(blocks.at(address, _ENTRY.size))
+    _, header, kind, table = ENTRY.unpack(blocks.at(address, ENTRY.size))
     return "", header, kind, table
 
 
@@ -767,6 +792,10 @@ class Texts:
             raise self._blocks.damaged("a text's place is damaged")
         self._blocks.spend(length)
         return data
+
+    def ended(self, reference: tuple[int, int, int]) -> bytes:
+        """Return the text that is referred to up to a null character."""
+        return self.text(reference).partition(b"\0")[0]
 
     def _objects(self, address: int) -> dict[int, bytes]:
         signature, version, size = _HEAP.unpack(self._blocks.at(address, _HEAP.size))
@@ -1174,7 +1203,7 @@ def _attribute(blocks: Blocks, texts: Texts, data: bytes) -> tuple[str, str | li
     if length > len(value):
         raise blocks.damaged("an attribute is longer than its place")
     if kind == _VARIABLE:
-        items = [texts.text(each).partition(b"\0")[0] for each in REFERENCE.iter_unpack(value)]
+        items = [texts.ended(each) for each in REFERENCE.iter_unpack(value)]
     elif kind == _FIXED_TEXT:
         items = [value[at : at + size].rstrip(b"\0") for at in range(0, length, size)]
     elif math.prod(shape):
@@ -1182,6 +1211,15 @@ def _attribute(blocks: Blocks, texts: Texts, data: bytes) -> tuple[str, str | li
     else:
         items = []
     return name, [as_text(item) for item in items] if shape else as_text(items[0])
+
+
+def single_text(blocks: Blocks, data: bytes) -> tuple[str, int] | None:
+    """Return the name of an attribute that is one text, and where in its message that is referred
+    to; None of any other attribute."""
+    name, shape, kind, _, length = _described(blocks, data)
+    value = _value_begins(data[: _ATTRIBUTE.size])
+    is_text = shape == () and kind == _VARIABLE and value + length == len(data)
+    return (name, value) if is_text else None
 
 
 #: The head of an attribute that is kept is no longer.

@@ -6,7 +6,7 @@ import itertools
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from lstmconvert.files.opening import Window, open_source
 from lstmconvert.files.zipmembers import ZipMembers
 from lstmconvert.hdf5 import reading
 from lstmconvert.hdf5.reading import StoredTree
-from lstmconvert.hdf5.structures import SIGNATURE, checksum
+from lstmconvert.hdf5.structures import SIGNATURE, Blocks, checksum
 
 
 def window(path: Path) -> Window | None:
@@ -458,7 +458,7 @@ def _outcome(path: Path) -> Any:
 def test_a_small_file_like_one_before_is_known_by_what_was_read_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, alike = tmp_path / "a.h5", tmp_path / "b.h5"
+    path, like = tmp_path / "a.h5", tmp_path / "b.h5"
     written(path, _layers)
     data = path.read_bytes()
     with h5py.File(path) as file:
@@ -467,28 +467,144 @@ def test_a_small_file_like_one_before_is_known_by_what_was_read_of_it(
     other = bytearray(data)
     for number, place in enumerate(places):
         other[place : place + 96] = np.full(24, number, "f4").tobytes()
-    alike.write_bytes(other)
+    like.write_bytes(other)
     monkeypatch.setattr(reading, "_small", {})
     read(path)
     with monkeypatch.context() as patch:
         patch.setattr(reading, "_Walk", None)  # it is not walked
-        again = facts(read(alike))
-    with h5py.File(alike) as file:
+        again = facts(read(like))
+    with h5py.File(like) as file:
         assert again == by_h5py(file)
     monkeypatch.setenv("LSTMCONVERT_MAX_HDF5_OBJECTS", "3")
     with pytest.raises(LSTMConvertError, match="number of HDF5 objects"):
-        read(alike)
+        read(like)
     monkeypatch.delenv("LSTMCONVERT_MAX_HDF5_OBJECTS")
     dice, seen = np.random.default_rng(5), set()
     in_headers = [at for first in headers for at in range(first, first + 144, 3)]
     for at in (*dice.integers(0, len(data), rounds(300)), *in_headers):
         mutant = bytearray(data)
         mutant[at] ^= 1 << int(dice.integers(8))
-        alike.write_bytes(mutant)
+        like.write_bytes(mutant)
         reading._small.clear()
-        fresh = _outcome(alike)
+        fresh = _outcome(like)
         reading._small.clear()
         read(path)
-        assert _outcome(alike) == fresh, at
+        assert _outcome(like) == fresh, at
         seen.add(str(fresh))
     assert len(seen) > 5
+
+
+#: So many that their file is too large to be one of many small ones.
+LAYERS = 40
+
+
+def _many_layers(file: h5py.File) -> None:
+    """Layers as a store of Keras has them, of two kinds."""
+    for number in range(LAYERS):
+        layer = file.create_group(f"layers/lstm_{number}" if number else "layers/lstm")
+        layer.create_group("vars").attrs["name"] = f"lstm_{number}"
+        inside = layer.create_group("cell/vars")
+        inside.attrs["name"] = "lstm_cell"
+        for index, shape in enumerate(((3 if number % 5 else 2, 8), (2, 8), (8,))):
+            inside.create_dataset(str(index), data=np.full(shape, number, "f4"))
+
+
+@pytest.fixture(scope="module")
+def layered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("alike") / "a.h5"
+    written(path, _many_layers)
+    return path
+
+
+def test_a_group_that_is_like_one_beside_it_is_not_walked(
+    layered: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walked, item = [], reading._Walk.item
+
+    def noted(walk: Any, address: int, path: str, *rest: Any) -> None:
+        walked.append(path)
+        item(walk, address, path, *rest)
+
+    monkeypatch.setattr(reading._Walk, "item", noted)
+    with h5py.File(layered) as file:
+        known = by_h5py(file)
+    tree = read(layered)
+    assert facts(tree) == known
+    assert len(walked) < 7 * LAYERS / 2
+    walked.clear()
+    monkeypatch.setattr(reading, "MANY", 1 << 30)
+    alone = read(layered)
+    assert len(walked) >= 4 * LAYERS
+    for one, other in ((tree.tensors, alone.tensors), (tree.attributes, alone.attributes)):
+        assert [*one] == [*other]  # the order is a walk's
+
+
+@pytest.mark.parametrize("limit", ["HDF5_OBJECTS", "PATH_LENGTH", "HDF5_DEPTH", "TENSOR_BYTES"])
+def test_groups_that_are_alike_are_held_against_the_limits(
+    limit: str, layered: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = {"HDF5_OBJECTS": 200, "PATH_LENGTH": 21, "HDF5_DEPTH": 3, "TENSOR_BYTES": 80}[limit]
+    monkeypatch.setenv(f"LSTMCONVERT_MAX_{limit}", str(most))
+    error = _outcome(layered)
+    monkeypatch.setattr(reading, "MANY", 1 << 30)
+    assert error == _outcome(layered)
+    assert isinstance(error, str)
+
+
+def _mutants(path: Path) -> Iterator[bytearray]:
+    """A file with one bit, or one address, that is another, in what is no number of a dataset."""
+    dice, data = np.random.default_rng(7), path.read_bytes()
+    headers, numbers = [], []
+    with h5py.File(path) as file:
+
+        def visit(_: str, item: Any) -> None:
+            headers.append(h5py.h5o.get_info(item.id).addr)
+            if isinstance(item, h5py.Dataset):
+                numbers.append(item.id.get_offset())
+
+        file.visititems(visit)
+    words = (b"TREE", b"HEAP", b"SNOD")
+    signs = [[at for at in range(0, len(data), 8) if data.startswith(word, at)] for word in words]
+    signs.append(headers)
+    led = {struct.pack("<Q", at): ats for ats in (*signs, numbers) for at in ats}
+    places = [at for at in range(0, len(data), 8) if data[at : at + 8] in led]
+    for ats in (*signs, numbers):
+        middle = ats[len(ats) // 2]
+        for other in (ats[0], len(data) - 8, len(data), (1 << 64) - 1):
+            yield bytearray(data.replace(struct.pack("<Q", middle), struct.pack("<Q", other)))
+    for _ in range(rounds(150)):
+        mutant = bytearray(data)
+        at = int(dice.choice(places))
+        others = [*dice.choice(led[data[at : at + 8]], 3), len(data), len(data) - 8]
+        mutant[at : at + 8] = struct.pack("<Q", int(dice.choice(others)))
+        yield mutant
+        near = int(dice.choice([at for ats in signs for at in ats]))
+        mutant = bytearray(data)
+        mutant[near + int(dice.integers(100))] ^= 1 << int(dice.integers(8))
+        yield mutant
+
+
+def test_groups_that_are_alike_are_refused_as_a_walk_refuses_them(
+    layered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, seen = tmp_path / "b.h5", set()
+    for number, mutant in enumerate(_mutants(layered)):
+        path.write_bytes(mutant)
+        outcome = _outcome(path)
+        with monkeypatch.context() as patch:
+            patch.setattr(reading, "MANY", 1 << 30)
+            assert outcome == _outcome(path), number
+        seen.add(outcome if isinstance(outcome, str) else "")
+    assert len(seen) > 5
+
+
+def test_a_file_is_not_compared_with_itself_again_and_again(
+    layered: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is read to compare it is a few times the file, however many groups have groups."""
+    blocks = Blocks(Window(open_source(layered)))
+    pieces = list(iter(lambda: blocks.stretch(0, blocks.size), None))
+    assert 2 < len(pieces) < 10
+    monkeypatch.setattr(Blocks, "stretch", lambda *_: None)
+    with h5py.File(layered) as file:
+        assert facts(read(layered)) == by_h5py(file)
