@@ -264,7 +264,8 @@ def write(
     Args:
         path: the file to write.
         tensors: name -> tensor.
-        metadata: returns texts, each in pieces; it is called once. Of tensors that fit into a
+        metadata: returns texts, each in pieces, and each JSON text or a word, so that no control
+            character is in it; it is called once. Of tensors that fit into a
             buffer it is called with True, when all of them were read. Else with False, before: it
             may leave the hash of the source and the checksums of the tensors for later.
         sums: takes the checksum of each tensor.
@@ -291,7 +292,7 @@ def _write_at_once(
     metadata: Callable[[bool], Mapping[str, Iterable[Piece]]],
     sums: Sums,
 ) -> Written:
-    data = gathered(tensors, placed.begins, placed.size, sums)
+    data = gathered(tensors, placed.offsets, placed.size, sums)
     texts = {key: [joined(pieces)] for key, pieces in metadata(True).items()}
     header = b"".join([piece for piece in _spelled(texts, placed) if isinstance(piece, bytes)])
     header += _padding(len(header))
@@ -317,43 +318,49 @@ _ENTRIES = 1024
 class _Placed:
     """Where tensors lie, one behind the other, by dtype and then by name.
 
-    In columns, as thousands of layers have tens of thousands: each field is of the tensors in the
-    order in which they are given, and `order` are their numbers in the order of the file.
+    In columns, as thousands of layers have tens of thousands. Each field is of the tensors in the
+    order of the file, but for `offsets`, which are of them as they are given.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         numbers = {short: number for number, short in enumerate(ORDER)}
         # Thousands of layers have tensors of a few shapes.
-        kinds: dict[tuple[DType, Shape], tuple[int, str, int]] = {}
-        self.names = names = list(tensors)
-        #: The number of the dtype in the order, what follows the name in the header, the size.
-        self.kinds: list[tuple[int, str, int]] = []
+        known: dict[tuple[DType, Shape], tuple[int, str, int]] = {}
+        kinds = []
         for name, tensor in tensors.items():
             key = tensor.dtype, tensor.shape
-            kind = kinds.get(key)
+            kind = known.get(key)
             if kind is None:
-                kind = kinds[key] = _kind(*key, name, numbers)
-            self.kinds.append(kind)
+                kind = known[key] = _kind(*key, name, numbers)
+            kinds.append(kind)
+        names = list(tensors)
         # Texts are in the same order as their bytes in UTF-8.
         order = sorted(range(len(names)), key=names.__getitem__)
-        if len({number for number, _, _ in kinds.values()}) > 1:
-            order.sort(key=lambda index: self.kinds[index][0])
-        self.order = array("q", order)
-        self.begins = array("q", bytes(8 * len(names)))
+        if len({number for number, _, _ in known.values()}) > 1:
+            order.sort(key=lambda index: kinds[index][0])
+        self.names = [names[index] for index in order]
+        #: The number of the dtype in the order, what follows the name in the header, the size.
+        self.kinds = [kinds[index] for index in order]
+        self.offsets = array("q", bytes(8 * len(names)))
         self.size = 0
-        for index in order:
-            self.begins[index] = self.size
-            self.size += self.kinds[index][2]
+        for index, (_, _, size) in zip(order, self.kinds, strict=True):
+            self.offsets[index] = self.size
+            self.size += size
+
+    def sizes(self) -> Iterator[int]:
+        """Yield how many bytes the tensors have."""
+        return (size for _, _, size in self.kinds)
 
     def entries(self) -> Iterator[str]:
         """Yield the JSON text of the tensors' entries in pieces, without the brackets."""
-        for at in range(0, len(self.order), _ENTRIES):
+        begin = 0
+        for at in range(0, len(self.names), _ENTRIES):
             entries = []
-            for index in self.order[at : at + _ENTRIES]:
-                _, text, size = self.kinds[index]
-                begin = self.begins[index]
-                name = encode_basestring(self.names[index])
-                entries.append(f"{name}{text}{begin},{begin + size}]}}")
+            some = slice(at, at + _ENTRIES)
+            for name, (_, text, size) in zip(self.names[some], self.kinds[some], strict=True):
+                end = begin + size
+                entries.append(f"{encode_basestring(name)}{text}{begin},{end}]}}")
+                begin = end
             yield ("," if at else "") + ",".join(entries)
 
 
@@ -398,8 +405,8 @@ class _Large:
             limits.HEADER_BYTES.check(self._at - _LENGTH.size, path, _HEADER)
             file.truncate(self._at + placed.size)
             file.flush()
-            begins = (self._at + begin for begin in placed.begins)
-            pour_into(file.fileno(), tensors, begins, sums)
+            offsets = (self._at + offset for offset in placed.offsets)
+            pour_into(file.fileno(), tensors, offsets, sums)
             length = _LENGTH.pack(self._at - _LENGTH.size)
             write_whole(file.fileno(), length, 0)
         self._parts.insert(0, (0, len(length), crc32c(length)))
@@ -417,10 +424,10 @@ class _Large:
         placed, source = self._placed, SourceFile(self._path)
         if source.size != self._at + placed.size:
             raise differs(self._path, f"it has {source.size:,} bytes")
-        stored = sums_in(source, self._at, (placed.kinds[index][2] for index in placed.order))
-        names = [placed.names[index] for index in placed.order]
-        for name, crc, expected in zip(names, stored, self._sums.passed(names), strict=True):
-            if crc != expected:
+        stored = sums_in(source, self._at, placed.sizes())
+        expected = self._sums.passed(placed.names)
+        for name, *crcs in zip(placed.names, stored, expected, strict=True):
+            if crcs[0] != crcs[1]:
                 raise differs(self._path, name)
 
     def seal(self) -> None:
@@ -480,8 +487,11 @@ def _spelled(texts: Mapping[str, Iterable[Piece]], placed: _Placed) -> Iterator[
 
 
 def _escaped(text: str) -> bytes:
-    """Return a text as it stands between the quotes of a JSON text."""
-    return encode_basestring(text)[1:-1].encode()
+    """Return a text as it stands between the quotes of a JSON text.
+
+    It is JSON text itself, or a word, and so without control characters.
+    """
+    return text.encode().replace(b"\\", b"\\\\").replace(b'"', b'\\"')
 
 
 #: The library's order: safetensors/src/tensor.rs sorts by its Dtype enum, largest first.

@@ -62,38 +62,35 @@ class Sealing:
             is_known: whether the tensors are written: else the checksums are a part that is known
                 later. The seal over all is one always.
         """
-        #: What is sealed, in order: the CRC of a part and its length; or what is known later.
-        passed: list[list[int] | Later] = []
-        of_checksums: list[int] = []
+        #: What is sealed, in order: the CRC and the length of a part, or what is known later.
+        parts: list[tuple[int, int] | _LatePart] = []
 
         def checksums(is_known: bool) -> Iterator[str]:
-            of_checksums[:] = 0, 0
-            for text in self._checksums() if is_known else self._stand_in():
-                of_checksums[:] = _summed([text], *of_checksums)
-                yield text
+            return self._checksums() if is_known else self._stand_in()
 
         def seal(is_known: bool) -> Iterator[str]:
-            yield f'"{self._seal(passed) if is_known else 0:08x}"'
+            yield f'"{self._seal(parts) if is_known else 0:08x}"'
 
-        known = {
+        texts = {
             **values,
             "version": [str(WITH)],
             CHECKSUMS: self._checksums() if is_known else [checksums],
             SEAL: [seal],
         }
-        part: list[int] = []
-        for piece in in_pieces(known):
-            if piece is checksums:  # which are made before the seal is asked for
-                passed.append(of_checksums)
-            elif piece is not seal and not isinstance(piece, str):
-                passed.append(piece)
+        part = 0, 0
+        for piece in in_pieces(texts):
+            if isinstance(piece, str):
+                part = _summed([piece], *part)
+                yield piece
+            elif piece is seal:
+                part = _summed([f'"{_NO_SEAL}"'], *part)
+                yield piece
             else:
-                if not passed or passed[-1] is not part:
-                    part = [0, 0]
-                    passed.append(part)
-                text = piece if isinstance(piece, str) else f'"{_NO_SEAL}"'
-                part[:] = _summed([text], *part)
-            yield piece
+                later = _LatePart(piece)
+                parts += [part, later]
+                part = 0, 0
+                yield later
+        parts.append(part)
 
     def _checksums(self) -> Iterator[str]:
         """Yield the object of checksums in pieces."""
@@ -112,12 +109,35 @@ class Sealing:
         yield encode_basestring("".join(self._names))[1:-1]
         yield ",".join([f'"":"{_NO_SEAL}"'] * len(self._names)) + "{}"
 
-    def _seal(self, passed: Iterable[list[int] | Later]) -> int:
+    def _seal(self, parts: Iterable[tuple[int, int] | _LatePart]) -> int:
         """Return the CRC of a metadata text, with zeros for the seal, and of the tensors' heads."""
         crc = 0
-        for part in passed:
-            crc = followed(crc, *(part if isinstance(part, list) else _summed(part(True))))
+        for part in parts:
+            crc = followed(crc, *(part.summed() if isinstance(part, _LatePart) else part))
         return _summed(_heads(self._names, self._tensors), crc)[0]
+
+
+class _LatePart:
+    """A part of a text that is known later, and its CRC and length, which making it gives.
+
+    Args:
+        make: makes it.
+    """
+
+    def __init__(self, make: Later) -> None:
+        self._make = make
+        self._summed: tuple[int, int] | None = None
+
+    def __call__(self, is_known: bool) -> Iterator[str]:
+        summed = 0, 0
+        for text in self._make(is_known):
+            summed = _summed([text], *summed)
+            yield text
+        self._summed = summed if is_known else None
+
+    def summed(self) -> tuple[int, int]:
+        """Return its CRC and length; it is made now if it was not yet."""
+        return self._summed or _summed(self._make(True))
 
 
 def _summed(texts: Iterable[str], crc: int = 0, size: int = 0) -> tuple[int, int]:

@@ -31,10 +31,11 @@ def tensors(
     """
     result: dict[str, Tensor] = {}
     for layer in model.layers:
-        named = dict(naming.tensors(layer))
-        if not result.keys().isdisjoint(named):
+        pairs = naming.tensors(layer)
+        count = len(result) + len(pairs)
+        result.update(pairs)
+        if len(result) < count:
             raise UsageError("two layers of one name", where=layer.name)
-        result.update(named)
     if not lstm_only:
         rest = {**model.other, **model.assets, **(model.optimizer if with_optimizer else {})}
         result.update(

@@ -39,6 +39,7 @@ from lstmconvert.model.layer import (
     GATE_PARTS,
     Cell,
     Direction,
+    FusedGates,
     LSTMLayer,
     OpaqueCell,
     weights_of,
@@ -170,23 +171,23 @@ class _LayerTexts:
         self._are_mapped = are_mapped
         #: Stands for the name; nobody can have written it into a file.
         self._name = os.urandom(16).hex()
-        #: None, where one layer had that form.
-        self._texts: dict[tuple[Any, ...], str | None] = {}
+        #: What is before, between and behind the names; empty, where one layer had that form.
+        self._texts: dict[tuple[Any, ...], list[str]] = {}
 
     def of(self, layer: LSTMLayer) -> str:
         """Return the canonical text of a layer."""
         form = self._form(layer)
         if form is None:
             return self._made(layer)
-        if form not in self._texts:  # most models have one layer
+        pieces = self._texts.get(form)
+        if pieces is None:  # most models have one layer
             if len(self._texts) >= _MOST_TEXTS:
                 self._texts.clear()
-            self._texts[form] = None
+            self._texts[form] = []
             return self._made(layer)
-        text = self._texts[form]
-        if text is None:
-            text = self._texts[form] = self._made(self._renamed(layer))
-        return text.replace(self._name, encode_basestring(layer.name)[1:-1])
+        if not pieces:
+            pieces = self._texts[form] = self._made(self._renamed(layer)).split(self._name)
+        return encode_basestring(layer.name)[1:-1].join(pieces)
 
     def _made(self, layer: LSTMLayer) -> str:
         return _layer(layer, _tensors(layer) if self._are_mapped else "{}")
@@ -210,7 +211,7 @@ class _LayerTexts:
                     (
                         *(self._without_name(layer, cell.name), cell.class_name, id(cell.options)),
                         *(cell.dtype, cell.stored_as, tuple(cell.places), tuple(paths)),
-                        tuple([(part, tensor.shape) for part, tensor in cell.tensors()]),
+                        _kinds(cell),
                     )
                 )
         return (
@@ -253,6 +254,14 @@ class _LayerTexts:
             forward=renamed(layer.forward),
             backward=layer.backward and renamed(layer.backward),
         )
+
+
+def _kinds(cell: Cell) -> tuple[Any, ...]:
+    """Return all that the names and the shapes of a cell's tensors depend on."""
+    if isinstance(cell.gates, FusedGates):
+        shapes = [tensor.shape for tensor in cell.arrays()]
+        return cell.gates.parts, tuple(cell.parts), tuple(shapes)
+    return tuple([(name, tensor.shape) for name, tensor in cell.tensors()])
 
 
 # The canonical text of a layer: the keys of an object are sorted by name.

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -51,6 +51,12 @@ def crc32c(data: Data, crc: int = 0) -> int:
     view = np.frombuffer(data, np.uint8)
     view.flags.writeable = False
     return extend(crc, view)
+
+
+def crc32c_each(pieces: Iterable[bytes]) -> list[int]:
+    """Return the CRC-32C of each of many small pieces."""
+    extend = _library() or (lambda crc, data: by_numpy(data, crc))
+    return [extend(0, piece) for piece in pieces]
 
 
 @functools.cache

@@ -6,13 +6,14 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, pairwise
 from typing import IO, TypeGuard, TypeVar
 
 import numpy as np
 
 from lstmconvert.limits import BUFFER_BYTES, KIB, MIB
 from lstmconvert.tensors import progress
-from lstmconvert.tensors.checksums import crc32c
+from lstmconvert.tensors.checksums import crc32c, crc32c_each
 from lstmconvert.tensors.dtypes import Array, little_endian
 from lstmconvert.tensors.tensor import (
     ArrayTensor,
@@ -52,13 +53,14 @@ def pour(tensors: Iterable[tuple[Key, Tensor]], sink: Sink[Key]) -> None:
     turned: dict[int, list[tuple[Key, Columns]]] = {}
     for key, tensor in tensors:
         if isinstance(tensor, Columns):
-            base = tensor.base
+            base, width = tensor.base, tensor.stop - tensor.start
             views, missing = groups.get(id(base)) or ([], base.shape[-1])
             views.append((key, tensor))
-            missing -= tensor.stop - tensor.start
-            groups[id(base)] = views, missing
-            if missing <= 0:
-                _pour_columns(groups.pop(id(base))[0], sink)
+            if width < missing:
+                groups[id(base)] = views, missing - width
+            else:
+                groups.pop(id(base), None)
+                _pour_columns(views, sink)
         elif isinstance(tensor, Transposed) and _fits(tensor.base):
             turned.setdefault(id(tensor.base.base), []).append((key, tensor.base))
         else:
@@ -120,6 +122,12 @@ class Sums:
         else:
             size = (known >> _BITS) + len(data)
             self._sums[name] = size << _BITS | crc32c(data, known & _CRC)
+
+    def add_whole(self, names: Sequence[str], pieces: Sequence[bytes]) -> None:
+        """Take the checksums of tensors, of each of which these are all bytes, or the first."""
+        crcs = zip(pieces, crc32c_each(pieces), strict=True)
+        sums = [len(data) << _BITS | crc for data, crc in crcs]
+        self._sums.update(zip(names, sums, strict=True))
 
     def of(self, tensors: Mapping[str, Tensor]) -> dict[str, int]:
         """Return the checksums of those of some tensors whose bytes have all passed."""
@@ -193,11 +201,10 @@ _OCTETS = np.dtype(np.uint8)
 
 def _sums_at(source: SourceFile, begin: int, sizes: Sequence[int]) -> Iterator[int]:
     """Yield the CRC-32C of some pieces of a file, which are read at once."""
-    data, start = bytes(source.read_at(begin, sum(sizes))), 0
-    for size in sizes:
-        yield crc32c(data[start : start + size])
-        start += size
-    progress.advance(start)
+    data = bytes(source.read_at(begin, sum(sizes)))
+    ends = pairwise(accumulate(sizes, initial=0))
+    yield from crc32c_each([data[start:end] for start, end in ends])
+    progress.advance(len(data))
 
 
 def pour_into(
@@ -212,28 +219,35 @@ def pour_into(
         sums: takes the checksum of each.
     """
 
-    waiting: list[tuple[int, bytes]] = []
-    waits = 0
+    few: list[tuple[int, str, bytes]] = []
+    size = 0
 
     def sink(place: tuple[str, int], offset: int, piece: Array) -> None:
-        nonlocal waits
+        nonlocal size
         name, begin = place
-        if piece.nbytes > SMALL:
+        if offset:  # it continues the checksum of what may wait still
+            write_few()
+        if offset or piece.nbytes > SMALL:
             data = _bytes_of(piece)
             sums.add(name, data)
             write_whole(descriptor, data.data, begin + offset)
             return
-        few = piece.tobytes()
-        sums.add(name, few)
-        waiting.append((begin + offset, few))
-        waits += len(few)
-        if waits > BUFFER_BYTES:
-            _write_together(descriptor, waiting)
-            waits = 0
+        few.append((begin, name, piece.tobytes()))
+        size += piece.nbytes
+        if size > BUFFER_BYTES:
+            write_few()
+
+    def write_few() -> None:
+        nonlocal size
+        few.sort()
+        sums.add_whole([name for _, name, _ in few], [data for _, _, data in few])
+        _write_together(descriptor, [(begin, data) for begin, _, data in few])
+        few.clear()
+        size = 0
 
     with _sent_on(descriptor, sum([tensor.nbytes for tensor in tensors.values()])):
         pour(_placed(tensors, offsets), sink)
-        _write_together(descriptor, waiting)
+        write_few()
 
 
 def _placed(
@@ -299,21 +313,16 @@ def _sent_on(descriptor: int, size: int) -> Iterator[None]:
         is_written.set()
 
 
-def _write_together(descriptor: int, waiting: list[tuple[int, bytes]]) -> None:
-    """Write pieces, each at its offset of an open file, and forget them."""
-    waiting.sort()
+def _write_together(descriptor: int, pieces: Sequence[tuple[int, bytes]]) -> None:
+    """Write pieces, each at its offset of an open file, in the order of which they are."""
     begin, end, run = 0, 0, list[bytes]()
-    for offset, data in waiting:
-        if offset != end and run:
+    for offset, data in pieces:
+        if offset != end:
             write_whole(descriptor, b"".join(run), begin)
-            run = []
-        if not run:
-            begin = offset
+            begin, run = offset, []
         run.append(data)
         end = offset + len(data)
-    if run:
-        write_whole(descriptor, b"".join(run), begin)
-    waiting.clear()
+    write_whole(descriptor, b"".join(run), begin)
 
 
 def write_at(descriptor: int, offset: int, piece: Array) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,16 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from lstmconvert.tensors.checksums import crc32c
 from lstmconvert.tensors.dtypes import dtype_of, same_bits
+from lstmconvert.tensors.streaming import Sums, pour_into
 from lstmconvert.tensors.tensor import (
     ArrayTensor,
     Cast,
     Columns,
     SideBySide,
     SourceFile,
+    Tensor,
     written_by_us,
 )
 
@@ -49,6 +53,30 @@ def test_gates_of_one_array_cost_nothing_to_fuse() -> None:
     assert Counted.reads == 1
     turned = SideBySide(parts[::-1]).read()
     assert same_bits(turned[:, :2], np.ascontiguousarray(base._array[:, 6:]))
+
+
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_small_pieces_of_one_tensor_are_written_and_summed_in_turn(
+    tmp_path: Path, count: int
+) -> None:
+    """Narrow columns of an array of several buffers, before and behind what waits to be written
+    together; of all gates, or of some."""
+    wide = ArrayTensor(np.random.default_rng(0).normal(size=(700, 1024)).astype("f4"))
+    few = ArrayTensor(np.arange(5, dtype="f4"))
+    gates = [Columns(wide, 4 * index, 4 * index + 4) for index in range(count)]
+    tensors: dict[str, Tensor] = {"a": few}
+    tensors.update((f"gate {index}", gate) for index, gate in enumerate(gates))
+    tensors |= {"b": few, "empty": ArrayTensor(np.zeros((0, 4), "f4"))}
+    ends = list(accumulate([tensor.nbytes for tensor in tensors.values()]))
+    offsets = [end - tensor.nbytes for end, tensor in zip(ends, tensors.values(), strict=True)]
+    sums, path = Sums(), tmp_path / "poured"
+    with open(path, "wb") as file:
+        pour_into(file.fileno(), tensors, offsets, sums)
+    expected = [tensor.read().tobytes() for tensor in tensors.values()]
+    assert path.read_bytes() == b"".join(expected)
+    assert sums.passed(tensors) == [crc32c(data) for data in expected]
+    passed = dict(zip(tensors, sums.passed(tensors), strict=True))
+    assert sums.of(tensors) == {name: crc for name, crc in passed.items() if name != "empty"}
 
 
 CASTS: list[tuple[str, Callable[[Any], Any]]] = [
