@@ -425,9 +425,9 @@ class _Large:
         if source.size != self._at + placed.size:
             raise differs(self._path, f"it has {source.size:,} bytes")
         stored = sums_in(source, self._at, placed.sizes())
-        expected = self._sums.passed(placed.names)
-        for name, *crcs in zip(placed.names, stored, expected, strict=True):
-            if crcs[0] != crcs[1]:
+        written = self._sums.passed(placed.names)
+        for name, crc, expected in zip(placed.names, stored, written, strict=True):
+            if crc != expected:
                 raise differs(self._path, name)
 
     def seal(self) -> None:

@@ -16,10 +16,11 @@ import numpy as np
 
 from lstmconvert.errors import UsageError
 from lstmconvert.files.jsontext import JsonObject
-from lstmconvert.model.gates import GATES, Gate, blocks, fuse, width_of
+from lstmconvert.model.gates import GATES, Gate, fuse, width_of
 from lstmconvert.model.options import CellOptions, DirectionOptions, LayerOptions
 from lstmconvert.tensors.dtypes import Array, DType
 from lstmconvert.tensors.tensor import Shape, Tensor, as_numpy_asks
+from lstmconvert.tensors.views import equal_columns
 
 if TYPE_CHECKING:  # NumPy takes long to import it
     from numpy.typing import ArrayLike
@@ -169,7 +170,8 @@ class FusedGates(Mapping[Gate, GateWeights]):
     def columns(self) -> tuple[Tensor, ...]:
         """Return the tensors, those of one gate after the other, each in the order of `parts`."""
         if not self._columns:
-            cut = [blocks(array, len(GATES)) for array in self.arrays]
+            count = len(GATES)
+            cut = [equal_columns(a, a.shape[-1] // count, count) for a in self.arrays]
             self._columns = tuple(chain.from_iterable(zip(*cut, strict=True)))
         return self._columns
 

@@ -16,6 +16,7 @@ any, or is in a container or a layout that has none.
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from json.encoder import encode_basestring
@@ -97,9 +98,10 @@ class Sealing:
 
         def entries(names: Sequence[str]) -> list[str]:
             crcs = self._sums.passed(names)
+            digits = struct.pack(f">{len(crcs)}I", *crcs).hex(" ", 4).split()
             return [
-                f'{encode_basestring(name)}:"{crc:08x}"'
-                for name, crc in zip(names, crcs, strict=True)
+                f'{encode_basestring(name)}:"{eight}"'
+                for name, eight in zip(names, digits, strict=True)
             ]
 
         return _listed("{", self._names, entries, "}")

@@ -239,11 +239,13 @@ def pour_into(
 
     def write_few() -> None:
         nonlocal size
-        few.sort()
-        sums.add_whole([name for _, name, _ in few], [data for _, _, data in few])
-        _write_together(descriptor, [(begin, data) for begin, _, data in few])
-        few.clear()
-        size = 0
+        if few:
+            few.sort()
+            begins, names, pieces = zip(*few, strict=True)
+            sums.add_whole(names, pieces)
+            _write_together(descriptor, begins, pieces)
+            few.clear()
+            size = 0
 
     with _sent_on(descriptor, sum([tensor.nbytes for tensor in tensors.values()])):
         pour(_placed(tensors, offsets), sink)
@@ -313,16 +315,17 @@ def _sent_on(descriptor: int, size: int) -> Iterator[None]:
         is_written.set()
 
 
-def _write_together(descriptor: int, pieces: Sequence[tuple[int, bytes]]) -> None:
-    """Write pieces, each at its offset of an open file, in the order of which they are."""
-    begin, end, run = 0, 0, list[bytes]()
-    for offset, data in pieces:
+def _write_together(descriptor: int, offsets: Sequence[int], pieces: Sequence[bytes]) -> None:
+    """Write pieces at their offsets of an open file, in the order of which they are: those that lie
+    one behind the other in one go."""
+    first, begin = 0, offsets[0]
+    end = begin
+    for index, (offset, data) in enumerate(zip(offsets, pieces, strict=True)):
         if offset != end:
-            write_whole(descriptor, b"".join(run), begin)
-            begin, run = offset, []
-        run.append(data)
-        end = offset + len(data)
-    write_whole(descriptor, b"".join(run), begin)
+            write_whole(descriptor, b"".join(pieces[first:index]), begin)
+            first, begin, end = index, offset, offset
+        end += len(data)
+    write_whole(descriptor, b"".join(pieces[first:]), begin)
 
 
 def write_at(descriptor: int, offset: int, piece: Array) -> None:
