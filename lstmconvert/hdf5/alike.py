@@ -39,11 +39,10 @@ from lstmconvert.hdf5.structures import (
 )
 from lstmconvert.tensors.dtypes import Array
 
-#: So many groups beside each other are worth a comparison, and so many that are near each other.
-MANY = 16
-_FEWEST = 8
+#: So many groups beside each other are worth a comparison, and so many in one stretch of a file.
+MANY = _FEWEST = 32
 #: Groups whose headers are in one stretch of a file are compared at once, with what is around it.
-_STRETCH_BITS, _AROUND = 20, 1 << 16
+_STRETCH_BITS, _AROUND = 22, 1 << 16
 #: In one group, no more patterns are tried; none has more objects.
 _PATTERNS, _OBJECTS = 8, 64
 _HEAD = HEADER.size + MESSAGE.size

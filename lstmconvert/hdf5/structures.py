@@ -113,6 +113,13 @@ class Blocks:
             limits.ATTRIBUTE_BYTES.check(length, where, what)
         return self.window.source.peek(self.window.offset + address, length), 0
 
+    def lonely(self, address: int, length: int) -> tuple[bytes, int]:
+        """Do what `find` does for a structure that is far from those before and behind it: what is
+        around it is not read."""
+        if address >> _BLOCK_BITS in self._kept or address + length > self.size:
+            return self.find(address, length)
+        return self.window.source.peek(self.window.offset + address, length), 0
+
     def _block(self, number: int) -> bytes:
         if len(self._kept) == _BLOCKS:
             del self._kept[next(iter(self._kept))]
@@ -230,6 +237,9 @@ class Recorded(Blocks):
     def find(self, address: int, length: int) -> tuple[bytes, int]:
         self.parts.append((address, length))
         return super().find(address, length)
+
+    def lonely(self, address: int, length: int) -> tuple[bytes, int]:
+        return self.find(address, length)
 
     def take(self, address: int, length: int) -> None:
         self.parts.append((address, length))
@@ -706,7 +716,7 @@ class SymbolTable:
             low = high
 
     def _symbols(self, address: int, names: bytes, result: list[Named]) -> None:
-        rows = self._rows(address)
+        rows = self._rows(address, is_lonely=True)
         self._blocks.visit(address, length=self.table_bytes)
         try:
             result += [
@@ -716,9 +726,10 @@ class SymbolTable:
         except ValueError:
             raise self._outside() from None
 
-    def _rows(self, address: int) -> list[_Row]:
-        """Read a table."""
-        data, at = self._blocks.find(address, self.table_bytes)
+    def _rows(self, address: int, *, is_lonely: bool = False) -> list[_Row]:
+        """Read a table; in a group of thousands, each was written long after the one before."""
+        find = self._blocks.lonely if is_lonely else self._blocks.find
+        data, at = find(address, self.table_bytes)
         signature, count = TABLE_HEAD.unpack_from(data, at)
         if signature != b"SNOD\1" or count > self._leaf:
             raise self._blocks.damaged("a tree with a branch that is not a node")

@@ -495,7 +495,7 @@ def test_a_small_file_like_one_before_is_known_by_what_was_read_of_it(
 
 
 #: So many that their file is too large to be one of many small ones.
-LAYERS = 40
+LAYERS = 80
 
 
 def _many_layers(file: h5py.File) -> None:
@@ -543,7 +543,7 @@ def test_a_group_that_is_like_one_beside_it_is_not_walked(
 def test_groups_that_are_alike_are_held_against_the_limits(
     limit: str, layered: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    most = {"HDF5_OBJECTS": 200, "PATH_LENGTH": 21, "HDF5_DEPTH": 3, "TENSOR_BYTES": 80}[limit]
+    most = {"HDF5_OBJECTS": 400, "PATH_LENGTH": 21, "HDF5_DEPTH": 3, "TENSOR_BYTES": 80}[limit]
     monkeypatch.setenv(f"LSTMCONVERT_MAX_{limit}", str(most))
     error = _outcome(layered)
     monkeypatch.setattr(reading, "MANY", 1 << 30)
