@@ -40,7 +40,10 @@ def counted(count: int, noun: str) -> str:
 
 def printable(text: object) -> str:
     """Return `text` on one line, with every control or bidirectional character escaped."""
-    return "".join(c if c.isprintable() else _escape(c) for c in str(text))
+    plain = str(text)
+    if plain.isprintable():  # as nearly every text is: reports have hundreds of thousands
+        return plain
+    return "".join(c if c.isprintable() else _escape(c) for c in plain)
 
 
 #: The most characters of one part of a message: names in a file may have tens of thousands.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -136,33 +137,31 @@ class _Tallies:
             if key not in self._first:
                 self._first[key] = _First(row, column, _plain(x), _plain(y))
 
-    def diffs(self, tensor: int, labels: Mapping[str, int | None]) -> list[TensorDiff]:
-        """Return the differences of one of the tensors.
-
-        Args:
-            tensor: its index.
-            labels: the name of each range.
-        """
-        result = []
-        # Of what is no number they are one for all.
-        max_abs = np.broadcast_to(self._max_abs, self._count.shape)
-        max_ulp = np.broadcast_to(self._max_ulp, self._count.shape)
-        for index, (label, wide) in enumerate(labels.items()):
-            first = self._first.get((tensor, index))
-            if first is None:
-                continue
+    def diffs(self, labels: Sequence[Mapping[str, int | None]]) -> list[list[TensorDiff]]:
+        """Return the differences of each tensor, by the names of its ranges."""
+        result: list[list[TensorDiff]] = [[] for _ in labels]
+        if not self._first:
+            return result
+        shape = self._count.shape  # of what are no numbers, there is one distance for all
+        count = self._count.tolist()
+        max_abs = np.broadcast_to(self._max_abs, shape).tolist()
+        max_ulp = np.broadcast_to(self._max_ulp, shape).tolist()
+        named = [list(each.items()) for each in labels]
+        for (tensor, index), first in sorted(self._first.items(), key=itemgetter(0)):
+            label, wide = named[tensor][index]
             shape = self._shape if wide is None else (*self._shape[:-1], wide)
-            distance, steps = float(max_abs[tensor, index]), int(max_ulp[tensor, index])
-            result.append(
+            distance = max_abs[tensor][index]
+            result[tensor].append(
                 TensorDiff(
                     name=label,
                     reason="values",
                     a=first.a,
                     b=first.b,
                     first=_index(first.row, first.column, shape),
-                    count=int(self._count[tensor, index]),
+                    count=count[tensor][index],
                     size=math.prod(shape),
-                    max_ulp=steps or None,  # what differs and is no NaN is a step apart
+                    # What differs and is no NaN is a step apart.
+                    max_ulp=max_ulp[tensor][index] or None,
                     max_abs=None if distance < 0 else distance,
                 )
             )
@@ -231,7 +230,7 @@ def _batch(pairs: Sequence[Compared], within: Within | None) -> list[list[Tensor
     for place, a, data_a, data_b in zip(places, tensors_a, all_a, all_b, strict=True):
         if data_a != data_b:
             named = pairs[place].labels()
-            kind = a.shape, a.dtype.name, *named.values()
+            kind = a.shape, a.dtype, *named.values()
             kinds.setdefault(kind, []).append(_Differing(place, named, a, data_a, data_b))
     for alike in kinds.values():
         first = alike[0].tensor
@@ -240,8 +239,9 @@ def _batch(pairs: Sequence[Compared], within: Within | None) -> list[list[Tensor
         sides = ([each.data_a for each in alike], [each.data_b for each in alike])
         stacks = [np.frombuffer(b"".join(side), first.dtype).reshape(shape) for side in sides]
         tallies.add(0, *stacks)
-        for index, each in enumerate(alike):
-            result[each.place] = tallies.diffs(index, each.labels)
+        diffs = tallies.diffs([each.labels for each in alike])
+        for each, differences in zip(alike, diffs, strict=True):
+            result[each.place] = differences
     return result
 
 
@@ -323,7 +323,7 @@ def _compared(
         progress.advance(rows_a.nbytes)
         tallies.add(start, rows_a[None], rows_b[None])
         del rows_a, rows_b  # before the next are read: of a turned matrix they are large
-    return tallies.diffs(0, labels)
+    return tallies.diffs([labels])[0]
 
 
 def is_float(dtype: DType) -> bool:

@@ -191,9 +191,17 @@ class DiffReport(Printed):
 def _json(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_json(item) for item in value]
-    if hasattr(value, "__dataclass_fields__"):
-        return {field.name: _json(getattr(value, field.name)) for field in fields(value)}
-    return value
+    names = _FIELDS.get(type(value))
+    if names is None:
+        return value
+    return {name: _json(getattr(value, name)) for name in names}
+
+
+#: The names of the fields of the records that reports of thousands of layers are made of.
+_FIELDS = {
+    kind: tuple([field.name for field in fields(kind)])
+    for kind in (TensorDiff, OptionDiff, LayerDiff, OtherDiff)
+}
 
 
 def _show_layer(page: ReportPage, layer: LayerDiff) -> None:

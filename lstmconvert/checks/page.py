@@ -166,17 +166,18 @@ def drawn(
             is broken, so that a name can be copied. None: wrap nothing.
         coloured: dim the header.
     """
+    rows = [[printable(text) for text in row] for row in rows]
+    header = [printable(title) for title in header]
     room = width and width - indent
     widths = _column_widths(rows, header, room)
     if width is not None and room is not None and _total(widths) > room:
         return _paragraphs(rows, header, width, indent)
     lines = []
     if header:
-        titles = [printable(title) for title in header]
-        shown = _side_by_side([[title] for title in titles], widths, right)[0]
+        shown = _side_by_side([[title] for title in header], widths, right)[0]
         lines.append(f"\x1b[2m{shown}\x1b[0m" if coloured else shown)
     for row in rows:
-        cells = [_folded(printable(text), size) for text, size in zip(row, widths, strict=True)]
+        cells = [_folded(text, size) for text, size in zip(row, widths, strict=True)]
         lines += _side_by_side(cells, widths, right)
     return [" " * indent + line for line in lines]
 
@@ -220,12 +221,14 @@ def _column_widths(
     give way, down to their longest words. Without a room nothing is wrapped.
     """
     listed = [*rows, header] if header else rows
-    columns = [[printable(t) for t in texts] for texts in zip(*listed, strict=True)]
+    columns = list(zip(*listed, strict=True))
     widths = [max(map(columns_of, texts)) for texts in columns]
+    if room is None or _total(widths) <= room:
+        return widths
     words = [
         max(columns_of(word) for text in texts for word in text.split(" ")) for texts in columns
     ]
-    while room is not None and _total(widths) > room:
+    while _total(widths) > room:
         slack = [index for index, size in enumerate(widths) if size > words[index]]
         if not slack:
             break

@@ -177,16 +177,17 @@ def table(
     indent: int = 2,
 ) -> None:
     """Print a table: wrapped to fit a terminal, at natural width in a pipe. See `Page.table`."""
+    coloured = _coloured(sys.stdout)
     lines = page.drawn(
         [[_encodable(text, sys.stdout) for text in row] for row in rows],
         header=[_encodable(text, sys.stdout) for text in header],
         right=right,
         indent=indent,
         width=_width(sys.stdout),
-        coloured=_coloured(sys.stdout),
+        coloured=coloured,
     )
-    for each in lines:
-        click.echo(each, color=_coloured(sys.stdout))
+    if lines:
+        click.echo("\n".join(lines), color=coloured)  # at once: each call writes
 
 
 class _Bar:

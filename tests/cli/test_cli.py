@@ -409,3 +409,9 @@ def test_reports_are_what_the_standard_library_writes(capsys: pytest.CaptureFixt
     assert capsys.readouterr().out == json.dumps({**value, "none": []}, indent=2) + "\n"
     output.as_json([math.nan, math.inf, -math.inf])
     assert json.loads(capsys.readouterr().out) == ["NaN", "Infinity", "-Infinity"]
+
+
+def test_a_table_of_nothing_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    output.table([])
+    output.table([("a", "b"), ("é", "\x1b")], header=("first", "second"))
+    assert capsys.readouterr().out == "  first  second\n  a      b\n  é      \\x1b\n"
