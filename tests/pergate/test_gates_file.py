@@ -215,6 +215,28 @@ def test_the_librarys_fault_with_arrays_that_are_not_contiguous(folder: Path) ->
             assert same_bits(opened.get_tensor(name), view.astype("<f4"))
 
 
+@pytest.mark.parametrize("units", [2, 300], ids=["small", "in pieces"])
+def test_names_and_configs_of_any_characters(folder: Path, units: int) -> None:
+    """What JSON escapes is escaped twice: in our metadata, and in the header that they are in."""
+    name = 'a"b\\c\n\x01\x7f\u2028\u00e9\U0001f600 \\" \\n'
+    arrays = [np.ones((rows, 4 * units), "f4") for rows in (3, units)]
+    model = model_of(from_keras_weights([*arrays, np.zeros(4 * units, "f4")]))
+    config = {"class_name": "LSTM", "config": {name: name}}
+    layer = replace(model.layers[0], name=name, config=config)
+    model = replace(model, layers=(layer,), texts={"training_config": f'{{"{name}": 1}}'})
+    out = folder / "characters.safetensors"
+    lc.save(model, out, force=True)
+    with safetensors.safe_open(out, framework="np") as opened:
+        value = json.loads(opened.metadata()["lstmconvert"])
+        assert f"{name}.forget_gate.kernel" in opened.keys()  # noqa: SIM118 (it is no mapping)
+    assert value["training_config"] == model.texts["training_config"]
+    assert [(item["name"], item["config"]) for item in value["layers"]] == [(name, layer.config)]
+    again = lc.load(out)
+    assert [(item.name, item.config) for item in again.layers] == [(name, layer.config)]
+    data = out.read_bytes()
+    assert min(data[8 : 8 + int.from_bytes(data[:8], "little")]) >= ord(" ")
+
+
 def test_gates_are_no_longer_views(folder: Path) -> None:
     """A gate's column slice, through the whole of `save`: the case of issue 825."""
     kernel = np.random.default_rng(1).normal(size=(3, 8)).astype("f4")
