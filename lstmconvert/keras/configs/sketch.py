@@ -78,7 +78,7 @@ class LayerSketch(NamedTuple):
     @property
     def has_lstm(self) -> bool:
         """Whether any cell is an LSTM."""
-        return any(cell.is_lstm for cell in self.cells)
+        return any(cell.is_lstm for direction in self.directions for cell in direction.cells)
 
     @property
     def cells(self) -> tuple[CellSketch, ...]:
@@ -216,9 +216,8 @@ class _Walker:
         return [renamed.get(name, name) for name in names]
 
     def visit(self, item: ConfigNode, place: _Place) -> None:
-        place = _Place(
-            place.group, place.outer, place.top, place.trainable and item.is_trainable
-        )
+        if place.trainable and not item.is_trainable:
+            place = place._replace(trainable=False)
         if item.custom:
             self.result.custom.append(_other(item, item.name, place))
         elif item.is_model:

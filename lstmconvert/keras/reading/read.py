@@ -351,7 +351,7 @@ def _read_v3(store: v3store.V3Store, config: ParsedConfig | None, where: object)
 def _groups_and_names(store: v3store.V3Store) -> dict[str, str]:
     """Return the name of every group that may hold arrays, empty where it has none: tf_keras looks
     for the groups of layers that have no weights, too."""
-    holders = map(v3store.holder, store.groups)
+    holders = [v3store.holder(path) for path in store.groups if path.endswith("vars")]
     groups = [group for group in holders if group is not None]
     named = sorted([group for group in groups if group.partition("/")[0] != v3store.OPTIMIZER])
     return dict.fromkeys(named, "") | store.names
@@ -404,7 +404,8 @@ def _fits(sketch: LayerSketch, store: v3store.V3Store) -> bool:
 
 def _located(sketch: LayerSketch, store: v3store.V3Store, where: object) -> LayerSketch | None:
     """Return the sketch if the store has its group, None if another layer shares its weights."""
-    if store.below(sketch.group):
+    # Most have a cell with arrays, and then no index of the groups below each other is made.
+    if any(cell.group in store.vars for cell in sketch.cells) or store.below(sketch.group):
         return sketch
     name = sketch.node.name if sketch.node else ""
     if name in store.own_names:
