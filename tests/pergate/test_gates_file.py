@@ -224,7 +224,7 @@ def test_names_and_configs_of_any_characters(folder: Path, units: int) -> None:
     config = {"class_name": "LSTM", "config": {name: name}}
     layer = replace(model.layers[0], name=name, config=config)
     model = replace(model, layers=(layer,), texts={"training_config": f'{{"{name}": 1}}'})
-    out = folder / "characters.safetensors"
+    out = folder / f"characters{units}.safetensors"  # the other may be open still
     lc.save(model, out, force=True)
     with safetensors.safe_open(out, framework="np") as opened:
         value = json.loads(opened.metadata()["lstmconvert"])
