@@ -22,6 +22,7 @@ from lstmconvert.hdf5.structures import (
     GROUP,
     HEADER,
     HEAP_HEAD,
+    MANY,
     MESSAGE,
     NO_CHILD,
     NODE_HEAD,
@@ -39,8 +40,6 @@ from lstmconvert.hdf5.structures import (
 )
 from lstmconvert.tensors.dtypes import Array
 
-#: So many groups beside each other are worth a comparison, and so many in one stretch of a file.
-MANY = _FEWEST = 32
 #: Groups whose headers are in one stretch of a file are compared at once, with what is around it.
 _STRETCH_BITS, _AROUND = 22, 1 << 16
 #: In one group, no more patterns are tried; none has more objects.
@@ -433,7 +432,7 @@ class Siblings:
         for end in ends:
             begin = int(numbers[start]) << _STRETCH_BITS
             here, start = slice(start, end), end
-            if here.stop - here.start < _FEWEST or begin >= size:
+            if here.stop - here.start < MANY or begin >= size:
                 continue
             last = min(size, begin + (1 << _STRETCH_BITS) + _AROUND)
             begin = max(0, begin - _AROUND)

@@ -22,7 +22,7 @@ import math
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -30,9 +30,9 @@ from lstmconvert import limits
 from lstmconvert.errors import DAMAGED, CorruptFile
 from lstmconvert.files.opening import Window
 from lstmconvert.hdf5 import structures
-from lstmconvert.hdf5.alike import MANY, Like, Siblings
 from lstmconvert.hdf5.structures import (
     GROUP,
+    MANY,
     PLAIN,
     REFERENCE,
     SIGNATURE,
@@ -56,6 +56,9 @@ from lstmconvert.hdf5.structures import messages as messages_of
 from lstmconvert.limits import BUFFER_BYTES, Limit
 from lstmconvert.tensors.dtypes import Array, DType, dtype_of
 from lstmconvert.tensors.tensor import ArrayTensor, FileTensor, Shape, SourceFile, Tensor
+
+if TYPE_CHECKING:  # imported late: few files need it
+    from lstmconvert.hdf5.alike import Like
 
 # -- chunked datasets ----------------------------------------------------------------------------
 
@@ -868,6 +871,8 @@ class _Walk:
         start, seen = f"{path}/" if path else "", self.seen
         may_be_known, siblings = depth < self.depth, None
         if isinstance(entries, list) and len(entries) >= MANY:
+            from lstmconvert.hdf5.alike import Siblings  # few files need it: others start faster
+
             siblings = Siblings(self.blocks, self.table, entries)
         for name, address, kind, table in entries:
             here = start + name

@@ -37,6 +37,8 @@ _SUM = struct.Struct("<I")
 #: has the beginning of the next, too, so that hardly any structure is in two.
 _BLOCK_BITS, _BLOCKS, _TAIL = 16, 16, 4096
 _BLOCK = 1 << _BLOCK_BITS
+#: So many groups beside each other, in a group or in a stretch of a file, are worth a comparison.
+MANY = 32
 #: All stretches of a file (`Blocks.stretch`) together are no longer than it is, times this.
 _STRETCHES = 4
 #: A tree with this number of levels has more leaves than a file has bytes.

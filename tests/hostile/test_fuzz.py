@@ -63,6 +63,8 @@ CUT = [
     if not name.endswith(("-tree", "-config", "-metadata", "-header", "-files", "-members",
                           "-records", "-nodes", "-graph", "-large", "-failing"))
 ]  # fmt: skip
+#: The file of this one is made in this process, by PyTorch.
+MADE = {"pt": pytest.mark.engines}
 #: Of these a part can be a whole: an array less, or our own text.
 OPEN = {"onnx", "onnx-data", "tflite", "params", "mat", "mat-compressed", "ncnn", "eqx",
         "savedmodel", "mlpackage"}  # fmt: skip
@@ -81,7 +83,7 @@ def lengths(path: Path) -> Iterable[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CUT)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=MADE.get(n, ())) for n in CUT])
 def test_truncations(name: str, tmp_path: Path) -> None:
     accepted = [what for what, kept in fuzz.truncated(name, tmp_path, lengths) if kept]
     assert not accepted or name in OPEN, accepted[:9]
